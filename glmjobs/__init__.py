@@ -1,0 +1,1 @@
+"""Fine-tuning GLM-family models: the stages of a run and the commands people type."""
