@@ -1,0 +1,45 @@
+"""What differs between the two stacks (torch 2.0.1 with transformers 4.4x, and torch 2.13 with transformers 5).
+
+Everything that asks for a version asks here, and nothing else in the package branches on one.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+
+def _release(package: str) -> tuple[int, int]:
+    major, minor, *_ = version(package).split("+")[0].split(".")
+    return int(major), int(minor)
+
+
+TRANSFORMERS = _release("transformers")
+
+#: transformers renamed the key-value cache's argument and output field from ``past_key_values`` to ``cache``.
+CACHE_NAME = "cache" if TRANSFORMERS >= (5, 24) else "past_key_values"
+
+#: from_pretrained's name for the type of the weights.
+DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
+
+
+def tied_weights(pairs: dict[str, str]) -> Any:
+    """``_tied_weights_keys`` in this release's form: {tied name: source name}, or only the tied names before 5."""
+    return pairs if TRANSFORMERS >= (5, 0) else list(pairs)
+
+
+def autocast_dtype(device_type: str) -> Any:
+    """The type that autocast computes in on ``device_type`` ("cuda", "cpu"), or None where it is off."""
+    import torch
+
+    if device_type == "cpu":
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def accepted(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that ``kind``'s constructor takes in this release (arguments come and go)."""
+    import inspect
+
+    known = inspect.signature(kind.__init__).parameters
+    return {name: value for name, value in values.items() if name in known}
