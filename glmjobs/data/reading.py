@@ -1,0 +1,245 @@
+"""Records of a JSON file, streamed: JSON lines or one array, gzip or not, with a BOM or not.
+
+A record that cannot be read is a :class:`Problem` with its line, and reading goes on; what makes the whole
+file unreadable (empty, UTF-16, a cut gzip stream, an array with a mistake inside) is :class:`BadInput`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from glmjobs.errors import BadInput
+
+_BOM = codecs.BOM_UTF8
+_CHUNK = 1 << 20
+_WHITE = " \t\r\n"
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"\xfd7zXZ": "xz data: unpack it first (gzip is read as it is)",
+    b"BZh": "bzip2 data: unpack it first (gzip is read as it is)",
+    b"\x28\xb5\x2f\xfd": "zstandard data: unpack it first (gzip is read as it is)",
+}
+
+
+class Problem(NamedTuple):
+    """Why a row was left out. ``reason`` is one of few; ``detail`` is this row's own."""
+
+    row: int
+    line: int
+    reason: str
+    detail: str = ""
+
+
+class Record(NamedTuple):
+    """One parsed value of the source, with its row number and the line it begins on (both from 1)."""
+
+    row: int
+    line: int
+    value: object
+
+
+def read_json(path: Path) -> Iterator[Record | Problem]:
+    """Every record of a JSON file, in order.
+
+    In JSON lines the row number is the line number (blank lines count, at the end of the file they don't);
+    in an array it is the element's number.
+
+    Raises:
+        BadInput: the file is missing, empty, not UTF-8 throughout, cut off, or an array with a mistake in
+        it.
+    """
+    with _opened(path) as stream:
+        head = stream.peek(64) if isinstance(stream, io.BufferedReader) else b""
+        start = _first_bytes(path, head, stream)
+        kind = _array_records if start[:1] == b"[" else _line_records
+        try:
+            yield from kind(path, stream)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise BadInput(f"{path}: damaged or cut-off gzip data ({error}); fetch the file again") from None
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read: {error}") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """The file's bytes, uncompressed."""
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    with raw:
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(raw) as unpacked:
+                yield io.BufferedReader(cast("io.RawIOBase", unpacked), _CHUNK)
+        else:
+            yield raw
+
+
+def _first_bytes(path: Path, head: bytes, stream: io.BufferedReader) -> bytes:
+    """The first bytes that are not white space, after checks of what the file is at all."""
+    try:
+        head = stream.peek(4096)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{path}: damaged or cut-off gzip data ({error}); fetch the file again") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not head:
+        raise BadInput(f"{path}: the file is empty; expected JSON lines or a JSON array")
+    for magic, what in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise BadInput(f"{path}: {what}")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
+        raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: iconv -f UTF-16 -t UTF-8")
+    return head.removeprefix(_BOM).lstrip()
+
+
+def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
+    """JSON lines. Split at line feeds only: U+2028 and its like may stand inside a JSON text."""
+    decode = json.JSONDecoder().decode
+    blank: list[int] = []
+    seen = False
+    for number, raw in enumerate(stream, 1):
+        if number == 1:
+            raw = raw.removeprefix(_BOM)
+        text: str | Problem = _utf8(number, raw)
+        if isinstance(text, Problem):
+            yield text
+            continue
+        text = text.strip(_WHITE)
+        if not text:
+            blank.append(number)
+            continue
+        for empty in blank:
+            yield Problem(empty, empty, "blank line")
+        blank.clear()
+        seen = True
+        try:
+            value = decode(text)
+        except (ValueError, RecursionError) as error:
+            yield Problem(number, number, "broken JSON", _json_message(error))
+            continue
+        yield Record(number, number, value)
+    if not seen and blank:
+        raise BadInput(f"{path}: the file holds only blank lines; expected JSON lines or a JSON array")
+
+
+def _utf8(number: int, raw: bytes) -> str | Problem:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Problem(number, number, "not UTF-8", guess_encoding(raw) or f"byte {error.start + 1}")
+
+
+def guess_encoding(raw: bytes) -> str:
+    """The likeliest other encoding of Chinese text in ``raw``, or nothing."""
+    for name in ("gb18030", "big5"):
+        try:
+            raw.decode(name)
+        except UnicodeDecodeError:
+            continue
+        return f"looks like {name.upper()}"
+    return ""
+
+
+def _json_message(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
+
+
+def _array_records(path: Path, stream: BinaryIO) -> Iterator[Record]:
+    """The elements of one JSON array, without holding the whole text."""
+    window = _Window(path, stream)
+    window.expect("[")
+    row = 0
+    if window.next_mark() == "]":
+        raise BadInput(f"{path}: an empty array; expected rows")
+    while True:
+        line = window.line
+        row += 1
+        yield Record(row, line, window.value())
+        mark = window.next_mark()
+        if mark == "]":
+            break
+        window.expect(",")
+        window.next_mark()
+    window.expect("]")
+    if window.next_mark(needed=False):
+        raise BadInput(
+            f"{path}:{window.line}: more text after the array's end; is this JSON lines of arrays?"
+        )
+
+
+class _Window:
+    """A moving piece of the text of a file, with the line number of its start."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path, self.stream = path, stream
+        self.decoder = json.JSONDecoder()
+        self.to_text = codecs.getincrementaldecoder("utf-8-sig")("strict")
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+
+    def fill(self) -> bool:
+        """Read on, at least as much as is held (retries then cost linear time in all); False at the end."""
+        if self.ended:
+            return False
+        raw = self.stream.read(max(_CHUNK, len(self.text) - self.at))
+        self.ended = not raw
+        try:
+            more = self.to_text.decode(raw, final=self.ended)
+        except UnicodeDecodeError:
+            hint = guess_encoding(raw) or "no known encoding"
+            raise BadInput(
+                f"{self.path}:{self.line}: not UTF-8 ({hint}) from about here; convert it"
+            ) from None
+        self.text, self.at = self.text[self.at :] + more, 0
+        return True
+
+    def next_mark(self, needed: bool = True) -> str:
+        """Move to the next character that is not white space and show it; "" at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in _WHITE:
+                self.line += self.text[self.at] == "\n"
+                self.at += 1
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.fill():
+                if needed:
+                    raise BadInput(
+                        f"{self.path}:{self.line}: the array isn't closed; the file may be cut off"
+                    )
+                return ""
+
+    def expect(self, mark: str) -> None:
+        found = self.next_mark()
+        if found != mark:
+            raise BadInput(f"{self.path}:{self.line}: broken JSON array: expected {mark!r}, found {found!r}")
+        self.at += 1
+
+    def value(self) -> object:
+        """Parse the value that begins here."""
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.at)
+            except (ValueError, RecursionError) as error:
+                if self.fill():
+                    continue
+                message = (
+                    _json_message(error) if isinstance(error, RecursionError) else str(error).split(":")[0]
+                )
+                raise BadInput(
+                    f"{self.path}:{self.line}: broken JSON in the array element that begins here ({message})"
+                ) from None
+            if end == len(self.text) and self.fill():  # a number may go on in the next piece
+                continue
+            self.line += self.text.count("\n", self.at, end)
+            self.at = end
+            return cast("object", value)
