@@ -1,0 +1,265 @@
+"""Predictions on disk: appended row by row, resumable after any kill, merged once all rows are there. No torch.
+
+Every process appends to a file of its own, ``predictions.shard-I-of-N.jsonl``, one JSON line a row. Each line
+carries a *key*: a digest of the model, the settings and the row's own text (:func:`row_key`). A line counts only for
+the row whose key it carries, and only once, so that
+
+* a line torn by a kill is dropped and its row done again,
+* the number of shards may change between attempts,
+* predictions of another model, other settings or an edited row are never mixed in,
+* asking for more rows later keeps the ones already there.
+
+:func:`merge` writes ``predictions.jsonl`` and ``summary.json`` beside them, each renamed into place when whole. Whoever
+finishes last may merge, even several at once: all would write the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glmjobs.errors import BadInput, WorkFailed
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+SAMPLED_BLOCKS = 64
+SAMPLED_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 1) of ``count``: every count-th row, so that all parts get short and long ones."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``"I/N"``.
+
+        Raises:
+            BadInput: unless 1 <= I <= N.
+        """
+        left, _, right = text.partition("/")
+        if left.isascii() and right.isascii() and left.isdigit() and right.isdigit() and 1 <= int(left) <= int(right):
+            return cls(int(left), int(right))
+        raise BadInput(f"shard {text!r}: write I/N with I from 1 to N, for example 1/8")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def mine(self, positions: Iterable[int]) -> list[int]:
+        """Those of the given row positions (from 0) that belong to this part."""
+        return [p for p in positions if p % self.count == self.index - 1]
+
+    def path(self, folder: Path) -> Path:
+        """This part's file."""
+        return folder / f"predictions.shard-{self.index}-of-{self.count}.jsonl"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One scored row; the fields are those of a line of ``predictions.jsonl``."""
+
+    id: int | str
+    question: str
+    gold: str
+    prediction: str
+    tokens: int
+    finish: str  # "stop": the model ended its answer; "length": it was cut
+    correct: bool
+    gold_value: Any
+    predicted_value: Any
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def row_key(fingerprint: str, row: Mapping[str, Any]) -> str:
+    """Digest that ties a prediction to its model, its settings (``fingerprint``) and its row (id, question, gold)."""
+    text = json.dumps([fingerprint, row["id"], row["question"], row["gold"]], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def settings_fingerprint(**settings: Any) -> str:
+    """Digest of whatever decides a prediction besides the row: the model's fingerprint, dtype, length limits, …"""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def model_fingerprint(model_dir: Path) -> str:
+    """Digest of a model directory's content: its configuration, tokenizer and weights, wherever it is copied to.
+
+    Small files count whole. Of each large one, the size and 64 evenly spread blocks of 4 KiB count: training moves
+    every weight, so this tells models apart without reading 12 GB on every rank.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(model_dir.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.suffix in {".md", ".lock"}:
+            continue
+        if path.name in {"manifest.json", "training_args.bin"}:  # say when it was made, not what it is
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= 4 * SAMPLED_BLOCKS * SAMPLED_BYTES:
+                digest.update(file.read())
+                continue
+            for block in range(SAMPLED_BLOCKS):
+                file.seek((size - SAMPLED_BYTES) * block // (SAMPLED_BLOCKS - 1))
+                digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:32]
+
+
+class Writer:
+    """Appends rows to one shard's file; a whole line or nothing survives a kill.
+
+    Use as a context manager. A torn last line left by an earlier attempt is cut off first.
+
+    Raises:
+        WorkFailed: another process is writing the same shard now, or the disk refuses the line.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = shard.path(folder)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._lock(shard)
+            self._cut_torn_line()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, key: str, prediction: Prediction, seconds: float) -> None:
+        """Write one row with one system call. ``seconds``: time this process spent since its previous row."""
+        record = {"key": key, "seconds": round(seconds, 4), **prediction.as_dict()}
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            raise WorkFailed(f"{self.path}: cannot write: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Flush to the disk and close, so that another node that opens the file next sees every line."""
+        with suppress(OSError):
+            os.fsync(self._fd)
+        os.close(self._fd)
+
+    def _lock(self, shard: Shard) -> None:
+        if fcntl is None:  # pragma: no cover - not a POSIX system
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkFailed(f"{self.path}: another process is scoring shard {shard} now") from None
+        except OSError:  # a file system without locks (Lustre mounted so): go on, duplicates are dropped on reading
+            pass
+
+    def _cut_torn_line(self) -> None:
+        end = os.fstat(self._fd).st_size
+        whole = end
+        while whole > 0:
+            start = max(0, whole - SAMPLED_BYTES)
+            newline = os.pread(self._fd, whole - start, start).rfind(b"\n")
+            whole = start + newline + 1 if newline >= 0 else start
+            if newline >= 0:
+                break
+        if whole < end:
+            os.ftruncate(self._fd, whole)
+
+
+def records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every whole record of every shard file, in a fixed order; torn and foreign lines are passed over."""
+    for path in sorted(folder.glob("predictions.shard-*-of-*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written, or torn
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict) and isinstance(record.get("key"), str):
+                    yield record
+
+
+def collect(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The first record of each wanted key. ``seconds`` there, summed by shard file, are kept by :func:`busy_seconds`."""
+    wanted = set(keys)
+    found: dict[str, dict[str, Any]] = {}
+    for record in records(folder):
+        if record["key"] in wanted:
+            found.setdefault(record["key"], record)
+    return found
+
+
+def busy_seconds(folder: Path, keys: Iterable[str]) -> list[float]:
+    """Seconds each shard file's process spent on the wanted rows; repeated rows count, since they took time."""
+    wanted = set(keys)
+    totals = []
+    for path in sorted(folder.glob("predictions.shard-*-of-*.jsonl")):
+        seconds = 0.0
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(ValueError, TypeError, AttributeError):
+                    record = json.loads(line)
+                    if record.get("key") in wanted:
+                        seconds += float(record.get("seconds", 0.0))
+        if seconds:
+            totals.append(seconds)
+    return totals
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the new one, whole.
+
+    Raises:
+        WorkFailed: the disk is full or read-only.
+    """
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise WorkFailed(f"{path}: cannot write: {error.strerror}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON document for people and programs, written whole or not at all."""
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def merge(folder: Path, found: Mapping[str, Mapping[str, Any]], keys: Iterable[str], summary: Mapping[str, Any]) -> None:
+    """Write ``predictions.jsonl`` (rows in the order of ``keys``), then ``summary.json``. Idempotent.
+
+    Raises:
+        KeyError: a key is missing from ``found``: merge only what is complete.
+    """
+    names = Prediction.__dataclass_fields__
+    lines = [json.dumps({n: found[key].get(n) for n in names}, ensure_ascii=False) for key in keys]
+    write_atomically(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
+    write_json(folder / "summary.json", summary)
