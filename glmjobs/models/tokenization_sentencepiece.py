@@ -1,0 +1,268 @@
+"""A fast tokenizer whose ids come from sentencepiece itself.
+
+Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every sum to
+float32, so equally good segmentations ("哈哈哈" as 哈|哈哈 or 哈哈|哈) fall differently; its ``Precompiled`` normaliser
+works by grapheme cluster where sentencepiece takes the longest match (conjoining Hangul, stacked combining marks);
+and on long Chinese rows it is about six times slower (``benchmarks/tokenize.py``). So whole batches go through the
+sentencepiece library, which is C++ and needs no Python per token; the Rust tokenizer built from the same file is the
+``backend_tokenizer`` that transformers wants and the ``tokenizer.json`` that other programs read.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import sentencepiece
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+
+from glmjobs.errors import BadInput
+from glmjobs.models.spm_file import Normalizer
+
+# Given in the Rust vocabulary to pieces no text may match (control and byte pieces): never on a best path.
+NEVER = -1e4
+_THREADED_FROM = 64
+Ids = list[int]
+
+
+def _threads(rows: int) -> int:
+    """Threads for a batch: one in a worker process, for few rows, or where TOKENIZERS_PARALLELISM says no."""
+    wanted = os.environ.get("TOKENIZERS_PARALLELISM", "true").lower() not in ("0", "false", "off", "no")
+    if rows < _THREADED_FROM or not wanted or multiprocessing.parent_process() is not None:
+        return 1
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def rust_normalizers(spec: Normalizer) -> list[Any]:
+    """sentencepiece's normalisation in the terms of Rust ``tokenizers``."""
+    steps: list[Any] = [normalizers.Precompiled(spec.charsmap)] if spec.charsmap else []
+    if spec.remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(True, True)]
+    if spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend("▁"))
+    return [*steps, normalizers.Replace(" ", "▁")]
+
+
+def rust_decoder(replacements: dict[str, str]) -> Any:
+    """Pieces to text: ▁ is a blank, byte pieces join into characters, ``replacements`` are pieces with a meaning."""
+    steps: list[Any] = [decoders.Replace(piece, text) for piece, text in replacements.items()]
+    steps += [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return decoders.Sequence(steps)
+
+
+def unigram(processor: sentencepiece.SentencePieceProcessor, leading: Sequence[str] = ()) -> Tokenizer:
+    """A Rust Unigram tokenizer with the pieces of ``processor`` behind ``leading`` (ids that are no text)."""
+    ids = list(range(processor.vocab_size()))
+    texts, scores = processor.id_to_piece(ids), processor.get_score(ids)
+    ordinary = [
+        score
+        for i, score in zip(ids, scores, strict=True)
+        if not (processor.is_control(i) or processor.is_byte(i) or processor.is_unknown(i)) and score < 0
+    ]
+    best = max(ordinary, default=0.0)
+    pieces = [(text, NEVER) for text in leading]
+    for i, text, score in zip(ids, texts, scores, strict=True):
+        if processor.is_control(i) or processor.is_byte(i) or processor.is_unknown(i):
+            score = NEVER
+        elif score == 0.0:  # a user-defined piece: sentencepiece's unigram_model.cc gives it this score
+            score = len(text.encode()) * best - 0.1
+        pieces.append((text, score))
+    fallback = processor.piece_to_id("<0x00>") != processor.unk_id()
+    return Tokenizer(models.Unigram(pieces, len(leading) + processor.unk_id(), fallback))
+
+
+class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
+    """Base of the tokenizers over a sentencepiece file; a subclass says how a text is prepared and framed.
+
+    ``tok(texts, add_special_tokens=False)["input_ids"]`` are the plain ids; with special tokens (the default) they are
+    framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors, and truncation (which counts the
+    frame, so a frame is never cut) as in every transformers tokenizer; ``return_overflowing_tokens``, offsets and
+    pre-split words are not offered.
+    """
+
+    slow_tokenizer_class = None
+    model_input_names = ["input_ids", "attention_mask"]
+
+    processor: sentencepiece.SentencePieceProcessor
+
+    def _prepare(self, text: str) -> str:
+        """What sentencepiece gets for ``text``."""
+        return text
+
+    def _plain_ids(self, texts: list[str]) -> list[Ids]:
+        """Ids of each text without a frame."""
+        prepared = [self._prepare(text) for text in texts]
+        ids: list[Ids] = self.processor.encode(prepared, out_type=int, num_threads=_threads(len(texts)))
+        return ids
+
+    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
+        """The frame of the model family around one or two plain id lists."""
+        raise NotImplementedError
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Number of ids that the frame adds."""
+        return len(self.build_inputs_with_special_tokens([], [] if pair else None))
+
+    # --- encoding: transformers 4 calls _encode_plus for one text and _batch_encode_plus for several,
+    # --- transformers 5 calls _encode_plus for both.
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
+        if isinstance(text, str):
+            options["single"] = options.get("return_tensors") is None
+            return self._encode_batch([text], None if text_pair is None else [text_pair], **options)
+        if text_pair is not None and len(text) != len(text_pair):
+            raise BadInput(f"text and text_pair: {len(text)} and {len(text_pair)} texts; as many as each other are needed")
+        return self._encode_batch(*_split_pairs(text, text_pair), **options)
+
+    def _batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
+        return self._encode_batch(*_split_pairs(batch_text_or_text_pairs, None), **options)
+
+    def _encode_batch(
+        self,
+        texts: list[str],
+        seconds: list[str] | None,
+        *,
+        add_special_tokens: bool = True,
+        padding_strategy: Any = "do_not_pad",
+        truncation_strategy: Any = "do_not_truncate",
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: Any = None,
+        return_attention_mask: bool | None = None,
+        return_special_tokens_mask: bool = False,
+        return_length: bool = False,
+        single: bool = False,
+        **others: Any,
+    ) -> BatchEncoding:
+        for name in ("is_split_into_words", "return_overflowing_tokens", "return_offsets_mapping"):
+            if others.get(name):
+                raise BadInput(f"{name}: {type(self).__name__} does not offer it; encode whole texts without it")
+        rows: list[Ids] = self._plain_ids(texts)
+        pairs = self._plain_ids(seconds) if seconds is not None else None
+        strategy = str(getattr(truncation_strategy, "value", truncation_strategy))
+        if strategy != "do_not_truncate" and max_length is not None:
+            room = max_length - (self.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0)
+            for i in range(len(rows)):
+                rows[i], second = self._cut(rows[i], pairs[i] if pairs else [], room, strategy)
+                if pairs:
+                    pairs[i] = second
+        plain = [len(row) for row in rows]
+        if add_special_tokens:
+            frame = self.build_inputs_with_special_tokens
+            rows = [frame(row, pairs[i] if pairs else None) for i, row in enumerate(rows)]
+        elif pairs:
+            rows = [row + second for row, second in zip(rows, pairs, strict=True)]
+        data: dict[str, Any] = {"input_ids": rows}
+        if return_attention_mask is not False:
+            data["attention_mask"] = [[1] * len(row) for row in rows]
+        if return_special_tokens_mask:
+            data["special_tokens_mask"] = [
+                self._frame_mask(plain[i], len(pairs[i]) if pairs else None, add_special_tokens) for i in range(len(rows))
+            ]
+        if return_length:
+            data["length"] = [len(row) for row in rows]
+        return self._finish(data, padding_strategy, max_length, pad_to_multiple_of, padding_side, return_tensors, single)
+
+    def _finish(
+        self,
+        data: dict[str, Any],
+        padding_strategy: Any,
+        max_length: int | None,
+        pad_to_multiple_of: int | None,
+        padding_side: str | None,
+        return_tensors: Any,
+        single: bool,
+    ) -> BatchEncoding:
+        if str(getattr(padding_strategy, "value", padding_strategy)) != "do_not_pad":
+            side = padding_side or self.padding_side
+            data = self._padded(data, str(padding_strategy.value), max_length, pad_to_multiple_of, side)
+        if single:
+            data = {name: rows[0] for name, rows in data.items()}
+        return BatchEncoding(data, tensor_type=return_tensors)
+
+    def _padded(
+        self, data: dict[str, Any], strategy: str, max_length: int | None, multiple: int | None, side: str
+    ) -> dict[str, Any]:
+        rows: list[Ids] = data["input_ids"]
+        width = max_length if strategy == "max_length" and max_length else max(map(len, rows), default=0)
+        if multiple:
+            width = -(-width // multiple) * multiple
+        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "special_tokens_mask": 1}
+        for name in fill.keys() & data.keys():
+            padding = [[fill[name]] * (width - len(row)) for row in rows]
+            together = zip(padding, data[name], strict=True)
+            data[name] = [gap + row if side == "left" else row + gap for gap, row in together]
+        return data
+
+    def _cut(self, first: Ids, second: Ids, room: int, strategy: str) -> tuple[Ids, Ids]:
+        """Both id lists cut to ``room`` ids together; ``longest_first`` takes from the longer, the second on a tie."""
+        over = len(first) + len(second) - max(room, 0)
+        if over <= 0:
+            return first, second
+        if strategy == "only_first":
+            lose = min(over, len(first))
+        elif strategy == "only_second":
+            lose = over - min(over, len(second))
+        else:
+            excess = min(over, abs(len(first) - len(second)))
+            lose = excess if len(first) > len(second) else 0
+            lose += (over - excess) // 2
+        keep, keep_second = len(first) - lose, len(second) - (over - lose)
+        if keep < 0 or keep_second < 0:
+            raise BadInput(f"max_length: truncation '{strategy}' cannot take {over} ids from this pair; use longest_first")
+        if self.truncation_side == "left":
+            return first[len(first) - keep :], second[len(second) - keep_second :]
+        return first[:keep], second[:keep_second]
+
+    def _frame_mask(self, first: int, second: int | None, framed: bool) -> Ids:
+        if not framed:
+            return [0] * (first + (second or 0))
+        # -1 is no id, so what the frame adds can be told from what it frames.
+        row = self.build_inputs_with_special_tokens([-1] * first, None if second is None else [-1] * second)
+        return [int(i >= 0) for i in row]
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+        """The pieces of ``text`` (and ``pair``)."""
+        encoded = self(text, pair, add_special_tokens=add_special_tokens, **kwargs)
+        tokens: list[str] = self.convert_ids_to_tokens(encoded["input_ids"])
+        return tokens
+
+    # --- decoding
+
+    def _restore(self, text: str) -> str:
+        """Undo :meth:`_prepare` on decoded text."""
+        return text
+
+    def _sentencepiece_ids(self, ids: Ids) -> Ids:
+        """The ids that sentencepiece decodes, in its numbering; others leave no text."""
+        size = self.processor.vocab_size()
+        return [i for i in ids if 0 <= i < size]
+
+    def _decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
+    ) -> str:
+        ids: Ids = [int(token_ids)] if isinstance(token_ids, int) else [int(i) for i in token_ids]
+        dropped = set(self.all_special_ids) if skip_special_tokens else {self.pad_token_id}
+        text = self._restore(self.processor.decode(self._sentencepiece_ids([i for i in ids if i not in dropped])))
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return str(self.clean_up_tokenization(text)) if clean_up_tokenization_spaces else text
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of some pieces."""
+        return self._restore(self.processor.decode_pieces(list(tokens)))
+
+
+def _split_pairs(texts: Sequence[Any], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+    """Texts and second texts of a batch, which transformers 4 hands over as tuples."""
+    if texts and isinstance(texts[0], (tuple, list)):
+        return [text[0] for text in texts], [text[1] for text in texts]
+    return list(texts), None if pairs is None else list(pairs)
