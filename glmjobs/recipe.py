@@ -89,9 +89,12 @@ class TrainSection(Section):
     learning_rate: float = Field(default=1e-5, gt=0)
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
-    per_device_batch_size: int = Field(default=16, ge=1, description="examples a GPU and micro-step, or packed rows")
+    per_device_batch_size: int = Field(default=16, ge=1, description="examples a GPU and micro-step; packed, on average")
     gradient_accumulation: int = Field(default=1, ge=1)
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    device: Literal["cuda", "cpu", "auto"] = Field(
+        default="cuda", description="auto: the CPU where a rank finds no GPU; for small recipes"
+    )
     zero_stage: Literal[1, 2, 3] = 2
     deepspeed: str | None = Field(default=None, description="a DeepSpeed JSON of your own, instead of configs/deepspeed/")
     optimizer_offload: bool = False

@@ -1,0 +1,68 @@
+"""What training starts from, put in place: prepared data, and a small model where the recipe makes one.
+
+Idempotent and safe to call from several processes: one does the work under a lock, the others wait and find it done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from glmjobs.data.prepared import Prepared, prepare
+from glmjobs.run import Run
+
+
+def ensure(run: Run) -> Prepared:
+    """Data (``RUN/data``) and base model (``RUN/base`` where made), whole and ready."""
+    with _lock(run.path / ".inputs.lock"):
+        prepared = ensure_data(run)
+        if run.recipe.model.make is not None:
+            ensure_base(run)
+        return prepared
+
+
+def ensure_data(run: Run) -> Prepared:
+    """Read, check and split the recipe's data into ``RUN/data``; nothing is done where that has happened."""
+    data = run.recipe.data
+    if data.make is not None:
+        from glmjobs.data.problems import write_problems
+
+        source = run.data / "problems.jsonl"
+        if not source.is_file():
+            source.parent.mkdir(parents=True, exist_ok=True)
+            write_problems(source, rows=data.make.rows, seed=data.make.seed)
+    else:
+        source = Path(str(data.path))
+    return prepare(
+        source,
+        run.data,
+        prompt_column=data.prompt_column,
+        query_column=data.query_column,
+        response_column=data.response_column,
+        dev_rows=data.dev_rows,
+        train_rows=data.train_rows,
+        deduplicate=data.deduplicate,
+    )
+
+
+def ensure_base(run: Run) -> None:
+    """A small model and its tokenizer under ``RUN/base``, from the recipe's seed and the train rows' text."""
+    spec = run.recipe.model.make
+    assert spec is not None
+    if (run.base_model / "config.json").is_file():
+        return
+    from glmjobs.models.small import make_small  # imports torch
+
+    make_small(run.base_model, spec.model_dump(exclude={"family"}), run.data / "train.jsonl")
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: the work is idempotent and written atomically
+            pass
+        yield

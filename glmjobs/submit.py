@@ -1,0 +1,184 @@
+"""`python -m glmjobs.submit --nodes 1 --gpus 8`: from a recipe to a running chain, in one command.
+
+What it finds wrong, it says before anything is queued or written: a recipe's mistakes (exit 2), a machine without the
+GPUs, the model or the data the recipe names (exit 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from glmjobs import recipe as recipes
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput
+from glmjobs.jobs import parse_stages, requests
+from glmjobs.recipe import Recipe
+from glmjobs.run import PROJECT, Run, Shape, free_name, runs_directory
+from hpc import chain
+from hpc.cluster import ClusterProfile
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.submit",
+        description="Fine-tune a GLM-family model: preflight, train, consolidate, score and report, as one chain of jobs.",
+        epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
+    )
+    p.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
+    p.add_argument("--gpus", type=int, default=8, metavar="N", help="GPUs on each node, one rank each (default 8)")
+    p.add_argument("--recipe", metavar="FILE", default=recipes.DEFAULT_RECIPE, help="default: %(default)s")
+    p.add_argument("--cluster", metavar="FILE", help="cluster profile; default: $GLMJOBS_CLUSTER, else the mission's")
+    p.add_argument("--executor", choices=("auto", "slurm", "local"), default="auto", help="auto: Slurm where sbatch is")
+    p.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides",
+                   help="override a field of the recipe, or of the profile as cluster.field=value; repeatable")  # fmt: skip
+    p.add_argument("--name", metavar="NAME", help="run directory under runs/ (default: the recipe's name and a number)")
+    p.add_argument("--stages", metavar="A,B", help="only these of train, consolidate, score, report")
+    p.add_argument("--dry-run", action="store_true", help="print each script exactly as it would go out; touch nothing")
+    p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
+    p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Submit; with --follow, the exit code is the chain's."""
+    args = parser().parse_args(argv)
+    executor = choose_executor(args.executor)
+    recipe, profile = load(args.recipe, args.cluster, args.overrides, executor)
+    shape = make_shape(args.nodes, args.gpus, executor)
+    stages = parse_stages(args.stages)
+    parent = runs_directory()
+    name = check_name(args.name) if args.name else free_name(recipe.name, parent)
+    jobs = requests(recipe, shape, stages, local=executor == "local")
+    if args.dry_run:
+        return dry_run(chain.plan(jobs, profile, parent / name, PROJECT, local=executor == "local"), args.json)
+
+    from glmjobs import fitness
+
+    recipe = fitness.check(recipe, profile, shape, stages, executor)
+    run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
+    planned = chain.plan(jobs, profile, run.path, PROJECT, local=executor == "local")
+    if executor == "local":
+        process = chain.start_here(run.path, planned)
+        ids = {job.request.stage: f"local-{process}" for job in planned}
+    else:
+        ids = chain.submit(run.path, planned, key=run.file.key)
+    announce(run, ids, as_json=args.json and not args.follow)
+    if args.follow:
+        from glmjobs.follow import follow
+
+        return follow(run, as_json=args.json)
+    return 0
+
+
+def choose_executor(wanted: str) -> str:
+    """``auto`` takes Slurm where sbatch is found."""
+    if wanted != "auto":
+        return wanted
+    return "slurm" if shutil.which("sbatch") else "local"
+
+
+def load(recipe: str, cluster: str | None, overrides: list[str], executor: str) -> tuple[Recipe, ClusterProfile]:
+    """Recipe and profile, with overrides applied to whichever they name."""
+    import os
+
+    of_cluster = [item.removeprefix("cluster.") for item in overrides if item.startswith("cluster.")]
+    of_recipe = [item for item in overrides if not item.startswith("cluster.")]
+    fallback = "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
+    named = cluster or os.environ.get("GLMJOBS_CLUSTER") or fallback
+    return recipes.load(find_config(recipe), of_recipe), load_profile(find_config(named), of_cluster)
+
+
+def load_profile(path: Path, overrides: list[str]) -> ClusterProfile:
+    """A cluster profile from a file.
+
+    Raises:
+        BadInput: one line naming the file, the field and what would be right.
+    """
+    from pydantic import ValidationError
+
+    raw = recipes.read_yaml(path, "cluster profile")
+    for item in overrides:
+        recipes.apply_override(raw, item)
+    try:
+        return ClusterProfile.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {recipes.explain(error, ClusterProfile)}") from None
+
+
+def find_config(text: str) -> Path:
+    """A configuration file as given, or of that name in the project (so that commands work from any directory)."""
+    path = Path(text)
+    if not path.exists() and not path.is_absolute() and (PROJECT / path).exists():
+        return PROJECT / path
+    return path
+
+
+def make_shape(nodes: int, gpus: int, executor: str) -> Shape:
+    """The shape, checked."""
+    if nodes < 1 or nodes > 4096:
+        raise BadInput(f"--nodes {nodes}: between 1 and 4096")
+    if gpus < 1 or gpus > 64:
+        raise BadInput(f"--gpus {gpus}: GPUs per node, between 1 and 64")
+    if executor == "local" and nodes != 1:
+        raise BadInput(f"--nodes {nodes}: the local executor has one node; use --executor slurm on a cluster")
+    return Shape(nodes=nodes, gpus=gpus)
+
+
+def check_name(name: str) -> str:
+    """A run's name: one path component without surprises."""
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise BadInput(f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return name
+
+
+def create(
+    parent: Path, name: str, recipe: Recipe, profile: ClusterProfile, shape: Shape, *, fixed: bool
+) -> Run:
+    """Make the run directory; a name that was only proposed moves on when someone else has just taken it."""
+    while True:
+        try:
+            return Run.create(parent / name, recipe, profile, shape)
+        except BadInput:
+            if fixed or not (parent / name).exists():
+                raise
+            name = free_name(recipe.name, parent)
+
+
+def dry_run(planned: list[chain.Planned], as_json: bool) -> int:
+    """Print what would be submitted."""
+    shown = {job.request.stage: f"<{job.request.stage}'s job id>" for job in planned}
+    if as_json:
+        document: list[dict[str, Any]] = [
+            {"stage": j.request.stage, "options": j.options(shown), "script": j.script} for j in planned
+        ]
+        print(json.dumps({"dry_run": True, "jobs": document}, ensure_ascii=False, indent=1))
+        return 0
+    for job in planned:
+        options = " ".join(job.options(shown))
+        print(f"# ---- {job.request.stage}: sbatch {options + ' ' if options else ''}script.sh", file=sys.stderr)
+        print(job.script)
+    return 0
+
+
+def announce(run: Run, ids: dict[str, str], *, as_json: bool) -> None:
+    """Where the run is and which jobs it has."""
+    if as_json:
+        print(json.dumps({"run": run.name, "path": str(run.path), "jobs": ids}, ensure_ascii=False))
+        return
+    print(f"run   {run.path}", file=sys.stderr)
+    print(f"jobs  {'  '.join(f'{stage} {job}' for stage, job in ids.items())}", file=sys.stderr)
+    name = shlex.quote(str(run.path) if run.path.parent != Path("runs").absolute() else run.name)
+    print(f"watch python -m glmjobs.status {name}   end it: python -m glmjobs.cancel {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
