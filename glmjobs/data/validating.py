@@ -31,8 +31,8 @@ class Validator:
         twice = [name for name in named if named.count(name) > 1]
         if twice:
             raise BadInput(
-                f"column {twice[0]!r} is named twice among prompt {columns.prompt!r}, query {columns.query!r} and "
-                f"response {columns.response!r}: give each its own (query '' for none)"
+                f"column {twice[0]!r} is named twice (prompt {columns.prompt!r}, query {columns.query!r}, "
+                f"response {columns.response!r}): give each its own, query '' for none"
             )
         self.source, self.columns = source, columns
         self.rows = 0
@@ -126,8 +126,8 @@ class Validator:
         have = ", ".join(repr(name) for name in names) or "none"
         switch = ", or '' for none" if part == "query" else ""
         return (
-            f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows (they have {have}); "
-            f"{hint}: set {_SETTINGS[part]}{switch}"
+            f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
+            f"(they have {have}); {hint}: set {_SETTINGS[part]}{switch}"
         )
 
 
