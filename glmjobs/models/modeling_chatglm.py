@@ -17,13 +17,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from glmjobs.compat import CACHE_NAME, tied_weights
 from glmjobs.models.attention import attend, split_heads
 from glmjobs.models.configuration_chatglm import ChatGLMConfig
-from glmjobs.models.layout import Layout, lay_out, prefix_lm_mask
+from glmjobs.models.generation import GLMGenerationMixin, cache_for, place
+from glmjobs.models.layout import Layout, lay_out
 from glmjobs.models.loss import OutputHead
 
 
@@ -171,25 +172,13 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         cache: Any = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states [B, L, H]; for the arguments see :meth:`ChatGLMForCausalLM.forward`."""
-        cache = past_key_values if cache is None else cache
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
-        if use_cache and cache is None:
-            cache = DynamicCache()
-        visible = attention_mask
-        if visible is None or visible.dim() == 2 or position_ids is None:
-            if cache is not None and cache.get_seq_length() > 0:
-                raise ValueError("with cached tokens, give position_ids [B, 2, L] and a 4D attention_mask: "
-                                 "they follow from the whole row, as prepare_inputs_for_generation makes them")
-            flat = visible if visible is not None and visible.dim() == 2 else None
-            layout = self.lay_out(input_ids, flat if segment_ids is None else segment_ids)
-            position_ids = layout.position_ids if position_ids is None else position_ids
-            visible = prefix_lm_mask(layout) if visible is None or visible.dim() == 2 else visible
-
+        cache = cache_for(cache, past_key_values, use_cache)
+        position_ids, visible = place(input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out)
         hidden = self.word_embeddings(input_ids)
         cos, sin = rotary_angles(
             position_ids, self.config.hidden_size // self.config.num_attention_heads, self.config.rotary_frequencies
@@ -210,11 +199,10 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         )
 
 
-class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
+class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
     """ChatGLM-6B with its output head: logits, loss, and ``generate``."""
 
     _tied_weights_keys = tied_weights({"lm_head.weight": "transformer.word_embeddings.weight"})
-    accepts_loss_kwargs = True  # transformers' Trainer then passes num_items_in_batch
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
@@ -268,43 +256,11 @@ class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
         outputs = self.transformer(
             input_ids, attention_mask=attention_mask, position_ids=position_ids, segment_ids=segment_ids, **kwargs
         )
-        hidden = outputs.last_hidden_state
-        loss = None
-        if labels is not None:
-            loss = self.lm_head(hidden[:, :-1], labels[:, 1:], num_items_in_batch)
-        if return_logits is None:
-            return_logits = labels is None or not self.training
-        logits = self.lm_head(hidden[:, -logits_to_keep:]) if return_logits else None
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
-        )
+        return self.finish(outputs, labels, num_items_in_batch, return_logits, logits_to_keep)
 
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        next_sequence_length: int | None = None,
-        past_key_values: Any = None,
-        cache: Any = None,
-        attention_mask: Tensor | None = None,
-        use_cache: bool | None = True,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Inputs of the next step: positions and mask follow from the whole rows, the tokens are the uncached ones."""
-        cache = past_key_values if cache is None else cache
-        past = cache.get_seq_length() if cache is not None else 0
-        new = input_ids.shape[1] - past
-        layout = self.transformer.lay_out(input_ids, attention_mask)
-        return {
-            "input_ids": input_ids[:, past:].contiguous(),
-            "position_ids": layout.position_ids[:, :, past:],
-            "attention_mask": prefix_lm_mask(layout, queries=new),
-            CACHE_NAME: cache,
-            "use_cache": use_cache,
-            "logits_to_keep": kwargs.get("logits_to_keep") or 1,
-        }
+    def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
+        """See :meth:`ChatGLMModel.lay_out`."""
+        return self.transformer.lay_out(input_ids, segment_ids)
 
 
 AutoConfig.register("chatglm", ChatGLMConfig)

@@ -1,0 +1,218 @@
+"""Model directories in: safely, without remote code, and with one line for everything that can be wrong with one.
+
+Weights are read by transformers from safetensors, or from ``.bin`` files by torch's restricted unpickler (tensors and
+plain containers only). The files are checked before, what was read is checked after: a tensor that is missing, has
+another shape or belongs to another architecture is an error, never a warning about freshly initialised weights.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from glmjobs.compat import DTYPE_NAME
+from glmjobs.errors import BadInput
+from glmjobs.models.family import family_for, read_config
+from glmjobs.models.modeling_chatglm import ChatGLMForCausalLM
+from glmjobs.models.modeling_glm import GLMForCausalLM
+
+MODEL_CLASSES: dict[str, Any] = {
+    "chatglm": ChatGLMForCausalLM,
+    "glm": GLMForCausalLM,
+    "glm4": AutoModelForCausalLM,
+}
+DTYPES = ("float32", "float16", "bfloat16")
+
+#: In order of preference; an index names the shards.
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def load_model(directory: str | Path, dtype: str | None = None, **options: Any) -> PreTrainedModel:
+    """The model of a directory, in evaluation mode.
+
+    Args:
+        directory: an original directory (``.bin`` shards) or one that was saved here; no remote code is run.
+        dtype: "float32", "float16", "bfloat16"; None: as the directory says.
+        **options: for transformers' ``from_pretrained``.
+
+    Raises:
+        BadInput: config.json doesn't describe one of the families, a file is missing, truncated or not a weight file,
+            or tensors are missing, of another shape, or of another architecture. One line, naming the file.
+    """
+    directory = Path(directory)
+    family = family_for(directory)
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
+    config = _configuration(directory, family.name)
+    where = check_weight_files(directory)
+    try:
+        model, info = MODEL_CLASSES[family.name].from_pretrained(
+            directory,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # listed in info, and an error below
+            local_files_only=True,
+            **{DTYPE_NAME: dtype or "auto"},
+            **options,
+        )
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
+    _check_loaded(directory, where, info)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _configuration(directory: Path, family: str) -> Any:
+    """The configuration, every complaint of it naming its file."""
+    if family == "glm4":
+        return None
+    try:
+        return MODEL_CLASSES[family].config_class.from_dict(read_config(directory))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{directory / 'config.json'}: {_first_line(error)}") from None
+
+
+def check_weight_files(directory: Path) -> dict[str, Path]:
+    """Check that a directory's weight files are there and whole, by their frames alone (no tensor is read).
+
+    Returns:
+        Tensor name to file, as far as an index tells; empty for a single file.
+
+    Raises:
+        BadInput: no weights, a missing shard, a truncated file, a Git LFS pointer, a broken index.
+    """
+    for name in _WEIGHT_FILES:
+        path = directory / name
+        if not path.exists():
+            continue
+        if path.suffix != ".json":
+            check_weight_file(path)
+            return {}
+        weight_map = read_index(path)
+        shards = sorted(set(weight_map.values()))
+        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        if missing:
+            raise BadInput(f"{directory}: {len(missing)} of {len(shards)} weight files missing, the first: {missing[0]}")
+        for shard in shards:
+            check_weight_file(directory / shard)
+        return {tensor: directory / shard for tensor, shard in weight_map.items()}
+    raise BadInput(f"{directory}: no weights: expected one of {', '.join(_WEIGHT_FILES)}")
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """An index file's tensor name to file name. File names stay inside the directory.
+
+    Raises:
+        BadInput: not JSON, no weight_map, or a file name that leads elsewhere.
+    """
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        pairs = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{path}: not an index of weight files (JSON with a weight_map)") from None
+    for shard in pairs.values():
+        if Path(shard).name != shard:
+            raise BadInput(f"{path}: names a file outside its directory: {shard}")
+    return pairs
+
+
+def check_weight_file(path: Path) -> None:
+    """Check one weight file's frame: a safetensors header against the file's size, or a zip's directory at its end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head.startswith(b"version https://git-lfs"):
+            raise BadInput(f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for")
+        if path.suffix == ".safetensors":
+            _check_safetensors(path, file, size)
+        elif head.startswith(b"PK") and not zipfile.is_zipfile(path):
+            raise BadInput(f"{path}: truncated: the end of the archive is missing after {size} bytes")
+        elif size == 0:
+            raise BadInput(f"{path}: an empty file")
+
+
+def _check_safetensors(path: Path, file: Any, size: int) -> None:
+    file.seek(0)
+    (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    if not 2 <= length <= max(size - 8, 0):
+        raise BadInput(f"{path}: not a safetensors file, or one truncated at {size} bytes")
+    try:
+        header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise BadInput(f"{path}: not a safetensors file: its header cannot be read") from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise BadInput(f"{path}: {'truncated' if size < expected else 'too long'}: {size} bytes, expected {expected}")
+
+
+def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any]) -> None:
+    """Turn transformers' loading report into an error where the weights don't make this model."""
+    mismatched = sorted(tuple(entry) for entry in info["mismatched_keys"])
+    if mismatched:
+        name, found, wanted = mismatched[0]
+        file = where.get(name, directory)
+        if name.endswith(("word_embeddings.weight", "lm_head.weight")) and found[1:] == wanted[1:]:
+            raise BadInput(
+                f"{file}: {name} holds a vocabulary of {found[0]}, config.json says vocab_size = {wanted[0]}"
+            )
+        more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+        raise BadInput(f"{file}: {name} has shape {list(found)}, config.json asks for {list(wanted)}{more}")
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if missing:
+        raise BadInput(f"{directory}: the weight files lack {len(missing)} tensors, the first: {missing[0]}")
+    if unexpected:
+        name = unexpected[0]
+        raise BadInput(
+            f"{where.get(name, directory)}: {len(unexpected)} tensors that this architecture doesn't have, the first: {name}"
+        )
+
+
+def load_tokenizer(directory: str | Path) -> Any:
+    """The fast tokenizer of a model directory.
+
+    Raises:
+        BadInput: the directory's tokenizer files are missing or broken, or it has more pieces than the model has rows.
+    """
+    directory = Path(directory)
+    family = family_for(directory)
+    tokenizer = _tokenizer_of(family.name, directory)
+    rows = read_config(directory).get("vocab_size")
+    if isinstance(rows, int) and len(tokenizer) > rows:
+        raise BadInput(
+            f"{directory}: the tokenizer has {len(tokenizer)} pieces, the model's config.json a vocab_size of {rows}"
+        )
+    return tokenizer
+
+
+def _tokenizer_of(family: str, directory: Path) -> Any:
+    if family == "chatglm":
+        from glmjobs.models.tokenization_chatglm import ChatGLMTokenizer
+
+        return ChatGLMTokenizer.from_pretrained(directory, local_files_only=True)
+    if family == "glm":
+        from glmjobs.models.tokenization_glm import load_glm_tokenizer
+
+        return load_glm_tokenizer(directory)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
