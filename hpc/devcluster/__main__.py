@@ -56,7 +56,8 @@ def _up(args: argparse.Namespace) -> int:
     started = cluster.up()
     where = f" --dir {shlex.quote(str(args.dir))}" if args.dir else ""
     print(
-        f"{'up' if started else 'already up'}: {options.nodes} nodes x {options.gpus} {options.gpu_type} in {cluster.root}"
+        f"{'up' if started else 'already up'}: {options.nodes} nodes x {options.gpus} {options.gpu_type}"
+        f" in {cluster.root}"
     )
     for note in cluster.status()["notes"]:
         print(f"note: {note}")

@@ -17,14 +17,16 @@ MAX_GPUS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How the pretended cluster looks. Everything is pretended generously: the machine below stays as it is."""
+    """How the pretended cluster looks. Everything is pretended generously: the machine below stays as it
+    is."""
 
     nodes: int = 2
     gpus: int = 8
     """GPUs a node, as GRES ``gpu:<gpu_type>``."""
     gpu_type: str = "a100"
     accounting: bool = False
-    """slurmdbd with a private MariaDB: sacct and accounts work. Without it they do not, as on many real clusters."""
+    """slurmdbd with a private MariaDB: sacct and accounts work. Without it they do not, as on many real
+    clusters."""
     partitions: dict[str, str] = field(default_factory=lambda: {"gpu": "MaxTime=7-00:00:00"})
     """Name → further words of its slurm.conf line. The first one is the default partition."""
     preemption: bool = False
@@ -41,7 +43,8 @@ class Options:
     enforce_part_limits: str = "ALL"
     """Slurm's own default NO lets over-sized jobs pend for ever."""
     cgroups: bool = False
-    """Track jobs by cgroup v1 (gives OUT_OF_MEMORY). Where the machine forbids it: processes are tracked without."""
+    """Track jobs by cgroup v1 (gives OUT_OF_MEMORY). Where the machine forbids it: processes are tracked
+    without."""
     node_prefix: str = "node"
     extra: tuple[str, ...] = ()
     """Further lines for slurm.conf."""
@@ -75,10 +78,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a cluster's files lie. ``short`` holds what ends in a Unix socket, whose paths are limited to 107 bytes."""
+    """Where a cluster's files lie."""
 
     root: Path
     short: Path
+    """What ends in a Unix socket, whose paths are limited to 107 bytes."""
+    fast: Path
+    """The databases, which wait for the disk at every step: in memory where possible, as they die with
+    `down`."""
 
     @property
     def state(self) -> Path:
@@ -112,12 +119,24 @@ class Layout:
     def mariadb_socket(self) -> Path:
         return self.short / "mariadb"
 
+    @property
+    def saved(self) -> Path:
+        """slurmctld's saved state."""
+        return self.fast / "slurmctld"
+
+    @property
+    def database(self) -> Path:
+        """MariaDB's data directory."""
+        return self.fast / "mariadb"
+
     def spool(self, node: str) -> Path:
         """slurmd's directory; its steps open sockets named ``<node>_<job>.<step>`` there."""
         return self.short / "spool" / node
 
 
-def slurm_conf(options: Options, where: Layout, host: str, ports: dict[str, int], cgroups: bool) -> str:
+def slurm_conf(
+    options: Options, where: Layout, host: str, ports: dict[str, int], cgroups: bool, version: tuple[int, int]
+) -> str:
     """slurm.conf. The scheduler settings are those that make tests quick: no batching, no back-off."""
     user = getpass.getuser()
     lines = [
@@ -130,7 +149,7 @@ def slurm_conf(options: Options, where: Layout, host: str, ports: dict[str, int]
         "CredType=cred/munge",
         # A requeued job waits for its old credential to expire, 120 s by default.
         f"AuthInfo=socket={where.munge_socket},cred_expire=5",
-        f"StateSaveLocation={where.var / 'slurmctld'}",
+        f"StateSaveLocation={where.saved}",
         f"SlurmdSpoolDir={where.short / 'spool' / '%n'}",
         f"SlurmctldPidFile={where.var / 'slurmctld.pid'}",
         f"SlurmdPidFile={where.var / 'slurmd.%n.pid'}",
@@ -178,13 +197,10 @@ def slurm_conf(options: Options, where: Layout, host: str, ports: dict[str, int]
     else:
         lines += ["AccountingStorageType=accounting_storage/none"]
     if options.preemption:
-        lines += [
-            "PreemptType=preempt/partition_prio",
-            "PreemptMode=REQUEUE",
-            # Before 23.02 this lived in SlurmctldParameters under another name; unknown words are ignored by both.
-            "SlurmctldParameters=preempt_send_user_signal",
-            "PreemptParameters=send_user_signal",
-        ]
+        lines += ["PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE"]
+        # A job's --signal reaches it at preemption only with this word, which later moved.
+        lines += ["SlurmctldParameters=preempt_send_user_signal"]
+        lines += ["PreemptParameters=send_user_signal"] if version >= (24, 5) else []
     lines += options.extra
     sockets = 2 if options.cpus % 2 == 0 else 1
     gres = f" Gres=gpu:{options.gpu_type}:{options.gpus}" if options.gpus else ""
@@ -223,7 +239,8 @@ def gres_conf(options: Options, where: Layout) -> str:
 
 def cgroup_conf() -> str:
     """cgroup.conf: only memory is constrained; the pretended cores do not exist, so they cannot be bound."""
-    return "ConstrainRAMSpace=yes\nConstrainSwapSpace=yes\nAllowedSwapSpace=0\nConstrainCores=no\nConstrainDevices=no\n"
+    words = ("ConstrainRAMSpace=yes", "ConstrainSwapSpace=yes", "AllowedSwapSpace=0", "ConstrainCores=no")
+    return "\n".join(words) + "\nConstrainDevices=no\n"
 
 
 def slurmdbd_conf(where: Layout, host: str, ports: dict[str, int], password: str) -> str:
@@ -257,7 +274,8 @@ def mariadb_init(password: str) -> str:
 
 
 def hosts_file(options: Options, host: str) -> str:
-    """/etc/hosts as the pretended nodes see it: this machine's, with every node's name on the loopback address."""
+    """/etc/hosts as the pretended nodes see it: this machine's, with every node's name on the loopback
+    address."""
     try:
         own = Path("/etc/hosts").read_text(errors="replace").rstrip("\n")
     except OSError:

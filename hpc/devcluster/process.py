@@ -71,7 +71,8 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def spawn(args: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Process:
-    """Start a daemon in the foreground mode of its own, in a session of its own, its output appended to ``log``."""
+    """Start a daemon in the foreground mode of its own, in a session of its own, its output appended to
+    ``log``."""
     with log.open("ab") as out:
         child = subprocess.Popen(
             args,
@@ -109,8 +110,8 @@ def wait_until(condition: Callable[[], bool], timeout: float, *, every: float = 
 
 
 def find(*, namespaces: set[str], slurm_conf: Path, node: str | None = None) -> list[Process]:
-    """Processes of a cluster's jobs: those in its nodes' UTS namespaces, and those whose environment names its
-    ``slurm.conf`` together with a node's name (only ``node``'s, if given). Daemons are among them."""
+    """Processes of a cluster's jobs: those in its nodes' UTS namespaces, and those whose environment names
+    its ``slurm.conf`` together with a node's name (only ``node``'s, if given). Daemons are among them."""
     found = []
     for pid in _pids():
         if pid == os.getpid():
