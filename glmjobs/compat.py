@@ -1,4 +1,5 @@
-"""What differs between the two stacks (torch 2.0.1 with transformers 4.4x, and torch 2.13 with transformers 5).
+"""What differs between the two stacks (torch 2.0.1 with transformers 4.4x, and torch 2.13 with transformers
+5).
 
 Everything that asks for a version asks here, and nothing else in the package branches on one.
 """
@@ -24,7 +25,8 @@ DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
 
 
 def tied_weights(pairs: dict[str, str]) -> Any:
-    """``_tied_weights_keys`` in this release's form: {tied name: source name}, or only the tied names before 5."""
+    """``_tied_weights_keys`` in this release's form: {tied name: source name}, or only the tied names before
+    5."""
     return pairs if TRANSFORMERS >= (5, 0) else list(pairs)
 
 

@@ -48,10 +48,10 @@ def check_slurm_gpus(profile: ClusterProfile, shape: Shape) -> None:
 
     nodes = slurm.gres(profile.partition)
     wanted = profile.gpu_type
-    fitting = [n for n in nodes if n.count >= shape.gpus and (wanted is None or n.gpu_type == wanted)]
-    if len({n.node for n in fitting}) >= shape.nodes:
+    fitting = {node for node, kind, count in nodes if count >= shape.gpus and wanted in (None, kind)}
+    if len(fitting) >= shape.nodes:
         return
-    kinds = sorted({f"{n.gpu_type or 'gpu'}:{n.count}" for n in nodes})
+    kinds = sorted({f"{kind or 'gpu'}:{count}" for _, kind, count in nodes})
     where = f"partition {profile.partition}" if profile.partition else "this cluster"
     raise NotFit(
         f"--nodes {shape.nodes} --gpus {shape.gpus}: {where} has {len(fitting)} nodes with {shape.gpus} or more "

@@ -6,6 +6,7 @@ Idempotent and safe to call from several processes: one does the work under a lo
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,22 @@ def ensure_base(run: Run) -> None:
     assert spec is not None
     if (run.base_model / "config.json").is_file():
         return
-    from glmjobs.models.small import make_small  # imports torch
+    from glmjobs.data.prepared import read_rows
+    from glmjobs.models.make_model import make_model, token_ids
+    from glmjobs.models.make_tokenizer import make_tokenizer
 
-    make_small(run.base_model, spec.model_dump(exclude={"family"}), run.data / "train.jsonl")
+    building = run.path / ".base"
+    shutil.rmtree(building, ignore_errors=True)
+    texts = (text for row in read_rows(run.data / "train.jsonl") for text in (row.instruction, row.output))
+    make_tokenizer(building, texts, vocab_size=spec.vocab_size, seed=spec.seed)
+    from glmjobs.models import load_tokenizer
+
+    tokenizer = load_tokenizer(building)
+    make_model(
+        building, hidden_size=spec.hidden_size, layers=spec.layers, heads=spec.heads, vocab_size=len(tokenizer),
+        max_positions=spec.max_positions, seed=spec.seed, ids=token_ids(tokenizer), alpha=spec.alpha,
+    )  # fmt: skip
+    building.rename(run.base_model)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class TinyModel(Section):
     heads: int = Field(default=4, ge=1)
     vocab_size: int = Field(default=800, ge=400, description="pieces of the sentencepiece model made for it")
     max_positions: int = Field(default=512, ge=64)
+    alpha: float = Field(default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B")
     seed: int = 0
 
 

@@ -71,7 +71,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
     )  # fmt: skip
     stop = StopTogether(flag)
     trainer.add_callback(stop)
-    trainer.add_callback(RunLog(run.path, trainer, steps))
+    trainer.add_callback(RunLog(run.path, trainer, steps, settings.epochs))
     if flag.requested:
         return STOPPED  # nothing was done since the last checkpoint, so nothing is to be saved
     result = trainer.train(resume_from_checkpoint=resume_point(run.checkpoints, place))
@@ -143,13 +143,12 @@ def use_cuda(settings: TrainSection, place: ranks.Ranks) -> bool:
 
 
 def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: int) -> int:
-    """Optimizer steps in all: every rank's share of the rows, in batches, times the epochs; or ``max_steps``."""
+    """Optimizer steps in all: the planned rows of every epoch over the rows of a step; or ``max_steps``."""
     if rows == 0:
         raise WorkFailed("no training rows are left after reading and splitting the data")
     if settings.max_steps > 0:
         return settings.max_steps
-    batches = math.ceil(rows / (batch_rows * world_size))
-    return max(1, math.ceil(max(1, batches // settings.gradient_accumulation) * settings.epochs))
+    return max(1, math.ceil(rows / (batch_rows * world_size * settings.gradient_accumulation)))
 
 
 def resume_point(folder: Path, place: ranks.Ranks) -> str | None:

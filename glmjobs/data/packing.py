@@ -104,8 +104,11 @@ def plan_epochs(
     seed: int = 0,
     window: int = WINDOW,
     multiple: int = 1,
+    packed: bool = True,
 ) -> PackingPlan:
     """The rows of a whole training, epoch after epoch, each padded to ``multiple`` rows.
+
+    With ``packed`` False, a row holds one example, in random order.
 
     Read in order, it needs no sampler: where training stands is the number of rows read. The last epoch may
     be a part (``epochs=1.5``).
@@ -114,7 +117,10 @@ def plan_epochs(
         raise BadInput(f"epochs = {epochs}: more than 0")
     plans = []
     for epoch in range(int(np.ceil(epochs))):
-        plan = plan_epoch(lengths, pack_length, seed=seed, epoch=epoch, window=window)
+        if packed:
+            plan = plan_epoch(lengths, pack_length, seed=seed, epoch=epoch, window=window)
+        else:
+            plan = plan_single(lengths, pack_length, seed=seed, epoch=epoch)
         share = min(1.0, epochs - epoch)
         if share < 1:
             plan = _first_rows(plan, max(1, round(share * len(plan))), np.asarray(lengths, dtype=np.int64))

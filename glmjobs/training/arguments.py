@@ -51,7 +51,6 @@ def training_arguments(train: TrainSection, output: Path, steps: int, batch_rows
         "per_device_train_batch_size": batch_rows,
         "gradient_accumulation_steps": train.gradient_accumulation,
         "learning_rate": train.learning_rate,
-        "num_train_epochs": train.epochs,
         "max_steps": steps,
         "lr_scheduler_type": train.scheduler,
         "warmup_steps": round(steps * train.warmup_ratio),

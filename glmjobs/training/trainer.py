@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from glmjobs.training import checkpoints
@@ -28,6 +29,10 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.keep = keep
         self.tokens: torch.Tensor | None = None
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        """Rows are read in the order they were planned in."""
+        return SequentialSampler(self.train_dataset)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """One micro-step. Real (not padding) positions are summed on the device; nobody waits for the number here."""
@@ -96,8 +101,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     Tokens are those of rank 0 times the number of ranks: packed rows are full, so the ranks differ by little.
     """
 
-    def __init__(self, run: Path, trainer: GLMTrainer, total_steps: int) -> None:
-        self.run, self.trainer, self.total = run, trainer, total_steps
+    def __init__(self, run: Path, trainer: GLMTrainer, total_steps: int, epochs: float) -> None:
+        self.run, self.trainer, self.total, self.epochs = run, trainer, total_steps, epochs
         self.path = Path(trainer.args.output_dir) / "train_log.jsonl"
         self.since = time.monotonic()
         self.seen = 0
@@ -125,7 +130,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         record = {
             "time": ledger.now(),
             "step": state.global_step,
-            "epoch": round(float(state.epoch or 0), 6),
+            "epoch": round(self.epochs * state.global_step / self.total, 6),
             "loss": float(logs["loss"]),
             "grad_norm": float(logs["grad_norm"]) if "grad_norm" in logs else None,
             "learning_rate": float(logs["learning_rate"]) if "learning_rate" in logs else None,

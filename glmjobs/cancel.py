@@ -1,0 +1,68 @@
+"""`python -m glmjobs.cancel RUN`: end a run's jobs, all of them. What is on disk stays."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+from glmjobs import state as states
+from glmjobs.cli import run_command
+from glmjobs.errors import WorkFailed
+from glmjobs.run import Run
+from hpc import ledger
+
+GRACE_SECONDS = 60.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Cancel; 0 also when nothing was left to cancel."""
+    parser = argparse.ArgumentParser(prog="python -m glmjobs.cancel", description="End a run's jobs.")
+    parser.add_argument("run", help="run directory, or its name under runs/")
+    run = Run.open(parser.parse_args(argv).run)
+    state = states.read(run)
+    open_stages = [s for s in state.stages if s.job and s.state != states.DONE]
+    slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()})
+    local = sorted({int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")})
+    for stage in open_stages:
+        ledger.append(run.path, "cancelled", stage=stage.stage, job=stage.job)
+    if slurm_jobs:
+        from hpc import slurm
+
+        slurm.cancel(slurm_jobs)
+    stopped = [pid for pid in local if states.alive(pid) and _ours(pid)]
+    for pid in stopped:
+        end(pid)
+    what = [f"job {job}" for job in slurm_jobs] + [f"process {pid}" for pid in stopped]
+    print(f"cancelled: {', '.join(what)}" if what else "nothing to cancel", file=sys.stderr)
+    return 0
+
+
+def _ours(pid: int) -> bool:
+    """The process is a local chain of ours, not another that got its number."""
+    import psutil
+
+    try:
+        return "hpc.chain" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
+def end(pid: int) -> None:
+    """Ask a local chain to stop (training saves a checkpoint first); kill its session where it doesn't."""
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + GRACE_SECONDS
+    while states.alive(pid):
+        if time.monotonic() > until:
+            import psutil
+
+            for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+                process.kill()
+            raise WorkFailed(f"process {pid} did not stop within {GRACE_SECONDS:.0f} s and was killed")
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
