@@ -1,13 +1,12 @@
 """Train a small sentencepiece model of ``ice_text.model``'s shape, for small models in demos and tests.
 
 The same kind (unigram, NFKC, dummy prefix, byte fallback, one piece a digit) and the same order of pieces as
-ChatGLM-6B's: ``<unk> <s> </s> <pad> <n>``, the trained ones, the control pieces, tab, blanks and bytes. No torch.
+ChatGLM-6B's: ``<unk> <s> </s> <pad> <n>``, trained ones, control pieces, tab, blanks and bytes. No torch.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -17,14 +16,13 @@ from pathlib import Path
 import sentencepiece
 
 from glmjobs.errors import BadInput
-from glmjobs.models.spm_file import load_processor, pieces_message
+from glmjobs.models.spm_file import pieces_message
 from glmjobs.models.tokenization_chatglm import (
-    CONFIG_FILE,
     CONTROL_PIECES,
     NEWLINE,
     VOCAB_FILE,
     added_pieces,
-    release_config,
+    write_config,
 )
 
 #: Pieces that every such model has: 5 at the front, 8 control pieces, the tab, 79 blanks, 256 bytes.
@@ -51,19 +49,21 @@ class MadeTokenizer:
         return asdict(self)
 
 
-def make_tokenizer(directory: str | Path, texts: Iterable[str], *, vocab_size: int, seed: int = 0) -> MadeTokenizer:
+def make_tokenizer(
+    directory: str | Path, texts: Iterable[str], *, vocab_size: int, seed: int = 0
+) -> MadeTokenizer:
     """Train on ``texts`` and write ``ice_text.model`` and ``tokenizer_config.json`` into ``directory``.
 
-    The same texts, size and seed give the same bytes. ``vocab_size`` counts all pieces; where the texts have too few
-    different words for it, the model has fewer (see the result). The rarest characters that find no room are left
-    to byte fallback. ``seed`` picks the sample where there are more than 20,000 texts.
+    The same texts, size and seed give the same bytes. ``vocab_size`` counts all pieces; where the texts have
+    too few different words for it, the model has fewer (see the result). The rarest characters, which find no
+    room, are left to byte fallback. ``seed`` picks the sample where there are more than 20,000 lines.
 
     Raises :class:`BadInput` where ``vocab_size`` leaves no room for trained pieces or the texts are empty.
     """
     room = vocab_size - FIXED_PIECES
     if room < LEAST_TRAINED:
         least = FIXED_PIECES + LEAST_TRAINED
-        raise BadInput(f"vocab_size: {vocab_size} pieces; at least {least} are needed, {FIXED_PIECES} of them fixed")
+        raise BadInput(f"vocab_size: {vocab_size} pieces; {least} are the least ({FIXED_PIECES} are fixed)")
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     if not lines:
         raise BadInput("texts: nothing to train a tokenizer on; give at least a few sentences")
@@ -73,9 +73,8 @@ def make_tokenizer(directory: str | Path, texts: Iterable[str], *, vocab_size: i
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / VOCAB_FILE).write_bytes(model)
-    config = json.dumps(release_config(), ensure_ascii=False, indent=2) + "\n"
-    (directory / CONFIG_FILE).write_text(config, encoding="utf-8")
-    processor = load_processor(model, directory / VOCAB_FILE)
+    write_config(directory)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = {piece: int(processor.piece_to_id(piece)) for piece in (*CONTROL_PIECES, "<pad>")}
     return MadeTokenizer(
         vocab_size=int(processor.vocab_size()),
@@ -108,9 +107,9 @@ def _train(lines: list[str], room: int) -> bytes:
 
 
 def _covered(lines: list[str], room: int) -> list[str]:
-    """The normalised lines without their rarest characters: those kept leave a quarter of ``room`` to longer pieces.
+    """The normalised lines without their rarest characters, leaving a quarter of ``room`` to longer pieces.
 
-    Rare characters are ice_text.model's share too (coverage 0.9999), or more where the room is small; the trainer's
+    Rare is what is outside ice_text.model's coverage of 0.9999, or more where the room is small: the trainer's
     own ``character_coverage`` cannot go below 0.98.
     """
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")

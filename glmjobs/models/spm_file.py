@@ -1,16 +1,16 @@
 """Sentencepiece model files at the level of bytes: read the few fields we need, append pieces.
 
-A model file is one protocol-buffers message (``sentencepiece_model.proto`` of google/sentencepiece). Two properties of
-the wire format make a generated class needless: unknown fields can be skipped by their length, and the concatenation
-of two messages is their merge (repeated fields are appended, embedded messages are merged). So pieces are added to a
-model by writing them behind it. No torch, no protobuf.
+A model file is one protocol-buffers message (``sentencepiece_model.proto`` of google/sentencepiece). Two
+properties of the wire format make a generated class needless: unknown fields can be skipped by their length,
+and the concatenation of two messages is their merge (repeated fields are appended, embedded messages merged).
+So pieces are added to a model by writing them behind it. No torch, no protobuf.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def _write_bytes(number: int, value: bytes) -> bytes:
 def pieces_message(pieces: Iterable[tuple[str, float, PieceType]], *, byte_fallback: bool = False) -> bytes:
     """A message to write behind a model: its pieces (text, score, type) get the next ids, in this order.
 
-    ``byte_fallback`` switches on that an unknown character becomes its UTF-8 bytes (needs all 256 byte pieces).
+    ``byte_fallback`` switches on that an unknown character becomes its UTF-8 bytes (needs 256 byte pieces).
     """
     out = bytearray()
     for text, score, kind in pieces:
@@ -104,44 +104,54 @@ def pieces_message(pieces: Iterable[tuple[str, float, PieceType]], *, byte_fallb
     return bytes(out)
 
 
-def read_normalizer(model: bytes) -> Normalizer:
-    """The normalizer of a model; the defaults of the .proto file where it says nothing."""
-    merged: dict[int, int | bytes] = {}
-    for number, value in _fields(model):
-        if number == _NORMALIZER and isinstance(value, bytes):
-            merged.update(dict(_fields(value)))
-    charsmap = merged.get(_CHARSMAP, b"")
+@dataclass(frozen=True)
+class SentencePieceFile:
+    """A sentencepiece model: where it came from, its bytes, and the normalizer they describe."""
+
+    path: Path
+    data: bytes
+    normalizer: Normalizer
+
+    def processor(self) -> sentencepiece.SentencePieceProcessor:
+        """The processor of this model. Raises :class:`BadInput` where sentencepiece refuses it."""
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.data)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"{self.path}: sentencepiece cannot use it ({reason})") from None
+
+    def with_pieces(self, message: bytes) -> SentencePieceFile:
+        """This model with more pieces behind its own (see :func:`pieces_message`)."""
+        return replace(self, data=self.data + message)
+
+
+def _normalizer(spec: bytes) -> Normalizer:
+    """Decode a NormalizerSpec; the defaults of the .proto file where it says nothing."""
+    fields = dict(_fields(spec))
+    charsmap = fields.get(_CHARSMAP, b"")
     return Normalizer(
         charsmap=charsmap if isinstance(charsmap, bytes) else b"",
-        add_dummy_prefix=bool(merged.get(_DUMMY_PREFIX, 1)),
-        remove_extra_whitespaces=bool(merged.get(_REMOVE_EXTRA_WHITESPACES, 1)),
+        add_dummy_prefix=bool(fields.get(_DUMMY_PREFIX, 1)),
+        remove_extra_whitespaces=bool(fields.get(_REMOVE_EXTRA_WHITESPACES, 1)),
     )
 
 
-def read_model(path: str | Path) -> bytes:
-    """The bytes of a sentencepiece model file.
+def read_model(path: str | Path) -> SentencePieceFile:
+    """Read a sentencepiece model file.
 
     Raises :class:`BadInput` where the file is absent, a git-lfs pointer, or not a whole message.
     """
     path = Path(path)
     try:
-        model = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; a sentencepiece model is needed here") from None
-    if model.startswith(b"version https://git-lfs"):
+    if data.startswith(b"version https://git-lfs"):
         raise BadInput(f"{path}: a git-lfs pointer, not the model itself; fetch it with 'git lfs pull'")
     try:
-        numbers = {number for number, _ in _fields(model)}
+        spec = {number: value for number, value in _fields(data) if isinstance(value, bytes)}
+        if not {_PIECES, _TRAINER, _NORMALIZER} <= spec.keys():
+            raise ValueError("a part is missing")
+        return SentencePieceFile(path, data, _normalizer(spec[_NORMALIZER]))
     except (ValueError, IndexError):
-        raise BadInput(f"{path}: truncated or not a sentencepiece model ({len(model):,} bytes)") from None
-    if not {_PIECES, _TRAINER, _NORMALIZER} <= numbers:
-        raise BadInput(f"{path}: truncated or not a sentencepiece model (pieces, trainer and normalizer expected)")
-    return model
-
-
-def load_processor(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """The sentencepiece processor of a model; ``path`` only names it in the :class:`BadInput` of a bad one."""
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-        raise BadInput(f"{path}: sentencepiece cannot use it ({str(error).splitlines()[0]})") from None
+        raise BadInput(f"{path}: truncated or not a sentencepiece model ({len(data):,} bytes)") from None

@@ -1,14 +1,18 @@
 """ChatGLM-6B's tokenizer, fast: both published revisions, from the ``ice_text.model`` of a model directory.
 
-Ids, frame, padding and decoding are those of THUDM/chatglm-6b's Python tokenizer (``tokenization_chatglm.py`` there):
+Ids, frame, padding and decoding are those of THUDM/chatglm-6b's Python tokenizer:
 
-- a newline becomes the piece ``<n>``, a tab ``<|tab|>``, a run of 2 to 80 blanks ``<|blank_k|>`` (longest first);
+- a newline becomes the piece ``<n>``, a tab ``<|tab|>``, 2 to 80 blanks ``<|blank_k|>`` (longest first);
 - the rest is the model file's: NFKC (full width folds to ASCII), unigram, unknown characters as UTF-8 bytes;
 - a text ends with ``[gMASK] <sop>``; a pair is ``A [gMASK] <sop> B <eop>``; padding goes to the left;
-- control pieces written in a text (``[gMASK]``, ``<eop>``) stay text: they never become the control id.
+- decoding drops control pieces, and blanks in front of punctuation ("a ." becomes "a."): the default of
+  transformers 4.27, for which the release was made.
 
-The revision before 6 April 2023 (vocabulary 150528) numbers pieces from 20000, behind its image tokens; its model
-file has 130,000 pieces, the rest is added by code.
+One thing differs on purpose: control pieces written in a text (``[gMASK]``, ``<eop>``) always stay text. The
+original's ``from_pretrained`` turns five of them into control ids, so that data could end a response.
+
+The revision before 6 April 2023 (vocabulary 150528) numbers pieces from 20000, behind its image tokens; its
+model file has 130,000 pieces, the rest is added by code.
 """
 
 from __future__ import annotations
@@ -18,16 +22,17 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tokenizers import normalizers, processors
+from tokenizers import Tokenizer, normalizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from glmjobs.errors import BadInput
-from glmjobs.models.spm_file import PieceType, load_processor, pieces_message, read_model, read_normalizer
+from glmjobs.models.spm_file import PieceType, SentencePieceFile, pieces_message, read_model
 from glmjobs.models.tokenization_sentencepiece import (
     Ids,
     SentencePieceTokenizerFast,
+    control_pieces,
     rust_decoder,
     rust_normalizers,
     unigram,
@@ -39,6 +44,26 @@ IMAGE_TOKENS = 20000
 MAX_BLANKS = 80
 NEWLINE, TAB = "<n>", "<|tab|>"
 CONTROL_PIECES = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+
+# The old revision's file names </s> as eos; what ends a response in both is <eop> (eos in config.json).
+NAMED_TOKENS = {
+    "bos_token": "<sop>",
+    "eos_token": "<eop>",
+    "mask_token": "[MASK]",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+# What a tokenizer_config.json or transformers may bring along that is fixed here.
+_OWN_ARGUMENTS = (
+    *("end_token", "gmask_token", "eop_token", "model_specific_special_tokens", "extra_special_tokens"),
+    *(
+        "added_tokens_decoder",
+        "tokenizer_file",
+        "tokenizer_object",
+        "tokenizer_class",
+        "split_special_tokens",
+    ),
+)
 
 # One question alone is the prompt; with history, rounds count from 0 (model.chat of THUDM/chatglm-6b).
 CHAT_TEMPLATE = (
@@ -65,7 +90,8 @@ _BLANK_PIECES = re.compile(r"<\|blank_(\d{1,2})\|>")
 def added_pieces() -> list[tuple[str, float, PieceType]]:
     """The pieces behind the trained ones, in order: 8 control pieces, the tab, blanks 2..80, 256 bytes."""
     pieces = [(piece, 0.0, PieceType.CONTROL) for piece in CONTROL_PIECES]
-    pieces += [(piece, 0.0, PieceType.USER_DEFINED) for piece in [TAB, *map(blank_piece, range(2, MAX_BLANKS + 1))]]
+    blanks = [blank_piece(length) for length in range(2, MAX_BLANKS + 1)]
+    pieces += [(piece, 0.0, PieceType.USER_DEFINED) for piece in (TAB, *blanks)]
     return pieces + [(f"<0x{byte:02X}>", 0.0, PieceType.BYTE) for byte in range(256)]
 
 
@@ -94,18 +120,18 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
 
     Args:
         vocab_file: the ``ice_text.model``.
-        num_image_tokens: ids before the first text piece: 0, or 20000 in the old revision. Where it isn't given,
-            the vocabulary size in the directory's ``config.json`` decides, and 20000 without one, as in the original.
+        num_image_tokens: ids before the first text piece: 0, or 20000 in the old revision. Where it is
+            not given, the vocabulary size in the directory's ``config.json`` decides; 20000 without one.
         remove_space, do_lower_case: the original's switches, off in both releases.
 
     Raises :class:`glmjobs.errors.BadInput` where the file is missing, truncated or of another model.
     """
 
-    vocab_files_names = {"vocab_file": VOCAB_FILE}
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE}
 
     @classmethod
     def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
-        """transformers 5 would take a ``tokenizer.json`` apart here; everything is in the sentencepiece file."""
+        """transformers 5 would take ``tokenizer.json`` apart; all we need is in the sentencepiece file."""
         return kwargs
 
     def __init__(
@@ -118,38 +144,38 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         **kwargs: Any,
     ) -> None:
         if vocab_file is None:
-            raise BadInput(f"{kwargs.get('name_or_path') or 'model directory'}: no {VOCAB_FILE}, ChatGLM-6B's vocabulary")
-        model = _complete(read_model(vocab_file), vocab_file)
-        self.processor = load_processor(model, vocab_file)
-        self._model = model
+            where = kwargs.get("name_or_path") or "model directory"
+            raise BadInput(f"{where}: no {VOCAB_FILE}, the vocabulary of ChatGLM-6B, in it")
+        model = _complete(read_model(vocab_file))
+        self._model = model.data
+        self.processor = model.processor()
         if num_image_tokens is None:
             num_image_tokens = _image_tokens(Path(vocab_file).parent, self.processor.vocab_size())
         self.num_image_tokens = num_image_tokens
         self.remove_space, self.do_lower_case = remove_space, do_lower_case
-        # The old revision's file names </s> as eos; what ends a text in both is <eop> (config.json's eos_token_id).
-        names = {"bos_token": "<sop>", "eos_token": "<eop>", "mask_token": "[MASK]", "pad_token": "<pad>", "unk_token": "<unk>"}
-        for key in ("end_token", "gmask_token", "eop_token", "model_specific_special_tokens", "extra_special_tokens"):
-            kwargs.pop(key, None)
-        for key in ("added_tokens_decoder", "tokenizer_file", "tokenizer_object", "tokenizer_class"):
+        for key in _OWN_ARGUMENTS:
             kwargs.pop(key, None)
         kwargs.setdefault("padding_side", "left")
-        kwargs.setdefault("clean_up_tokenization_spaces", True)  # the default of 4.27, which the release was made for
+        kwargs.setdefault("clean_up_tokenization_spaces", True)
         kwargs.setdefault("chat_template", CHAT_TEMPLATE)
+        kwargs.update(NAMED_TOKENS)
         super().__init__(
             vocab_file=vocab_file,
-            tokenizer_object=self._rust_tokenizer(),
+            tokenizer_object=self._rust_tokenizer(model),
             num_image_tokens=num_image_tokens,
-            **{**kwargs, **names, "split_special_tokens": True},
+            split_special_tokens=True,
+            **kwargs,
         )
         self.vocab_file = vocab_file
 
-    def _rust_tokenizer(self) -> Any:
+    def _rust_tokenizer(self, model: SentencePieceFile) -> Tokenizer:
         tokenizer = unigram(self.processor, [f"<image_{i}>" for i in range(self.num_image_tokens)])
         blanks = {blank_piece(n): " " * n for n in range(MAX_BLANKS, 1, -1)}
         text_of = {NEWLINE: "\n", TAB: "\t", **blanks}
         prepare = [normalizers.Replace(text, piece) for piece, text in text_of.items()]
-        tokenizer.normalizer = normalizers.Sequence(prepare + rust_normalizers(read_normalizer(self._model)))
-        tokenizer.decoder = rust_decoder(text_of)
+        tokenizer.normalizer = normalizers.Sequence(prepare + rust_normalizers(model.normalizer))
+        silent = dict.fromkeys(control_pieces(self.processor), "")
+        tokenizer.decoder = rust_decoder({**text_of, **silent, "<unk>": " ⁇ "})
         tokenizer.post_processor = processors.TemplateProcessing(
             single="$A [gMASK] <sop>",
             pair="$A [gMASK] <sop> $B:1 <eop>:1",
@@ -214,7 +240,8 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         """
         if not tokenize:
             return super().apply_chat_template(conversation, *args, tokenize=False, **kwargs)
-        encoding = {k: kwargs.pop(k) for k in ("padding", "truncation", "max_length", "return_tensors") if k in kwargs}
+        names = ("padding", "truncation", "max_length", "return_tensors")
+        encoding = {name: kwargs.pop(name) for name in names if name in kwargs}
         encoding.update(kwargs.pop("tokenizer_kwargs", None) or {})
         as_dict = kwargs.pop("return_dict", None)
         if as_dict is None:  # True in transformers 5, False in 4
@@ -224,8 +251,8 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         dialogues = list(conversation) if batched else [conversation]
         answered = [bool(dialogue) and dialogue[-1]["role"] == "assistant" for dialogue in dialogues]
         if any(answered) and not all(answered):
-            raise BadInput("conversations: either all or none of a batch must end with the assistant's answer")
-        asked = [dialogue[:-1] if done else dialogue for dialogue, done in zip(dialogues, answered, strict=True)]
+            raise BadInput("conversations: all of a batch must end with the assistant's answer, or none")
+        asked = [dialogue[:-1] if all(answered) else dialogue for dialogue in dialogues]
         prompts = super().apply_chat_template(asked, *args, tokenize=False, **kwargs)
         answers = [dialogue[-1]["content"] for dialogue in dialogues] if all(answered) else None
         if batched or encoding.get("return_tensors") is not None:
@@ -241,20 +268,21 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         return (str(path),)
 
     def save_pretrained(
-        self, save_directory: Any, legacy_format: bool | None = None, filename_prefix: str | None = None, **kwargs: Any
+        self, save_directory: Any, *args: Any, filename_prefix: str | None = None, **kwargs: Any
     ) -> tuple[str, ...]:
         """Write ``ice_text.model``, ``tokenizer_config.json`` in the release's form, and ``tokenizer.json``.
 
-        THUDM's own code loads the first two; ``tokenizer.json`` is for other programs (see the module
-        :mod:`glmjobs.models.tokenization_sentencepiece` for how far it can be exact).
+        THUDM's own code loads the first two; ``tokenizer.json`` is for other programs, as exact as Rust can be
+        (see :mod:`glmjobs.models.tokenization_sentencepiece`). It lists no added tokens: control pieces written
+        in a text stay text there, too.
         """
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
-        config = directory / f"{prefix}{CONFIG_FILE}"
-        config.write_text(json.dumps(self._release_config(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        fast = directory / f"{prefix}tokenizer.json"
-        self.backend_tokenizer.save(str(fast))
+        config, fast = directory / f"{prefix}{CONFIG_FILE}", directory / f"{prefix}tokenizer.json"
+        config.write_text(_json(self._release_config()), encoding="utf-8")
+        rust = json.loads(self.backend_tokenizer.to_str())
+        fast.write_text(json.dumps({**rust, "added_tokens": []}, ensure_ascii=False), encoding="utf-8")
         return (str(config), str(fast), *self.save_vocabulary(str(directory), filename_prefix))
 
     def _release_config(self) -> dict[str, Any]:
@@ -269,13 +297,9 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
 def release_config(num_image_tokens: int = 0) -> dict[str, Any]:
     """The ``tokenizer_config.json`` of a ChatGLM-6B directory, readable by THUDM's code and by ours."""
     return {
-        "bos_token": "<sop>",
-        "eos_token": "<eop>",
+        **NAMED_TOKENS,
         "end_token": "</s>",
         "gmask_token": "[gMASK]",
-        "mask_token": "[MASK]",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
         "padding_side": "left",
         "remove_space": False,
         "do_lower_case": False,
@@ -285,14 +309,23 @@ def release_config(num_image_tokens: int = 0) -> dict[str, Any]:
     }
 
 
-def _complete(model: bytes, path: str) -> bytes:
+def _json(config: dict[str, Any]) -> str:
+    return json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+
+
+def write_config(directory: Path, num_image_tokens: int = 0) -> None:
+    """Write the ``tokenizer_config.json`` of a ChatGLM-6B directory."""
+    (directory / CONFIG_FILE).write_text(_json(release_config(num_image_tokens)), encoding="utf-8")
+
+
+def _complete(model: SentencePieceFile) -> SentencePieceFile:
     """The model with its control, blank and byte pieces; the old revision's file is without them."""
-    processor = load_processor(model, path)
+    processor = model.processor()
     if processor.piece_to_id(NEWLINE) == processor.unk_id():
-        raise BadInput(f"{path}: no piece {NEWLINE}; this sentencepiece model is not ChatGLM-6B's")
+        raise BadInput(f"{model.path}: no piece {NEWLINE}; this sentencepiece model is not ChatGLM-6B's")
     if processor.piece_to_id("<sop>") != processor.unk_id():
         return model
-    return model + pieces_message(added_pieces(), byte_fallback=True)
+    return model.with_pieces(pieces_message(added_pieces(), byte_fallback=True))
 
 
 def _image_tokens(directory: Path, pieces: int) -> int:

@@ -1,11 +1,11 @@
 """A fast tokenizer whose ids come from sentencepiece itself.
 
-Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every sum to
-float32, so equally good segmentations ("哈哈哈" as 哈|哈哈 or 哈哈|哈) fall differently; its ``Precompiled`` normaliser
-works by grapheme cluster where sentencepiece takes the longest match (conjoining Hangul, stacked combining marks);
-and on long Chinese rows it is about six times slower (``benchmarks/tokenize.py``). So whole batches go through the
-sentencepiece library, which is C++ and needs no Python per token; the Rust tokenizer built from the same file is the
-``backend_tokenizer`` that transformers wants and the ``tokenizer.json`` that other programs read.
+Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every sum
+to float32, so equally good segmentations ("eeeee" as ee|eee or eee|ee) fall differently; its ``Precompiled``
+normaliser works by grapheme cluster where sentencepiece takes the longest match (conjoining Hangul, stacked
+combining marks); and on Chinese rows it is several times slower. ``benchmarks/tokenize.py`` measures both. So
+whole batches go through the sentencepiece library, which is C++ and needs no Python per token; the Rust tokenizer
+built from the same file is the ``backend_tokenizer`` of transformers and the ``tokenizer.json`` of other programs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers
@@ -47,44 +47,48 @@ def rust_normalizers(spec: Normalizer) -> list[Any]:
 
 
 def rust_decoder(replacements: dict[str, str]) -> Any:
-    """Pieces to text: ▁ is a blank, byte pieces join into characters, ``replacements`` are pieces with a meaning."""
+    """Pieces to text: ▁ is a blank, bytes join into characters, ``replacements`` is what other pieces mean."""
     steps: list[Any] = [decoders.Replace(piece, text) for piece, text in replacements.items()]
     steps += [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     return decoders.Sequence(steps)
 
 
+def control_pieces(processor: sentencepiece.SentencePieceProcessor) -> list[str]:
+    """The pieces that no text may become and that decode to nothing."""
+    scores = processor.get_score(list(range(processor.vocab_size())))
+    return [
+        processor.id_to_piece(i) for i, score in enumerate(scores) if not score and processor.is_control(i)
+    ]
+
+
 def unigram(processor: sentencepiece.SentencePieceProcessor, leading: Sequence[str] = ()) -> Tokenizer:
     """A Rust Unigram tokenizer with the pieces of ``processor`` behind ``leading`` (ids that are no text)."""
     ids = list(range(processor.vocab_size()))
-    texts, scores = processor.id_to_piece(ids), processor.get_score(ids)
-    ordinary = [
-        score
-        for i, score in zip(ids, scores, strict=True)
-        if not (processor.is_control(i) or processor.is_byte(i) or processor.is_unknown(i)) and score < 0
-    ]
-    best = max(ordinary, default=0.0)
+    scores: list[float] = processor.get_score(ids)
+    best = max((score for score in scores if score < 0), default=0.0)
     pieces = [(text, NEVER) for text in leading]
-    for i, text, score in zip(ids, texts, scores, strict=True):
-        if processor.is_control(i) or processor.is_byte(i) or processor.is_unknown(i):
-            score = NEVER
-        elif score == 0.0:  # a user-defined piece: sentencepiece's unigram_model.cc gives it this score
-            score = len(text.encode()) * best - 0.1
+    fallback = False
+    for i, text, score in zip(ids, processor.id_to_piece(ids), scores, strict=True):
+        if score == 0.0:  # trained pieces have log probabilities; the others have none
+            if processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i):
+                score, fallback = NEVER, fallback or processor.is_byte(i)
+            else:  # a user-defined piece: the score that sentencepiece's unigram_model.cc gives it
+                score = len(text.encode()) * best - 0.1
         pieces.append((text, score))
-    fallback = processor.piece_to_id("<0x00>") != processor.unk_id()
     return Tokenizer(models.Unigram(pieces, len(leading) + processor.unk_id(), fallback))
 
 
 class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     """Base of the tokenizers over a sentencepiece file; a subclass says how a text is prepared and framed.
 
-    ``tok(texts, add_special_tokens=False)["input_ids"]`` are the plain ids; with special tokens (the default) they are
-    framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors, and truncation (which counts the
-    frame, so a frame is never cut) as in every transformers tokenizer; ``return_overflowing_tokens``, offsets and
-    pre-split words are not offered.
+    ``tok(texts, add_special_tokens=False)["input_ids"]`` are the plain ids; with special tokens (the default)
+    they are framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors and truncation are those of
+    every transformers tokenizer (truncation leaves the frame whole); overflowing tokens, offsets and pre-split
+    words are not offered, and asking for them is :class:`BadInput`, as is a text with lone surrogates.
     """
 
     slow_tokenizer_class = None
-    model_input_names = ["input_ids", "attention_mask"]
+    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
 
     processor: sentencepiece.SentencePieceProcessor
 
@@ -95,7 +99,10 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     def _plain_ids(self, texts: list[str]) -> list[Ids]:
         """Ids of each text without a frame."""
         prepared = [self._prepare(text) for text in texts]
-        ids: list[Ids] = self.processor.encode(prepared, out_type=int, num_threads=_threads(len(texts)))
+        try:
+            ids: list[Ids] = self.processor.encode(prepared, out_type=int, num_threads=_threads(len(texts)))
+        except UnicodeEncodeError:
+            raise BadInput(_lone_surrogate(prepared)) from None
         return ids
 
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
@@ -114,7 +121,9 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
             options["single"] = options.get("return_tensors") is None
             return self._encode_batch([text], None if text_pair is None else [text_pair], **options)
         if text_pair is not None and len(text) != len(text_pair):
-            raise BadInput(f"text and text_pair: {len(text)} and {len(text_pair)} texts; as many as each other are needed")
+            raise BadInput(
+                f"text_pair: {len(text_pair)} texts for {len(text)}; every text needs its second one"
+            )
         return self._encode_batch(*_split_pairs(text, text_pair), **options)
 
     def _batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
@@ -140,12 +149,14 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     ) -> BatchEncoding:
         for name in ("is_split_into_words", "return_overflowing_tokens", "return_offsets_mapping"):
             if others.get(name):
-                raise BadInput(f"{name}: {type(self).__name__} does not offer it; encode whole texts without it")
+                raise BadInput(f"{name}: not offered by {type(self).__name__}; encode whole texts without it")
         rows: list[Ids] = self._plain_ids(texts)
         pairs = self._plain_ids(seconds) if seconds is not None else None
         strategy = str(getattr(truncation_strategy, "value", truncation_strategy))
         if strategy != "do_not_truncate" and max_length is not None:
-            room = max_length - (self.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0)
+            room = max_length - (
+                self.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0
+            )
             for i in range(len(rows)):
                 rows[i], second = self._cut(rows[i], pairs[i] if pairs else [], room, strategy)
                 if pairs:
@@ -160,12 +171,14 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         if return_attention_mask is not False:
             data["attention_mask"] = [[1] * len(row) for row in rows]
         if return_special_tokens_mask:
-            data["special_tokens_mask"] = [
-                self._frame_mask(plain[i], len(pairs[i]) if pairs else None, add_special_tokens) for i in range(len(rows))
-            ]
+            second_sizes = [len(second) for second in pairs] if pairs else [None] * len(rows)
+            sizes = zip(plain, second_sizes, strict=True)
+            data["special_tokens_mask"] = [self._frame_mask(*both, add_special_tokens) for both in sizes]
         if return_length:
             data["length"] = [len(row) for row in rows]
-        return self._finish(data, padding_strategy, max_length, pad_to_multiple_of, padding_side, return_tensors, single)
+        return self._finish(
+            data, padding_strategy, max_length, pad_to_multiple_of, padding_side, return_tensors, single
+        )
 
     def _finish(
         self,
@@ -199,7 +212,7 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         return data
 
     def _cut(self, first: Ids, second: Ids, room: int, strategy: str) -> tuple[Ids, Ids]:
-        """Both id lists cut to ``room`` ids together; ``longest_first`` takes from the longer, the second on a tie."""
+        """Both id lists cut to ``room`` ids; ``longest_first`` takes from the longer, the second on a tie."""
         over = len(first) + len(second) - max(room, 0)
         if over <= 0:
             return first, second
@@ -213,7 +226,9 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
             lose += (over - excess) // 2
         keep, keep_second = len(first) - lose, len(second) - (over - lose)
         if keep < 0 or keep_second < 0:
-            raise BadInput(f"max_length: truncation '{strategy}' cannot take {over} ids from this pair; use longest_first")
+            raise BadInput(
+                f"max_length: '{strategy}' cannot take {over} ids from this pair; use longest_first"
+            )
         if self.truncation_side == "left":
             return first[len(first) - keep :], second[len(second) - keep_second :]
         return first[:keep], second[:keep_second]
@@ -225,7 +240,9 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         row = self.build_inputs_with_special_tokens([-1] * first, None if second is None else [-1] * second)
         return [int(i >= 0) for i in row]
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
         """The pieces of ``text`` (and ``pair``)."""
         encoded = self(text, pair, add_special_tokens=add_special_tokens, **kwargs)
         tokens: list[str] = self.convert_ids_to_tokens(encoded["input_ids"])
@@ -251,7 +268,8 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     ) -> str:
         ids: Ids = [int(token_ids)] if isinstance(token_ids, int) else [int(i) for i in token_ids]
         dropped = set(self.all_special_ids) if skip_special_tokens else {self.pad_token_id}
-        text = self._restore(self.processor.decode(self._sentencepiece_ids([i for i in ids if i not in dropped])))
+        ids = self._sentencepiece_ids([i for i in ids if i not in dropped])
+        text = self._restore(self.processor.decode(ids))
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
         return str(self.clean_up_tokenization(text)) if clean_up_tokenization_spaces else text
@@ -259,6 +277,16 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text of some pieces."""
         return self._restore(self.processor.decode_pieces(list(tokens)))
+
+
+def _lone_surrogate(texts: list[str]) -> str:
+    """Which text is no Unicode, and where."""
+    for row, text in enumerate(texts):
+        for at, char in enumerate(text):
+            if "\ud800" <= char <= "\udfff":
+                where = f"text {row} of the batch, character {at}"
+                return f"{where}: lone surrogate U+{ord(char):04X}; half a character, drop the row"
+    return "a text is not valid Unicode"
 
 
 def _split_pairs(texts: Sequence[Any], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
