@@ -1,0 +1,108 @@
+"""The last stage: one page about a run that one wants to open, from whatever the run directory holds.
+
+    python -m glmjobs.report RUN [--json]
+
+Writes ``report/report.html`` (one file, no network), ``report.md`` and ``report.json`` of the same content, each
+atomically, then the stage's marker. Absent parts (no GPU samples, a stage that failed, no scores yet) are said in the
+report, so it can be made at any moment of a run. Needs neither torch nor Slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from glmjobs.cli import run_command
+from glmjobs.errors import GlmJobsError, WorkFailed
+from glmjobs.reporting import content, html, markdown
+from glmjobs.reporting.gather import gather
+from glmjobs.reporting.text import percent
+from glmjobs.run import Run
+from hpc import ledger
+from hpc.errors import HpcError
+
+Json = dict[str, Any]
+
+
+def make(run: Run, *, mark: bool = True) -> Json:
+    """Write the three files (and the stage's marker) and return the document they show.
+
+    Raises:
+        WorkFailed: the run directory cannot be written.
+    """
+    started = ledger.now()
+    summarise_scores(run)
+    document = content.document(gather(run.path, run.file.model_dump(mode="json")))
+    texts = {
+        "report.html": html.render(document),
+        "report.md": markdown.render(document),
+        "report.json": json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+    }
+    outputs = [run.report / name for name in texts]
+    try:
+        for path in outputs:
+            ledger.write_atomic(path, texts[path.name])
+        if mark:
+            run.mark("report", started=started, outputs=outputs, figures=headline(document))
+    except OSError as error:
+        raise WorkFailed(f"{run.report}: cannot write the report: {error.strerror}") from None
+    return document
+
+
+def summarise_scores(run: Run) -> None:
+    """Merge the parts that scoring left, if it left any: where its last array task died, nobody else has done it."""
+    if not run.scores.is_dir():
+        return
+    try:
+        importlib.import_module("glmjobs.score").summarise(run)
+    except (GlmJobsError, HpcError, OSError) as error:  # said in passing: the report shows what is there
+        print(f"warning: the scores could not be summed up: {error}", file=sys.stderr)
+
+
+def headline(document: Json) -> Json:
+    """The numbers one asks for first: accuracies, their difference, GPU-hours."""
+    accuracy = document["accuracy"]
+    figures: Json = {f"accuracy_{m['model']}": m["accuracy"] for m in accuracy["models"]}
+    if accuracy["comparison"]:
+        figures["difference"] = accuracy["comparison"]["difference"]
+    figures["gpu_hours"] = round(document["cost"]["gpu_hours"]["held"], 3)
+    return figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; ``--json`` prints one JSON document: the report without its rows, and where the files are."""
+    parser = argparse.ArgumentParser(
+        prog="python -m glmjobs.report", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory, or its name under runs/")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report's content (without predictions) as JSON"
+    )
+    args = parser.parse_args(argv)
+    run = Run.open(args.run)
+    document = make(run)
+    page = run.report / "report.html"
+    if args.json:
+        shown = {key: value for key, value in document.items() if key != "predictions"}
+        print(json.dumps({"files": _files(run.report), **shown}, ensure_ascii=False, allow_nan=False))
+        return 0
+    for model in document["accuracy"]["models"]:
+        low, high = model["interval"] or (None, None)
+        between = f" (95 % interval {percent(low)} to {percent(high)})" if model["interval"] else ""
+        print(f"{model['label']}: {percent(model['accuracy'])}{between}")
+    for sentence in document["missing"]:
+        print(f"note: {sentence}", file=sys.stderr)
+    print(page)
+    return 0
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(folder / name) for name in ("report.html", "report.md", "report.json")]
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,308 @@
+"""The report's sentences and tables, worded once for both HTML and Markdown."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glmjobs.reporting.text import duration, gpu_hours, p_value, percent, points, shown, size
+
+Json = dict[str, Any]
+
+#: What an attempt's GPU-hours went into: key, name, meaning.
+COST_PARTS = (
+    ("useful", "useful", "everything that the run's result rests on"),
+    ("startup", "start-up", "training: from the start of an attempt to its first step (loading the model)"),
+    (
+        "lost",
+        "lost",
+        "training: done after the newest committed checkpoint of an attempt that ended early, and done again",
+    ),
+    ("preflight", "preflight", "checking the nodes before the model loads"),
+)
+WAITING = ("waiting", "waiting", "ready to run but in the queue, times the GPUs asked for; no GPU was held")
+
+
+class State(str):
+    """An outcome, shown as a badge."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Head, rows, an optional foot; ``numeric`` are the columns set flush right."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+    foot: Sequence[str] = ()
+
+
+def accuracy_sentences(doc: Json) -> list[str]:
+    """The result in words, with its uncertainty and what to hold it against."""
+    content = doc["accuracy"]
+    said = [
+        f"{m['label']}: {percent(m['accuracy'])}{_counted(m)}{_between(m['interval'])}."
+        for m in content["models"]
+    ]
+    comparison = content["comparison"]
+    if comparison and comparison["difference"] is not None:
+        between = comparison["difference_interval"]
+        within = f" (95 % interval {points(between[0])} to {points(between[1])})" if between else ""
+        p = p_value(comparison["mcnemar_p"])
+        said.append(
+            f"The same rows, paired: {points(comparison['difference'])} points{within}"
+            + (f", McNemar's test p {'' if p.startswith('<') else '= '}{p}" if p else "")
+            + f"; {plain(comparison['only_finetuned'])} rows went from wrong to right and "
+            f"{plain(comparison['only_base'])} from right to wrong."
+        )
+    if anchor := content["anchor"]:
+        said.append(
+            f"To hold it against: the tutorial that this work follows reports {anchor['name']} at "
+            f"{percent(anchor['base'])} before and {percent(anchor['finetuned'])} after, marked in its own way."
+        )
+    return said
+
+
+def _counted(model: Json) -> str:
+    return (
+        f" ({model['correct']:,} of {model['rows']:,})"
+        if model["correct"] is not None and model["rows"]
+        else ""
+    )
+
+
+def _between(interval: list[float] | None) -> str:
+    return f", 95 % interval {percent(interval[0])} to {percent(interval[1])}" if interval else ""
+
+
+def metrics_table(doc: Json) -> Table | None:
+    """Accuracy and the classical text metrics, one row a model."""
+    models = doc["accuracy"]["models"]
+    if not models:
+        return None
+    columns = [("bleu4", "BLEU-4"), ("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")]
+    columns = [(key, name) for key, name in columns if any(m[key] is not None for m in models)]
+    rows = [
+        [
+            m["label"], percent(m["accuracy"]), _range(m["interval"]), plain(m["correct"]), plain(m["rows"]),
+            *(("" if m[key] is None else f"{m[key]:.3g}") for key, _ in columns),
+            "" if m["tokens_per_s"] is None else f"{m['tokens_per_s']:,.0f}", duration(m["seconds"]),
+        ]
+        for m in models
+    ]  # fmt: skip
+    names = [name for _, name in columns]
+    head = ["Model", "Accuracy", "95 % interval", "Correct", "Rows", *names, "Tokens/s", "Time"]
+    return Table(head, rows, frozenset(range(1, len(head))))
+
+
+def _range(interval: list[float] | None) -> str:
+    return f"{100 * interval[0]:.1f} to {percent(interval[1])}" if interval else ""
+
+
+def training_sentence(doc: Json) -> str:
+    """How far training went."""
+    training = doc["training"]
+    said = f"{training['steps']:,} optimizer steps" if training["steps"] else "No steps"
+    if training.get("epochs"):
+        said += f", {training['epochs']:.3g} epoch{'s' if training['epochs'] != 1 else ''}"
+    if training.get("tokens"):
+        said += f", {training['tokens']:,} tokens"
+    said += "."
+    if training["replaced_rows"]:
+        said += " Dashed: steps of an earlier attempt that were trained again, because it ended before it could save them."
+    return said
+
+
+def gpu_table(doc: Json) -> Table | None:
+    """Means and peaks by node."""
+    if not doc["gpu"]:
+        return None
+    rows = [
+        [
+            n["node"], plain(n["gpus"]), "" if n["utilisation"] is None else f"{n['utilisation']:.0f} %",
+            size(n["memory_peak"]), "" if n["power"] is None else f"{n['power']:.0f} W", plain(n["samples"]),
+        ]
+        for n in doc["gpu"]["nodes"]
+    ]  # fmt: skip
+    head = ["Node", "GPUs", "Mean utilisation", "Peak memory of a GPU", "Mean power of a GPU", "Samples"]
+    return Table(head, rows, frozenset(range(1, len(head))))
+
+
+def cost_sentence(doc: Json) -> str:
+    """The sum of all attempts in words."""
+    cost = doc["cost"]
+    hours, seconds, tries = cost["gpu_hours"], cost["seconds"], len(cost["attempts"])
+    attempts = f"{tries} attempt{'s' if tries != 1 else ''}"
+    if hours["held"] > 0:
+        return (
+            f"{attempts} held GPUs for {gpu_hours(hours['held'])} GPU-hours: {gpu_hours(hours['useful'])} useful, "
+            f"{gpu_hours(hours['startup'])} starting up, {gpu_hours(hours['lost'])} lost since the last checkpoint, "
+            f"{gpu_hours(hours['preflight'])} in preflight. Beside them, jobs waited in the queue for "
+            f"{gpu_hours(hours['waiting'])} GPU-hours' worth."
+        )
+    held = sum(value for part, value in seconds.items() if part != "waiting")
+    return f"{attempts} took {duration(held)}, {duration(seconds['lost'])} of it lost. No GPUs were held: 0 GPU-hours."
+
+
+def cost_table(doc: Json) -> Table | None:
+    """Every attempt with what it cost: in GPU-hours, or in time where no GPUs were held."""
+    cost = doc["cost"]
+    if not cost["attempts"]:
+        return None
+    on_gpus = cost["gpu_hours"]["held"] > 0
+    parts = [part for part, _, _ in COST_PARTS]
+
+    def amounts(hours: Json, seconds: Json) -> list[str]:
+        if on_gpus:
+            return [gpu_hours(hours[part]) for part in ("held", *parts, "waiting")]
+        return [
+            duration(value)
+            for value in (sum(seconds[p] for p in parts), *(seconds[p] for p in (*parts, "waiting")))
+        ]
+
+    rows = []
+    for a in cost["attempts"]:
+        why = a["outcome"] + (f" (exit {a['exit_code']})" if a["exit_code"] else "")
+        steps = "" if a["step"] is None else plain(a["step"])
+        saved = "" if a["last_checkpoint"] is None else plain(a["last_checkpoint"])
+        nodes = f"{a['nodes']} × {a['gpus']}" if a["gpus"] else a["nodes"]
+        amount = amounts(a["gpu_hours"], a["seconds"])
+        rows.append(
+            [f"{a['stage']} {a['attempt']}", a["job"], nodes, a["started"], State(why), steps, saved, *amount]
+        )
+    unit = "GPU-h" if on_gpus else "time"
+    names = [f"{name}" for _, name, _ in COST_PARTS]
+    head = [
+        "Attempt",
+        "Job",
+        "Nodes × GPUs",
+        "Started",
+        "Outcome",
+        "Step",
+        "Saved",
+        f"Held ({unit})",
+        *names,
+        "waiting",
+    ]
+    foot = ["All", "", "", "", "", "", "", *amounts(cost["gpu_hours"], cost["seconds"])]
+    return Table(head, rows, frozenset(range(5, len(head))), foot)
+
+
+def data_pairs(doc: Json) -> list[tuple[str, str]]:
+    """Rows, what was dropped, whether dev rows were kept out of training, and the gold's own noise."""
+    content = doc["data"]
+    if not content:
+        return []
+    pairs = [(name, plain(content[name.lower()])) for name in ("Source", "Rows", "Train", "Dev")]
+    by_reason = "; ".join(
+        f"{reason}: {plain(count)}" for reason, count in content["dropped_by_reason"].items()
+    )
+    pairs.append(("Dropped", plain(content["dropped"]) + (f" ({by_reason})" if by_reason else "")))
+    overlap = content["overlap"]
+    if overlap["checked"]:
+        said = f"checked: {plain(overlap['dev_in_train'])} dev rows are in the training data"
+        if overlap["train_rows_removed"]:
+            said += f"; {plain(overlap['train_rows_removed'])} training rows with a dev row's question were left out"
+    else:
+        said = "not checked"
+    pairs.append(("Overlap of dev and train", said))
+    pairs.append(("Gold noise", gold_noise(content["gold_noise"])))
+    pairs.append(("Fingerprint", content["fingerprint"]))
+    return [(name, value) for name, value in pairs if value]
+
+
+def gold_noise(noise: Any) -> str:
+    """Rows whose gold answer contradicts itself: an upper bound on what any model can score."""
+    if isinstance(noise, dict):
+        rows, share = noise.get("rows"), noise.get("share")
+        if rows is not None:
+            part = f" ({percent(share)})" if share is not None else ""
+            return f"{plain(rows)} scored rows{part} whose gold answer contains a false equation"
+        return shown(noise)
+    if noise is None:
+        return ""
+    as_share = isinstance(noise, float)
+    return f"{percent(noise) if as_share else plain(noise)} of the scored rows have a false equation in their gold answer"
+
+
+def stage_table(doc: Json) -> Table:
+    """Every stage's outcome and time."""
+    rows = [
+        [
+            s["stage"], State(s["outcome"]), plain(s.get("attempt")), s.get("started") or "",
+            duration(s.get("seconds")), s.get("error") or "",
+        ]
+        for s in doc["stages"]
+    ]  # fmt: skip
+    return Table(["Stage", "Outcome", "Attempts", "Started", "Time", "Last error"], rows, frozenset({2, 4}))
+
+
+def reproduce(doc: Json) -> list[tuple[str, str]]:
+    """``(what, command)``: the steps that lead to this run again."""
+    environment, summary = doc["environment"], doc["summary"]
+    steps = []
+    revision = _first(environment, ("revision", "commit", "code", "git"))
+    if isinstance(revision, str) and revision:
+        commit = revision.removesuffix("-dirty")
+        what = "Take the code at this run's revision" + (" (it had uncommitted changes)." if revision.endswith("-dirty") else ".")
+        steps.append((what, f"git checkout {shlex.quote(commit)}"))
+    stack = _first(environment, ("stack",)) or _first(doc["settings"].get("cluster") or {}, ("stack",))
+    if isinstance(stack, str) and stack:
+        command = f"python -m hpc.bootstrap --stack {shlex.quote(stack)} --into .venv"
+        steps.append(("Install the same packages.", command))
+    shape = f"--nodes {summary['nodes'] or 1} --gpus {summary['gpus_per_node'] or 1}"
+    what = "Save this run's recipe (below) as recipe.yaml and run the whole chain again, from data to report."
+    steps.append((what, f"python -m glmjobs.submit --recipe recipe.yaml {shape}"))
+    fingerprint = (doc["data"] or {}).get("fingerprint")
+    if fingerprint:
+        steps.append(
+            (f"The data is the same where data/prepare.json shows the fingerprint {fingerprint}.", "")
+        )
+    return steps
+
+
+def recipe_text(doc: Json) -> str:
+    """The recipe as YAML text that submit reads (made by hand: plain scalars, quoted by JSON, which YAML contains)."""
+    lines: list[str] = []
+
+    def write(mapping: Json, indent: str) -> None:
+        for key, value in mapping.items():
+            if isinstance(value, dict) and value:
+                lines.append(f"{indent}{key}:")
+                write(value, indent + "  ")
+            else:
+                lines.append(f"{indent}{key}: {_scalar(value)}")
+
+    write(doc["recipe"], "")
+    return "\n".join(lines)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, float) and "e" in repr(value) and "." not in repr(value):
+        mantissa, _, exponent = repr(value).partition("e")
+        return f"{mantissa}.0e{exponent}"  # YAML 1.1 reads 1e-05 as text, 1.0e-05 as a number
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> str:
+    """A value in a table: whole numbers with separators, everything else as :func:`shown` writes it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return shown(value)
+
+
+def words(name: str) -> str:
+    """A key as a heading: ``torch_version`` becomes ``Torch version``."""
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _first(mapping: Any, keys: Sequence[str]) -> Any:
+    return next((mapping[key] for key in keys if isinstance(mapping, dict) and mapping.get(key)), None)

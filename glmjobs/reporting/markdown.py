@@ -1,0 +1,153 @@
+"""The report as Markdown, for terminals, merge requests and wikis. Untrusted text goes into fences or escaped cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from glmjobs.reporting import facts
+from glmjobs.reporting.predictions import OUTCOMES
+from glmjobs.reporting.text import percent
+
+Json = dict[str, Any]
+
+#: Changed rows written out in full, of each kind; report.html and report.json have all of them.
+EXAMPLES = 10
+
+
+def render(doc: Json) -> str:
+    """The Markdown of a document made by :func:`glmjobs.reporting.content.document`."""
+    parts = [f"# {escape(doc['name'])}", f"Run report, made {doc['made']}."]
+    parts += _list("This run is not complete", [f"{s['stage']} {s['outcome']}: {s['error']}" for s in doc["stages"]
+                                               if s["outcome"] in ("failed", "killed", "vanished", "stopped", "cancelled")])  # fmt: skip
+    parts += _list("Not in this report", doc["missing"])
+    parts.append("## Accuracy")
+    parts.append(
+        escape(" ".join(facts.accuracy_sentences(doc))) or "No model of this run has been scored yet."
+    )
+    parts += [table(facts.metrics_table(doc)), *_breakdowns(doc), *_examples(doc)]
+    if doc["training"]["steps"]:
+        parts += ["## Training", escape(facts.training_sentence(doc)), _curve_table(doc)]
+    if doc["gpu"]:
+        parts += ["## GPUs", table(facts.gpu_table(doc))]
+    if doc["cost"]["attempts"]:
+        parts += ["## Attempts and cost", escape(facts.cost_sentence(doc)), table(facts.cost_table(doc))]
+    if pairs := facts.data_pairs(doc):
+        parts += ["## Data", table(facts.Table(["Fact", "Value"], pairs))]
+    parts += ["## What ran where", table(facts.stage_table(doc)), *_environment(doc["environment"])]
+    parts += ["## Reproduce it", *_reproduce(doc)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text on one line in which nothing is Markdown or HTML."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text).replace("://", ":&#47;&#47;")
+
+
+def fence(text: str) -> str:
+    """A code block that its text cannot end: the fence is longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    mark = "`" * max(3, longest + 1)
+    return f"{mark}text\n{text}\n{mark}"
+
+
+def table(content: facts.Table | None) -> str:
+    """A pipe table."""
+    if content is None:
+        return ""
+    rule = ["---:" if i in content.numeric else "---" for i in range(len(content.head))]
+    rows = [content.head, *content.rows, *([content.foot] if content.foot else [])]
+    lines = ["| " + " | ".join(escape(str(cell)) for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
+
+
+def _list(title: str, items: Iterable[str]) -> list[str]:
+    lines = [f"- {escape(item)}" for item in items]
+    return [f"**{title}**", "\n".join(lines)] if lines else []
+
+
+def _breakdowns(doc: Json) -> list[str]:
+    labels = {m["model"]: m["label"] for m in doc["accuracy"]["models"]}
+    parts = []
+    for key, title in (
+        ("by_length", "By length of the problem"),
+        ("by_answer_type", "By type of the answer"),
+    ):
+        rows = []
+        for group in doc["accuracy"][key]:
+            bars = {bar["model"]: bar for bar in group["bars"]}
+            shares = [percent(bars[m]["accuracy"]) if m in bars else "" for m in labels]
+            count = max((bar["rows"] or 0 for bar in group["bars"]), default=0)
+            rows.append([group["group"], *shares, facts.plain(count)])
+        if rows:
+            parts += [
+                f"### {title}",
+                table(facts.Table(["Group", *labels.values(), "Rows"], rows, frozenset(range(1, 9)))),
+            ]
+    return parts
+
+
+def _examples(doc: Json) -> list[str]:
+    rows = doc["predictions"]["rows"]
+    parts = []
+    for kind in ("lost", "gained"):
+        chosen = [row for row in rows if row["outcome"] == kind]
+        if not chosen:
+            continue
+        total = doc["predictions"]["counts"][kind]
+        parts.append(f"### {OUTCOMES[kind]}: {min(len(chosen), EXAMPLES)} of {total:,}")
+        parts += [_example(row) for row in chosen[:EXAMPLES]]
+    return parts
+
+
+def _example(row: Json) -> str:
+    answers = "; ".join(
+        f"{facts.words(model)}: {answer['value'] or 'no answer'} ({'right' if answer['correct'] else 'wrong'})"
+        for model, answer in row["answers"].items()
+    )
+    head = f"**Row {escape(row['id'])}** · gold {escape(row['gold_value'])} · {escape(answers)}"
+    texts = [
+        f"question\n{row['question']}",
+        *(f"{m}\n{''.join(a['text'])}" for m, a in row["answers"].items()),
+    ]
+    return f"{head}\n\n{fence(chr(10).join(texts))}"
+
+
+def _curve_table(doc: Json) -> str:
+    """Some points of the curves, for readers without the charts."""
+    curves = doc["training"]["curves"]
+    if "loss" not in curves:
+        return ""
+    points = curves["loss"]["points"]
+    chosen = points[:: max(len(points) // 12, 1)]
+    if chosen[-1] != points[-1]:
+        chosen = [*chosen, points[-1]]
+    rate = dict(map(tuple, curves.get("learning_rate", {}).get("points", [])))
+    rows = [
+        [facts.plain(step), f"{loss:.4g}", f"{rate[step]:.3g}" if step in rate else ""]
+        for step, loss in chosen
+    ]
+    return table(facts.Table(["Step", "Loss", "Learning rate"], rows, frozenset(range(3))))
+
+
+def _environment(environment: Json) -> list[str]:
+    rows = [
+        [facts.words(name), facts.plain(value)]
+        for name, value in environment.items()
+        if value not in (None, "", [], {})
+    ]
+    return [table(facts.Table(["Environment", "Value"], rows))] if rows else []
+
+
+def _reproduce(doc: Json) -> list[str]:
+    parts = []
+    for what, command in facts.reproduce(doc):
+        parts.append(escape(what))
+        if command:
+            parts.append(fence(command).replace("```text", "```sh", 1))
+    if text := facts.recipe_text(doc):
+        parts += ["recipe.yaml:", fence(text).replace("```text", "```yaml", 1)]
+    return parts
