@@ -1,9 +1,10 @@
-"""Greedy decoding of many prompts: batched, refilled as rows finish, within memory; the same answers as one by one.
+"""Greedy decoding of many prompts: batched, refilled as rows finish, within memory; the same answers as one
+by one.
 
-The rows are taken longest prompt first. A row that ends leaves its slot at once, and the next prompts take the free
-slots (*continuous refilling*): the batch stays full although answers differ in length tenfold. Every new row is placed
-so that it ends at the column all slots write next, which is possible because prompts only get shorter. When no prompt
-is left, the batch is compacted instead.
+The rows are taken longest prompt first. A row that ends leaves its slot at once, and the next prompts take
+the free slots (*continuous refilling*): the batch stays full although answers differ in length tenfold. Every
+new row is placed so that it ends at the column all slots write next, which is possible because prompts only
+get shorter. When no prompt is left, the batch is compacted instead.
 
 Works on any transformers causal language model whose forward takes a cache and a 2D attention mask.
 """
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from glmjobs.compat import CACHE_NAME
 from glmjobs.errors import NotFit, WorkFailed
 from glmjobs.scoring.kvcache import SlotCache
 
@@ -30,7 +32,8 @@ MAX_SLOTS = {"cpu": 128, "cuda": 512}
 PREFILL_POSITIONS = {"cpu": 4096, "cuda": 16384}
 """Prompt positions computed in one forward pass: bounds the activations' memory."""
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.8}
-"""Share of the free memory that the cache may take; on a CPU node other ranks and the page cache live there too."""
+"""Share of the free memory that the cache may take; on a CPU node other ranks and the page cache live there
+too."""
 FIRST_SLOTS = 32
 REFILL_SHARE = 8
 """Refill when one slot in so many is free: several prompts share one prefill."""
@@ -52,6 +55,7 @@ class _Row:
     limit: int
     tokens: list[int] = field(default_factory=list)
     start: int = 0  # first column of the cache that belongs to it
+    position: int = 0  # that its new tokens share, in 2D positions
 
     def add(self, token: int, stop: frozenset[int]) -> Generated | None:
         """Take the next token; the finished answer where it was the last one."""
@@ -68,15 +72,18 @@ class Engine:
         model: a causal language model in evaluation mode.
         stop_ids: tokens that end an answer; those of the model's generation_config are added.
         pad_id: fills the left of shorter prompts; masked, so any valid id does.
+        banned_ids: tokens never given; those of the model's generation_config are added.
     """
 
-    def __init__(self, model: Any, stop_ids: Iterable[int], pad_id: int = 0) -> None:
+    def __init__(
+        self, model: Any, stop_ids: Iterable[int], pad_id: int = 0, banned_ids: Iterable[int] = ()
+    ) -> None:
         self.model = model.eval()
         self.device = torch.device(model.device)
         config = getattr(model, "generation_config", None)
         self.stop = frozenset(stop_ids) | _as_ids(getattr(config, "eos_token_id", None))
         self.pad_id = pad_id
-        banned = _as_ids(getattr(config, "suppress_tokens", None))
+        banned = frozenset(banned_ids) | _as_ids(getattr(config, "suppress_tokens", None))
         for word in getattr(config, "bad_words_ids", None) or []:
             banned |= frozenset(word) if len(word) == 1 else frozenset()
         self.banned = sorted(banned)
@@ -86,31 +93,34 @@ class Engine:
         return frozenset(inspect.signature(self.model.forward).parameters)
 
     @cached_property
-    def _cache_name(self) -> str:
-        return "cache" if "cache" in self._parameters else "past_key_values"
-
-    @cached_property
     def _last_only(self) -> dict[str, int]:
         """Ask for the last position's logits alone: at 130,528 words a prompt's logits outweigh its cache."""
         return {name: 1 for name in ("logits_to_keep", "num_logits_to_keep") if name in self._parameters}
 
-    @torch.inference_mode()
-    def forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: SlotCache, positions: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Next tokens ``[rows]`` after ``ids [rows, new]``; ``mask [rows, past + new]``; the cache is extended."""
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True, **self._last_only}
-        arguments[self._cache_name] = cache
-        if positions is not None:
-            arguments["position_ids"] = positions
-        logits = self.model(**arguments).logits[:, -1]
-        if self.banned:
-            logits = logits.clone()
-            logits[:, self.banned] = -torch.inf
-        return logits.argmax(-1)
+    @cached_property
+    def _lay_out(self) -> Any:
+        """The GLM models' own layout of rows in 2D positions (:mod:`glmjobs.models.layout`); None for other
+        models."""
+        return getattr(getattr(self.model, self.model.base_model_prefix, None), "lay_out", None)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, SlotCache]:
-        """First tokens ``[rows]`` and the filled cache of prompts, padded on the left to the longest."""
+    @torch.inference_mode()
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: SlotCache, **more: torch.Tensor
+    ) -> torch.Tensor:
+        arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": True, CACHE_NAME: cache}
+        logits = self.model(**arguments, **self._last_only, **more).logits[:, -1]
+        if self.banned:
+            logits[:, self.banned] = -torch.inf
+        tokens: torch.Tensor = logits.argmax(-1)
+        return tokens
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], list[int], SlotCache]:
+        """Compute prompts, padded on the left to the longest.
+
+        Returns:
+            each prompt's first new token; the position that its new tokens share (GLM's 2D positions; else
+            0); the filled cache.
+        """
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad_id, dtype=torch.long)
         mask = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -119,25 +129,23 @@ class Engine:
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
         cache = SlotCache()
-        return self.forward(ids, mask, cache, self.prompt_positions(mask)), cache
+        if self._lay_out is None:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            return self._forward(ids, mask, cache, position_ids=positions).tolist(), [0] * len(prompts), cache
+        shared = self._lay_out(ids, mask).position_ids[:, 0, -1]
+        return self._forward(ids, mask, cache).tolist(), shared.tolist(), cache
 
-    def prompt_positions(self, mask: torch.Tensor) -> torch.Tensor | None:
-        """Position ids of left-padded prompts; None where the model derives them itself."""
-        return None if self._two_dimensional else (mask.cumsum(-1) - 1).clamp(min=0)
-
-    def next_positions(self, rows: Sequence[_Row]) -> torch.Tensor:
-        """Position ids of the rows' newest tokens: ``[rows, 1]``, or ``[rows, 2, 1]`` for GLM's 2D positions."""
-        if self._two_dimensional:
-            where = [[len(row.prompt) - 2, 1 + len(row.tokens)] for row in rows]
-        else:
-            where = [[len(row.prompt) + len(row.tokens) - 1] for row in rows]
-        return torch.tensor(where, device=self.device).unsqueeze(-1) if self._two_dimensional else torch.tensor(
-            where, device=self.device
-        )
-
-    @cached_property
-    def _two_dimensional(self) -> bool:
-        return False
+    def step(self, rows: Sequence[_Row], visible: torch.Tensor, cache: SlotCache) -> list[int]:
+        """The token after each row's newest; ``visible [rows, columns]`` is 1 where a row sees a column."""
+        ids = torch.tensor([[row.tokens[-1]] for row in rows], device=self.device)
+        if self._lay_out is None:
+            where = torch.tensor(
+                [[len(row.prompt) + len(row.tokens) - 1] for row in rows], device=self.device
+            )
+            return self._forward(ids, visible, cache, position_ids=where).tolist()
+        # <sop>, the prompt's last token, has block position 1.
+        where = torch.tensor([[[row.position], [1 + len(row.tokens)]] for row in rows], device=self.device)
+        return self._forward(ids, visible[:, None, None].bool(), cache, position_ids=where).tolist()
 
 
 class Decoding:
@@ -169,20 +177,21 @@ class Decoding:
         Raises:
             ValueError: a prompt is longer than those before it while some of them are still decoding.
         """
-        tokens, fresh = self.engine.prefill([row.prompt for row in rows])
+        tokens, positions, fresh = self.engine.prefill([row.prompt for row in rows])
         done, kept = [], []
-        for position, (row, token) in enumerate(zip(rows, tokens.tolist())):
-            finished = row.add(token, self.engine.stop)
+        for number, row in enumerate(rows):
+            row.position = positions[number]
+            finished = row.add(tokens[number], self.engine.stop)
             if finished is None:
-                kept.append(position)
+                kept.append(number)
             else:
                 done.append(finished)
         if not kept:
             return done
         if not self.live:
-            self._adopt(fresh, [rows[p] for p in kept], kept)
+            self._adopt(fresh, [rows[n] for n in kept], kept)
         else:
-            self._insert(fresh, [rows[p] for p in kept], kept, slots)
+            self._insert(fresh, [rows[n] for n in kept], kept, slots)
         return done
 
     def _adopt(self, fresh: SlotCache, rows: list[_Row], kept: list[int]) -> None:
@@ -201,12 +210,14 @@ class Decoding:
             wider = min(max(slots, len(self.rows) + missing), 2 * len(self.rows) + missing)
             free += range(len(self.rows), wider)
             self.cache.widen(wider)
-            self.mask = torch.cat([self.mask, self.mask.new_zeros((wider - len(self.rows), self.mask.shape[1]))])
+            self.mask = torch.cat(
+                [self.mask, self.mask.new_zeros((wider - len(self.rows), self.mask.shape[1]))]
+            )
             self.rows += [None] * (wider - len(self.rows))
         taken = free[: len(rows)]
         device = self.engine.device
         self.cache.place(torch.tensor(taken, device=device), fresh, torch.tensor(kept, device=device))
-        for slot, row in zip(taken, rows):
+        for slot, row in zip(taken, rows, strict=True):
             self.rows[slot] = row
             self._own(slot, row)
 
@@ -221,9 +232,7 @@ class Decoding:
         rows = [row or stand_in for row in self.rows]
         self._trim()
         self._mark_column()
-        ids = torch.tensor([[row.tokens[-1]] for row in rows], device=self.engine.device)
-        visible = self.mask[:, self.cache.start : self.column + 1]
-        tokens = self.engine.forward(ids, visible, self.cache, self.engine.next_positions(rows)).tolist()
+        tokens = self.engine.step(rows, self.mask[:, self.cache.start : self.column + 1], self.cache)
         self.column += 1
         done = []
         for slot, row in enumerate(self.rows):
@@ -274,8 +283,8 @@ def generate(
     Args:
         prompts: token ids, ready to be continued.
         max_new_tokens: of all rows, or of each.
-        batch_size: slots; ``"auto"`` finds the largest that fits and still pays. In either case running out of memory
-            halves it and the interrupted rows start again.
+        batch_size: slots; ``"auto"`` finds the largest that fits and still pays. In either case running out
+            of memory halves it and the interrupted rows start again.
         refill: give free slots to waiting prompts at once; False waits until the whole batch has ended.
 
     Raises:
@@ -421,7 +430,9 @@ def generate_vllm(
     try:
         from vllm import LLM, SamplingParams
     except ImportError:
-        raise NotFit("--backend vllm: vLLM is not installed here; leave the option out to use the built-in one") from None
+        raise NotFit(
+            "--backend vllm: vLLM is not installed here; leave the option out to use the built-in one"
+        ) from None
     engine = LLM(model=str(model_dir), skip_tokenizer_init=True)
     settings = SamplingParams(
         temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=sorted(stop_ids), detokenize=False

@@ -1,8 +1,8 @@
 """A key-value cache with slots: rows come and go, columns grow without copying, unused columns are let go.
 
-transformers' DynamicCache concatenates, copying everything it holds at every token. This one writes into buffers that
-grow geometrically, and hands the model views of the columns in use. It keeps to the interface that the models of both
-stacks call (``update``, ``get_seq_length``, ``get_mask_sizes``).
+transformers' DynamicCache concatenates, copying everything it holds at every token. This one writes into
+buffers that grow geometrically, and hands the model views of the columns in use. It keeps to the interface
+that the models of both stacks call (``update``, ``get_seq_length``, ``get_mask_sizes``).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FIRST_COLUMNS = 32
 class SlotCache(DynamicCache):
     """Keys and values of ``[slots, heads, columns, head size]`` per layer.
 
-    All slots write to the same next column; which columns belong to a slot is the attention mask's affair. Columns
-    left of :attr:`start` are not shown to the model any more.
+    All slots write to the same next column; which columns belong to a slot is the attention mask's affair.
+    Columns left of :attr:`start` are not shown to the model any more.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,8 @@ class SlotCache(DynamicCache):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append columns ``[slots, heads, new, head size]`` to a layer; returns views of all its columns in use."""
+        """Append columns ``[slots, heads, new, head size]`` to a layer; returns views of all its columns in
+        use."""
         if layer_idx == len(self.keys):
             room = key_states.shape[-2] + FIRST_COLUMNS
             self.keys.append(_zeros(key_states, room))
@@ -57,7 +58,8 @@ class SlotCache(DynamicCache):
         return self.ends[layer_idx] - self.start if layer_idx < len(self.ends) else 0
 
     def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
-        """Length and offset of the mask's key side, for transformers' mask builder (newer: int, older: positions)."""
+        """Length and offset of the mask's key side, for transformers' mask builder (newer: int, older:
+        positions)."""
         queries = query_length if isinstance(query_length, int) else len(query_length)
         return self.get_seq_length(layer_idx) + queries, 0
 

@@ -1,16 +1,17 @@
-"""Predictions on disk: appended row by row, resumable after any kill, merged once all rows are there. No torch.
+"""Predictions on disk: appended row by row, resumable after any kill, merged once all rows are there. No
+torch.
 
 Every process appends to a file of its own, ``predictions.shard-I-of-N.jsonl``, one JSON line a row. Each line
-carries a *key*: a digest of the model, the settings and the row's own text (:func:`row_key`). A line counts only for
-the row whose key it carries, and only once, so that
+carries a *key*: a digest of the model, the settings and the row's own text (:func:`row_key`). A line counts
+only for the row whose key it carries, and only once, so that
 
 * a line torn by a kill is dropped and its row done again,
 * the number of shards may change between attempts,
 * predictions of another model, other settings or an edited row are never mixed in,
 * asking for more rows later keeps the ones already there.
 
-:func:`merge` writes ``predictions.jsonl`` and ``summary.json`` beside them, each renamed into place when whole. Whoever
-finishes last may merge, even several at once: all would write the same.
+:func:`merge` writes ``predictions.jsonl`` and ``summary.json`` beside them, each renamed into place when
+whole. Whoever finishes last may merge, even several at once: all would write the same.
 """
 
 from __future__ import annotations
@@ -50,7 +51,13 @@ class Shard:
             BadInput: unless 1 <= I <= N.
         """
         left, _, right = text.partition("/")
-        if left.isascii() and right.isascii() and left.isdigit() and right.isdigit() and 1 <= int(left) <= int(right):
+        if (
+            left.isascii()
+            and right.isascii()
+            and left.isdigit()
+            and right.isdigit()
+            and 1 <= int(left) <= int(right)
+        ):
             return cls(int(left), int(right))
         raise BadInput(f"shard {text!r}: write I/N with I from 1 to N, for example 1/8")
 
@@ -87,21 +94,24 @@ class Prediction:
 
 
 def row_key(fingerprint: str, row: Mapping[str, Any]) -> str:
-    """Digest that ties a prediction to its model, its settings (``fingerprint``) and its row (id, question, gold)."""
+    """Digest that ties a prediction to its model, its settings (``fingerprint``) and its row (id, question,
+    gold)."""
     text = json.dumps([fingerprint, row["id"], row["question"], row["gold"]], ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def settings_fingerprint(**settings: Any) -> str:
-    """Digest of whatever decides a prediction besides the row: the model's fingerprint, dtype, length limits, …"""
+    """Digest of whatever decides a prediction besides the row: the model's fingerprint, dtype, length limits,
+    …"""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def model_fingerprint(model_dir: Path) -> str:
-    """Digest of a model directory's content: its configuration, tokenizer and weights, wherever it is copied to.
+    """Digest of a model directory's content: its configuration, tokenizer and weights, wherever it is copied
+    to.
 
-    Small files count whole. Of each large one, the size and 64 evenly spread blocks of 4 KiB count: training moves
-    every weight, so this tells models apart without reading 12 GB on every rank.
+    Small files count whole. Of each large one, the size and 64 evenly spread blocks of 4 KiB count: training
+    moves every weight, so this tells models apart without reading 12 GB on every rank.
     """
     digest = hashlib.sha256()
     for path in sorted(model_dir.iterdir()):
@@ -170,7 +180,9 @@ class Writer:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkFailed(f"{self.path}: another process is scoring shard {shard} now") from None
-        except OSError:  # a file system without locks (Lustre mounted so): go on, duplicates are dropped on reading
+        except (
+            OSError
+        ):  # a file system without locks (Lustre mounted so): go on, duplicates are dropped on reading
             pass
 
     def _cut_torn_line(self) -> None:
@@ -202,7 +214,8 @@ def records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def collect(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The first record of each wanted key. ``seconds`` there, summed by shard file, are kept by :func:`busy_seconds`."""
+    """The first record of each wanted key. ``seconds`` there, summed by shard file, are kept by
+    :func:`busy_seconds`."""
     wanted = set(keys)
     found: dict[str, dict[str, Any]] = {}
     for record in records(folder):
@@ -212,7 +225,8 @@ def collect(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def busy_seconds(folder: Path, keys: Iterable[str]) -> list[float]:
-    """Seconds each shard file's process spent on the wanted rows; repeated rows count, since they took time."""
+    """Seconds each shard file's process spent on the wanted rows; repeated rows count, since they took
+    time."""
     wanted = set(keys)
     totals = []
     for path in sorted(folder.glob("predictions.shard-*-of-*.jsonl")):
@@ -253,7 +267,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def merge(folder: Path, found: Mapping[str, Mapping[str, Any]], keys: Iterable[str], summary: Mapping[str, Any]) -> None:
+def merge(
+    folder: Path, found: Mapping[str, Mapping[str, Any]], keys: Iterable[str], summary: Mapping[str, Any]
+) -> None:
     """Write ``predictions.jsonl`` (rows in the order of ``keys``), then ``summary.json``. Idempotent.
 
     Raises:

@@ -17,7 +17,8 @@ Z95 = 1.959963984540054
 def wilson(correct: int, rows: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; (0, 1), knowing nothing, where there are no rows.
 
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
+        (1927),
     209-212. It keeps its coverage near 0 and 1, where the textbook interval p ± z·sqrt(p(1-p)/n) collapses.
 
     Raises:
@@ -40,8 +41,9 @@ def wilson(correct: int, rows: int, z: float = Z95) -> tuple[float, float]:
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value of McNemar's test: do two paired classifiers differ?
 
-    Only the rows that exactly one of the two got right count; under the null hypothesis each falls to either side
-    with probability 1/2, so p = min(1, 2·P[Binomial(n, 1/2) <= min(b, c)]), here in exact integer arithmetic.
+    Only the rows that exactly one of the two got right count; under the null hypothesis each falls to either
+    side with probability 1/2, so p = min(1, 2·P[Binomial(n, 1/2) <= min(b, c)]), here in exact integer
+    arithmetic.
 
     Source: Q. McNemar, Psychometrika 12 (1947), 153-157, in the exact binomial form of F. Mosteller,
     "Some statistical problems in measuring the subjective response to drugs", Biometrics 8 (1952), 220-226.
@@ -64,9 +66,10 @@ def paired_difference(
 ) -> tuple[float, tuple[float, float]]:
     """Accuracy of the second minus that of the first, on the same rows, with its interval.
 
-    Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
-    paired data", Statistics in Medicine 17 (1998), 2635-2650, method 10: the two Wilson intervals joined by their
-    correlation phi, which is reduced by a continuity correction where it is positive.
+    Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions
+        based on
+    paired data", Statistics in Medicine 17 (1998), 2635-2650, method 10: the two Wilson intervals joined by
+    their correlation phi, which is reduced by a continuity correction where it is positive.
 
     Returns:
         ``(difference, (lower, upper))``; ``(0, (-1, 1))`` where there are no rows.

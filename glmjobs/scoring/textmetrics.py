@@ -1,10 +1,12 @@
-"""BLEU-4 and ROUGE as the classical ChatGLM-6B evaluation counts them, for any pair of texts, the empty one included.
+"""BLEU-4 and ROUGE as the classical ChatGLM-6B evaluation counts them, for any pair of texts, the empty one
+included.
 
 * BLEU-4: sentence BLEU over single characters, smoothing method 3 (``nltk``).
 * ROUGE-1, -2, -L: F1 over the words that ``jieba`` finds (``rouge_chinese``).
 
-Both texts are folded by NFKC first: the tokenizer folds what a model writes (``，`` becomes ``,``), so a reference
-left as it stands would lose points for its punctuation alone. The libraries are imported on first use.
+Both texts are folded by NFKC first: the tokenizer folds what a model writes (``，`` becomes ``,``), so a
+reference left as it stands would lose points for its punctuation alone. The libraries are imported on first
+use.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MAX_CHARACTERS = 2048
-"""Texts are compared up to here: ROUGE-L takes time and memory in proportion to the product of both lengths."""
+"""Texts are compared up to here: ROUGE-L takes time and memory in proportion to the product of both
+lengths."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class TextScores:
     bleu4: float = 0.0
     rouge1: float = 0.0
     rouge2: float = 0.0
-    rougeL: float = 0.0  # noqa: N815 - the metric's own name
+    rougeL: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """By name, as ``summary.json`` holds them."""
@@ -49,7 +52,9 @@ def mean_text_scores(pairs: Iterable[tuple[str, str]]) -> TextScores:
     scores = [text_scores(prediction, reference) for prediction, reference in pairs]
     if not scores:
         return TextScores()
-    return TextScores(*(sum(column) / len(scores) for column in zip(*(s.as_dict().values() for s in scores))))
+    return TextScores(
+        *(sum(column) / len(scores) for column in zip(*(s.as_dict().values() for s in scores), strict=True))
+    )
 
 
 def _folded(text: str) -> str:
@@ -61,7 +66,9 @@ def _bleu(prediction: str, reference: str) -> float:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nltk warns where no 4-gram matches; the smoothing has dealt with it
-        score = sentence_bleu([list(reference)], list(prediction), smoothing_function=SmoothingFunction().method3)
+        score = sentence_bleu(
+            [list(reference)], list(prediction), smoothing_function=SmoothingFunction().method3
+        )
     return 100.0 * float(score)
 
 
@@ -70,7 +77,11 @@ def _rouge(prediction: str, reference: str) -> dict[str, float]:
 
     try:
         scores = Rouge().get_scores(prediction, reference)[0]
-    except (ValueError, ZeroDivisionError, RecursionError):  # nothing left to compare, such as blanks or dots alone
+    except (
+        ValueError,
+        ZeroDivisionError,
+        RecursionError,
+    ):  # nothing left to compare, such as blanks or dots alone
         return {"rouge-1": 0.0, "rouge-2": 0.0, "rouge-l": 0.0}
     return {name: 100.0 * float(score["f"]) for name, score in scores.items()}
 

@@ -1,0 +1,392 @@
+"""Score models: the chain's stage, and any model directory on any file.
+
+    python -m glmjobs.score RUN [--shard I/N] [--which base|finetuned|both]
+    python -m glmjobs.score MODEL_DIR DATA [--out DIR] [--rows N] …
+
+The work is spread over the tasks of a Slurm array and over ranks. Each appends its rows as they come; whoever
+finishes the last missing row merges, compares and writes the stage's marker. Killed anywhere, a rerun does
+what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput
+from glmjobs.recipe import Recipe
+from glmjobs.run import Run
+from glmjobs.scoring import predictions as store
+from glmjobs.scoring.evaluate import Settings, Work, answer, finish
+from glmjobs.scoring.predictions import Shard
+from glmjobs.scoring.question_files import read_questions
+from glmjobs.scoring.statistics import compare
+from hpc import ledger, ranks
+from hpc.preempt import STOPPED, StopFlag
+
+Which = Literal["base", "finetuned"]
+MODELS: tuple[Which, ...] = ("base", "finetuned")
+LABELS = {"base": "base", "finetuned": "fine-tuned"}
+ANCHORS = {"chatglm": ("ChatGLM-6B", 0.048, 0.200), "glm": ("GLM-10B", 0.097, 0.250)}
+"""Accuracy before and after fine-tuning, from the table of the tutorial that this project's recipe
+follows."""
+NEWS_SECONDS = 30.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; see the module's text."""
+    args = _parser().parse_args(argv)
+    shard = Shard.parse(args.shard) if args.shard else shard_here(os.environ)
+    flag = StopFlag().install()
+    if args.data is None:
+        return score_run(args, Run.open(args.target), shard, flag)
+    return score_file(args, Path(args.target), Path(args.data), shard, flag)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m glmjobs.score", description="answer, judge and sum up")
+    parser.add_argument(
+        "target", metavar="RUN | MODEL_DIR", help="a run (path or name), or a model directory"
+    )
+    parser.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: BELLE, CMATH or MGSM form")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="do only part I of N; default: by Slurm array task and rank"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--rejudge", action="store_true", help="judge the stored answers anew, generating nothing"
+    )
+    group = parser.add_argument_group("with RUN")
+    group.add_argument("--which", choices=[*MODELS, "both"], default="both")
+    group = parser.add_argument_group("with MODEL_DIR DATA")
+    group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model>-<data>")
+    group.add_argument("--rows", type=_positive, metavar="N", help="only the first N rows")
+    group.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N")
+    group.add_argument("--max-source-length", type=_positive, default=1024, metavar="N")
+    group.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N|auto")
+    group.add_argument(
+        "--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU"
+    )
+    group.add_argument(
+        "--backend", choices=["built-in", "vllm"], default="built-in", help="vllm serves GLM-4 only"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above 0")
+    return int(text)
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
+
+
+def shard_here(environ: Mapping[str, str]) -> Shard:
+    """This process's part: array task and rank, each where there is one.
+
+    Array tasks come from ``SLURM_ARRAY_TASK_*``; ranks from ``RANK``/``WORLD_SIZE``, else from a Slurm step.
+
+    >>> str(shard_here({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT":
+    "8"})) '4/8'
+    """
+
+    def number(name: str, default: int) -> int:
+        text = environ.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() else default
+
+    tasks = number("SLURM_ARRAY_TASK_COUNT", 1)
+    first, stride = number("SLURM_ARRAY_TASK_MIN", 0), max(1, number("SLURM_ARRAY_TASK_STEP", 1))
+    task = (number("SLURM_ARRAY_TASK_ID", first) - first) // stride
+    if "RANK" in environ:
+        rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
+    elif (
+        "SLURM_STEP_ID" in environ
+    ):  # a batch script has SLURM_PROCID and SLURM_NTASKS too, but is one process
+        rank, size = number("SLURM_PROCID", 0), number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 1))
+    else:
+        rank, size = 0, 1
+    if not (0 <= task < tasks and 0 <= rank < size):
+        raise BadInput(
+            f"array task {task + 1} of {tasks}, rank {rank} of {size}: the environment contradicts itself"
+        )
+    return Shard(task * size + rank + 1, tasks * size)
+
+
+# A run
+
+
+def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) -> int:
+    """The stage: this process's part of both models, and the merge once nothing is missing."""
+    started = ledger.now()
+    try:
+        wanted = _wanted(run, args.which)
+        _ensure_inputs(run)
+        works = {which: run_work(run, which) for which in wanted}
+        news = _News(
+            run if shard.index == 1 else None, sum(len(work.questions) for work in works.values()), works
+        )
+        for which, work in works.items():
+            if not args.rejudge:
+                answer(work, shard, stop=lambda: flag.requested, on_row=news.rows(LABELS[which]))
+            if flag.requested:
+                print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
+                return STOPPED
+    except BaseException as error:
+        ranks.record_failure(run.jobs("score"), shard.index - 1, error)
+        raise
+    found = summarise(run, rejudge=args.rejudge, which=wanted, started=started)
+    lacking = {LABELS[which]: len(work.missing()) for which, work in works.items() if which not in found}
+    if lacking:
+        text = ", ".join(f"{rows} rows of the {label} model" for label, rows in lacking.items())
+        print(f"score: part {shard} is done; other parts still have {text} to do", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"shard": str(shard), "missing": lacking}))
+        return 0
+    document = {**found, **({"comparison": comparison} if (comparison := _comparison(run)) else {})}
+    _show(document, anchor_for(run.recipe), as_json=args.json)
+    return 0
+
+
+def _wanted(run: Run, which: str) -> tuple[Which, ...]:
+    wanted = tuple(
+        w for w in MODELS if which == w or (which == "both" and (w != "base" or run.recipe.score.base))
+    )
+    if "finetuned" in wanted and not (run.model / "config.json").is_file():
+        raise BadInput(
+            f"{run.model}: no fine-tuned model yet; first: python -m glmjobs.consolidate {run.path}"
+        )
+    return wanted
+
+
+def _ensure_inputs(run: Run) -> None:
+    if (run.data / "prepare.json").is_file() and (run.base_model / "config.json").is_file():
+        return
+    from glmjobs import inputs
+
+    inputs.ensure(run)
+
+
+def run_work(run: Run, which: Which) -> Work:
+    """One of a run's models on the first ``score.rows`` dev rows.
+
+    Raises:
+        BadInput: the model or the dev rows are not there.
+    """
+    recipe = run.recipe.score
+    settings = Settings(
+        max_new_tokens=recipe.max_new_tokens,
+        dtype=dtype_here(recipe.dtype),
+        max_source_length=run.recipe.data.max_source_length,
+        batch_size=recipe.batch_size,
+    )
+    model = run.base_model if which == "base" else run.model
+    return Work.of(model, read_questions(run.data / "dev.jsonl", recipe.rows), run.scores / which, settings)
+
+
+def dtype_here(wanted: str) -> str:
+    """The weights' type: as wanted on a GPU, float32 on a CPU, where half precision is slow."""
+    import torch
+
+    return wanted if torch.cuda.is_available() else "float32"
+
+
+def summarise(
+    run: Run, *, rejudge: bool = False, which: tuple[Which, ...] | None = None, started: str | None = None
+) -> dict[str, Any]:
+    """Merge what is complete, compare base and fine-tuned model, and mark the stage once all is there.
+
+    Idempotent, and safe when several processes call it at once: all would write the same.
+
+    Returns:
+        summaries of the complete models, by "base" and "finetuned".
+    """
+    found: dict[str, Any] = {}
+    for name in which or _wanted(run, "both"):
+        summary = finish(run_work(run, name), rejudge=rejudge)
+        if summary is not None:
+            found[name] = summary
+    needed = _wanted(run, "both")
+    outputs = [run.scores / name / file for name in needed for file in ("predictions.jsonl", "summary.json")]
+    if not all(path.is_file() for path in outputs) or not found:
+        return found
+    if len(needed) == len(MODELS):
+        store.write_json(run.scores / "comparison.json", _compare(run))
+        outputs.append(run.scores / "comparison.json")
+    figures: dict[str, Any] = {name: _figures(run.scores / name / "summary.json") for name in needed}
+    run.mark("score", started=started or ledger.now(), outputs=outputs, figures=figures)
+    return found
+
+
+def _compare(run: Run) -> dict[str, Any]:
+    correct: list[dict[Any, bool]] = []
+    for name in MODELS:
+        with (run.scores / name / "predictions.jsonl").open(encoding="utf-8") as file:
+            correct.append({row["id"]: bool(row["correct"]) for row in map(json.loads, file)})
+    base, finetuned = correct
+    return compare((base[id], finetuned[id]) for id in finetuned if id in base).as_dict()
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        key: summary[key] for key in ("rows", "correct", "accuracy", "interval", "tokens_per_s", "seconds")
+    }
+
+
+def _comparison(run: Run) -> dict[str, Any] | None:
+    return ledger.read_json(run.scores / "comparison.json")
+
+
+def anchor_for(recipe: Recipe) -> tuple[str, float, float] | None:
+    """The tutorial's accuracies, where this is its model on its data: not for small models made on the
+    spot."""
+    if recipe.model.path is None or "school_math" not in str(recipe.data.path or ""):
+        return None
+    return ANCHORS.get(recipe.model.family)
+
+
+# Any model and file
+
+
+def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, flag: StopFlag) -> int:
+    """Score one model directory on one file."""
+    settings = Settings(
+        max_new_tokens=args.max_new_tokens,
+        dtype=dtype_here(args.dtype),
+        max_source_length=args.max_source_length,
+        batch_size=args.batch_size,
+        backend=args.backend,
+    )
+    if not model.is_dir():
+        raise BadInput(f"{model}: no such model directory")
+    questions = read_questions(data, args.rows)
+    stem = data.name.split(".")[0]
+    folder = args.out or Path("scores") / f"{model.resolve().name}-{stem}"
+    work = Work.of(model, questions, folder, settings)
+    if not args.rejudge:
+        answer(
+            work, shard, stop=lambda: flag.requested, on_row=_News(None, len(questions), {}).rows(model.name)
+        )
+    if flag.requested:
+        print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
+        return STOPPED
+    summary = finish(work, rejudge=args.rejudge)
+    if summary is None:
+        lacking = len(work.missing())
+        print(f"score: part {shard} is done; {lacking} rows of other parts are still to do", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"shard": str(shard), "missing": lacking}))
+        return 0
+    _show({model.resolve().name: summary}, None, as_json=args.json, files=folder)
+    return 0
+
+
+# What people see
+
+
+class _News:
+    """Says how far it is: a line now and then on stderr, and the stage's progress file (first part only)."""
+
+    def __init__(self, run: Run | None, total: int, works: Mapping[Any, Work]) -> None:
+        self.run = run
+        self.total = total
+        self.before = total - sum(len(work.missing()) for work in works.values()) if run is not None else 0
+        self.done = 0
+        self.said = time.monotonic()
+
+    def rows(self, label: str) -> Callable[[int, int], None]:
+        """A callback for one model's rows."""
+        start = time.monotonic()
+
+        def on_row(done: int, of: int) -> None:
+            self.done += 1
+            now = time.monotonic()
+            if now - self.said < NEWS_SECONDS and done < of:
+                return
+            self.said = now
+            left = (now - start) / done * (of - done)
+            print(
+                f"score: {label}: {done} of {of} rows, {left / 60:.0f} min left", file=sys.stderr, flush=True
+            )
+            if self.run is not None:
+                rows = self.before + self.done
+                ledger.write_progress(
+                    self.run.path, "score", checkpoint=rows, rows=rows, of=self.total, model=label
+                )
+
+        return on_row
+
+
+def _show(
+    document: dict[str, Any],
+    anchor: tuple[str, float, float] | None,
+    *,
+    as_json: bool,
+    files: Path | None = None,
+) -> None:
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Scores")
+    for name in ("model", "accuracy", "95 % interval", "correct", "BLEU-4", "ROUGE-1/2/L", "tokens/s"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for name, summary in document.items():
+        if name == "comparison":
+            continue
+        low, high = summary["interval"]
+        table.add_row(
+            LABELS.get(name, name), percent(summary["accuracy"]), f"{percent(low)} – {percent(high)}",
+            f"{summary['correct']} of {summary['rows']}", f"{summary['bleu4']:.2f}",
+            " / ".join(f"{summary[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")),
+            f"{summary['tokens_per_s'] or 0:.0f}",
+        )  # fmt: skip
+    if anchor:
+        table.add_section()
+        for label, value in zip(LABELS.values(), anchor[1:], strict=True):
+            table.add_row(f"the tutorial's {anchor[0]}, {label}", percent(value))
+    console = Console()
+    console.print(table)
+    for line in _remarks(document):
+        console.print(line, highlight=False, markup=False)
+    if files is not None:
+        console.print(f"predictions and summary: {files}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _remarks(document: dict[str, Any]) -> list[str]:
+    lines = []
+    if comparison := document.get("comparison"):
+        low, high = comparison["difference_interval"]
+        lines.append(
+            f"difference {100 * comparison['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to "
+            f"{100 * high:+.1f}; McNemar's exact test p = {comparison['mcnemar_p']:.2g}; wrong to right "
+            f"{comparison['only_finetuned']}, right to wrong {comparison['only_base']}"
+        )
+    last = [summary for name, summary in document.items() if name != "comparison"][-1]
+    noise = last["gold_false_equations"]
+    if noise["rows"]:
+        lines.append(
+            f"{noise['rows']} of {last['rows']} gold answers ({percent(noise['share'])}) "
+            "contain a false equation"
+        )
+    return lines
+
+
+def percent(fraction: float) -> str:
+    """A fraction of 1 for people."""
+    return f"{100 * fraction:.1f} %"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,258 @@
+"""One model on one set of questions: answer, judge, keep, sum up. Resumable, in as many parts as there are
+processes.
+
+:func:`answer` does one part and can be killed at any moment; :func:`finish` merges once no row is missing.
+Both may be called again at any time. Only :func:`answer` imports torch, and only where a row is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from glmjobs.errors import BadInput
+from glmjobs.scoring import predictions as store
+from glmjobs.scoring.predictions import Prediction, Shard, Writer
+from glmjobs.scoring.question_files import Question
+from glmjobs.scoring.statistics import wilson
+from glmjobs.scoring.textmetrics import mean_text_scores
+
+LENGTHS = (40, 80, 160)
+"""Upper bounds, in characters of the question, of the length classes; above the last there is one more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are made. All but ``batch_size`` can change an answer, so they are part of a prediction's
+    key.
+
+    Attributes:
+        max_new_tokens: where an answer is cut.
+        dtype: of the weights: "float32", "float16" or "bfloat16".
+        max_source_length: tokens of a question; of a longer one the end is kept, and the row is counted.
+        batch_size: rows at a time, or "auto".
+        backend: "built-in", or "vllm" for the models it serves.
+    """
+
+    max_new_tokens: int = 512
+    dtype: str = "float32"
+    max_source_length: int = 1024
+    batch_size: int | Literal["auto"] = "auto"
+    backend: Literal["built-in", "vllm"] = "built-in"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model, its questions, and where the predictions go; ``keys`` tie each row to all that decides its
+    answer."""
+
+    model_dir: Path
+    questions: Sequence[Question]
+    folder: Path
+    settings: Settings
+    fingerprint: str
+    keys: Sequence[str]
+
+    @classmethod
+    def of(cls, model_dir: Path, questions: Sequence[Question], folder: Path, settings: Settings) -> Work:
+        """Fingerprint the model.
+
+        Raises:
+            BadInput: there is no model directory.
+        """
+        if not (model_dir / "config.json").is_file():
+            raise BadInput(f"{model_dir}: no model directory (a directory with config.json and weights)")
+        decisive = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
+        fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
+        keys = [store.row_key(fingerprint, question._asdict()) for question in questions]
+        return cls(model_dir, questions, folder, settings, fingerprint, keys)
+
+    def missing(self) -> list[int]:
+        """Positions of the rows without a prediction."""
+        found = store.collect(self.folder, self.keys)
+        return [position for position, key in enumerate(self.keys) if key not in found]
+
+
+def answer(
+    work: Work,
+    shard: Shard,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_row: Callable[[int, int], None] = lambda done, of: None,
+) -> int:
+    """Answer and judge this part's missing rows, appending each as it comes.
+
+    Args:
+        stop: asked after every row; True ends early, keeping what there is.
+        on_row: told rows done and rows to do.
+
+    Returns:
+        the number of rows answered now.
+    """
+    todo = shard.mine(work.missing())
+    if not todo:
+        return 0
+    with Writer(work.folder, shard) as writer:
+        answers = _answers(work, todo)
+        since = time.monotonic()  # loading the model is not counted
+        done = 0
+        for position, text, tokens, finish in answers:
+            row = work.questions[position]
+            verdict = _verdict(row.question, row.gold, text)
+            prediction = Prediction(row.id, row.question, row.gold, text, tokens, finish, **verdict)
+            now = time.monotonic()
+            writer.append(work.keys[position], prediction, now - since)
+            since = now
+            done += 1
+            on_row(done, len(todo))
+            if stop():
+                break
+    return done
+
+
+def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
+    """The judge's fields of a prediction, as JSON takes them."""
+    from glmjobs.scoring.judge import judge
+
+    verdict = judge(question, gold, prediction)
+    values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
+    return {"correct": bool(verdict.correct), **values, "reason": verdict.reason}
+
+
+def _answers(work: Work, todo: Sequence[int]) -> Iterator[tuple[int, str, int, str]]:
+    """Load the model; ``(position, text, tokens, finish)`` of each row to do, as they end."""
+    from glmjobs.models import load_tokenizer
+    from glmjobs.models.family import family_for
+
+    family = family_for(work.model_dir)
+    if work.settings.backend == "vllm" and family.name != "glm4":
+        raise BadInput(f"--backend vllm: vLLM serves GLM-4, not {family.name}; leave the option out")
+    tokenizer = load_tokenizer(work.model_dir)
+    texts = [family.prompt_text(work.questions[p].question) for p in todo]
+    limit = work.settings.max_source_length
+    sources = [ids[-limit:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    prompts = [family.prompt(tokenizer, ids) for ids in sources]
+    from glmjobs.scoring import generation
+
+    stop_ids = [family.stop_id(tokenizer)]
+    if work.settings.backend == "vllm":
+        results = generation.generate_vllm(work.model_dir, prompts, work.settings.max_new_tokens, stop_ids)
+    else:
+        engine = load_engine(work.model_dir, work.settings.dtype, stop_ids, family.banned_ids(tokenizer))
+        results = generation.generate(engine, prompts, work.settings.max_new_tokens, work.settings.batch_size)
+    return (
+        (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
+        for r in results
+    )
+
+
+def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids: Iterable[int] = ()) -> Any:
+    """The model on this process's GPU, or on the CPU (then in float32), ready to decode."""
+    import os
+
+    import torch
+
+    from glmjobs.models import load_model
+    from glmjobs.scoring.generation import Engine
+
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+        device = torch.device("cuda", local % torch.cuda.device_count())
+    model = load_model(model_dir, dtype=dtype if device.type == "cuda" else "float32").to(device)
+    return Engine(model, stop_ids, banned_ids=banned_ids)
+
+
+def finish(work: Work, *, rejudge: bool = False) -> dict[str, Any] | None:
+    """Merge and sum up if every row is there; the summary, or None while rows are missing. Idempotent.
+
+    Args:
+        rejudge: judge the stored answers anew, as after a change of the rules.
+    """
+    found = store.collect(work.folder, work.keys)
+    if any(key not in found for key in work.keys):
+        return None
+    rows = [dict(found[key]) for key in work.keys]
+    if rejudge:
+        for row in rows:
+            row.update(_verdict(row["question"], row["gold"], row["prediction"]))
+    seconds = store.busy_seconds(work.folder, work.keys)
+    summary = summarise_rows(work, rows, seconds)
+    store.merge(work.folder, dict(zip(work.keys, rows, strict=True)), work.keys, summary)
+    return summary
+
+
+def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> dict[str, Any]:
+    """What ``summary.json`` holds.
+
+    Args:
+        seconds: time spent by each part; they ran side by side, so the longest is what it took.
+    """
+    from glmjobs.scoring.judge import answer_type, gold_has_false_equation
+
+    tokens = sum(row["tokens"] for row in rows)
+    wall = max(seconds, default=0.0)
+    noisy = sum(gold_has_false_equation(row["gold"]) for row in rows)
+    texts = mean_text_scores((row["prediction"], row["gold"]) for row in rows)
+    return {
+        "model": str(work.model_dir),
+        **accuracy(rows),
+        "by_length": _grouped(rows, lambda row: length_class(row["question"]), length_classes()),
+        "by_answer_type": _grouped(rows, lambda row: str(answer_type(row["question"], row["gold"]))),
+        **{name: round(value, 4) for name, value in texts.as_dict().items()},
+        "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
+        "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
+        "empty": sum(not row["prediction"] for row in rows),
+        "tokens": tokens,
+        "seconds": round(wall, 3),
+        "tokens_per_s": round(tokens / wall, 2) if wall else None,
+        "settings": asdict(work.settings),
+        "fingerprint": work.fingerprint,
+    }
+
+
+def length_classes() -> list[str]:
+    """Names of the classes of questions by length, shortest first."""
+    between = [f"{low + 1} to {high} characters" for low, high in pairwise(LENGTHS)]
+    return [f"up to {LENGTHS[0]} characters", *between, f"over {LENGTHS[-1]} characters"]
+
+
+def length_class(question: str) -> str:
+    """The class of one question."""
+    return length_classes()[sum(len(question) > bound for bound in LENGTHS)]
+
+
+def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows, correct ones, accuracy (a fraction of 1), and its 95 % Wilson interval."""
+    correct = sum(bool(row["correct"]) for row in rows)
+    return {
+        "rows": len(rows),
+        "correct": correct,
+        "accuracy": correct / len(rows) if rows else 0.0,
+        "interval": list(wilson(correct, len(rows))),
+    }
+
+
+def _grouped(
+    rows: Sequence[Mapping[str, Any]], name: Callable[[Mapping[str, Any]], str], order: Sequence[str] = ()
+) -> dict[str, Any]:
+    groups: dict[str, list[Mapping[str, Any]]] = {label: [] for label in order}
+    for row in rows:
+        groups.setdefault(name(row), []).append(row)
+    found = [(label, members) for label, members in groups.items() if members]
+    if not order:
+        found.sort(key=lambda item: (-len(item[1]), item[0]))
+    return {label: accuracy(members) for label, members in found}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON takes it."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value)
