@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,6 +156,7 @@ class HubSource:
     def _load(self) -> Any:
         datasets = _datasets()
         with _one_line(self.name, "neither a file here nor a data set that the hub (or its cache) gives"):
+            logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
             loaded = datasets.load_dataset(self.name)
         return _one_split(self.name, loaded)
 
