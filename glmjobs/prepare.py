@@ -1,7 +1,7 @@
 """``python -m glmjobs.prepare FILE``: read, check and split a data set, and say what was dropped and why.
 
-It does what training does with the recipe's data, ahead of time: whether a file is right is better known before
-a job waits for GPUs.
+It does what training does with the recipe's data, ahead of time: better to know whether a file is right
+before a job waits for GPUs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.prepare",
-        description="Read, check and split a data set: JSON lines or a JSON array (also .gz), parquet, arrow, or a "
-        "Hugging Face data set. Bad rows are dropped and reported; for a bad file, nothing is written.",
+        description="Read, check and split a data set: JSON lines or a JSON array (also .gz), parquet, arrow, "
+        "or a Hugging Face data set. Bad rows are dropped and reported; for a bad file, nothing is written.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine is not fit for it.",
     )
     p.add_argument(
@@ -108,7 +108,7 @@ def prepare_recipe(recipe: Recipe, out: Path) -> Prepared:
 
 
 def token_lengths(prepared: Prepared, recipe: Recipe, tokenizer_dir: str) -> dict[str, Any]:
-    """Lengths of questions and answers in tokens (without frame), from a sample spread over the train rows."""
+    """Lengths of questions and answers in tokens (without frame), from a sample of the train rows."""
     import numpy as np
 
     from glmjobs.data.framing import Frame, Limits, plain_ids
