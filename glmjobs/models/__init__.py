@@ -1,6 +1,7 @@
 """ChatGLM-6B, GLM-10B and GLM-4 as ordinary transformers models, with one interface per family.
 
-Importing this package imports neither torch nor transformers: the names below are loaded when they are first used.
+Importing this package imports neither torch nor transformers: the names below are loaded when they are first
+    used.
 What needs no torch at all, such as :mod:`glmjobs.models.family`, is imported from its own module.
 """
 

@@ -9,9 +9,10 @@ from transformers import PretrainedConfig
 
 from glmjobs.errors import BadInput
 
-#: Special ids of the two published vocabularies. The original class defaults still carry the ids of the older one,
-#: whose config.json has no mask and pad ids at all (they stood in the code); so ids are never guessed from defaults.
-#: 150528 is the vocabulary before April 2023: 20,000 image tokens, then the text pieces, shifted by as many.
+#: Special ids of the two published vocabularies. The original class defaults still carry the ids of the older
+#: one, whose config.json has no mask and pad ids at all (they stood in the code); so ids are never guessed
+#: from defaults. 150528 is the vocabulary before April 2023: 20,000 image tokens, then the text pieces,
+#: shifted by as many.
 REVISION_IDS: dict[int, dict[str, int]] = {
     130528: {
         "bos_token_id": 130004,
@@ -43,21 +44,25 @@ class ChatGLMConfig(PretrainedConfig):
         vocab_size: rows of the embedding.
         hidden_size: width of the model; ``num_attention_heads`` heads share it evenly.
         num_layers: blocks.
-        num_attention_heads: heads; hidden_size / num_attention_heads is a multiple of 4 (two axes of rotated pairs).
+        num_attention_heads: heads; hidden_size / num_attention_heads is a multiple of 4 (two axes of rotated
+            pairs).
         inner_hidden_size: width inside the MLP; None: four times hidden_size.
         max_sequence_length: positions the model was made for.
         layernorm_epsilon: of every layer norm.
         bos_token_id, eos_token_id, mask_token_id, gmask_token_id, pad_token_id: ids of ``<sop>``, ``<eop>``,
-            ``[MASK]``, ``[gMASK]`` and ``<pad>``. May be left out for the published vocabularies (130528, 150528).
+            ``[MASK]``, ``[gMASK]`` and ``<pad>``. May be left out for the published vocabularies (130528,
+            150528).
         alpha: factor of the residual, x * alpha + f(x). sqrt(56), as in the original at every depth.
-        rotary_frequencies: "float16" rounds the rotary frequencies to half precision, as the released model does (in
-            training and inference); "float32" keeps them exact. Angles are float32 in both. Rounding turns the largest
-            angles by up to 0.04, 0.08, 0.16, 0.32 rad at positions below 256, 512, 1024, 2048.
-        tie_word_embeddings: the output matrix is the embedding, as transformers has always loaded the original.
+        rotary_frequencies: "float16" rounds the rotary frequencies to half precision, as the released model
+            does (in training and inference); "float32" keeps them exact. Angles are float32 in both. Rounding
+            turns the largest angles by up to 0.04, 0.08, 0.16, 0.32 rad at positions below 256, 512, 1024,
+            2048.
+        tie_word_embeddings: the output matrix is the embedding, as transformers has always loaded the
+            original.
 
     Raises:
-        BadInput: for a sibling architecture under the same model_type, quantised weights, a P-tuning prefix, a
-            special id outside the vocabulary, or an unknown vocabulary without ids.
+        BadInput: for a sibling architecture under the same model_type, quantised weights, a P-tuning prefix,
+            a special id outside the vocabulary, or an unknown vocabulary without ids.
     """
 
     model_type = "chatglm"
@@ -132,19 +137,26 @@ class ChatGLMConfig(PretrainedConfig):
         siblings = {"multi_query_attention", "padded_vocab_size", "kv_channels", "rmsnorm"} & rest.keys()
         if siblings:
             raise BadInput(
-                f"config.json has {sorted(siblings)[0]!r}: this is ChatGLM2, ChatGLM3 or GLM-4 with remote code, "
-                "not ChatGLM-6B of the first generation (for GLM-4 use a directory in transformers' own format, -hf)"
+                f"{sorted(siblings)[0]} is of ChatGLM2, ChatGLM3 or GLM-4 with remote code, not of "
+                "ChatGLM-6B, the first generation (GLM-4: use a directory in transformers' own format, -hf)"
             )
         if self.quantization_bit:
             raise BadInput(
-                f"quantization_bit = {self.quantization_bit}: quantised weights are not supported; use the float16 model"
+                f"quantization_bit = {self.quantization_bit}: quantised weights are not supported; "
+                "use the float16 model"
             )
         if self.pre_seq_len is not None:
-            raise BadInput(f"pre_seq_len = {self.pre_seq_len}: P-tuning prefixes are not supported; use the base model")
+            raise BadInput(
+                f"pre_seq_len = {self.pre_seq_len}: P-tuning prefixes are not supported; use the base model"
+            )
         if not self.position_encoding_2d:
-            raise BadInput("position_encoding_2d = false: no published ChatGLM-6B has it; only true is supported")
+            raise BadInput(
+                "position_encoding_2d = false: no published ChatGLM-6B has it; only true is supported"
+            )
         if self.rotary_frequencies not in ("float16", "float32"):
-            raise BadInput(f'rotary_frequencies = {self.rotary_frequencies!r}: "float16" (as released) or "float32"')
+            raise BadInput(
+                f'rotary_frequencies = {self.rotary_frequencies!r}: "float16" (as released) or "float32"'
+            )
         if self.hidden_size % (4 * self.num_attention_heads):
             raise BadInput(
                 f"hidden_size = {self.hidden_size} with num_attention_heads = {self.num_attention_heads}: "
@@ -156,7 +168,8 @@ def special_ids(vocab_size: int, **given: int | None) -> dict[str, int]:
     """All special ids: the given ones, completed from the published vocabulary of that size.
 
     Raises:
-        BadInput: an id is missing and the vocabulary is not a published one, or an id is outside the vocabulary.
+        BadInput: an id is missing and the vocabulary is not a published one, or an id is outside the
+            vocabulary.
     """
     known = REVISION_IDS.get(vocab_size, {})
     ids = {name: known.get(name) if value is None else value for name, value in given.items()}
@@ -164,7 +177,10 @@ def special_ids(vocab_size: int, **given: int | None) -> dict[str, int]:
     for name, value in ids.items():
         if value is None:
             sizes = " and ".join(str(size) for size in REVISION_IDS)
-            raise BadInput(f"{name} is missing: only the published vocabularies ({sizes}) have known ids, not {vocab_size}")
+            raise BadInput(
+                f"{name} is missing: only the published vocabularies ({sizes}) have known ids, "
+                f"one of {vocab_size} has not"
+            )
         if not 0 <= value < vocab_size:
             raise BadInput(f"{name} = {value} is outside the vocabulary of {vocab_size}")
         complete[name] = value

@@ -8,8 +8,8 @@ from transformers import PretrainedConfig
 
 from glmjobs.errors import BadInput
 
-#: Special ids of the two published vocabularies; the originals keep them in their tokenizers, not in config.json.
-#: bos is <|startofpiece|>, eos (the end of an answer) <|endofpiece|>, pad <|endoftext|>.
+#: Special ids of the two published vocabularies; the originals keep them in their tokenizers, not in
+#: config.json. bos is <|startofpiece|>, eos (the end of an answer) <|endofpiece|>, pad <|endoftext|>.
 VOCABULARY_IDS: dict[int, dict[str, Any]] = {
     50304: {
         "bos_token_id": 50257,
@@ -18,8 +18,9 @@ VOCABULARY_IDS: dict[int, dict[str, Any]] = {
         "mask_token_ids": [50260, 50263, 50264],
         "banned_token_ids": [],
     },
-    # The original numbering gives [gMASK] the id of <|endofpiece|>; the converter for transformers copied row 50007 to
-    # 50009. The output matrix is the embedding, so the two start with equal logits: 50009 is never to be generated.
+    # The original numbering gives [gMASK] the id of <|endofpiece|>; the converter for transformers copied row
+    # 50007 to 50009. The output matrix is the embedding, so the two start with equal logits: 50009 is never
+    # to be generated.
     50048: {
         "bos_token_id": 50006,
         "eos_token_id": 50007,
@@ -40,15 +41,16 @@ class GLMConfig(PretrainedConfig):
         hidden_size, num_layers, num_attention_heads: the blocks; the MLP is four times as wide.
         max_sequence_length: both position tables have one row more.
         embedding_dropout_prob, attention_dropout_prob, output_dropout_prob: in training.
-        gelu: "erf" as the release for transformers computes it, "tanh" as THUDM/GLM trained it. Their logits differ
-            by about 5e-4.
-        bos_token_id, eos_token_id, pad_token_id: ids of ``<|startofpiece|>``, ``<|endofpiece|>``, ``<|endoftext|>``.
+        gelu: "erf" as the release for transformers computes it, "tanh" as THUDM/GLM trained it. Their logits
+            differ by about 5e-4.
+        bos_token_id, eos_token_id, pad_token_id: ids of ``<|startofpiece|>``, ``<|endofpiece|>``,
+            ``<|endoftext|>``.
         mask_token_ids: ids of ``[MASK]``, ``[gMASK]``, ``[sMASK]``; a target's position is that of the first.
         banned_token_ids: never generated.
 
     Raises:
-        BadInput: for relative positions, one-dimensional positions or another attention scale, which no published
-            GLM-10B has; heads that don't divide the width; an id outside the vocabulary.
+        BadInput: for relative positions, one-dimensional positions or another attention scale, which no
+            published GLM-10B has; heads that don't divide the width; an id outside the vocabulary.
     """
 
     model_type = "glm10b"
@@ -103,7 +105,9 @@ class GLMConfig(PretrainedConfig):
         self.attention_scale = attention_scale
         known = VOCABULARY_IDS.get(vocab_size, {})
         self.mask_token_ids = known.get("mask_token_ids", []) if mask_token_ids is None else mask_token_ids
-        self.banned_token_ids = known.get("banned_token_ids", []) if banned_token_ids is None else banned_token_ids
+        self.banned_token_ids = (
+            known.get("banned_token_ids", []) if banned_token_ids is None else banned_token_ids
+        )
         ids = {
             "bos_token_id": known.get("bos_token_id") if bos_token_id is None else bos_token_id,
             "eos_token_id": known.get("eos_token_id") if eos_token_id is None else eos_token_id,
@@ -114,17 +118,25 @@ class GLMConfig(PretrainedConfig):
 
     def _refuse_what_is_not_ours(self, ids: dict[str, int | None], tied: bool) -> None:
         """Say in one line what a config.json asks for that this architecture doesn't have."""
-        if self.relative_encoding or not self.block_position_encoding or self.attention_scale != 1.0 or not tied:
+        if (
+            self.relative_encoding
+            or not self.block_position_encoding
+            or self.attention_scale != 1.0
+            or not tied
+        ):
             raise BadInput(
-                "GLM here has block_position_encoding = true, relative_encoding = false, attention_scale = 1.0 and "
-                "tied embeddings, as every published GLM-10B; this config.json says otherwise"
+                "GLM here has block_position_encoding = true, relative_encoding = false, attention_scale = "
+                "1.0 and tied embeddings, as every published GLM-10B; this config.json says otherwise"
             )
         if self.gelu not in ("erf", "tanh"):
             raise BadInput(f'gelu = {self.gelu!r}: "erf" (as released) or "tanh" (as trained)')
         if self.hidden_size % self.num_attention_heads:
             raise BadInput(
-                f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {self.num_attention_heads}"
+                f"hidden_size = {self.hidden_size} is not a multiple of "
+                f"num_attention_heads = {self.num_attention_heads}"
             )
-        outside = [i for i in [*ids.values(), *self.mask_token_ids] if i is not None and not 0 <= i < self.vocab_size]
+        outside = [
+            i for i in [*ids.values(), *self.mask_token_ids] if i is not None and not 0 <= i < self.vocab_size
+        ]
         if outside:
             raise BadInput(f"special id {outside[0]} is outside the vocabulary of {self.vocab_size}")

@@ -1,8 +1,8 @@
 """What the rest of the code needs to know of a model family, behind one interface. No torch, no transformers.
 
-A family says how an example becomes tokens and labels, what generation starts from and stops at, and what a chat prompt
-looks like. Adding a family is a subclass of :class:`Family` here (or in a module of its own) and an entry in
-:data:`FAMILIES`.
+A family says how an example becomes tokens and labels, what generation starts from and stops at, and what a
+chat prompt looks like. Adding a family is a subclass of :class:`Family` here (or in a module of its own) and
+an entry in :data:`FAMILIES`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Family:
 
     Attributes:
         name: as a recipe writes it.
-        shifts_labels: the model compares the prediction at a token with the *next* label (the usual convention);
-            else labels stand where their prediction stands.
+        shifts_labels: the model compares the prediction at a token with the *next* label (the usual
+            convention); else labels stand where their prediction stands.
         lora_targets: names of the linear maps that LoRA adapts by default.
         frame_tokens: tokens that a frame adds to source and target.
     """
@@ -95,7 +95,9 @@ class ChatGLM(Family):
         """The original's chat: the bare query, or numbered rounds from 0 once there is a history."""
         if not history:
             return query
-        rounds = [f"[Round {i}]\n问：{asked}\n答：{answered}\n" for i, (asked, answered) in enumerate(history)]
+        rounds = [
+            f"[Round {i}]\n问：{asked}\n答：{answered}\n" for i, (asked, answered) in enumerate(history)
+        ]
         return "".join(rounds) + f"[Round {len(history)}]\n问：{query}\n答："
 
     def stop_id(self, tokenizer: Any) -> int:
@@ -115,7 +117,9 @@ class GLM(Family):
         self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
     ) -> Framed:
         if label_sop:
-            raise BadInput("train.label_sop = true: GLM-10B never predicts <sop>; only ChatGLM-6B's original labels do")
+            raise BadInput(
+                "train.label_sop = true: GLM-10B never predicts <sop>; only ChatGLM-6B's original labels do"
+            )
         prompt = self.prompt(tokenizer, source_ids)
         labels = [NO_LABEL] * (len(prompt) - 1) + [*target_ids, self.stop_id(tokenizer)]
         return Framed([*prompt, *target_ids], labels)
@@ -132,8 +136,8 @@ class GLM(Family):
         return _id(tokenizer, "<|endofpiece|>")
 
     def banned_ids(self, tokenizer: Any) -> list[int]:
-        """``[gMASK]``: in GLM-10B-chinese its row was copied from ``<eop>``'s, and the output matrix is the embedding.
-        Both get the same logit until training parts them, so half of all ends would go unseen."""
+        """``[gMASK]``: in GLM-10B-chinese its row was copied from ``<eop>``'s, and the output matrix is the
+        embedding. Both get the same logit until training parts them, so half of all ends would go unseen."""
         gmask = tokenizer.convert_tokens_to_ids("[gMASK]")
         return [gmask] if isinstance(gmask, int) and gmask != self.stop_id(tokenizer) else []
 
@@ -165,7 +169,8 @@ def family_for(name_or_dir: str | Path) -> Family:
     """The family of a name ("chatglm", "glm", "glm4") or of a model directory.
 
     Raises:
-        BadInput: an unknown name, or a directory whose config.json is missing, broken or of another architecture.
+        BadInput: an unknown name, or a directory whose config.json is missing, broken or of another
+            architecture.
     """
     if str(name_or_dir) in FAMILIES:
         return FAMILIES[str(name_or_dir)]
@@ -196,20 +201,20 @@ def read_config(directory: Path) -> dict[str, Any]:
 def family_name(config: dict[str, Any], where: str | Path) -> str:
     """Which family a configuration describes.
 
-    ``model_type`` alone doesn't tell: "glm" is both THUDM's GLM-10B and transformers' name for GLM-4, "chatglm" is
-    also ChatGLM2, ChatGLM3 and GLM-4 with remote code.
+    ``model_type`` alone doesn't tell: "glm" is both THUDM's GLM-10B and transformers' name for GLM-4,
+    "chatglm" is also ChatGLM2, ChatGLM3 and GLM-4 with remote code.
     """
     kind = config.get("model_type")
     if kind == "chatglm" and not {"multi_query_attention", "padded_vocab_size"} & config.keys():
         return "chatglm"
-    if kind == "glm10b" or (kind == "glm" and "block_position_encoding" in config):
+    if kind == "glm10b" or (kind == "glm" and {"block_position_encoding", "num_layers"} & config.keys()):
         return "glm"
     if kind == "glm" and "num_key_value_heads" in config:
         return "glm4"
     if kind == "chatglm":
         raise BadInput(
-            f"{where}: this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the first "
-            "generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
+            f"{where}: this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the "
+            "first generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
         )
     raise BadInput(f"{where}: model_type = {kind!r} is none of the families here ({', '.join(FAMILIES)})")
 
@@ -223,13 +228,16 @@ def _id(tokenizer: Any, token: str) -> int:
 
 
 def _template_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The tokens that a chat template puts before and after one user's words, up to where the answer starts."""
+    """The tokens that a chat template puts before and after one user's words, up to where the answer
+    starts."""
     words = "\u2402words\u2403"  # in no template
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
     )
     before, found, after = text.partition(words)
     if not found:
-        raise BadInput(f"{getattr(tokenizer, 'name_or_path', 'tokenizer')}: its chat template drops the user's words")
+        raise BadInput(
+            f"{getattr(tokenizer, 'name_or_path', 'tokenizer')}: its chat template drops the user's words"
+        )
     ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
     return list(ids[0]), list(ids[1])

@@ -20,7 +20,8 @@ def place(
     cache: Any,
     lay_out_rows: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from the rows.
+    """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
+    the rows.
 
     Raises:
         ValueError: tokens are cached, and positions or mask are not given: they follow from the whole row.
@@ -33,7 +34,9 @@ def place(
             "with cached tokens, give position_ids [B, 2, L] and attention_mask [B, 1, L, cached + L] "
             "as prepare_inputs_for_generation makes them: they follow from the whole row"
         )
-    layout: Layout = lay_out_rows(input_ids, attention_mask if segment_ids is None and full is None else segment_ids)
+    layout: Layout = lay_out_rows(
+        input_ids, attention_mask if segment_ids is None and full is None else segment_ids
+    )
     return (
         layout.position_ids if position_ids is None else position_ids,
         prefix_lm_mask(layout) if full is None else full.bool(),
@@ -47,9 +50,11 @@ def cache_for(cache: Any, past_key_values: Any, use_cache: bool) -> Any:
 
 
 class GLMGenerationMixin(GenerationMixin):
-    """``forward`` and ``generate`` of a GLM with a head: the class has ``config``, ``lm_head`` and ``shifts_labels``."""
+    """``forward`` and ``generate`` of a GLM with a head: the class has ``config``, ``lm_head`` and
+    ``shifts_labels``."""
 
-    #: labels are equal to input_ids at targets and compared one token later; else they stand at their prediction.
+    #: labels are equal to input_ids at targets and compared one token later; else they stand at their
+    #: prediction.
     shifts_labels = True
     accepts_loss_kwargs = True  # transformers' Trainer then passes num_items_in_batch
 
@@ -72,7 +77,10 @@ class GLMGenerationMixin(GenerationMixin):
             return_logits = labels is None or not self.training  # type: ignore[attr-defined]
         logits = head(hidden[:, -logits_to_keep:]) if return_logits else None
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, **{CACHE_NAME: outputs.get(CACHE_NAME)}
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
         )
 
     def prepare_inputs_for_generation(
@@ -86,7 +94,8 @@ class GLMGenerationMixin(GenerationMixin):
         logits_to_keep: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Inputs of the next step: positions and mask follow from the whole rows, the tokens are the uncached ones."""
+        """Inputs of the next step: positions and mask follow from the whole rows, the tokens are the uncached
+        ones."""
         cache = past_key_values if cache is None else cache
         past = cache.get_seq_length() if cache is not None else 0
         layout = self.lay_out(input_ids, attention_mask)  # type: ignore[attr-defined]
@@ -98,4 +107,3 @@ class GLMGenerationMixin(GenerationMixin):
             "use_cache": use_cache,
             "logits_to_keep": logits_to_keep or 1,
         }
-

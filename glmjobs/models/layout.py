@@ -1,12 +1,12 @@
 """Where everything stands in a row of tokens: prefixes, 2D positions and the prefix-LM mask.
 
-GLM's rows are ``context … <sop> target …``. The context (all tokens before ``<sop>``, the mask token among them) is
-visible to its whole example; ``<sop>`` and the target see the context and, causally, each other. Each token has two
-positions (GLM, Du et al. 2022, section 2.1): in the context its index and 0; in the target the index of the mask token
-that it fills, and 1, 2, 3, … counted from ``<sop>``.
+GLM's rows are ``context … <sop> target …``. The context (all tokens before ``<sop>``, the mask token among
+them) is visible to its whole example; ``<sop>`` and the target see the context and, causally, each other.
+Each token has two positions (GLM, Du et al. 2022, section 2.1): in the context its index and 0; in the target
+the index of the mask token that it fills, and 1, 2, 3, … counted from ``<sop>``.
 
-Several examples may share a row (packing). All functions work on whole batches with tensor operations only: no loop
-over rows, no value read back to the host.
+Several examples may share a row (packing). All functions work on whole batches with tensor operations only:
+no loop over rows, no value read back to the host.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Layout:
 
     Attributes:
         segments: [B, L] int64, which example of its row a token belongs to, from 1; 0 is padding.
-        context_end: [B, L] int64, for each token the column of its example's ``<sop>`` (L where it has none: such an
-            example is all context).
+        context_end: [B, L] int64, for each token the column of its example's ``<sop>`` (L where it has none:
+            such an example is all context).
         position_ids: [B, 2, L] int64, position and block position; both 0 at padding.
     """
 
@@ -45,12 +45,13 @@ def lay_out(
 
     Args:
         input_ids: [B, L] int64.
-        segment_ids: [B, L] integer or bool: 0 is padding, 1..n tell the examples of a row apart (each example's
-            tokens stand together). An attention mask of ones and zeros is a row with one example. None: no padding.
+        segment_ids: [B, L] integer or bool: 0 is padding, 1..n tell the examples of a row apart (each
+            example's tokens stand together). An attention mask of ones and zeros is a row with one example.
+            None: no padding.
         sop_id: id of ``<sop>``; an example's first one ends its context.
-        mask_ids: ids of mask tokens in groups of falling preference: the example's first token of the first group
-            that occurs in it gives the target's position. ChatGLM-6B: ``[[gmask], [mask]]``. In an example without
-            any it is the token before ``<sop>``, where the format has it.
+        mask_ids: ids of mask tokens in groups of falling preference: the example's first token of the first
+            group that occurs in it gives the target's position. ChatGLM-6B: ``[[gmask], [mask]]``. In an
+            example without any it is the token before ``<sop>``, where the format has it.
     """
     batch, length = input_ids.shape
     column = torch.arange(length, device=input_ids.device).expand(batch, length)
@@ -84,8 +85,8 @@ def lay_out(
 def prefix_lm_mask(layout: Layout, queries: int | None = None) -> Tensor:
     """The attention mask: [B, 1, Q, L] bool, True where row ``i`` sees column ``j``.
 
-    A token sees the tokens of its own example that are in the context or not after it. Padding sees only itself (an
-    empty row would make softmax NaN) and is seen by no one else.
+    A token sees the tokens of its own example that are in the context or not after it. Padding sees only
+    itself (an empty row would make softmax NaN) and is seen by no one else.
 
     Args:
         layout: of the full rows.

@@ -1,8 +1,10 @@
-"""Model directories in: safely, without remote code, and with one line for everything that can be wrong with one.
+"""Model directories in: safely, without remote code, and with one line for everything that can be wrong with
+one.
 
-Weights are read by transformers from safetensors, or from ``.bin`` files by torch's restricted unpickler (tensors and
-plain containers only). The files are checked before, what was read is checked after: a tensor that is missing, has
-another shape or belongs to another architecture is an error, never a warning about freshly initialised weights.
+Weights are read by transformers from safetensors, or from ``.bin`` files by torch's restricted unpickler
+(tensors and plain containers only). The files are checked before, what was read is checked after: a tensor
+that is missing, has another shape or belongs to another architecture is an error, never a warning about
+freshly initialised weights.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
         **options: for transformers' ``from_pretrained``.
 
     Raises:
-        BadInput: config.json doesn't describe one of the families, a file is missing, truncated or not a weight file,
-            or tensors are missing, of another shape, or of another architecture. One line, naming the file.
+        BadInput: config.json doesn't describe one of the families, a file is missing, truncated or not a
+            weight file, or tensors are missing, of another shape, or of another architecture. One line,
+            naming the file.
     """
     directory = Path(directory)
     family = family_for(directory)
@@ -67,7 +70,15 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
             **{DTYPE_NAME: dtype or "auto"},
             **options,
         )
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+    ) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
@@ -106,7 +117,9 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
         shards = sorted(set(weight_map.values()))
         missing = [shard for shard in shards if not (directory / shard).is_file()]
         if missing:
-            raise BadInput(f"{directory}: {len(missing)} of {len(shards)} weight files missing, the first: {missing[0]}")
+            raise BadInput(
+                f"{directory}: {len(missing)} of {len(shards)} weight files missing, the first: {missing[0]}"
+            )
         for shard in shards:
             check_weight_file(directory / shard)
         return {tensor: directory / shard for tensor, shard in weight_map.items()}
@@ -131,12 +144,15 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def check_weight_file(path: Path) -> None:
-    """Check one weight file's frame: a safetensors header against the file's size, or a zip's directory at its end."""
+    """Check one weight file's frame: a safetensors header against the file's size, or a zip's directory at
+    its end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
-            raise BadInput(f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for")
+            raise BadInput(
+                f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for"
+            )
         if path.suffix == ".safetensors":
             _check_safetensors(path, file, size)
         elif head.startswith(b"PK") and not zipfile.is_zipfile(path):
@@ -157,7 +173,9 @@ def _check_safetensors(path: Path, file: Any, size: int) -> None:
         raise BadInput(f"{path}: not a safetensors file: its header cannot be read") from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        raise BadInput(f"{path}: {'truncated' if size < expected else 'too long'}: {size} bytes, expected {expected}")
+        raise BadInput(
+            f"{path}: {'truncated' if size < expected else 'too long'}: {size} bytes, expected {expected}"
+        )
 
 
 def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any]) -> None:
@@ -178,7 +196,8 @@ def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any])
     if unexpected:
         name = unexpected[0]
         raise BadInput(
-            f"{where.get(name, directory)}: {len(unexpected)} tensors that this architecture doesn't have, the first: {name}"
+            f"{where.get(name, directory)}: {len(unexpected)} tensors that this architecture doesn't have, "
+            f"the first: {name}"
         )
 
 
@@ -186,7 +205,8 @@ def load_tokenizer(directory: str | Path) -> Any:
     """The fast tokenizer of a model directory.
 
     Raises:
-        BadInput: the directory's tokenizer files are missing or broken, or it has more pieces than the model has rows.
+        BadInput: the directory's tokenizer files are missing or broken, or it has more pieces than the model
+            has rows.
     """
     directory = Path(directory)
     family = family_for(directory)
@@ -194,16 +214,17 @@ def load_tokenizer(directory: str | Path) -> Any:
     rows = read_config(directory).get("vocab_size")
     if isinstance(rows, int) and len(tokenizer) > rows:
         raise BadInput(
-            f"{directory}: the tokenizer has {len(tokenizer)} pieces, the model's config.json a vocab_size of {rows}"
+            f"{directory}: the tokenizer has {len(tokenizer)} pieces, "
+            f"the model's config.json a vocab_size of {rows}"
         )
     return tokenizer
 
 
 def _tokenizer_of(family: str, directory: Path) -> Any:
     if family == "chatglm":
-        from glmjobs.models.tokenization_chatglm import ChatGLMTokenizer
+        from glmjobs.models.tokenization_chatglm import ChatGLMTokenizerFast
 
-        return ChatGLMTokenizer.from_pretrained(directory, local_files_only=True)
+        return ChatGLMTokenizerFast.from_pretrained(directory, local_files_only=True)
     if family == "glm":
         from glmjobs.models.tokenization_glm import load_glm_tokenizer
 

@@ -1,8 +1,9 @@
 """Cross-entropy over a large vocabulary without ever holding all its logits.
 
-Full float32 logits of a batch of 16 x 1024 tokens over 130,528 pieces are 8.55 GB, and ordinary autograd keeps several
-copies. Here rows are taken in chunks: the forward pass keeps one float per row, the backward pass computes each chunk's
-logits again. That costs one more product with the output matrix, about 2 % of a ChatGLM-6B training step.
+Full float32 logits of a batch of 16 x 1024 tokens over 130,528 pieces are 8.55 GB, and ordinary autograd
+keeps several copies. Here rows are taken in chunks: the forward pass keeps one float per row, the backward
+pass computes each chunk's logits again. That costs one more product with the output matrix, about 2 % of a
+ChatGLM-6B training step.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
-def summed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+def summed_cross_entropy(
+    hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES
+) -> Tensor:
     """Sum of the cross-entropies of all rows whose label is not -100, float32, as a scalar.
 
     Args:
@@ -90,8 +93,9 @@ class OutputHead(nn.Linear):
         Args:
             hidden: [..., H].
             labels: [...] int64, standing where their prediction stands; -100: none.
-            num_items: what the sum of cross-entropies is divided by; None: the number of labels that are not -100.
-                Token-weighted training passes the number of targets of all micro-batches and ranks together.
+            num_items: what the sum of cross-entropies is divided by; None: the number of labels that are not
+                -100. Token-weighted training passes the number of targets of all micro-batches and ranks
+                together.
         """
         if labels is None:
             return F.linear(hidden, self.weight, self.bias)

@@ -35,17 +35,19 @@ def make_model(
     vocab_size: int,
     max_positions: int,
     seed: int,
-    ids: Mapping[str, int],
+    ids: Mapping[str, Any],
     inner_size: int | None = None,
     alpha: float = ORIGINAL_ALPHA,
     dtype: str = "float32",
 ) -> ChatGLMForCausalLM:
-    """Write a randomly initialised ChatGLM-6B-architecture model directory (without a tokenizer) and return the model.
+    """Write a randomly initialised ChatGLM-6B-architecture model directory (without a tokenizer) and return
+    the model.
 
     The same arguments give the same weights, bit for bit, whatever was drawn before.
 
     Args:
-        directory: made if absent; config.json, generation_config.json and model.safetensors are written into it.
+        directory: made if absent; config.json, generation_config.json and model.safetensors are written into
+            it.
         hidden_size, layers, heads, vocab_size, max_positions: as in :class:`ChatGLMConfig`.
         seed: of the weights.
         ids: bos_token_id, eos_token_id, mask_token_id, gmask_token_id, pad_token_id; see :func:`token_ids`.
@@ -66,6 +68,6 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ChatGLMForCausalLM(config)
-    model = model.to(getattr(torch, dtype)).eval()
+    model.to(getattr(torch, dtype)).eval()
     model.save_pretrained(directory, safe_serialization=True)
     return model

@@ -1,12 +1,14 @@
 """ChatGLM-6B (first generation) as an ordinary transformers model, with the original's weight names.
 
-What sets it apart from the usual decoder (sources: THUDM's release, and measurements against it on random weights):
+What sets it apart from the usual decoder (sources: THUDM's release, and measurements against it on random
+weights):
 
 - a prefix-LM with 2D positions, see :mod:`glmjobs.models.layout`;
 - the residual takes the *normalised* input: a = LN(x); h = alpha * a + Attention(a), and so for the MLP;
 - two rotary halves: the first half of each head turns with the position, the second with the block position;
 - per head, the projection holds query, key and value side by side;
-- the original divides scores by (layer + 1) before the mask and multiplies after it, for half precision's sake. The two
+- the original divides scores by (layer + 1) before the mask and multiplies after it, for half precision's
+sake. The two
   cancel: scaled_dot_product_attention with 1/sqrt(D) is the same function.
 """
 
@@ -28,11 +30,15 @@ from glmjobs.models.layout import Layout, lay_out
 from glmjobs.models.loss import OutputHead
 
 
-def rotary_angles(position_ids: Tensor, head_size: int, frequencies: str = "float16") -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    position_ids: Tensor, head_size: int, frequencies: str = "float16"
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles, float32 whatever the parameters' type.
 
-    The angle of pair ``i`` at position ``p`` is p * 10000^(-i / (D/4)) (Su et al. 2021, with D/2 dimensions an axis).
-    They are made from the positions at every call, in float32: bfloat16 holds no integer above 256 exactly, and a
+    The angle of pair ``i`` at position ``p`` is p * 10000^(-i / (D/4)) (Su et al. 2021, with D/2 dimensions
+    an axis).
+    They are made from the positions at every call, in float32: bfloat16 holds no integer above 256 exactly,
+        and a
     buffer would be cast with the model.
 
     Args:
@@ -71,7 +77,9 @@ class ChatGLMAttention(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.pop(f"{prefix}rotary_emb.inv_freq", None)  # in the original's files; follows from the configuration
+        state_dict.pop(
+            f"{prefix}rotary_emb.inv_freq", None
+        )  # in the original's files; follows from the configuration
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, hidden: Tensor, visible: Tensor, cos: Tensor, sin: Tensor, cache: Any) -> Tensor:
@@ -150,11 +158,12 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.word_embeddings = value
 
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
-        """Positions and prefixes of whole rows; ``segment_ids`` may be an attention mask of ones and zeros."""
+        """Positions and prefixes of whole rows; ``segment_ids`` may be an attention mask of ones and
+        zeros."""
         return lay_out(
             input_ids,
             segment_ids,
@@ -178,10 +187,14 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         cache = cache_for(cache, past_key_values, use_cache)
-        position_ids, visible = place(input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out)
+        position_ids, visible = place(
+            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out
+        )
         hidden = self.word_embeddings(input_ids)
         cos, sin = rotary_angles(
-            position_ids, self.config.hidden_size // self.config.num_attention_heads, self.config.rotary_frequencies
+            position_ids,
+            self.config.hidden_size // self.config.num_attention_heads,
+            self.config.rotary_frequencies,
         )
         cos, sin = cos.to(hidden.dtype), sin.to(hidden.dtype)
         states = [hidden]
@@ -213,14 +226,16 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.transformer.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.transformer.word_embeddings = value
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        # After resizing the vocabulary it is a plain linear map; ours also computes the loss.
+        self.lm_head.weight = new_embeddings.weight
+        self.lm_head.out_features = new_embeddings.out_features
 
     def forward(
         self,
@@ -238,15 +253,16 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
 
         Args:
             input_ids: [B, L] int64.
-            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K] bool, True where a row
-                sees a column, taken as it is.
+            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K] bool, True
+                where a row sees a column, taken as it is.
             position_ids: [B, 2, L] int64; None: computed from the row.
-            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes before
-                ``attention_mask`` where both are given.
-            labels: [B, L] int64, equal to input_ids at targets and -100 elsewhere; shifted in here. An example's first
-                label is -100, so that no example predicts into the next.
+            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
+                before ``attention_mask`` where both are given.
+            labels: [B, L] int64, equal to input_ids at targets and -100 elsewhere; shifted in here. An
+                example's first label is -100, so that no example predicts into the next.
             num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
-            return_logits: None: with labels, only outside training (they are never materialised for the loss).
+            return_logits: None: with labels, only outside training (they are never materialised for the
+                loss).
             logits_to_keep: logits of only the last so many tokens; 0: all.
             **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``.
 
@@ -254,7 +270,11 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
             loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
         """
         outputs = self.transformer(
-            input_ids, attention_mask=attention_mask, position_ids=position_ids, segment_ids=segment_ids, **kwargs
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            segment_ids=segment_ids,
+            **kwargs,
         )
         return self.finish(outputs, labels, num_items_in_batch, return_logits, logits_to_keep)
 

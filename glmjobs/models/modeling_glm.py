@@ -1,9 +1,9 @@
 """GLM-10B and GLM-10B-chinese as an ordinary transformers model, with the original's weight names.
 
 A pre-norm transformer (x + Attention(LN x), then + MLP(LN x)) on the prefix-LM layout of
-:mod:`glmjobs.models.layout`; both positions are learned tables added to the embedding; the output matrix is the
-embedding. The projection holds all queries, then all keys, then all values. Labels are not shifted: the original's data
-has each label at the token that predicts it.
+:mod:`glmjobs.models.layout`; both positions are learned tables added to the embedding; the output matrix is
+the embedding. The projection holds all queries, then all keys, then all values. Labels are not shifted: the
+original's data has each label at the token that predicts it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class GLMAttention(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, visible: Tensor, cache: Any) -> Tensor:
-        query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(hidden).chunk(3, dim=-1))
+        query, key, value = (
+            split_heads(part, self.heads) for part in self.query_key_value(hidden).chunk(3, dim=-1)
+        )
         dropout = self.dropout if self.training else 0.0
         mixed: Tensor = self.dense(attend(query, key, value, visible, cache, self.layer, dropout))
         return mixed
@@ -85,8 +87,11 @@ class GLMStack(nn.Module):
         self.layers = nn.ModuleList(GLMBlock(config, layer) for layer in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Any = None  # set by transformers
 
-    def forward(self, embedded: Tensor, position_ids: Tensor, visible: Tensor, cache: Any) -> tuple[Tensor, ...]:
+    def forward(
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor, cache: Any
+    ) -> tuple[Tensor, ...]:
         """Embedding sum, then each block's output, the last one normalised: layers + 1 tensors [B, L, H]."""
         position, block = position_ids.unbind(dim=1)
         hidden = embedded + self.position_embeddings(position) + self.block_position_embeddings(block)
@@ -134,7 +139,7 @@ class GLMModel(GLMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.word_embeddings = value
 
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
@@ -145,8 +150,8 @@ class GLMModel(GLMPreTrainedModel):
         """
         if self.config.bos_token_id is None or not self.config.mask_token_ids:
             raise BadInput(
-                f"config.json: bos_token_id (<|startofpiece|>) and mask_token_ids are needed for a vocabulary of "
-                f"{self.config.vocab_size}; only 50304 and 50048 have known ids"
+                f"config.json: vocabulary {self.config.vocab_size} needs bos_token_id (<|startofpiece|>) and "
+                "mask_token_ids; only 50304 and 50048 have known ids"
             )
         return lay_out(
             input_ids, segment_ids, sop_id=self.config.bos_token_id, mask_ids=[self.config.mask_token_ids]
@@ -168,7 +173,9 @@ class GLMModel(GLMPreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         cache = cache_for(cache, past_key_values, use_cache)
-        position_ids, visible = place(input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out)
+        position_ids, visible = place(
+            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out
+        )
         states = self.transformer(self.word_embeddings(input_ids), position_ids, visible, cache)
         return BaseModelOutputWithPast(
             last_hidden_state=states[-1],
@@ -186,7 +193,8 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
     def __init__(self, config: GLMConfig) -> None:
         super().__init__(config)
         self.glm = GLMModel(config)
-        # The original multiplies by the embedding. A module of its own, tied to it, lets ZeRO-3 gather the weight.
+        # The original multiplies by the embedding. A module of its own, tied to it, lets ZeRO-3 gather the
+        # weight.
         self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
         self._register_load_state_dict_pre_hook(_complete_names)
         self.post_init()
@@ -196,14 +204,16 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.glm.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.glm.word_embeddings = value
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        # After resizing the vocabulary it is a plain linear map; ours also computes the loss.
+        self.lm_head.weight = new_embeddings.weight
+        self.lm_head.out_features = new_embeddings.out_features
 
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
         """See :meth:`GLMModel.lay_out`."""
@@ -225,14 +235,15 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
 
         Args:
             input_ids: [B, L] int64.
-            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K], nonzero where a row
-                sees a column, taken as it is (the original's polarity).
+            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K], nonzero where
+                a row sees a column, taken as it is (the original's polarity).
             position_ids: [B, 2, L] int64; None: computed from the row.
-            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes before
-                ``attention_mask`` where both are given.
+            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
+                before ``attention_mask`` where both are given.
             labels: [B, L] int64, each standing at the token that predicts it (not shifted); -100: none.
             num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
-            return_logits: None: with labels, only outside training (they are never materialised for the loss).
+            return_logits: None: with labels, only outside training (they are never materialised for the
+                loss).
             logits_to_keep: logits of only the last so many tokens; 0: all.
             **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``.
 
@@ -240,14 +251,21 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
             loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
         """
         outputs = self.glm(
-            input_ids, attention_mask=attention_mask, position_ids=position_ids, segment_ids=segment_ids, **kwargs
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            segment_ids=segment_ids,
+            **kwargs,
         )
         return self.finish(outputs, labels, num_items_in_batch, return_logits, logits_to_keep)
 
 
 def _complete_names(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let ``load_state_dict`` take the original's files: without the ``glm.`` prefix, without an output matrix."""
-    for name in [n for n in state_dict if n.startswith((f"{prefix}word_embeddings.", f"{prefix}transformer."))]:
+    """Let ``load_state_dict`` take the original's files: without the ``glm.`` prefix, without an output
+    matrix."""
+    for name in [
+        n for n in state_dict if n.startswith((f"{prefix}word_embeddings.", f"{prefix}transformer."))
+    ]:
         state_dict[f"{prefix}glm.{name.removeprefix(prefix)}"] = state_dict.pop(name)
     embedding = state_dict.get(f"{prefix}glm.word_embeddings.weight")
     if embedding is not None:
