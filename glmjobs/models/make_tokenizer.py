@@ -109,8 +109,8 @@ def _train(lines: list[str], room: int) -> bytes:
 def _covered(lines: list[str], room: int) -> list[str]:
     """The normalised lines without their rarest characters, leaving a quarter of ``room`` to longer pieces.
 
-    Rare is what is outside ice_text.model's coverage of 0.9999, or more where the room is small: the trainer's
-    own ``character_coverage`` cannot go below 0.98.
+    Rare is what is outside ice_text.model's coverage of 0.9999, or more where the room is small: the
+    trainer's own ``character_coverage`` cannot go below 0.98.
     """
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     lines = [normalizer.normalize(line) for line in lines]

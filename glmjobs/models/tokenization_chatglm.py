@@ -272,9 +272,9 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
     ) -> tuple[str, ...]:
         """Write ``ice_text.model``, ``tokenizer_config.json`` in the release's form, and ``tokenizer.json``.
 
-        THUDM's own code loads the first two; ``tokenizer.json`` is for other programs, as exact as Rust can be
-        (see :mod:`glmjobs.models.tokenization_sentencepiece`). It lists no added tokens: control pieces written
-        in a text stay text there, too.
+        THUDM's own code loads the first two; ``tokenizer.json`` is for other programs, as exact as Rust
+        allows (see :mod:`glmjobs.models.tokenization_sentencepiece`). It lists no added tokens: control
+        pieces written in a text stay text there, too.
         """
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)

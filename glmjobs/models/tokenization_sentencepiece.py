@@ -1,11 +1,12 @@
 """A fast tokenizer whose ids come from sentencepiece itself.
 
-Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every sum
-to float32, so equally good segmentations ("eeeee" as ee|eee or eee|ee) fall differently; its ``Precompiled``
-normaliser works by grapheme cluster where sentencepiece takes the longest match (conjoining Hangul, stacked
-combining marks); and on Chinese rows it is several times slower. ``benchmarks/tokenize.py`` measures both. So
-whole batches go through the sentencepiece library, which is C++ and needs no Python per token; the Rust tokenizer
-built from the same file is the ``backend_tokenizer`` of transformers and the ``tokenizer.json`` of other programs.
+Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every
+sum to float32, so equally good segmentations ("eeeee" as ee|eee or eee|ee) fall differently; its
+``Precompiled`` normaliser works by grapheme cluster where sentencepiece takes the longest match (conjoining
+Hangul, stacked combining marks); and on Chinese rows it is several times slower. ``benchmarks/tokenize.py``
+measures both. So whole batches go through the sentencepiece library, which is C++ and needs no Python per
+token; the Rust tokenizer built from the same file is the ``backend_tokenizer`` of transformers and the
+``tokenizer.json`` of other programs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def rust_normalizers(spec: Normalizer) -> list[Any]:
 
 
 def rust_decoder(replacements: dict[str, str]) -> Any:
-    """Pieces to text: ▁ is a blank, bytes join into characters, ``replacements`` is what other pieces mean."""
+    """Pieces to text: ▁ is a blank, bytes join to characters, ``replacements`` is what other pieces mean."""
     steps: list[Any] = [decoders.Replace(piece, text) for piece, text in replacements.items()]
     steps += [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     return decoders.Sequence(steps)
@@ -78,13 +79,34 @@ def unigram(processor: sentencepiece.SentencePieceProcessor, leading: Sequence[s
     return Tokenizer(models.Unigram(pieces, len(leading) + processor.unk_id(), fallback))
 
 
+def rust_bpe(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
+    """A Rust BPE tokenizer with the pieces of ``processor``.
+
+    sentencepiece always joins the two neighbours whose union has the best score, so a piece's merges are all
+    its splits into two pieces, in the order of the scores.
+    """
+    ids = list(range(processor.vocab_size()))
+    texts: list[str] = processor.id_to_piece(ids)
+    scores: list[float] = processor.get_score(ids)
+    vocabulary = dict(zip(texts, ids, strict=True))
+    merges = []
+    for i in sorted(ids, key=lambda i: -scores[i]):
+        if scores[i] == 0.0 and (processor.is_control(i) or processor.is_unknown(i)):
+            continue
+        text = texts[i]
+        splits = ((text[:at], text[at:]) for at in range(1, len(text)))
+        merges += [(left, right) for left, right in splits if left in vocabulary and right in vocabulary]
+    return Tokenizer(models.BPE(vocabulary, merges, unk_token=texts[processor.unk_id()], fuse_unk=True))
+
+
 class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
     """Base of the tokenizers over a sentencepiece file; a subclass says how a text is prepared and framed.
 
     ``tok(texts, add_special_tokens=False)["input_ids"]`` are the plain ids; with special tokens (the default)
-    they are framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors and truncation are those of
-    every transformers tokenizer (truncation leaves the frame whole); overflowing tokens, offsets and pre-split
-    words are not offered, and asking for them is :class:`BadInput`, as is a text with lone surrogates.
+    they are framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors and truncation are
+    those of every transformers tokenizer (truncation leaves the frame whole); overflowing tokens, offsets
+    and pre-split words are not offered, and asking for them is :class:`BadInput`, as is a text with lone
+    surrogates.
     """
 
     slow_tokenizer_class = None
@@ -97,7 +119,7 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         return text
 
     def _plain_ids(self, texts: list[str]) -> list[Ids]:
-        """Ids of each text without a frame."""
+        """Ids of each text without a frame; special tokens written in it are text."""
         prepared = [self._prepare(text) for text in texts]
         try:
             ids: list[Ids] = self.processor.encode(prepared, out_type=int, num_threads=_threads(len(texts)))
@@ -144,14 +166,16 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         return_attention_mask: bool | None = None,
         return_special_tokens_mask: bool = False,
         return_length: bool = False,
+        split_special_tokens: bool | None = None,
         single: bool = False,
         **others: Any,
     ) -> BatchEncoding:
         for name in ("is_split_into_words", "return_overflowing_tokens", "return_offsets_mapping"):
             if others.get(name):
                 raise BadInput(f"{name}: not offered by {type(self).__name__}; encode whole texts without it")
-        rows: list[Ids] = self._plain_ids(texts)
-        pairs = self._plain_ids(seconds) if seconds is not None else None
+        split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
+        rows = self._ids(texts, split)
+        pairs = None if seconds is None else self._ids(seconds, split)
         strategy = str(getattr(truncation_strategy, "value", truncation_strategy))
         if strategy != "do_not_truncate" and max_length is not None:
             room = max_length - (
@@ -179,6 +203,10 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         return self._finish(
             data, padding_strategy, max_length, pad_to_multiple_of, padding_side, return_tensors, single
         )
+
+    def _ids(self, texts: list[str], split_special_tokens: bool) -> list[Ids]:
+        """Plain ids; a family that has special tokens inside texts may look at ``split_special_tokens``."""
+        return self._plain_ids(texts)
 
     def _finish(
         self,
