@@ -1,0 +1,127 @@
+"""Which of a statement's values is the asked one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from glmjobs.scoring import conclude, units
+from glmjobs.scoring.question import Question, pairs
+from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
+
+_SUBORDINATE = re.compile("(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$")
+_COMPARED = re.compile("比[^,。;]{1,10}(?:多|少|大|小|高|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?[^,。;]{0,3}$")
+_SAYS = re.compile("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
+_PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
+_CUT = re.compile("[,。;、]")
+
+
+def per_units(text: str, item: Quantity) -> Quantity:
+    """The quantity with the unit of a 每… right before it."""
+    match = _PER_BEFORE.search(text[max(0, item.start - 14) : item.start])
+    if not match or not item.units or item.units[0].dim not in ("length", "volume", "mass", "area"):
+        return item
+    found, _ = units.match(match[1], 0)
+    return replace(item, per=tuple(found)) if found and found[0].dim == "time" else item
+
+
+def local(text: str, item: Item) -> str:
+    """The clause around a value."""
+    cuts = [m.end() for m in _CUT.finditer(text, 0, item.start)]
+    after = _CUT.search(text, item.end)
+    return text[(cuts[-1] if cuts else 0) : after.start() if after else len(text)]
+
+
+def _value_zone(text: str) -> int:
+    """Where the answer proper begins: after 答案是, in a box."""
+    marks = [m for m in conclude.STRONG.finditer(text)]
+    return marks[-1].end() if marks else 0
+
+
+def choose(text: str, items: list[Item], question: Question) -> tuple[Item | None, bool]:
+    """The asked value among ``items``, and whether the statement offers competing ones."""
+    plain = conclude.strip_denied(text)
+    items = [per_units(plain, i) if isinstance(i, Quantity) else i for i in items]
+    boxed = _boxed(text, items)
+    pool = boxed or _after_marker(text, items) or items
+    if len(pool) > 1:
+        outside = [i for i in pool if not _in_parentheses(plain, i)]
+        pool = outside or pool
+    if not pool:
+        return None, False
+    fitting = _fitting(pool, question)
+    if len(fitting) == 1:
+        chosen = fitting[0]
+    else:
+        pool = fitting or pool
+        scored = [(_score(plain, item, index, pool, question), index) for index, item in enumerate(pool)]
+        chosen = pool[max(scored)[1]]
+    rivals = isinstance(chosen, Quantity) and conclude.competing(plain, chosen, items)
+    return chosen, rivals
+
+
+def _boxed(text: str, items: list[Item]) -> list[Item]:
+    spans = [(m.start(), m.end()) for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
+    inside = [i for i in items if spans and spans[-1][0] <= i.start < spans[-1][1]]
+    return inside
+
+
+def _after_marker(text: str, items: list[Item]) -> list[Item]:
+    zone = _value_zone(text)
+    return [i for i in items if i.start >= zone - 1] if zone else []
+
+
+def _in_parentheses(text: str, item: Item) -> bool:
+    before = text[: item.start]
+    return before.count("(") > before.count(")") and text.rfind("(", 0, item.start) >= 0 and ")" in text[item.end - 1 :]
+
+
+def _fitting(pool: list[Item], question: Question) -> list[Item]:
+    """Values in the asked dimension; where none is, those without a unit."""
+    if question.kind == "ratio":
+        return [i for i in pool if isinstance(i, Ratio)]
+    if question.kind in ("percent", "rate", "discount", "tenths"):
+        rates = [i for i in pool if isinstance(i, Quantity) and i.form == "percent"]
+        bare = [i for i in pool if isinstance(i, Quantity) and (not i.units or i.units[0].dim == "times")]
+        fractions = [i for i in bare if i.form == "fraction"]
+        return rates or fractions or bare
+    expect = question.main.expect
+    quantities = [i for i in pool if isinstance(i, Quantity)]
+    if not expect.dim or not quantities:
+        return pool
+    names = {u.name for u in expect.units}
+    same = [i for i in quantities if any(u.dim == expect.dim and _agree(u, expect.units) for u in i.units)]
+    if same:
+        exact = [i for i in same if any(u.name in names for u in i.units)]
+        return same if len(exact) != len(same) and not exact else (exact or same)
+    special = [i for i in pool if isinstance(i, Remainder)]
+    if special:
+        return special
+    compound = [i for i in quantities if any("/" in u.name or u.dim == "speed" for u in i.units)]
+    bare = [i for i in quantities if not i.units]
+    return compound or bare or pool
+
+
+def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
+    if unit.dim != "count" or not wanted:
+        return True
+    return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
+
+
+def _score(text: str, item: Item, index: int, pool: list[Item], question: Question) -> float:
+    clause = local(text, item)
+    score = 4 * max((len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0)
+    before = text[max(0, item.start - 16) : item.start]
+    if isinstance(item, Quantity):
+        if item.result:
+            score += 1.0
+        if (item.value, item.units[0].name if item.units else "") in question.givens:
+            score -= 1.2
+    if _SUBORDINATE.search(before) and "每" not in question.main.clause:
+        score -= 1.0
+    if _COMPARED.search(before) and not re.search("比.*(?:多|几)", question.main.clause):
+        score -= 2.0
+    if _SAYS.search(before):
+        score += 0.5
+    order = -index if conclude.STRONG.search(text) and "=" not in text else index
+    return score + 0.15 * order

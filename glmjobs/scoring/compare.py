@@ -1,0 +1,257 @@
+"""Whether two values are the same answer: exact, in one dimension, after the asked rounding."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from glmjobs.scoring import units
+from glmjobs.scoring.question import Precision, Question
+from glmjobs.scoring.units import Unit
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder
+
+RATES = ("percent", "rate", "discount", "tenths", "ratio")
+MONEY = ("CNY", "USD", "EUR", "GBP", "JPY", "HKD", "KRW")
+PI = Fraction(314, 100)
+_PI = Fraction(math.pi)
+_COUNTED = ("count", "pages", "steps", "floors", "characters", "lessons")
+
+Reading = tuple[Fraction, str, Unit | None]
+"""Value in the base unit of its dimension, the dimension ("" where unknown), the unit."""
+
+
+def round_half_up(value: Fraction, places: int) -> Fraction:
+    """四舍五入: half away from zero, to ``places`` decimals (negative: tens, hundreds)."""
+    scale = Fraction(10) ** places
+    sign = -1 if value < 0 else 1
+    return sign * Fraction(math.floor(abs(value) * scale + Fraction(1, 2))) / scale
+
+
+def round_significant(value: Fraction, digits: int) -> Fraction:
+    """To ``digits`` significant digits, half away from zero."""
+    if value == 0:
+        return value
+    return round_half_up(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def close(gold: Fraction, other: Fraction, g: Quantity, p: Quantity, question: Question, scale: Fraction) -> bool:
+    """Equality of two values in one unit; ``scale``: size of the unit that rounding refers to."""
+    if gold == other:
+        return True
+    a, b = gold / scale, other / scale
+    precision = question.precision
+    if precision is not None:
+        return _rounded_alike(a, b, precision, g)
+    return _is_rounding(a, g, b, p, question) or _is_rounding(b, p, a, g, question)
+
+
+def _rounded_alike(a: Fraction, b: Fraction, precision: Precision, g: Quantity) -> bool:
+    if precision.significant:
+        return round_significant(a, precision.significant) == round_significant(b, precision.significant)
+    factor = 100 if precision.percent and g.form in ("percent", "fraction", "plain") and abs(a) <= 10 else 1
+    return round_half_up(a * factor, precision.places) == round_half_up(b * factor, precision.places)
+
+
+def _endless(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest != 1
+
+
+def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, question: Question) -> bool:
+    """Whether ``short`` is ``exact`` rounded: an endless decimal to one place or more, others to two or more."""
+    places = s.places
+    if s.form == "percent":
+        exact, short, places = exact * 100, short * 100, places - 2
+    if places < 0 or s.scaled:
+        return False
+    finer = _endless(exact) or e.form == "pi" or e.vague
+    digits = len(str(abs(round(short * 10**places)))) if places < 30 else 0
+    if round_half_up(exact, places) != short:
+        return bool(s.vague and places >= 2 and abs(exact - short) < Fraction(1, 10**places) and finer)
+    if finer:
+        return places >= 1 and digits >= 2 or s.vague or (question.approximate and places == 0 and digits >= 1)
+    if s.about or question.approximate:
+        return places >= 1 or question.approximate
+    return places >= 2 and e.places > places
+
+
+def readings(q: Quantity, question: Question, bare_percent: bool) -> list[Reading]:
+    """Every way to read a quantity under the question's expectations."""
+    expect = question.main.expect
+    if q.form == "percent":
+        return [(q.value, "rate", None)]
+    if q.units:
+        fit = [u for u in q.units if u.dim == expect.dim] or list(q.units)
+        result: list[Reading] = [(q.value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in fit]
+        if q.per:
+            result = [(q.value * u.factor, u.dim, u) for u in units.per(fit, list(q.per))]
+        return result
+    value = q.value
+    if question.kind in ("discount", "tenths"):
+        return [(value / (10 if abs(value) <= 10 else 100), "rate", None), (value, "rate", None)]
+    if question.kind == "percent":
+        return [(value, "rate", None), (value / 100, "rate", None)]
+    if question.kind == "rate" and bare_percent and value > 1:
+        return [(value, "rate", None), (value / 100, "rate", None)]
+    if expect.units and question.kind not in RATES:
+        factor = 1 if q.scaled and expect.multiplier > 1 else expect.multiplier
+        return [
+            (value * u.factor * factor, "rate" if u.dim == "times" else u.dim, u) for u in expect.units
+        ]
+    return [(value, "", None)]
+
+
+def quantities(g: Quantity, p: Quantity, question: Question) -> tuple[bool, str]:
+    """Whether prediction ``p`` equals gold ``g``; the reason where not."""
+    g, p = _pi(g, p, question)
+    reason = "other value"
+    for gold in readings(g, question, True):
+        for other in readings(p, question, False):
+            verdict = _pair(gold, other, g, p, question)
+            if verdict == "":
+                return True, "same value"
+            if verdict == "unit":
+                reason = "other unit"
+    return False, reason
+
+
+def _pi(g: Quantity, p: Quantity, question: Question) -> tuple[Quantity, Quantity]:
+    """12π beside a decimal becomes 12 × 3.14 (the schoolbook value), or π itself where that fits better."""
+    from dataclasses import replace
+
+    def decimal(q: Quantity, beside: Quantity) -> Quantity:
+        school = q.value * PI
+        value = school if school == beside.value or round_half_up(school, max(beside.places, 0)) == beside.value else q.value * _PI
+        return replace(q, value=value)
+
+    if g.form == "pi" and p.form != "pi":
+        return decimal(g, p), p
+    if p.form == "pi" and g.form != "pi":
+        return g, decimal(p, g)
+    return g, p
+
+
+def _pair(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
+    """"" where equal, "unit" or "value" where not."""
+    (a, dim_a, unit_a), (b, dim_b, unit_b) = gold, other
+    scale = _scale(dim_a, unit_a, question)
+    if dim_a == dim_b or (dim_a in _COUNTED and dim_b in _COUNTED):
+        if dim_a in _COUNTED and unit_a and unit_b and not units.count_agrees(unit_a, unit_b):
+            return "unit"
+        return "" if close(a, b, g, p, question, scale) else "value"
+    if dim_a and dim_b:
+        return _across(gold, other, g, p, question)
+    return _one_bare(gold, other, g, p, question)
+
+
+def _scale(dim: str, unit: Unit | None, question: Question) -> Fraction:
+    expect = question.main.expect
+    for u in expect.units:
+        if u.dim == dim:
+            return u.factor * expect.multiplier
+    return unit.factor if unit else Fraction(1)
+
+
+def _numerator(unit: Unit | None) -> Unit | None:
+    if unit is None or "/" not in unit.name:
+        return None
+    found = units.UNITS.get(unit.name.split("/")[0])
+    return found[0] if found else None
+
+
+def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
+    """Different dimensions: 60千米/时 beside 60千米 where the question (or the other side) says 每小时; 分 of time …."""
+    (a, dim_a, unit_a), (b, dim_b, unit_b) = gold, other
+    for compound, plain, flip in ((gold, other, False), (other, gold, True)):
+        top = _numerator(compound[2])
+        if top is None or plain[1] != top.dim:
+            continue
+        expect = question.main.expect
+        if expect.per and plain[2] is not None:
+            for rate in units.per([plain[2]], list(expect.per)):
+                value = plain[0] / plain[2].factor * rate.factor
+                if rate.dim == compound[1]:
+                    x, y = (value, compound[0]) if flip else (compound[0], value)
+                    return "" if close(x, y, g, p, question, rate.factor) else "value"
+        compound_value = (p if flip else g).value * top.factor
+        x, y = (plain[0], compound_value) if flip else (compound_value, plain[0])
+        return "" if close(x, y, g, p, question, top.factor) else "value"
+    if {dim_a, dim_b} == {"age", "months"}:
+        years = (a, b / 12) if dim_a == "age" else (a / 12, b)
+        return "" if years[0] == years[1] else "value"
+    return "unit"
+
+
+def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
+    """One side has no unit and the question names none: the question's dimension and its own units decide."""
+    (a, dim_a, _), (b, dim_b, _) = gold, other
+    bare, full, flip = (a, other, False) if not dim_a else (b, gold, True)
+    value, dim, unit = full
+    x, y = (value, bare) if flip else (bare, value)
+    if dim == "rate":
+        if question.kind not in RATES and "percent" in (g.form, p.form) and not (g.form == "percent" and p.form == "fraction"):
+            return "unit"
+        return "" if close(x, y, g, p, question, Fraction(1)) else "value"
+    expected = question.main.expect.dim
+    if question.kind in RATES:
+        return "unit"
+    if expected and dim != expected and not (expected in MONEY and dim in MONEY) and not (
+        expected == "speed" and dim in ("length", "speed")
+    ):
+        if not (expected == "age" or flip):
+            return "unit"
+    factor = unit.factor if unit else Fraction(1)
+    candidates = [u.factor for u in question.context.get(dim, [])] if expected and not flip else []
+    plain = value / factor
+    for size in {*candidates} or {factor}:
+        x, y = (value / size, bare) if flip else (bare, value / size)
+        if close(x, y, g, p, question, Fraction(1)):
+            return ""
+    if flip and close(plain, bare, g, p, question, Fraction(1)):
+        return ""
+    return "value"
+
+
+def ratios(g: Ratio, p: Ratio) -> bool:
+    """Proportional, in order."""
+    if len(g.terms) != len(p.terms) or not all(g.terms) or not all(p.terms):
+        return g.terms == p.terms
+    return all(a * p.terms[0] == b * g.terms[0] for a, b in zip(g.terms, p.terms, strict=True))
+
+
+def clocks(g: Clock, p: Clock) -> bool:
+    """The same time; where one side leaves 上午/下午 open, modulo twelve hours."""
+    if g.half and p.half:
+        return g.seconds == p.seconds
+    return (g.seconds - p.seconds) % 43200 == 0
+
+
+def dates(g: Date, p: Date) -> bool:
+    """The same as far as both are written."""
+    return (g.weekday, g.month, g.day) == (p.weekday, p.month, p.day) and (not g.year or not p.year or g.year == p.year)
+
+
+def items(g: Item, p: Item, question: Question) -> tuple[bool, str]:
+    """Two values of any kinds."""
+    if isinstance(g, Quantity) and isinstance(p, Quantity):
+        return quantities(g, p, question)
+    if isinstance(g, Ratio) and isinstance(p, Ratio):
+        return ratios(g, p), "same ratio" if ratios(g, p) else "other ratio"
+    if isinstance(g, Remainder) and isinstance(p, Remainder):
+        same = (g.quotient, g.remainder) == (p.quotient, p.remainder)
+        return same, "same quotient and remainder" if same else "other quotient or remainder"
+    if isinstance(g, Clock) and isinstance(p, Clock):
+        return clocks(g, p), "same time" if clocks(g, p) else "other time"
+    if isinstance(g, Date) and isinstance(p, Date):
+        return dates(g, p), "same date" if dates(g, p) else "other date"
+    pair = {type(g), type(p)}
+    if pair == {Ratio, Quantity}:
+        ratio, other = (g, p) if isinstance(g, Ratio) else (p, g)
+        assert isinstance(ratio, Ratio) and isinstance(other, Quantity)
+        if len(ratio.terms) == 2 and ratio.terms[1] and not other.units and question.kind in RATES:
+            same = ratio.terms[0] / ratio.terms[1] == other.value
+            return same, "same ratio" if same else "other ratio"
+    return False, "other kind of value"

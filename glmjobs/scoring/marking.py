@@ -1,0 +1,204 @@
+"""The verdict on one prediction: does its conclusion give the gold answer?
+
+The rules are a careful marker's: final answers only, the last conclusion counts, values compared exactly whatever their
+notation, units converted within their dimension, rounding as asked. No rule looks at what a prediction says of itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from glmjobs.scoring import choosing, compare, conclude, expression, parts, verdicts
+from glmjobs.scoring import question as questions
+from glmjobs.scoring.question import Question
+from glmjobs.scoring.text import normalise
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, scan, weekdays
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``correct``, the values compared (short text, "" where none was found) and the reason in words."""
+
+    correct: bool
+    gold_value: str
+    predicted_value: str
+    reason: str
+
+
+def judge(question: str, gold: str, prediction: str) -> Verdict:
+    """Mark ``prediction`` against ``gold``, both free-form solutions or bare answers to ``question``.
+
+    Linear in the texts' lengths; never raises on any text.
+
+    >>> judge("还剩几颗糖？", "所以还剩9颗。", "15-6=9（颗）\\n答：还剩九颗。").correct
+    True
+    """
+    asked = questions.read(question)
+    gold_text, predicted = normalise(gold).strip(), normalise(prediction).strip()
+    if not re.search(r"\w|[√×]", predicted):
+        return Verdict(False, _short(gold_text), "", "empty prediction")
+    try:
+        return _judge(asked, gold_text, predicted)
+    except (RecursionError, OverflowError, ZeroDivisionError, ValueError, IndexError) as error:  # pragma: no cover
+        return Verdict(False, _short(gold_text), "", f"unreadable ({type(error).__name__})")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:30] + "…" + text[-45:]
+
+
+def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
+    kind = kind_of(asked, gold)
+    if kind == "choice":
+        return Verdict(*verdicts.choice(asked, gold, predicted))
+    if kind == "yesno":
+        return Verdict(*verdicts.yes_no(asked, gold, predicted))
+    if kind == "expression":
+        return Verdict(*verdicts.expressions(asked, gold, predicted))
+    if kind == "text":
+        return Verdict(*verdicts.words(asked, gold, predicted))
+    return _values(asked, gold, predicted, kind)
+
+
+_NUMERIC = re.compile(r"\d|[零一二两三四五六七八九十百半]")
+_ALGEBRA = re.compile(r"(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
+
+
+def kind_of(asked: Question, gold: str) -> str:
+    """The kind of answer: the question's, corrected by what the gold is."""
+    kind = asked.kind
+    bare = gold.strip(" 。.")
+    if kind == "choice":
+        return kind
+    if re.fullmatch(r"[(\[]?[A-H](?:[、, ]?[A-H])*[)\]]?", bare) and not _NUMERIC.search(bare):
+        return "choice"
+    if verdicts.is_verdict(bare) and kind in ("number", "text", "rate", "ratio"):
+        return "yesno"
+    if kind == "yesno":
+        return "yesno" if verdicts.polarity(gold, asked) is not None else ("text" if not scan(gold) else "number")
+    if kind in ("clock", "date", "weekday"):
+        found = weekdays(gold) if kind == "weekday" else [i for i in scan(gold, kind) if not isinstance(i, Quantity)]
+        return kind if found else ("text" if not scan(gold) else "number")
+    if re.search("式子|代数式|化简|因式分解|用含|字母表示|解析式|表达式", asked.text) and _ALGEBRA.search(gold):
+        return "expression"
+    if kind == "text" and re.search(r"\d", gold) and not verdicts.names(asked, gold):
+        return "number"
+    if kind != "text" and not _values_in(gold, kind):
+        return "text"
+    return kind
+
+
+def _values_in(text: str, kind: str) -> bool:
+    return bool(scan(text, kind) or weekdays(text))
+
+
+def _speaker(asked: Question, kind: str):  # type: ignore[no-untyped-def]
+    def speaks(text: str) -> list[Item]:
+        return conclude.usable(text, asked, kind)
+
+    return speaks
+
+
+def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
+    speaks = _speaker(asked, kind)
+    wanted = _gold_conclusion(asked, gold, kind)
+    if wanted.statement is None:
+        return Verdict(*verdicts.words(asked, gold, predicted))
+    several = parts.gold_parts(asked, wanted)
+    found = conclude.find(predicted, asked, kind, speaks)
+    if several:
+        return Verdict(*parts.compare_parts(asked, several, predicted, found, kind))
+    target, _ = choosing.choose(wanted.statement.text, wanted.statement.items, asked)
+    if target is None:
+        return Verdict(False, _short(gold), "", "the gold has no value")
+    target = _asked_half(target, asked)
+    if found.statement is None:
+        return Verdict(False, str(target), "", found.reason)
+    value, rivals = choosing.choose(found.statement.text, found.statement.items, asked)
+    if value is None:
+        return Verdict(False, str(target), "", "no value in the conclusion")
+    value = _asked_half(value, asked)
+    if isinstance(target, Remainder) != isinstance(value, Remainder):
+        return _remainder_mixed(target, value, found, asked)
+    same, reason = compare.items(target, value, asked)
+    if same and rivals:
+        return Verdict(False, str(target), _short(found.statement.text), "competing answers")
+    if same and isinstance(value, Quantity) and value.vague and not (isinstance(target, Quantity) and target.vague) and value.places == 0:
+        return Verdict(False, str(target), str(value), "not an exact value")
+    return Verdict(same, str(target), str(value), reason)
+
+
+def _asked_half(item: Item, asked: Question) -> Item:
+    """Of 3……2 the part that is asked, where only one is."""
+    if not isinstance(item, Remainder):
+        return item
+    clause = asked.main.clause
+    both = re.search("商.*余|=\\s*[?_(]?|计算", clause) or len(asked.asked) > 1
+    if both:
+        return item
+    value = item.remainder if re.search("余|剩|多出", clause) else item.quotient
+    if not re.search("[多少几]", clause):
+        return item
+    return Quantity(value, (), item.start, item.end)
+
+
+def _remainder_mixed(target: Item, value: Item, found: conclude.Conclusion, asked: Question) -> Verdict:
+    """3……2 beside '商是3，余数是2' or '每人3个，还剩2个'."""
+    pair = target if isinstance(target, Remainder) else value
+    assert isinstance(pair, Remainder)
+    if pair is target and found.statement is not None:
+        numbers = [i.value for s in found.region for i in s.items if isinstance(i, Quantity)]
+        text = " ".join(s.text for s in found.region)
+        same = numbers[-2:] == [pair.quotient, pair.remainder] and bool(re.search("余|剩|多", text))
+        swapped = numbers[-2:] == [pair.remainder, pair.quotient] and bool(re.search("(?:余|剩|多).*\\d.*(?:商|每|可|能|分)", text))
+        ok = same or swapped
+        return Verdict(ok, str(target), ", ".join(map(str, numbers[-2:])), "same quotient and remainder" if ok else "other quotient or remainder")
+    return Verdict(False, str(target), str(value), "a remainder is no single value")
+
+
+def _gold_conclusion(asked: Question, gold: str, kind: str) -> conclude.Conclusion:
+    """The gold's conclusion; a gold always has one: where none is marked, its last statement with a value."""
+    speaks = _speaker(asked, kind)
+    found = conclude.find(gold, asked, kind, speaks)
+    if found.statement is not None:
+        return found
+    for sentence in reversed(conclude.split(gold)):
+        items = speaks(sentence) or scan(sentence, kind)
+        if items:
+            statement = conclude.Statement(sentence, 3.0, 0.0, items)
+            return conclude.Conclusion(statement, [statement])
+    return conclude.Conclusion(None, [], "no value")
+
+
+def answer_type(gold: str, question: str = "") -> str:
+    """The category of an answer for the report: integer, decimal, fraction, percent, ratio, remainder, time, choice,
+    yes/no, several, expression or text."""
+    asked, plain = questions.read(question), normalise(gold).strip()
+    kind = kind_of(asked, plain)
+    if kind in ("choice", "expression", "text"):
+        return kind
+    if kind == "yesno":
+        return "yes/no"
+    if kind in ("clock", "date", "weekday"):
+        return "time"
+    found = _gold_conclusion(asked, plain, kind)
+    if found.statement is None:
+        return "text"
+    if parts.gold_parts(asked, found):
+        return "several"
+    item, _ = choosing.choose(found.statement.text, found.statement.items, asked)
+    if isinstance(item, Ratio):
+        return "ratio"
+    if isinstance(item, Remainder):
+        return "remainder"
+    if isinstance(item, (Clock, Date)):
+        return "time"
+    if not isinstance(item, Quantity):
+        return "text"
+    if item.form in ("percent", "fraction"):
+        return item.form
+    return "integer" if item.value.denominator == 1 else "decimal"
+
+
+gold_has_false_equation = expression.gold_has_false_equation

@@ -1,0 +1,245 @@
+"""Answers of several parts: 长12厘米，宽8厘米; 3和5; every asked part is required, named ones are matched by name."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, replace
+
+from glmjobs.scoring import choosing, compare, conclude
+from glmjobs.scoring.conclude import Conclusion, Statement
+from glmjobs.scoring.question import Asked, Question, pairs
+from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
+
+_SEVERAL = re.compile("哪几|哪些|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填")
+_JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
+_ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
+_TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
+_SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its name ("" where unnamed), the asked clause it answers, its value."""
+
+    name: str
+    asked: Asked
+    value: Item
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.value}"
+
+
+def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
+    """The parts the gold gives, or [] where one value is asked (or given)."""
+    wanted = _wanted(asked)
+    statements = gold.region if wanted < 2 else gold.region or gold.kept
+    if wanted >= 2:
+        found = _gather(asked, statements, gold.kept)
+        return found if len(found) >= 2 else []
+    if gold.statement is None:
+        return []
+    items = [i for i in gold.statement.items if isinstance(i, Quantity)]
+    text = gold.statement.text
+    listed = len(items) >= 2 and all(
+        _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
+    )
+    if listed and (_SEVERAL.search(asked.text) or _TUPLE.search(text) or len(text) < 30 and not re.search("[\u4e00-\u9fff]{3}", text)):
+        return [Part("", asked.main, i) for i in items]
+    return []
+
+
+def _wanted(asked: Question) -> int:
+    if len(asked.labels) >= 2:
+        return len(asked.labels)
+    clauses = [a for a in asked.asked if re.search("多少|几(?:[^何乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)]
+    return len(clauses) if len(clauses) >= 2 else (2 if re.search("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)", asked.main.clause) else 1)
+
+
+def _gather(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
+    """The parts stated in the region; what it lacks is looked for in the statements before it, latest first."""
+    if len(asked.labels) >= 2:
+        named = _named(asked, region)
+        for statement in reversed(kept):
+            for label, part in _named(asked, [statement]).items():
+                named.setdefault(label, part)
+        if len(named) >= 2:
+            return [named[label] for label in asked.labels if label in named]
+        return _unnamed(asked, region, kept, len(asked.labels))
+    if len(asked.asked) >= 2:
+        return _by_clause(asked, region, kept)
+    return _unnamed(asked, region, kept, 2)
+
+
+def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], count: int) -> list[Part]:
+    for statements in (region[:1], region, kept[-count:], kept):
+        found: list[Item] = []
+        for statement in statements:
+            found.extend(_values(statement, asked))
+        if len(found) >= count:
+            fitting = [i for i in found if _fits(i, asked.main)]
+            found = fitting if len(fitting) >= count else found
+            picked = found if len(statements) == 1 else found[-count:]
+            return [Part(_own_name(asked, statements, i), asked.main, i) for i in picked]
+    return []
+
+
+def _own_name(asked: Question, statements: list[Statement], item: Item) -> str:
+    return ""
+
+
+def _values(statement: Statement, asked: Question) -> list[Item]:
+    result: list[Item] = []
+    for item in statement.items:
+        if isinstance(item, Remainder):
+            result += [
+                Quantity(item.quotient, (), item.start, item.end), Quantity(item.remainder, (), item.start, item.end),
+            ]  # fmt: skip
+        elif isinstance(item, (Quantity, Ratio)):
+            result.append(item)
+    return result
+
+
+def _fits(item: Item, asked: Asked) -> bool:
+    if not isinstance(item, Quantity) or not item.units or not asked.expect.dim:
+        return True
+    return any(u.dim == asked.expect.dim for u in item.units)
+
+
+def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
+    """Label → part over the statements, later ones overriding."""
+    found: dict[str, Part] = {}
+    for statement in statements:
+        text = conclude.strip_denied(statement.text)
+        marks = _label_marks(text, asked.labels)
+        items = [i for i in _values(statement, asked) if _fits(i, asked.main)]
+        if not marks or not items:
+            continue
+        for label, item in _assign(text, marks, items):
+            found[label] = Part(label, asked.main, item)
+    return found
+
+
+def _label_marks(text: str, labels: list[str]) -> list[tuple[int, str]]:
+    marks: list[tuple[int, str]] = []
+    taken = [False] * len(text)
+    for label in sorted(labels, key=len, reverse=True):
+        for variant in (label, label[-2:] if len(label) > 2 else label, label[:2] if len(label) > 2 else label):
+            hits = [m.start() for m in re.finditer(re.escape(variant), text) if not taken[m.start()]]
+            for at in hits:
+                for k in range(at, min(at + len(variant), len(text))):
+                    taken[k] = True
+                marks.append((at, label))
+            if hits:
+                break
+    return sorted(marks)
+
+
+def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[tuple[str, Item]]:
+    """苹果12个、梨8个 / 12个苹果和8个梨 / 苹果和梨分别有12个和8个."""
+    first_value = items[0].start
+    leading = [label for at, label in marks if at < first_value]
+    distinct = list(dict.fromkeys(leading))
+    if len(distinct) >= 2 and len(items) >= len(distinct):
+        last_two = [at for at, _ in marks if at < first_value]
+        if re.search("分别|各|依次", text[last_two[-1] : first_value + 1]) or not any(
+            at > first_value for at, _ in marks
+        ):
+            return list(zip(distinct, items, strict=False))
+    pairs_found: list[tuple[str, Item]] = []
+    follows = _follows(text, marks, items)
+    for item in items:
+        if follows:
+            after = [label for at, label in marks if item.end <= at <= item.end + 4]
+            label = after[0] if after else ""
+        else:
+            before = [(at, name) for at, name in marks if at < item.start]
+            label = before[-1][1] if before else ""
+            earlier = [i for i in items if before and before[-1][0] < i.start < item.start]
+            if earlier and not getattr(item, "result", False):
+                continue  # 苹果12个，比梨多4个: only the first value is the apple's
+        if label:
+            pairs_found.append((label, item))
+    return pairs_found
+
+
+def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool:
+    """Whether names stand right behind their values (12个苹果)."""
+    behind = sum(any(i.end <= at <= i.end + 1 for at, _ in marks) for i in items)
+    ahead = sum(any(0 <= i.start - at <= 8 and not re.search("[,、;和]", text[at : i.start]) for at, _ in marks) for i in items)
+    return behind > ahead
+
+
+def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
+    """Each asked clause takes the value that fits its unit and speaks its words."""
+    parts: list[Part] = []
+    used: set[tuple[int, int]] = set()
+    pool = [(index, s) for index, s in enumerate(kept or region)]
+    chosen_from = {id(s) for s in region}
+    for clause in asked.asked:
+        if not re.search("多少|几|多[长远高重大久宽深厚快]|[是=]", clause.clause):
+            continue
+        best: tuple[float, int, Item] | None = None
+        for index, statement in pool:
+            for order, item in enumerate(_values(statement, asked)):
+                if (index, order) in used or not _fits(item, clause):
+                    continue
+                score = _clause_score(statement, item, clause, id(statement) in chosen_from) + 0.01 * index - 0.02 * order
+                if best is None or score > best[0]:
+                    best = (score, index * 1000 + order, item)
+        if best is None:
+            return parts
+        used.add((best[1] // 1000, best[1] % 1000))
+        parts.append(Part("", clause, best[2]))
+    return parts
+
+
+def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bool) -> float:
+    text = conclude.strip_denied(statement.text)
+    near = choosing.local(text, item)
+    share = len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
+    chars = {c for p in clause.pairs for c in p}
+    share += 0.5 * len(chars & set(near)) / max(1, len(chars))
+    named = isinstance(item, Quantity) and any(u.name in {x.name for x in clause.expect.units} for u in item.units)
+    return 3 * share + (1.0 if named else 0.0) + (0.8 if in_region else 0.0) + (0.3 if statement.rank >= 3 else 0.0)
+
+
+def compare_parts(
+    asked: Question, gold: list[Part], predicted: str, found: Conclusion, kind: str
+) -> tuple[bool, str, str, str]:
+    """The verdict's fields for an answer of several parts."""
+    gold_text = "，".join(map(str, gold))
+    if found.statement is None:
+        return False, gold_text, "", found.reason
+    if _wanted(asked) >= 2:
+        mine = _gather(asked, found.region, found.kept)
+    else:
+        mine = [Part("", asked.main, i) for i in _values(found.statement, asked)]
+        if len(mine) < len(gold):
+            mine = _unnamed(asked, found.region, found.kept, len(gold))
+    shown = "，".join(map(str, mine))
+    if len(mine) < len(gold):
+        return False, gold_text, shown, "a part is missing"
+    by_name = all(p.name for p in gold) and all(p.name for p in mine)
+    if by_name:
+        named = {p.name: p for p in mine}
+        missing = [p.name for p in gold if p.name not in named]
+        if missing:
+            return False, gold_text, shown, f"{missing[0]} is missing"
+        wrong = [p.name for p in gold if not _same(p, named[p.name], asked)]
+        return not wrong, gold_text, shown, f"{wrong[0]} differs" if wrong else "every part agrees"
+    ordered = len(asked.asked) >= 2 and len(asked.labels) < 2 or bool(
+        _ORDERED.search(found.statement.text) or _SEQUENCE.search(asked.text) or _TUPLE.search(found.statement.text)
+    )
+    if ordered:
+        ok = len(mine) == len(gold) and all(_same(g, p, asked) for g, p in zip(gold, mine, strict=False))
+    else:
+        ok = len(mine) == len(gold) and any(
+            all(_same(g, p, asked) for g, p in zip(gold, order, strict=False)) for order in itertools.islice(itertools.permutations(mine), 720)
+        )
+    return ok, gold_text, shown, "every part agrees" if ok else "a part differs"
+
+
+def _same(gold: Part, mine: Part, asked: Question) -> bool:
+    view = replace(asked, asked=[gold.asked])
+    return compare.items(gold.value, mine.value, view)[0]
