@@ -184,19 +184,12 @@ def run_work(run: Run, which: Which) -> Work:
     recipe = run.recipe.score
     settings = Settings(
         max_new_tokens=recipe.max_new_tokens,
-        dtype=dtype_here(recipe.dtype),
+        dtype=recipe.dtype,
         max_source_length=run.recipe.data.max_source_length,
         batch_size=recipe.batch_size,
     )
     model = run.base_model if which == "base" else run.model
     return Work.of(model, read_questions(run.data / "dev.jsonl", recipe.rows), run.scores / which, settings)
-
-
-def dtype_here(wanted: str) -> str:
-    """The weights' type: as wanted on a GPU, float32 on a CPU, where half precision is slow."""
-    import torch
-
-    return wanted if torch.cuda.is_available() else "float32"
 
 
 def summarise(
@@ -261,7 +254,7 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
     """Score one model directory on one file."""
     settings = Settings(
         max_new_tokens=args.max_new_tokens,
-        dtype=dtype_here(args.dtype),
+        dtype=args.dtype,
         max_source_length=args.max_source_length,
         batch_size=args.batch_size,
         backend=args.backend,

@@ -8,6 +8,7 @@ Both may be called again at any time. Only :func:`answer` imports torch, and onl
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -32,7 +33,7 @@ class Settings:
 
     Attributes:
         max_new_tokens: where an answer is cut.
-        dtype: of the weights: "float32", "float16" or "bfloat16".
+        dtype: of the weights on a GPU: "float32", "float16" or "bfloat16"; a CPU always computes in float32.
         max_source_length: tokens of a question; of a longer one the end is kept, and the row is counted.
         batch_size: rows at a time, or "auto".
         backend: "built-in", or "vllm" for the models it serves.
@@ -97,7 +98,7 @@ def answer(
     if not todo:
         return 0
     with Writer(work.folder, shard) as writer:
-        answers = _answers(work, todo)
+        answers, where = _answers(work, todo)
         since = time.monotonic()  # loading the model is not counted
         done = 0
         for position, text, tokens, finish in answers:
@@ -105,7 +106,7 @@ def answer(
             verdict = _verdict(row.question, row.gold, text)
             prediction = Prediction(row.id, row.question, row.gold, text, tokens, finish, **verdict)
             now = time.monotonic()
-            writer.append(work.keys[position], prediction, now - since)
+            writer.append(work.keys[position], prediction, now - since, where)
             since = now
             done += 1
             on_row(done, len(todo))
@@ -116,15 +117,19 @@ def answer(
 
 def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
     """The judge's fields of a prediction, as JSON takes them."""
-    from glmjobs.scoring.judge import judge
+    from glmjobs.scoring import judge
 
     verdict = judge(question, gold, prediction)
     values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
     return {"correct": bool(verdict.correct), **values, "reason": verdict.reason}
 
 
-def _answers(work: Work, todo: Sequence[int]) -> Iterator[tuple[int, str, int, str]]:
-    """Load the model; ``(position, text, tokens, finish)`` of each row to do, as they end."""
+def _answers(work: Work, todo: Sequence[int]) -> tuple[Iterator[tuple[int, str, int, str]], str]:
+    """Load the model.
+
+    Returns:
+        ``(position, text, tokens, finish)`` of each row to do, as they end; and where they are computed.
+    """
     from glmjobs.models import load_tokenizer
     from glmjobs.models.family import family_for
 
@@ -141,13 +146,16 @@ def _answers(work: Work, todo: Sequence[int]) -> Iterator[tuple[int, str, int, s
     stop_ids = [family.stop_id(tokenizer)]
     if work.settings.backend == "vllm":
         results = generation.generate_vllm(work.model_dir, prompts, work.settings.max_new_tokens, stop_ids)
+        where = "vllm"
     else:
         engine = load_engine(work.model_dir, work.settings.dtype, stop_ids, family.banned_ids(tokenizer))
         results = generation.generate(engine, prompts, work.settings.max_new_tokens, work.settings.batch_size)
-    return (
+        where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
+    decoded = (
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
+    return decoded, where
 
 
 def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids: Iterable[int] = ()) -> Any:
@@ -192,7 +200,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
     Args:
         seconds: time spent by each part; they ran side by side, so the longest is what it took.
     """
-    from glmjobs.scoring.judge import answer_type, gold_has_false_equation
+    from glmjobs.scoring import answer_type, gold_has_false_equation
 
     tokens = sum(row["tokens"] for row in rows)
     wall = max(seconds, default=0.0)
@@ -202,7 +210,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "model": str(work.model_dir),
         **accuracy(rows),
         "by_length": _grouped(rows, lambda row: length_class(row["question"]), length_classes()),
-        "by_answer_type": _grouped(rows, lambda row: str(answer_type(row["question"], row["gold"]))),
+        "by_answer_type": _grouped(rows, lambda row: str(answer_type(row["gold"], row["question"]))),
         **{name: round(value, 4) for name, value in texts.as_dict().items()},
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
         "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
@@ -210,6 +218,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "tokens": tokens,
         "seconds": round(wall, 3),
         "tokens_per_s": round(tokens / wall, 2) if wall else None,
+        "computed_on": dict(Counter(str(row.get("where")) for row in rows)),
         "settings": asdict(work.settings),
         "fingerprint": work.fingerprint,
     }

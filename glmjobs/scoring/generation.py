@@ -35,6 +35,8 @@ MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.8}
 """Share of the free memory that the cache may take; on a CPU node other ranks and the page cache live there
 too."""
 FIRST_SLOTS = 32
+HIDDEN_COLUMNS = 256
+"""Fewer columns than this that no row sees any more are not worth moving the others for."""
 REFILL_SHARE = 8
 """Refill when one slot in so many is free: several prompts share one prefill."""
 
@@ -253,7 +255,7 @@ class Decoding:
     def _trim(self) -> None:
         """Hide the columns that no live row uses; give their memory back once they are half of all."""
         self.cache.start = min(row.start for row in self.live)
-        if self.cache.start > max(256, self.column // 2):
+        if self.cache.start > max(HIDDEN_COLUMNS, self.column // 2):
             self.mask = self.mask[:, self.cache.start :]
             self._shift(self.cache.start)
             self.cache.drop_hidden()

@@ -157,9 +157,14 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, key: str, prediction: Prediction, seconds: float) -> None:
-        """Write one row with one system call. ``seconds``: time this process spent since its previous row."""
-        record = {"key": key, "seconds": round(seconds, 4), **prediction.as_dict()}
+    def append(self, key: str, prediction: Prediction, seconds: float, where: str = "") -> None:
+        """Write one row with one system call.
+
+        Args:
+            seconds: time this process spent since its previous row.
+            where: device and type it was computed in, such as "cuda float16".
+        """
+        record = {"key": key, "seconds": round(seconds, 4), "where": where, **prediction.as_dict()}
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             while line:

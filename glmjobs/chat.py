@@ -1,0 +1,206 @@
+"""Talk to a model directory: a conversation at the terminal, or one question for a script.
+
+    python -m glmjobs.chat DIR
+    python -m glmjobs.chat DIR --once "小明有3个苹果，又买了5个，一共有几个？"
+
+DIR is a model directory, or a run (then its fine-tuned model). Greedy, so the answers are those of the
+original's ``model.chat(tokenizer, query, history, do_sample=False)``, history included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput
+
+MAX_LENGTH = 2048
+"""Tokens of question, history and answer together; the original's default."""
+HELP = "/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C cuts an answer short"
+_FULL_WIDTH = str.maketrans(",!:;?", "，！：；？")
+_CHINESE = "\u4e00-\u9fff"
+_NEAR_CHINESE = re.compile(f"(?<=[{_CHINESE}])[,!:;?]|[,!:;?](?=[{_CHINESE}])")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m glmjobs.chat", description="talk to a model")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="a model directory, or a run directory")
+    parser.add_argument("--once", metavar="TEXT", help="answer this and end")
+    parser.add_argument("--json", action="store_true", help="with --once: print one JSON document")
+    parser.add_argument("--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all")
+    parser.add_argument(
+        "--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU"
+    )
+    args = parser.parse_args(argv)
+    if args.json and args.once is None:
+        raise BadInput("--json: only with --once")
+    if args.once is not None and not args.once.strip():
+        raise BadInput("--once: an empty question")
+    if args.max_length < 2:
+        raise BadInput(f"--max-length {args.max_length}: at least 2")
+    if args.once is None and not sys.stdin.isatty():
+        raise BadInput("stdin is not a terminal; for scripts: --once TEXT")
+    chat = Chat.load(model_directory(args.dir), dtype=args.dtype, max_length=args.max_length)
+    if args.once is None:
+        return converse(chat)
+    answer = chat.ask(args.once)
+    print(json.dumps({"query": args.once, "answer": answer}, ensure_ascii=False) if args.json else answer)
+    return 0
+
+
+def model_directory(given: Path) -> Path:
+    """The model directory that a person means: itself, or a run's ``model/``.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if (given / "config.json").is_file():
+        return given
+    run = given if (given / "run.yaml").is_file() else Path("runs") / given
+    if (run / "model" / "config.json").is_file():
+        return run / "model"
+    if (run / "run.yaml").is_file():
+        raise BadInput(f"{run}: this run has no model yet; first: python -m glmjobs.consolidate {run}")
+    raise BadInput(f"{given}: no model directory (with config.json and weights) and no run")
+
+
+@dataclass
+class Chat:
+    """A model, its tokenizer and family, and what was said so far as ``(query, answer)`` pairs."""
+
+    engine: Any
+    tokenizer: Any
+    family: Any
+    max_length: int = MAX_LENGTH
+    history: list[tuple[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, directory: Path, dtype: str = "float16", max_length: int = MAX_LENGTH) -> Chat:
+        """Load a model directory onto the GPU, or the CPU where there is none.
+
+        Raises:
+            BadInput: it is not one.
+        """
+        from glmjobs.models import load_tokenizer
+        from glmjobs.models.family import family_for
+        from glmjobs.scoring.evaluate import load_engine
+
+        family = family_for(directory)
+        tokenizer = load_tokenizer(directory)
+        engine = load_engine(directory, dtype, [family.stop_id(tokenizer)], family.banned_ids(tokenizer))
+        return cls(engine, tokenizer, family, max_length)
+
+    def ask(self, query: str, on_text: Callable[[str], None] = lambda text: None) -> str:
+        """Answer, and remember both.
+
+        Args:
+            on_text: is given the answer in pieces as it grows; together they are the answer.
+
+        Raises:
+            BadInput: question and history leave no room for an answer.
+        """
+        answer = ""
+        for piece in self._pieces(query):
+            answer += piece
+            on_text(piece)
+        self.history.append((query, answer))
+        return answer
+
+    def _pieces(self, query: str) -> Iterator[str]:
+        from glmjobs.scoring.generation import stream
+
+        text = self.family.prompt_text(query, self.history)
+        source = self.tokenizer([text], add_special_tokens=False)["input_ids"][0]
+        prompt = self.family.prompt(self.tokenizer, source)
+        room = self.max_length - len(prompt)
+        if room < 1:
+            raise BadInput(
+                f"question and history take {len(prompt)} of {self.max_length} tokens; "
+                "/clear forgets the history"
+            )
+        tokens: list[int] = []
+        said = ""
+        for token in stream(self.engine, prompt, room):
+            tokens.append(token)
+            ready = settled(self._text(tokens))
+            if ready.startswith(said):
+                yield ready[len(said) :]
+                said = ready
+        whole = self._text(tokens).strip()
+        yield whole[len(said) :]
+
+    def _text(self, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return polish(text) if self.family.name == "chatglm" else text.lstrip()
+
+
+def polish(text: str) -> str:
+    """What the original's chat does to an answer of ChatGLM-6B: its tokenizer folds punctuation to half
+    width, so marks next to a Chinese character become full width again; a placeholder of its training data is
+    filled in."""
+    text = text.lstrip().replace("[[训练时间]]", "2023年")
+    return _NEAR_CHINESE.sub(lambda mark: mark.group().translate(_FULL_WIDTH), text)
+
+
+def settled(text: str) -> str:
+    """The part of a growing answer that further tokens cannot change: without a half-decoded character, a
+    trailing mark that the next character may widen, an open placeholder, or blanks that may turn out to be
+    the last."""
+    text = text.rstrip("\ufffd")
+    text = text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
+    return text.rstrip(",!:;? \n\t[\ufffd")
+
+
+def converse(chat: Chat) -> int:
+    """Read questions and stream answers until the person leaves."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"[dim]{HELP}[/dim]")
+    with contextlib.suppress(ImportError):  # a Python built without it
+        import readline  # noqa: F401 - editing and recalling earlier questions with the arrow keys
+    while True:
+        try:
+            query = console.input("[bold cyan]问[/bold cyan] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return 0
+        if query in {"/exit", "/quit"}:
+            return 0
+        if query == "/clear":
+            chat.history.clear()
+            console.print("[dim]forgotten[/dim]")
+        elif query.startswith("/"):
+            console.print(f"[dim]{HELP}[/dim]")
+        elif query:
+            _answer(chat, query, console)
+
+
+def _answer(chat: Chat, query: str, console: Any) -> None:
+    def show(piece: str) -> None:
+        # Untrusted text: no markup, and no control characters that could drive the terminal.
+        console.print(
+            "".join(c for c in piece if c.isprintable() or c in "\n\t"), end="", markup=False, soft_wrap=True
+        )
+
+    console.print("[bold green]答[/bold green] ", end="")
+    try:
+        chat.ask(query, show)
+    except KeyboardInterrupt:
+        console.print(" [dim](cut short, not remembered)[/dim]", end="")
+    except BadInput as error:
+        console.print(str(error), style="red", markup=False, end="")
+    console.print()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
