@@ -10,13 +10,13 @@ report, so it can be made at any moment of a run. Needs neither torch nor Slurm.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from glmjobs.cli import run_command
+from glmjobs import score
+from glmjobs.cli import one_line, run_command
 from glmjobs.errors import GlmJobsError, WorkFailed
 from glmjobs.reporting import content, html, markdown
 from glmjobs.reporting.gather import gather
@@ -36,7 +36,8 @@ def make(run: Run, *, mark: bool = True) -> Json:
     """
     started = ledger.now()
     summarise_scores(run)
-    document = content.document(gather(run.path, run.file.model_dump(mode="json")))
+    facts = gather(run.path, run.file.model_dump(mode="json"))
+    document = content.document(facts, anchor=score.anchor_for(run.recipe))
     texts = {
         "report.html": html.render(document),
         "report.md": markdown.render(document),
@@ -55,12 +56,12 @@ def make(run: Run, *, mark: bool = True) -> Json:
 
 def summarise_scores(run: Run) -> None:
     """Merge the parts that scoring left, if it left any: where its last array task died, nobody else has done it."""
-    if not run.scores.is_dir():
+    if run.done("score") or not run.scores.is_dir():
         return
     try:
-        importlib.import_module("glmjobs.score").summarise(run)
-    except (GlmJobsError, HpcError, OSError) as error:  # said in passing: the report shows what is there
-        print(f"warning: the scores could not be summed up: {error}", file=sys.stderr)
+        score.summarise(run)
+    except (GlmJobsError, HpcError, OSError) as error:  # the report is made of what is there
+        print(f"warning: the scores could not be summed up: {one_line(error)}", file=sys.stderr)
 
 
 def headline(document: Json) -> Json:

@@ -212,6 +212,7 @@ def summary(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "by_answer_type": {"integer with unit": part(rows[::2]), "decimal": part(rows[1::4]), "ratio": part(rows[3::4])},
         "bleu4": 31.2 if better else 12.9, "rouge1": 52.0 if better else 33.1, "rouge2": 30.4 if better else 14.0,
         "rougeL": 47.7 if better else 27.3, "tokens_per_s": 5210.0, "seconds": 690.0,
+        "finish": {"stop": len(rows), "length": 0}, "gold_false_equations": {"rows": 5, "share": 5 / len(rows)},
     }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from glmjobs.reporting.markup import Markup, tag
 from glmjobs.reporting.text import percent
 
-WIDTH, HEIGHT = 400, 220
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 30
+WIDTH, HEIGHT = 320, 200
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 28
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def time_ticks(low: float, high: float, count: int = 4) -> list[float]:
 def elapsed(seconds: float) -> str:
     """A tick of a time axis: ``45s``, ``12m``, ``3h``, ``3h30``, ``2d``."""
     whole = round(seconds)
+    if whole == 0:
+        return "0"
     if abs(whole) < 60 or whole % 60:
         minutes, rest = divmod(whole, 60)
         return f"{rest}s" if not minutes else f"{minutes}m{rest:02d}"
@@ -121,24 +123,26 @@ def line_chart(
     *,
     x_name: str,
     x_text: Callable[[float], str] = short,
-    x_ticks: Callable[[float, float], list[float]] = ticks,
+    x_ticks: Callable[[float, float, int], list[float]] = ticks,
     y_text: Callable[[float], str] = short,
     y_range: tuple[float, float] | None = None,
+    x_from: float | None = None,
     marks: Sequence[float] = (),
+    width: int = WIDTH,
 ) -> Markup:
     """Lines over one x axis. ``marks`` are x positions of thin vertical lines (where attempts began).
 
     The SVG carries its geometry in data attributes, from which the page's script makes the readout at a point.
     """
     points = [p for line in lines for p in line.points]
-    x_low, x_high = _span([x for x, _ in points], pad=0.0)
+    x_low, x_high = _span([x for x, _ in points] + ([] if x_from is None else [x_from]), pad=0.0)
     heights = [y for _, y in points] + [
         y for line in lines for _, low, high in line.band for y in (low, high)
     ]
     y_low, y_high = y_range or _span(heights, pad=0.06)
 
     def px(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (x - x_low) / (x_high - x_low) * (width - LEFT - RIGHT)
 
     def py(y: float) -> float:
         return (
@@ -149,14 +153,13 @@ def line_chart(
 
     parts: list[Markup] = []
     for y in ticks(y_low, y_high):
-        parts.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=_f(py(y)), y2=_f(py(y))))
+        parts.append(tag("line", class_="grid", x1=LEFT, x2=width - RIGHT, y1=_f(py(y)), y2=_f(py(y))))
         parts.append(tag("text", y_text(y), class_="tick", x=LEFT - 7, y=_f(py(y) + 4), text_anchor="end"))
-    x_at = x_ticks(x_low, x_high)
-    for x in x_at:
-        anchor = "end" if px(x) > WIDTH - RIGHT - 14 else "middle"
+    for x in x_ticks(x_low, x_high, width // 80):
+        anchor = "end" if px(x) > width - RIGHT - 14 else "middle"
         parts.append(tag("text", x_text(x), class_="tick", x=_f(px(x)), y=HEIGHT - 12, text_anchor=anchor))
     parts.append(
-        tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM)
+        tag("line", class_="axis", x1=LEFT, x2=width - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM)
     )
     for x in marks:
         if x_low <= x <= x_high:
@@ -178,22 +181,22 @@ def line_chart(
     label = _describe(name, lines, x_name, x_text, y_text)
     return tag(
         "svg", *parts,
-        class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label, tabindex=0,
-        data_left=LEFT, data_right=WIDTH - RIGHT, data_top=TOP, data_bottom=HEIGHT - BOTTOM,
+        class_="chart", viewBox=f"0 0 {width} {HEIGHT}", role="img", aria_label=label, tabindex=0,
+        data_left=LEFT, data_right=width - RIGHT, data_top=TOP, data_bottom=HEIGHT - BOTTOM,
         data_x=f"{x_low!r} {x_high!r}", data_y=f"{y_low!r} {y_high!r}",
     )  # fmt: skip
 
 
 def bar_chart(name: str, groups: Sequence[Group]) -> Markup:
     """Horizontal bars from 0 to 100 %, with whiskers for the intervals and the number written beside each."""
-    left, right, thick, between = 8, 96, 16, 18
+    left, right, thick, between = 2, 58, 16, 18
     inner = WIDTH - left - right
     parts: list[Markup] = []
     top = 4.0
     rows: list[Markup] = []
     for group in groups:
         if group.label:
-            rows.append(tag("text", group.label, class_="label", x=left, y=_f(top + 13)))
+            rows.append(tag("text", *_label(group), class_="label", x=left, y=_f(top + 13)))
             top += 20
         for bar in group.bars:
             rows += _bar(bar, left, inner, top, thick)
@@ -218,8 +221,11 @@ def bar_chart(name: str, groups: Sequence[Group]) -> Markup:
 def _bar(bar: Bar, left: float, inner: float, top: float, thick: float) -> list[Markup]:
     width = max(bar.value * inner, 1.5)
     middle = _f(top + thick / 2)
-    note = percent(bar.value) + (f" · n={bar.rows:,}" if bar.rows is not None else "")
-    tip = tag("title", f"{bar.name}: {note}" + (_interval_text(bar.interval) if bar.interval else ""))
+    note = percent(bar.value)
+    counted = f" of {bar.rows:,} rows" if bar.rows is not None else ""
+    tip = tag(
+        "title", f"{bar.name}: {note}{counted}" + (_interval_text(bar.interval) if bar.interval else "")
+    )
     parts = [
         tag("rect", tip, class_=f"bar {bar.kind}", x=left, y=_f(top), width=_f(width), height=thick, rx=2)
     ]
@@ -232,6 +238,13 @@ def _bar(bar: Bar, left: float, inner: float, top: float, thick: float) -> list[
             )
     parts.append(tag("text", note, class_="value", x=WIDTH - 2, y=_f(top + thick - 4), text_anchor="end"))
     return parts
+
+
+def _label(group: Group) -> list[object]:
+    """The group's name, and the rows it stands on where all its bars agree on them."""
+    counts = {bar.rows for bar in group.bars}
+    rows = counts.pop() if len(counts) == 1 else None
+    return [group.label, None if rows is None else tag("tspan", f" · {rows:,} rows")]
 
 
 def _interval_text(interval: tuple[float, float]) -> str:

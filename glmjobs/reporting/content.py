@@ -19,12 +19,16 @@ Json = dict[str, Any]
 
 LABELS = {"base": "Base", "finetuned": "Fine-tuned"}
 
-#: Accuracies before and after in the table of the tutorial that this work follows: something to hold a result against.
-ANCHORS = {"chatglm": ("ChatGLM-6B", 0.048, 0.200), "glm": ("GLM-10B", 0.097, 0.250)}
 
+def document(
+    facts: RunFacts, *, anchor: tuple[str, float, float] | None = None, now: float | None = None
+) -> Json:
+    """The whole report as plain data.
 
-def document(facts: RunFacts, now: float | None = None) -> Json:
-    """The whole report as plain data. ``now`` (Unix seconds) counts a running attempt until then."""
+    Args:
+        anchor: a published result to hold this one against: model, accuracy before, accuracy after.
+        now: Unix seconds until which a running attempt is counted; default: the clock's.
+    """
     now = time.time() if now is None else now
     recipe = _mapping(facts.settings.get("recipe"))
     return {
@@ -35,7 +39,7 @@ def document(facts: RunFacts, now: float | None = None) -> Json:
         "missing": [shown(sentence, 400) for sentence in facts.missing],
         "summary": _summary(facts, recipe),
         "stages": _stages(facts),
-        "accuracy": _accuracy(facts, recipe),
+        "accuracy": _accuracy(facts, anchor),
         "training": _training(facts),
         "gpu": _gpu(facts),
         "cost": _cost(facts, now),
@@ -111,7 +115,7 @@ def _stages(facts: RunFacts) -> list[Json]:
     return found
 
 
-def _accuracy(facts: RunFacts, recipe: Json) -> Json:
+def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
     models = [
         {"model": m, "label": LABELS[m], **_scored(facts.scores[m].summary)}
         for m in MODELS
@@ -121,8 +125,6 @@ def _accuracy(facts: RunFacts, recipe: Json) -> Json:
     comparison = {
         k: number(facts.comparison.get(k)) for k in ("both", "only_base", "only_finetuned", "neither")
     }
-    made = _mapping(recipe.get("model")).get("make") is not None
-    anchor = None if made else ANCHORS.get(str(_mapping(recipe.get("model")).get("family")))
     return {
         "models": models,
         "comparison": {
@@ -144,7 +146,8 @@ def _scored(summary: Mapping[str, Any]) -> Json:
     known = {key: number(summary.get(key)) for key in keys}
     skip = {*keys, "model", "interval", "by_length", "by_answer_type"}
     other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
-    return {**known, "interval": _interval(summary.get("interval")), "other": other}
+    cut = _mapping(summary.get("finish")).get("length")
+    return {**known, "interval": _interval(summary.get("interval")), "cut": number(cut), "other": other}
 
 
 def _breakdown(facts: RunFacts, key: str) -> list[Json]:
@@ -269,9 +272,7 @@ def _data(facts: RunFacts) -> Json | None:
         return None
     prepare, overlap = facts.prepare, _mapping(facts.prepare.get("overlap"))
     dropped = prepare.get("dropped")
-    noise = next(
-        (s.summary[k] for s in facts.scores.values() for k in s.summary if k.startswith("gold_")), None
-    )
+    noise = next((n for x in facts.scores.values() if (n := x.summary.get("gold_false_equations"))), None)
     return {
         "source": shown(prepare.get("source"), 300),
         "fingerprint": shown(prepare.get("fingerprint"), 100),

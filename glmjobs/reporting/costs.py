@@ -152,7 +152,9 @@ class _Reader:
         kind, stage, job = event.get("event"), str(event.get("stage", "")), str(event.get("job", ""))
         task = event.get("array_task")
         key = (stage, job, task if isinstance(task, int) else None)
-        if kind == "submitted" and event.get("executor") != "local":  # local stages follow each other, none waits
+        if (
+            kind == "submitted" and event.get("executor") != "local"
+        ):  # local stages follow each other, none waits
             self.ready[job] = time
             self.waits_for[job] = re.findall(r"\d+", str(event.get("dependency") or ""))
             self.stage_ready[stage] = (time, self.waits_for[job])

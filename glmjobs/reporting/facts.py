@@ -42,13 +42,20 @@ class Table:
     foot: Sequence[str] = ()
 
 
+def unseen(doc: Json) -> bool:
+    """True where it was checked that no scored row is in the training data."""
+    overlap = doc["data"]["overlap"] if doc["data"] else {}
+    return bool(overlap.get("checked")) and overlap.get("dev_in_train") == 0
+
+
 def accuracy_sentences(doc: Json) -> list[str]:
     """The result in words, with its uncertainty and what to hold it against."""
     content = doc["accuracy"]
-    said = [
+    each = (
         f"{m['label']}: {percent(m['accuracy'])}{_counted(m)}{_between(m['interval'])}."
         for m in content["models"]
-    ]
+    )
+    said = [" ".join(each)] if content["models"] else []
     comparison = content["comparison"]
     if comparison and comparison["difference"] is not None:
         between = comparison["difference_interval"]
@@ -85,19 +92,24 @@ def metrics_table(doc: Json) -> Table | None:
     models = doc["accuracy"]["models"]
     if not models:
         return None
-    columns = [("bleu4", "BLEU-4"), ("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")]
-    columns = [(key, name) for key, name in columns if any(m[key] is not None for m in models)]
+    metrics = ("bleu4", "rouge1", "rouge2", "rougeL")
     rows = [
         [
-            m["label"], percent(m["accuracy"]), _range(m["interval"]), plain(m["correct"]), plain(m["rows"]),
-            *(("" if m[key] is None else f"{m[key]:.3g}") for key, _ in columns),
-            "" if m["tokens_per_s"] is None else f"{m['tokens_per_s']:,.0f}", duration(m["seconds"]),
+            m["label"],
+            percent(m["accuracy"]),
+            _range(m["interval"]),
+            plain(m["correct"]),
+            plain(m["rows"]),
+            plain(m["cut"]),
+            *("" if m[key] is None else f"{m[key]:.3g}" for key in metrics),
+            "" if m["tokens_per_s"] is None else f"{m['tokens_per_s']:,.0f}",
+            duration(m["seconds"]),
         ]
         for m in models
-    ]  # fmt: skip
-    names = [name for _, name in columns]
-    head = ["Model", "Accuracy", "95 % interval", "Correct", "Rows", *names, "Tokens/s", "Time"]
-    return Table(head, rows, frozenset(range(1, len(head))))
+    ]
+    head = ["Model", "Accuracy", "95 % interval", "Correct", "Rows", "Cut short", "BLEU-4", "ROUGE-1", "ROUGE-2"]
+    head += ["ROUGE-L", "Tokens/s", "Time"]
+    return _trimmed(Table(head, rows, frozenset(range(1, len(head)))))
 
 
 def _range(interval: list[float] | None) -> str:
@@ -158,39 +170,56 @@ def cost_table(doc: Json) -> Table | None:
     parts = [part for part, _, _ in COST_PARTS]
 
     def amounts(hours: Json, seconds: Json) -> list[str]:
-        if on_gpus:
-            return [gpu_hours(hours[part]) for part in ("held", *parts, "waiting")]
-        return [
-            duration(value)
-            for value in (sum(seconds[p] for p in parts), *(seconds[p] for p in (*parts, "waiting")))
-        ]
+        held = hours["held"] if on_gpus else sum(seconds[part] for part in parts)
+        values = [held, *((hours if on_gpus else seconds)[part] for part in (*parts, "waiting"))]
+        return [(gpu_hours(value) if on_gpus else duration(value)) if value > 0 else "–" for value in values]
 
     rows = []
     for a in cost["attempts"]:
-        why = a["outcome"] + (f" (exit {a['exit_code']})" if a["exit_code"] else "")
-        steps = "" if a["step"] is None else plain(a["step"])
-        saved = "" if a["last_checkpoint"] is None else plain(a["last_checkpoint"])
+        outcome = a["outcome"] + (f" (exit {a['exit_code']})" if a["exit_code"] else "")
         nodes = f"{a['nodes']} × {a['gpus']}" if a["gpus"] else a["nodes"]
+        begun = a["started"].removesuffix(" UTC")[:-3]
+        step = plain(a["step"]) + (
+            "" if a["last_checkpoint"] is None else f" ({plain(a['last_checkpoint'])})"
+        )
         amount = amounts(a["gpu_hours"], a["seconds"])
         rows.append(
-            [f"{a['stage']} {a['attempt']}", a["job"], nodes, a["started"], State(why), steps, saved, *amount]
+            [
+                f"{a['stage']} {a['attempt']}",
+                a["job"],
+                nodes,
+                begun,
+                State(outcome),
+                step,
+                *amount,
+                a["error"],
+            ]
         )
     unit = "GPU-h" if on_gpus else "time"
-    names = [f"{name}" for _, name, _ in COST_PARTS]
+    names = [words(name) for _, name, _ in (*COST_PARTS, WAITING)]
     head = [
         "Attempt",
         "Job",
         "Nodes × GPUs",
-        "Started",
+        "Started (UTC)",
         "Outcome",
-        "Step",
-        "Saved",
+        "Step (saved)",
         f"Held ({unit})",
         *names,
-        "waiting",
     ]
-    foot = ["All", "", "", "", "", "", "", *amounts(cost["gpu_hours"], cost["seconds"])]
-    return Table(head, rows, frozenset(range(5, len(head))), foot)
+    foot = ["All", "", "", "", "", "", *amounts(cost["gpu_hours"], cost["seconds"]), ""]
+    return _trimmed(Table([*head, "Error"], rows, frozenset(range(5, len(head))), foot))
+
+
+def _trimmed(table: Table) -> Table:
+    """Without the columns in which no row says anything."""
+    kept = [i for i in range(len(table.head)) if any(row[i] for row in table.rows)]
+    return Table(
+        [table.head[i] for i in kept],
+        [[row[i] for i in kept] for row in table.rows],
+        frozenset(new for new, old in enumerate(kept) if old in table.numeric),
+        [table.foot[i] for i in kept] if table.foot else [],
+    )
 
 
 def data_pairs(doc: Json) -> list[tuple[str, str]]:
@@ -239,7 +268,8 @@ def stage_table(doc: Json) -> Table:
         ]
         for s in doc["stages"]
     ]  # fmt: skip
-    return Table(["Stage", "Outcome", "Attempts", "Started", "Time", "Last error"], rows, frozenset({2, 4}))
+    head = ["Stage", "Outcome", "Attempts", "Started", "Time", "Last error"]
+    return _trimmed(Table(head, rows, frozenset({2, 4})))
 
 
 def reproduce(doc: Json) -> list[tuple[str, str]]:
@@ -249,7 +279,9 @@ def reproduce(doc: Json) -> list[tuple[str, str]]:
     revision = _first(environment, ("revision", "commit", "code", "git"))
     if isinstance(revision, str) and revision:
         commit = revision.removesuffix("-dirty")
-        what = "Take the code at this run's revision" + (" (it had uncommitted changes)." if revision.endswith("-dirty") else ".")
+        what = "Take the code at this run's revision" + (
+            " (it had uncommitted changes)." if revision.endswith("-dirty") else "."
+        )
         steps.append((what, f"git checkout {shlex.quote(commit)}"))
     stack = _first(environment, ("stack",)) or _first(doc["settings"].get("cluster") or {}, ("stack",))
     if isinstance(stack, str) and stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from glmjobs.reporting import charts
@@ -24,6 +24,16 @@ GPU = (
 )
 
 
+#: Width of the one chart that stands alone in its row.
+WIDE = 1040
+
+Y_TEXT: dict[str, Callable[[float], str]] = {
+    "percent": lambda v: f"{v:g} %",
+    "memory": lambda v: f"{v:g} G",
+    "watts": lambda v: f"{v:g} W",
+}
+
+
 def readouts(doc: Json) -> Json:
     """For the page's script: by chart, its points and how x and y are written."""
     found: Json = {}
@@ -31,47 +41,69 @@ def readouts(doc: Json) -> Json:
         if curve := doc["training"]["curves"].get(key):
             found[key] = {"x": "step", "y": unit, "points": curve["points"]}
     for key, _, unit in GPU:
-        if doc["gpu"] and (points := doc["gpu"]["curves"][key]):
+        if points := gpu_points(doc, key):
             found[f"gpu_{key}"] = {"x": "time", "y": unit, "points": points}
     return found
 
 
+def gpu_points(doc: Json, key: str) -> list[Sequence[float]]:
+    """``(seconds, mean, lowest, highest)``; memory in GiB."""
+    points: list[Sequence[float]] = doc["gpu"]["curves"][key] if doc["gpu"] else []
+    if key != "memory":
+        return points
+    return [(point[0], *(value / 2**30 for value in point[1:])) for point in points]
+
+
 def training(doc: Json) -> list[Markup]:
-    """Loss, learning rate, tokens/s and gradient norm over steps; what was trained again is dashed."""
+    """Loss (wide), learning rate, tokens/s and gradient norm over steps; what was trained again is dashed."""
     made = []
     for key, title, _ in TRAINING:
-        if curve := doc["training"]["curves"].get(key):
-            lines = [charts.Line(title, curve["points"])]
-            if curve["replaced"]:
-                lines.insert(0, charts.Line("trained again", curve["replaced"], "redone"))
-            low = [0.0, max(y for _, y in curve["points"]) * 1.08 or 1.0] if key == "tokens_per_s" else None
-            svg = charts.line_chart(title, lines, x_name="step", y_range=(low[0], low[1]) if low else None)
-            made.append(_figure(key, title, svg, "by step"))
+        curve = doc["training"]["curves"].get(key)
+        if not curve:
+            continue
+        if key == "loss":
+            made.append(
+                _figure(key, title, _training_chart(key, title, curve, WIDE), "by step", "card wide-chart")
+            )
+            made.append(_figure(key, title, _training_chart(key, title, curve), "by step", "card narrow"))
+        else:
+            made.append(_figure(key, title, _training_chart(key, title, curve), "by step"))
     return made
+
+
+def _training_chart(key: str, title: str, curve: Json, width: int = charts.WIDTH) -> Markup:
+    lines = [charts.Line(title, curve["points"])]
+    if curve["replaced"]:
+        lines.insert(0, charts.Line("trained again", curve["replaced"], "redone"))
+    highest = max(y for line in lines for _, y in line.points)
+    y_range = (0.0, highest * 1.08) if key in ("tokens_per_s", "learning_rate") and highest > 0 else None
+    return charts.line_chart(title, lines, x_name="step", y_range=y_range, x_from=0.0, width=width)
 
 
 def gpu(doc: Json) -> list[Markup]:
     """Utilisation, memory and power over time: the mean of all GPUs, and the range of single readings behind it."""
     made = []
-    for key, title, _ in GPU:
-        points = doc["gpu"]["curves"][key] if doc["gpu"] else []
+    for key, title, unit in GPU:
+        points = gpu_points(doc, key)
         if not points:
             continue
-        gap = max(30.0, 4 * (points[-1][0] - points[0][0]) / 240)
         line = charts.Line(
-            title, [(p[0], p[1]) for p in points], band=[(p[0], p[2], p[3]) for p in points], gap=gap
+            title,
+            [(p[0], p[1]) for p in points],
+            band=[(p[0], p[2], p[3]) for p in points],
+            gap=max(30.0, 4 * (points[-1][0] - points[0][0]) / len(points)),
         )
-        texts: dict[str, Callable[[float], str]] = {
-            "utilisation": lambda v: f"{v:g} %",
-            "memory": lambda v: f"{v / 2**30:.3g}G",
-            "power": lambda v: f"{v:g} W",
-        }
-        top = max(p[3] for p in points)
         svg = charts.line_chart(
-            title, [line], x_name="time since the first sample", x_text=charts.elapsed, x_ticks=charts.time_ticks,
-            y_text=texts[key], y_range=(0.0, 100.0) if key == "utilisation" else (0.0, top * 1.08 or 1.0),
+            title,
+            [line],
+            x_name="time since the first sample",
+            x_text=charts.elapsed,
+            x_ticks=charts.time_ticks,
+            y_text=Y_TEXT[unit],
+            y_range=(0.0, 100.0) if key == "utilisation" else (0.0, max(p[3] for p in points) * 1.08 or 1.0),
+            x_from=0.0,
             marks=doc["gpu"]["attempts"],
-        )  # fmt: skip
+        )
         made.append(_figure(f"gpu_{key}", title, svg, "mean and range"))
     return made
 
@@ -108,6 +140,6 @@ def _pair(interval: list[float] | None) -> tuple[float, float] | None:
     return (interval[0], interval[1]) if interval else None
 
 
-def _figure(key: str, title: str, svg: Markup, idle: str) -> Markup:
+def _figure(key: str, title: str, svg: Markup, idle: str, kind: str = "card") -> Markup:
     caption = tag("figcaption", tag("h3", title), tag("output", idle, aria_live="off"))
-    return tag("figure", caption, svg, class_="card", data_chart=key)
+    return tag("figure", caption, svg, class_=kind, data_chart=key)

@@ -7,7 +7,7 @@ import hashlib
 from importlib import resources
 from typing import Any
 
-from glmjobs.reporting import figures, sections
+from glmjobs.reporting import facts, figures, sections
 from glmjobs.reporting.markup import Markup, join, script_json, tag
 from glmjobs.reporting.predictions import OUTCOMES
 from glmjobs.reporting.text import duration, gpu_hours, p_value, percent, points
@@ -116,17 +116,22 @@ def _missing(doc: Json) -> Markup | None:
 
 
 def _tiles(doc: Json) -> Markup | None:
-    tiles = [*_accuracy_tiles(doc["accuracy"]), *_cost_tiles(doc["cost"]), *_training_tiles(doc)]
+    tiles = [
+        *_accuracy_tiles(doc["accuracy"], facts.unseen(doc)),
+        *_cost_tiles(doc["cost"]),
+        *_training_tiles(doc),
+    ]
     cells = (
-        tag("div", tag("dt", t), tag("dd", v), tag("dd", tag("p", note)), class_="tile")
+        tag("div", tag("dt", t), tag("dd", v), tag("dd", note, class_="why"), class_="tile")
         for t, v, note in tiles
     )
-    return tag("dl", *cells, class_="tiles note-free") if tiles else None
+    return tag("dl", *cells, class_="tiles") if tiles else None
 
 
-def _accuracy_tiles(accuracy: Json) -> list[tuple[str, object, str]]:
+def _accuracy_tiles(accuracy: Json, unseen: bool) -> list[tuple[str, object, str]]:
     models = {m["model"]: m for m in accuracy["models"]}
     tiles: list[tuple[str, object, str]] = []
+    kind = "unseen rows" if unseen else "rows"
     if "base" in models and "finetuned" in models:
         value = join(
             tag("span", percent(models["base"]["accuracy"]), class_="from"),
@@ -134,7 +139,7 @@ def _accuracy_tiles(accuracy: Json) -> list[tuple[str, object, str]]:
             percent(models["finetuned"]["accuracy"]),
         )
         rows = models["finetuned"]["rows"]
-        tiles.append(("Accuracy, base → fine-tuned", value, f"on {rows:,} unseen rows" if rows else ""))
+        tiles.append(("Accuracy, base → fine-tuned", value, f"on {rows:,} {kind}" if rows else ""))
     else:
         for model in models.values():
             tiles.append(

@@ -44,7 +44,7 @@ def escape(text: str) -> str:
     """Text on one line in which nothing is Markdown or HTML."""
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text).replace("://", ":&#47;&#47;")
+    return re.sub(r"([\\`*_{}\[\]#+!|~$])", r"\\\1", text).replace("://", ":&#47;&#47;")
 
 
 def fence(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from glmjobs.reporting import charts, facts, figures
 from glmjobs.reporting.markup import Markup, join, tag
 from glmjobs.reporting.predictions import OUTCOMES
-from glmjobs.reporting.text import duration, gpu_hours, percent, points, size
+from glmjobs.reporting.text import duration, gpu_hours, shown
 
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ def accuracy(doc: Json) -> Markup:
             cards.append(tag("figure", tag("figcaption", tag("h3", title)), svg, class_="card"))
     legend = _legend([(m["model"], m["label"]) for m in content["models"]])
     return join(
-        tag("p", *(f"{sentence} " for sentence in facts.accuracy_sentences(doc)), class_="lead"),
+        tag("p", *(tag("span", sentence) for sentence in facts.accuracy_sentences(doc)), class_="lead"),
         legend,
         tag("div", *cards, class_="grid"),
         table(facts.metrics_table(doc), caption="Both models in numbers"),
@@ -57,18 +57,22 @@ def predictions(doc: Json) -> Markup | None:
         return None
     buttons = [_filter("", "All", total - content["left_out"], pressed=True)]
     buttons += [_filter(kind, OUTCOMES[kind], count) for kind, count in content["counts"].items()]
-    note = f" {content['left_out']:,} further rows are only in scores/." if content["left_out"] else ""
+    further = f" {content['left_out']:,} further rows are only in scores/." if content["left_out"] else ""
+    lead = "Changed answers come first. Open a row to read it; what was taken as its answer is "
+    field = tag(
+        "div",
+        tag("label", "Search the predictions", for_="search"),
+        tag("input", type="search", id="search", placeholder="Search texts and answers", autocomplete="off"),
+        class_="search",
+    )
+    listed = join(tag("div", id="rows"), tag("button", "Show more", id="more", type="button", hidden=True))
     return join(
-        tag("p", "Changed answers come first. Open a row to read it; what was taken as its answer is ",
-            tag("mark", "marked"), f".{note}", class_="lead"),
-        tag("div", *buttons, tag("div", tag("label", "Search the predictions", for_="search"),
-            tag("input", type="search", id="search", placeholder="Search questions, answers, reasons", autocomplete="off"),
-            class_="search"), class_="controls", role="group", aria_label="Filter the predictions"),
+        tag("p", lead, tag("mark", "marked"), f".{further}", class_="lead"),
+        tag("div", *buttons, field, class_="controls", role="group", aria_label="Filter the predictions"),
         tag("p", "", id="shown", role="status"),
-        tag("div", id="rows"),
-        tag("button", "Show more", id="more", type="button", hidden=True),
+        tag("div", listed, id="box", tabindex=0, role="region", aria_label="Predictions"),
         tag("noscript", "The table of predictions needs JavaScript; report.json holds the same rows."),
-    )  # fmt: skip
+    )
 
 
 def training(doc: Json) -> Markup | None:
@@ -114,7 +118,7 @@ def cost(doc: Json) -> Markup | None:
     )
     return join(
         tag("p", facts.cost_sentence(doc), class_="lead"),
-        tag("div", _legend(names), bar),
+        tag("div", _legend(names), bar, class_="cost"),
         table(facts.cost_table(doc), caption="Every attempt"),
         tag(
             "details", tag("summary", "How this is counted"), tag("dl", *notes, class_="pairs"), class_="more"
@@ -138,9 +142,9 @@ def recipe(doc: Json) -> Markup | None:
     blocks = []
     for name, section in doc["recipe"].items():
         if isinstance(section, dict):
-            pairs = [(key, _plain(value)) for key, value in section.items() if value is not None]
+            pairs = [(key, shown(value)) for key, value in section.items() if value is not None]
             blocks.append(tag("div", tag("h3", name), _pairs(pairs), class_="card"))
-    return tag("div", *blocks, class_="grid")
+    return tag("div", *blocks, class_="columns")
 
 
 def reproduce(doc: Json) -> Markup:
@@ -166,8 +170,8 @@ def table(content: facts.Table | None, caption: str = "") -> Markup | None:
         if index == 0:
             return tag("th", value, scope="row")
         if isinstance(value, facts.State):
-            return tag("td", tag("span", value, class_=f"state {value if value.isalpha() else ''}"))
-        return tag("td", value, class_="n" if index in numeric else None)
+            return tag("td", tag("span", value, class_=f"state {value.partition(' ')[0]}"))
+        return tag("td", value, class_="n" if index in numeric else "t" if len(str(value)) < 40 else "long")
 
     head = (
         tag("th", name, scope="col", class_="n" if i in numeric else None)
@@ -205,26 +209,19 @@ def _environment(environment: Json) -> list[Markup]:
     short, folded = [], []
     for name, value in environment.items():
         if isinstance(value, dict) and value:
-            pairs = [(key, _plain(item)) for key, item in value.items()]
+            pairs = [(key, shown(item)) for key, item in value.items()]
             folded.append(_fold(name, len(pairs), _pairs(pairs)))
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             text = tag("pre", json.dumps(value, ensure_ascii=False, indent=1), tabindex=0)
             folded.append(_fold(name, len(value), text))
         elif value not in (None, "", [], {}):
-            short.append((facts.words(name), _plain(value)))
+            short.append((facts.words(name), shown(value)))
     if not short and not folded:
         return []
     return [tag("div", tag("h3", "Environment"), _pairs(short) if short else None, *folded, class_="card")]
 
 
 def _fold(name: str, count: int, content: Markup) -> Markup:
-    return tag("details", tag("summary", f"{facts.words(name)} ({count})"), content, class_="more")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False)
-    return facts.plain(value)
-
-
-__all__ = ["all_sections", "duration", "percent", "points", "size", "table"]
+    return tag(
+        "details", tag("summary", f"{facts.words(name)} ({count})"), content, class_="more", open=count <= 30
+    )

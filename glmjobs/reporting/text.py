@@ -124,9 +124,9 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """A share of 1 as percent."""
+    """A share of 1 as percent, with a blank that doesn't break."""
     share = number(value)
-    return "" if share is None else f"{100 * share:.{digits}f} %"
+    return "" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
 def points(value: Any) -> str:

@@ -39,7 +39,7 @@
   };
   const units = {
     number: plain, percent: (v) => `${v.toFixed(1)} %`, watts: (v) => `${v.toFixed(0)} W`,
-    memory: (v) => `${(v / 2 ** 30).toFixed(2)} GiB`, speed: (v) => `${plain(v)}/s`,
+    memory: (v) => `${v.toFixed(1)} GiB`, speed: (v) => `${plain(v)}/s`,
     step: (v) => `step ${v.toLocaleString("en")}`, time: elapsed,
   };
   const charts = read("chart-data");
@@ -95,6 +95,7 @@
   const { rows, outcomes, labels } = read("prediction-data");
   const BATCH = 40;
   const search = document.getElementById("search");
+  const box = document.getElementById("box");
   const status = document.getElementById("shown");
   const more = document.getElementById("more");
   const buttons = [...document.querySelectorAll("button[data-outcome]")];
@@ -167,6 +168,7 @@
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     found = rows.filter((row) => (!chosen || row.outcome === chosen) && words.every((w) => haystack(row).includes(w)));
     list.replaceChildren();
+    box.scrollTop = 0;
     rendered = 0;
     const all = rows.length.toLocaleString("en");
     status.textContent = found.length ? `${found.length.toLocaleString("en")} of ${all} rows` : `No row of ${all} matches.`;
@@ -182,6 +184,6 @@
     });
   }
   more.addEventListener("click", grow);
-  new IntersectionObserver((seen) => { if (seen[0].isIntersecting && !more.hidden) grow(); }, { rootMargin: "600px" }).observe(more);
+  new IntersectionObserver((seen) => { if (seen[0].isIntersecting && !more.hidden) grow(); }, { root: box, rootMargin: "800px" }).observe(more);
   apply();
 })();
