@@ -1,0 +1,270 @@
+"""The consolidate stage: a ZeRO checkpoint becomes a model directory, at disk speed, in constant memory, without torch.
+
+Runs alone on any machine::
+
+    python -m glmjobs.consolidate RUN                          # the stage: newest committed checkpoint -> RUN/model
+    python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
+    python -m glmjobs.consolidate --verify DIR                 # re-check a model directory against its manifest
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput, WorkFailed
+from glmjobs.run import Run
+from glmjobs.zero import manifest as manifests
+from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
+from glmjobs.zero.crosscheck import cross_check
+from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
+from glmjobs.zero.layout import Tensor
+from glmjobs.zero.meter import Meter
+from glmjobs.zero.publish import clean, publishing
+from glmjobs.zero.sidecar import carry, read_config
+from glmjobs.zero.write import check_space, parse_size, plan_shards, write_shards
+from hpc import ledger
+
+STAGE = "consolidate"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to write a model.
+
+    Attributes:
+        dtype: float16, bfloat16 or float32, for floating tensors.
+        shard_size: largest file, such as "5GB".
+        workers: threads; None: the cores this process may use, at most 8.
+        allow_overflow: accept values that become infinite in a half type (they are counted either way).
+        cross_check: compare with the checkpoint's own half-precision copy.
+        fsync: force the files to disk before they count (off only to measure).
+        replace: an existing output directory is replaced.
+        keep_adapter: LoRA weights stay an adapter directory instead of being merged into the base model.
+    """
+
+    dtype: str = "float16"
+    shard_size: str = "5GB"
+    workers: int | None = None
+    allow_overflow: bool = False
+    cross_check: bool = True
+    fsync: bool = True
+    replace: bool = False
+    keep_adapter: bool = False
+
+
+def consolidate(source: Path, out: Path, options: Options = Options(), base: Path | None = None) -> dict[str, Any]:
+    """Turn the checkpoint at ``source`` into the model directory ``out``; its manifest.
+
+    Args:
+        base: a model directory whose tokenizer, configuration and code are carried over.
+
+    Raises:
+        BadInput: no checkpoint there, ``out`` exists, an option is wrong.
+        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full. ``out`` is then not there.
+        NotFit: the disk has too little space to begin.
+    """
+    dtype, limit = _check_options(options)
+    if base is not None and not base.is_dir():
+        raise BadInput(f"{base}: no such base model directory")
+    checkpoint = open_checkpoint(source)
+    if options.cross_check:
+        cross_check(checkpoint)
+    tensors, tied = _tensors_to_write(checkpoint, base)
+    shards = plan_shards(tensors, dtype, limit)
+    with publishing(out, replace=options.replace) as new:
+        check_space(new, sum(shard.size for shard in shards))
+        reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
+        with Meter(f"consolidate {source.name} -> {out}", reading) as meter:
+            written = write_shards(shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add)
+        _judge_overflow(written.overflow, options)
+        sources = [source, *([base] if base is not None else [])]
+        names = carry(new, sources, dtype, closed=[source])
+        written.files += [manifests.describe(new, name) for name in names]
+        facts = {
+            "dtype": options.dtype,
+            "step": checkpoint.step,
+            "source": {"checkpoint": source.name, "kind": checkpoint.kind, "zero_stage": checkpoint.zero_stage,
+                       "world_size": checkpoint.world_size, "deepspeed": checkpoint.version},
+            "parameters": checkpoint.numel,
+            "tensors": len(tensors),
+            "tied": tied,
+            "overflow": written.overflow,
+            "read_bytes": reading,
+        }  # fmt: skip
+        manifests.write_manifest(new, written.files, **facts)
+    return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
+
+
+def _check_options(options: Options) -> tuple[str, int]:
+    if options.dtype not in BY_TORCH_NAME:
+        raise BadInput(f"dtype {options.dtype!r}: one of {', '.join(BY_TORCH_NAME)}")
+    if options.workers is not None and not 1 <= options.workers <= 64:
+        raise BadInput(f"workers {options.workers}: 1 to 64")
+    return BY_TORCH_NAME[options.dtype], parse_size(options.shard_size)
+
+
+def _workers(options: Options) -> int:
+    return options.workers or min(8, len(os.sched_getaffinity(0)))
+
+
+def _tensors_to_write(checkpoint: Checkpoint, base: Path | None) -> tuple[list[Tensor], dict[str, str]]:
+    """The tensors under every name the model needs, and the tied names left out because loading ties them again.
+
+    A tied name is left out where the model's configuration says that embeddings are tied, as transformers itself does;
+    otherwise its values are written a second time, so that no loader has to know.
+    """
+    sources = [checkpoint.path, *([base] if base is not None else [])]
+    tied = read_config(sources).get("tie_word_embeddings") is True
+    tensors = list(checkpoint.tensors.values())
+    if tied:
+        return tensors, dict(checkpoint.aliases)
+    for name, original in checkpoint.aliases.items():
+        known = checkpoint.tensors[original]
+        tensors.append(Tensor(name, known.shape, known.extents))
+    return tensors, {}
+
+
+def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
+    if not overflow:
+        return
+    worst = sorted(overflow.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{name} ({count})" for name, count in worst[:5])
+    more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
+    text = f"{sum(overflow.values())} values are too large for {options.dtype} and become infinite: {named}{more}"
+    if not options.allow_overflow:
+        raise WorkFailed(f"{text}; take bfloat16 or float32, or allow it (consolidate.allow_overflow, --allow-overflow)")
+    print(f"warning: {text}", flush=True)
+
+
+# --- the stage ---------------------------------------------------------------------------------------------------------
+
+
+def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
+    """Consolidate a run's newest committed checkpoint into RUN/model and leave the stage's marker; the manifest.
+
+    A whole RUN/model of the same step and settings is left as it is.
+    """
+    started = ledger.now()
+    settings = run.recipe.consolidate
+    checkpoint = newest_committed(run.checkpoints)
+    base = run.base_model if run.base_model.is_dir() else None
+    options = Options(dtype=settings.dtype, shard_size=settings.shard_size, allow_overflow=settings.allow_overflow,
+                      workers=workers, replace=True)
+    manifest = _finished(run.model, checkpoint, options)
+    if manifest is None:
+        manifest = consolidate(checkpoint, run.model, options, base)
+    elif run.done(STAGE):
+        return manifest
+    figures = {key: manifest.get(key) for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")}
+    figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])
+    run.mark(STAGE, started=started, outputs=[run.model / manifests.MANIFEST], figures=figures)
+    return manifest
+
+
+def newest_committed(checkpoints: Path) -> Path:
+    """The newest checkpoint-N with a committed.json; newer ones without are named and skipped.
+
+    Raises:
+        WorkFailed: there is none, or the newest does not hold what it committed.
+    """
+    found = []
+    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and path.is_dir():
+            found.append((int(match[1]), path))
+    for _, path in sorted(found, reverse=True):
+        if (path / "committed.json").is_file():
+            check_committed(path)
+            return path
+        print(f"{path.name}: skipped, it was never committed (its save did not finish)", flush=True)
+    raise WorkFailed(f"{checkpoints}: no committed checkpoint here (checkpoint-N with committed.json); train first")
+
+
+def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:
+    """The manifest of a model directory that is already what would be made; sizes are checked, hashes not."""
+    try:
+        manifest = manifests.verify(model, hashes=False)
+    except (BadInput, WorkFailed):
+        return None
+    same = (manifest.get("source", {}).get("checkpoint") == checkpoint.name and manifest.get("dtype") == options.dtype)
+    return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parse = argparse.ArgumentParser(prog="python -m glmjobs.consolidate", description=(__doc__ or "").splitlines()[0])
+    parse.add_argument("source", nargs="?", help="a run (path or name), a checkpoint directory, or a plain model directory")
+    parse.add_argument("out", nargs="?", type=Path, help="the model directory to write (for a run: RUN/model)")
+    parse.add_argument("--dtype", choices=tuple(BY_TORCH_NAME), help="default: float16, or the run's recipe")
+    parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 5GB, or the run's recipe")
+    parse.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores, at most 8")
+    parse.add_argument("--base", type=Path, metavar="DIR", help="model directory to carry tokenizer and configuration from")
+    parse.add_argument("--allow-overflow", action="store_true", help="accept values that become infinite (they are counted)")
+    parse.add_argument("--no-cross-check", action="store_true", help="don't compare with the checkpoint's half-precision copy")
+    parse.add_argument("--no-fsync", action="store_true", help="don't wait for the disk (for measurements)")
+    parse.add_argument("--replace", action="store_true", help="replace an existing output directory")
+    parse.add_argument("--verify", type=Path, metavar="DIR", help="check a model directory against its manifest, and end")
+    parse.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+    return parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; see the module's docstring."""
+    args = parser().parse_args(argv)
+    if args.verify is not None:
+        start = time.perf_counter()
+        manifest = manifests.verify(args.verify, workers=args.workers or len(os.sched_getaffinity(0)))
+        return _report(f"{args.verify}: {len(manifest['files'])} files as the manifest says "
+                       f"({time.perf_counter() - start:.1f} s)", manifest, args.json)
+    if args.source is None:
+        raise BadInput("name a run or a checkpoint, for example: python -m glmjobs.consolidate runs/chatglm6b-1")
+    source = Path(args.source)
+    if source.is_dir() and not (source / "run.yaml").is_file():
+        return _one(source, args)
+    run = Run.open(args.source)
+    if args.out is None:
+        if args.dtype or args.shard_size or args.base or args.allow_overflow:
+            raise BadInput("a run's dtype, shard size and base are its recipe's; name an output directory to choose others")
+        manifest = run_stage(run, args.workers)
+        return _report(_summary(run.model, manifest), manifest, args.json)
+    args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
+    return _one(newest_committed(run.checkpoints), args)
+
+
+def _one(source: Path, args: argparse.Namespace) -> int:
+    if args.out is None:
+        raise BadInput(f"{source}: name the model directory to write, for example: {source}  {source.name}-model")
+    clean(args.out)
+    options = Options(dtype=args.dtype or "float16", shard_size=args.shard_size or "5GB", workers=args.workers,
+                      allow_overflow=args.allow_overflow, cross_check=not args.no_cross_check, fsync=not args.no_fsync,
+                      replace=args.replace)
+    manifest = consolidate(source, args.out, options, args.base)
+    return _report(_summary(args.out, manifest), manifest, args.json)
+
+
+def _summary(out: Path, manifest: dict[str, Any]) -> str:
+    size = sum(int(entry["bytes"]) for entry in manifest["files"])
+    seconds = manifest.get("seconds")
+    speed = f", {manifest['read_bytes'] / 1e9 / seconds:.2f} GB/s" if seconds else ""
+    return (f"{out}: {manifest['parameters']:,} parameters in {manifest['tensors']} tensors, {manifest['dtype']}, "
+            f"{size / 1e9:.2f} GB{speed}")
+
+
+def _report(text: str, document: dict[str, Any], as_json: bool) -> int:
+    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,66 @@
+"""Element types: safetensors' names, sizes in bytes, and conversions that round as torch does.
+
+Rounding of the half types is to nearest, ties to even (IEEE 754; torch's ``Tensor.to``). NaN in bfloat16 becomes 0x7FC0,
+as c10::detail::round_to_nearest_even has it (torch's vector code uses another payload).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+SIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+FLOATING = ("F64", "F32", "F16", "BF16")
+BY_TORCH_NAME = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+TORCH_NAME = {short: name for name, short in BY_TORCH_NAME.items()}
+# The first magnitude, in float32, that rounds to infinity: half-way past the largest finite value.
+OVERFLOW_AT = {"F16": np.float32(65520.0), "BF16": np.float32(3.3961775e38)}
+_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+Array = npt.NDArray[np.generic]
+
+
+def to_float32(raw: Array, dtype: str) -> npt.NDArray[np.float32]:
+    """Bytes of a floating type as float32 (exact for the halves; float64 is rounded to nearest even)."""
+    if dtype == "BF16":
+        wide = raw.view(np.uint16).astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32)
+    typed = raw.view(_NUMPY[dtype])
+    with np.errstate(over="ignore"):
+        return typed.astype(np.float32, copy=False)
+
+
+def round_to(values: npt.NDArray[np.float32], dtype: str) -> tuple[Array, int]:
+    """float32 values as ``dtype``, and how many finite ones became infinite.
+
+    Returns:
+        (the values' bytes in the new type as a flat array, overflow count).
+    """
+    if dtype == "F32" or values.size == 0:
+        return (values if dtype == "F32" else values.astype(np.uint16)), 0
+    overflow = 0
+    limit = OVERFLOW_AT[dtype]
+    if not (values.max() < limit and values.min() > -limit):  # also true for NaN: then count exactly
+        overflow = int(np.count_nonzero(np.isfinite(values) & (np.abs(values) >= limit)))
+    if dtype == "F16":
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return values.astype(np.float16), overflow
+    return _to_bfloat16(values), overflow
+
+
+def _to_bfloat16(values: npt.NDArray[np.float32]) -> Array:
+    bits = values.view(np.uint32)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits  # wraps for some NaN only, which are put right below
+    rounded >>= np.uint32(16)
+    half = rounded.astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():
+        half[nan] = 0x7FC0
+    return half

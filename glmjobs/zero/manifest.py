@@ -1,0 +1,85 @@
+"""The manifest of a model directory: every file with its size and SHA-256, and where the weights came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from glmjobs.errors import BadInput, WorkFailed
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; constant memory."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def describe(directory: Path, name: str) -> dict[str, str | int]:
+    """A manifest's entry for one file."""
+    path = directory / name
+    return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def write_manifest(directory: Path, files: Iterable[dict[str, str | int]], **facts: Any) -> None:
+    """Write manifest.json: ``facts`` about the model, then its files by name."""
+    ordered = sorted(files, key=lambda entry: str(entry["path"]))
+    text = json.dumps({**facts, "files": ordered}, indent=1, ensure_ascii=False) + "\n"
+    with (directory / MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a model directory.
+
+    Raises:
+        BadInput: there is none, or it is not one.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
+    except FileNotFoundError:
+        raise BadInput(f"{directory}: no {MANIFEST} here; glmjobs.consolidate writes one") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(f"{path}: not a manifest (files with path, bytes and sha256)") from None
+    if any(Path(name).name != name for name, _, _ in entries):
+        raise BadInput(f"{path}: names a file outside the model directory")
+    return dict(manifest)
+
+
+def verify(directory: Path, *, hashes: bool = True, workers: int = 2) -> dict[str, Any]:
+    """Hold a model directory against its manifest; the manifest.
+
+    Raises:
+        BadInput: no manifest.
+        WorkFailed: the first file that is missing, of another size or content.
+    """
+    manifest = read_manifest(directory)
+    for entry in manifest["files"]:
+        path = directory / entry["path"]
+        if not path.is_file():
+            raise WorkFailed(f"{path}: missing, though the manifest lists it")
+        if path.stat().st_size != entry["bytes"]:
+            raise WorkFailed(f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
+    if hashes:
+        with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+            paths = [directory / entry["path"] for entry in manifest["files"]]
+            for entry, found in zip(manifest["files"], pool.map(file_sha256, paths), strict=True):
+                if found != entry["sha256"]:
+                    raise WorkFailed(f"{directory / entry['path']}: its content changed (SHA-256 {found[:12]}…, the "
+                                     f"manifest says {entry['sha256'][:12]}…)")
+    return manifest

@@ -1,0 +1,71 @@
+"""How far a copy has come: a rich bar with GB/s and time left on a terminal, plain lines in a batch log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+LINE_SECONDS = 10.0  # between plain lines
+
+
+class Meter:
+    """Counts bytes from several threads; shows them on stderr. Use as a context manager.
+
+    Args:
+        title: what is being done.
+        total: bytes to read in all.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.done = 0
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Meter:
+        self._start = self._said = time.perf_counter()
+        if sys.stderr.isatty():
+            self._bar, self._task = _bar(self.title, self.total)
+            self._bar.start()
+        return self
+
+    def add(self, read: int, written: int) -> None:
+        """``read`` more bytes are done (``written`` came out of them)."""
+        with self._lock:
+            self.done += read
+            now = time.perf_counter()
+            if self._bar is not None:
+                self._bar.update(self._task, completed=self.done)
+            elif now - self._said >= LINE_SECONDS:
+                self._said = now
+                print(self.line(now - self._start), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """The state in one line."""
+        speed = self.done / max(seconds, 1e-9)
+        left = (self.total - self.done) / max(speed, 1.0)
+        return (f"{self.title}: {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, {speed / 1e9:.2f} GB/s, "
+                f"{left:.0f} s left")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.seconds = time.perf_counter() - self._start
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            print(f"{self.title}: {self.done / 1e9:.2f} GB read in {self.seconds:.1f} s, "
+                  f"{self.done / 1e9 / max(self.seconds, 1e-9):.2f} GB/s", file=sys.stderr, flush=True)
+
+
+def _bar(title: str, total: int) -> tuple[Any, Any]:
+    """rich is imported only where there is a terminal to draw on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                   TimeRemainingColumn(), console=Console(stderr=True), refresh_per_second=5)
+    return bar, bar.add_task(title, total=total)
