@@ -184,6 +184,12 @@
     });
   }
   more.addEventListener("click", grow);
-  new IntersectionObserver((seen) => { if (seen[0].isIntersecting && !more.hidden) grow(); }, { root: box, rootMargin: "800px" }).observe(more);
+  const watch = new IntersectionObserver((seen) => {
+    if (!seen.at(-1).isIntersecting || more.hidden) return;
+    grow();
+    watch.unobserve(more); // observed anew, it reports again where it is still in sight
+    watch.observe(more);
+  }, { root: box, rootMargin: "800px" });
+  watch.observe(more);
   apply();
 })();
