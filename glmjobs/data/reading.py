@@ -57,8 +57,7 @@ def read_json(path: Path) -> Iterator[Record | Problem]:
         it.
     """
     with _opened(path) as stream:
-        head = stream.peek(64) if isinstance(stream, io.BufferedReader) else b""
-        start = _first_bytes(path, head, stream)
+        start = _first_bytes(path, stream)
         kind = _array_records if start[:1] == b"[" else _line_records
         try:
             yield from kind(path, stream)
@@ -83,7 +82,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
             yield raw
 
 
-def _first_bytes(path: Path, head: bytes, stream: io.BufferedReader) -> bytes:
+def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
     """The first bytes that are not white space, after checks of what the file is at all."""
     try:
         head = stream.peek(4096)

@@ -120,7 +120,7 @@ class Validator:
         return f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
 
     def _missing(self, part: str, column: str, line: int, count: int) -> str:
-        names = [name for name, _ in self._names.most_common(12)]
+        names = [name for name, _ in self._names.most_common(12) if name != column]
         near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "name the right one"
         have = ", ".join(repr(name) for name in names) or "none"
