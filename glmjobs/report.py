@@ -2,9 +2,9 @@
 
     python -m glmjobs.report RUN [--json]
 
-Writes ``report/report.html`` (one file, no network), ``report.md`` and ``report.json`` of the same content, each
-atomically, then the stage's marker. Absent parts (no GPU samples, a stage that failed, no scores yet) are said in the
-report, so it can be made at any moment of a run. Needs neither torch nor Slurm.
+Writes ``report/report.html`` (one file, no network), ``report.md`` and ``report.json`` of the same content,
+each atomically, then the stage's marker. Absent parts (no GPU samples, a stage that failed, no scores yet)
+are said in the report, so it can be made at any moment of a run. Needs neither torch nor Slurm.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def make(run: Run, *, mark: bool = True) -> Json:
 
 
 def summarise_scores(run: Run) -> None:
-    """Merge the parts that scoring left, if it left any: where its last array task died, nobody else has done it."""
+    """Merge the parts that scoring left: where its last array task died, nobody else has done it."""
     if run.done("score") or not run.scores.is_dir():
         return
     try:
@@ -75,7 +75,7 @@ def headline(document: Json) -> Json:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; ``--json`` prints one JSON document: the report without its rows, and where the files are."""
+    """The command; ``--json`` prints the report without its rows, and where the files are."""
     parser = argparse.ArgumentParser(
         prog="python -m glmjobs.report", description=(__doc__ or "").split("\n\n")[0]
     )

@@ -1,7 +1,7 @@
-"""Charts as self-contained SVG: lines and bars with intervals. Colours come from the page's style sheet, by class.
+"""Charts as self-contained SVG: lines, and bars with intervals. Colours come from the page's style sheet.
 
-Sizes are in SVG units that are about CSS pixels on a phone: a chart is drawn narrow (:data:`WIDTH`) and several stand
-side by side on a wide page, so that its text keeps one size everywhere.
+Sizes are in SVG units that are about CSS pixels on a phone: a chart is drawn narrow (:data:`WIDTH`) and
+several stand side by side on a wide page, so that its text keeps one size everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 28
 
 @dataclass(frozen=True)
 class Line:
-    """One line: ``points`` are ``(x, y)``; ``band`` is ``(x, low, high)``, drawn behind it; ``kind`` a CSS class.
+    """One line: ``points`` are ``(x, y)``, ``band`` behind it ``(x, low, high)``; ``kind`` is a CSS class.
 
     A step in x of more than ``gap`` breaks the line.
     """
@@ -51,7 +51,7 @@ class Group:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About ``count`` round numbers (1, 2 or 5 times a power of ten apart) that lie within ``[low, high]``."""
+    """About ``count`` numbers within ``[low, high]``, 1, 2 or 5 times a power of ten apart."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -132,7 +132,8 @@ def line_chart(
 ) -> Markup:
     """Lines over one x axis. ``marks`` are x positions of thin vertical lines (where attempts began).
 
-    The SVG carries its geometry in data attributes, from which the page's script makes the readout at a point.
+    The SVG carries its geometry in data attributes, from which the page's script makes the readout at a
+    point.
     """
     points = [p for line in lines for p in line.points]
     x_low, x_high = _span([x for x, _ in points] + ([] if x_from is None else [x_from]), pad=0.0)

@@ -1,7 +1,8 @@
-"""One plain document of a run: the content of ``report.json``, which the HTML and Markdown renderers only lay out.
+"""One plain document of a run: what ``report.json`` holds, and the HTML and Markdown renderers lay out.
 
-Everything in it is JSON: finite numbers, and text that is already safe to show (see :mod:`glmjobs.reporting.text`).
-Times are UTC text, durations seconds, shares of 1 and GPU-hours plain numbers.
+Everything in it is JSON: finite numbers, and text that is already safe to show (see
+:mod:`glmjobs.reporting.text`). Times are UTC text, durations seconds, shares of 1 and GPU-hours plain
+numbers.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _breakdown(facts: RunFacts, key: str) -> list[Json]:
 
 
 def _parts(value: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Named parts of a breakdown, written as a mapping by name or as a list of objects that carry their name."""
+    """Named parts of a breakdown: a mapping by name, or a list of objects that carry their name."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             if isinstance(part, Mapping):

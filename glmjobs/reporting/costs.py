@@ -1,20 +1,22 @@
-"""What every attempt cost in GPU-hours, from the ledger and the training log alone: no Slurm, no accounting daemon.
+"""What every attempt cost in GPU-hours, from the ledger and the training log alone, without Slurm.
 
-An attempt holds ``gpus`` GPUs (of all its nodes together) from its ``attempt`` event to its ``ended`` event. That time is
-split into four parts that sum to it:
+An attempt holds ``gpus`` GPUs (of all its nodes together) from its ``attempt`` event to its ``ended`` event.
+That time is split into four parts that sum to it:
 
 ``preflight``
-    checking the nodes (an attempt of the preflight stage, also one inside a train attempt: it is not counted twice);
+    checking the nodes (an attempt of the preflight stage, also one inside a train attempt: it is not counted
+    twice);
 ``startup``
     training: from the start to the first step (loading; estimated from the logged time per step);
 ``lost``
-    training: everything after the newest committed checkpoint of an attempt that did not end well; whole attempts that
-    committed none; a failed consolidation. Scoring loses nothing: its rows are kept as they come;
+    training: everything after the newest committed checkpoint of an attempt that did not end well; whole
+    attempts that committed none; a failed consolidation. Scoring loses nothing: its rows are kept as they
+    come;
 ``useful``
     the rest.
 
-``waiting`` stands beside them: the time between being ready to run (submitted, requeued, or the job waited for has
-ended) and starting, times the GPUs asked for. Nobody is charged for it.
+``waiting`` stands beside them: the time between being ready to run (submitted, requeued, or the job waited
+for has ended) and starting, times the GPUs asked for. Nobody is charged for it.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ Step = tuple[float, float]
 
 @dataclass
 class Attempt:
-    """One execution of a stage. Times in Unix seconds; ``ended`` is the last sign of life where no end was recorded.
+    """One execution of a stage. Times in Unix seconds; ``ended`` may be the last sign of life.
 
-    ``outcome`` is the ledger's (done, failed, stopped, …), or ``running``, or ``vanished`` (no end was recorded).
+    ``outcome`` is the ledger's (done, failed, stopped, …), or ``running``, or ``vanished`` (no end was
+    recorded).
     """
 
     stage: str
@@ -70,7 +73,7 @@ class Cost:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def gpu_hours(self, part: str) -> float:
-        """GPU-hours of one part, or of ``held``: all GPUs of the attempt, for as long as they were allocated."""
+        """GPU-hours of one part, or of ``held``: all that the attempt had allocated."""
         parts = HELD if part == "held" else (part,)
         return self.attempt.gpus * sum(self.seconds.get(p, 0.0) for p in parts) / 3600
 
@@ -121,9 +124,9 @@ def costs(
 def attempts(ledger: Sequence[Mapping[str, Any]], signs: Sequence[float] = ()) -> list[Attempt]:
     """The attempts that the ledger tells of, in order of their start.
 
-    An attempt without an ``ended`` event is ``running`` if it is the newest of its job and stage, else ``vanished``
-    (its node died): it then ends with its last ledger line, or the last of ``signs`` (sorted Unix seconds of
-    training-log rows and GPU samples), before the job's next attempt.
+    An attempt without an ``ended`` event is ``running`` if it is the newest of its job and stage, else
+    ``vanished`` (its node died): it then ends with its last ledger line, or the last of ``signs`` (sorted
+    Unix seconds of training-log rows and GPU samples), before the job's next attempt.
     """
     return _Reader(signs).read(ledger)
 
@@ -219,7 +222,7 @@ def _progress(attempt: Attempt, event: Mapping[str, Any]) -> None:
 
 
 def _inferred_checkpoint(later: Sequence[Attempt], steps: Sequence[Step]) -> int | None:
-    """Where no event named it: the step from which the next training attempt went on, read from its first log rows."""
+    """Where no event named it: the step from which the next training attempt went on, by its log."""
     following = next((a for a in later if a.stage == "train"), None)
     if following is None:
         return None
@@ -232,7 +235,7 @@ def _inferred_checkpoint(later: Sequence[Attempt], steps: Sequence[Step]) -> int
 def _split(
     attempt: Attempt, own: Sequence[Step], resumed: int, checks: Sequence[Attempt], now: float
 ) -> dict[str, float]:
-    """Seconds of each part; ``own`` are the attempt's training-log rows, ``resumed`` the step it started from."""
+    """Seconds of each part; ``own``: the attempt's log rows, ``resumed``: the step it started from."""
     end = attempt.ended if attempt.ended is not None else max(now, attempt.started)
     total = end - attempt.started
     waiting = max(attempt.started - attempt.queued, 0.0) if attempt.queued is not None else 0.0
@@ -268,9 +271,10 @@ def _startup(own: Sequence[Step], resumed: int, begin: float) -> float:
 
 
 def _lost(attempt: Attempt, own: Sequence[Step], resumed: int, begin: float, end: float) -> float:
-    """Seconds since the newest committed checkpoint's step was reached, by interpolation between logged steps.
+    """Seconds since the newest committed checkpoint's step, by interpolation between logged steps.
 
-    An attempt that was stopped and saved its last step lost nothing: what follows that step is the saving itself.
+    An attempt that was stopped and saved its last step lost nothing: what follows that step is the saving
+    itself.
     """
     saved = attempt.last_checkpoint
     if saved is None or saved <= resumed:

@@ -1,4 +1,4 @@
-"""Series for the charts: training curves that know about resumed attempts, GPU samples folded over time, thinning."""
+"""Series for the charts: training curves that know of resumed attempts, GPU samples folded over time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Point = tuple[float, float]
 def training_rows(
     log: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The log's rows in two lists: those that count, and those a resumed attempt did again (or went back over).
+    """The log's rows in two lists: those that count, and those that a resumed attempt did again.
 
-    A row is superseded when a later row has the same or a smaller step: training went on from an older checkpoint.
+    A row is superseded when a later row has the same or a smaller step: training went on from an older
+    checkpoint.
     """
     kept: list[Mapping[str, Any]] = []
     replaced: list[Mapping[str, Any]] = []
@@ -44,7 +45,7 @@ def curve(rows: Iterable[Mapping[str, Any]], key: str) -> list[Point]:
 
 
 def thin(points: Sequence[Point], limit: int = POINTS) -> list[Point]:
-    """At most about ``limit`` points: of each stretch the first, the lowest and the highest, so that no spike is lost."""
+    """About ``limit`` points: of each stretch the first, lowest and highest, so that no spike is lost."""
     if len(points) <= limit:
         return list(points)
     width = -(-len(points) * 3 // limit)
@@ -62,9 +63,10 @@ def thin(points: Sequence[Point], limit: int = POINTS) -> list[Point]:
 def gpu_curve(
     samples: Iterable[GpuSample], read: Callable[[GpuSample], float | None], start: float, bins: int = 240
 ) -> list[tuple[float, float, float, float]]:
-    """``(seconds since start, mean, lowest, highest)`` over all GPUs of the samples, in equal stretches of time.
+    """``(seconds since start, mean, lowest, highest)`` over all GPUs, in equal stretches of time.
 
-    ``lowest`` and ``highest`` are of the single readings within the stretch; stretches without samples are absent.
+    ``lowest`` and ``highest`` are of the single readings within the stretch; stretches without samples are
+    absent.
     """
     read_at = [(s.time, value) for s in samples if (value := read(s)) is not None]
     if not read_at:

@@ -70,7 +70,7 @@ def accuracy_sentences(doc: Json) -> list[str]:
     if anchor := content["anchor"]:
         said.append(
             f"To hold it against: the tutorial that this work follows reports {anchor['name']} at "
-            f"{percent(anchor['base'])} before and {percent(anchor['finetuned'])} after, marked in its own way."
+            f"{percent(anchor['base'])} before and {percent(anchor['finetuned'])} after (its own marking)."
         )
     return said
 
@@ -107,7 +107,17 @@ def metrics_table(doc: Json) -> Table | None:
         ]
         for m in models
     ]
-    head = ["Model", "Accuracy", "95 % interval", "Correct", "Rows", "Cut short", "BLEU-4", "ROUGE-1", "ROUGE-2"]
+    head = [
+        "Model",
+        "Accuracy",
+        "95 % interval",
+        "Correct",
+        "Rows",
+        "Cut short",
+        "BLEU-4",
+        "ROUGE-1",
+        "ROUGE-2",
+    ]
     head += ["ROUGE-L", "Tokens/s", "Time"]
     return _trimmed(Table(head, rows, frozenset(range(1, len(head)))))
 
@@ -126,7 +136,7 @@ def training_sentence(doc: Json) -> str:
         said += f", {training['tokens']:,} tokens"
     said += "."
     if training["replaced_rows"]:
-        said += " Dashed: steps of an earlier attempt that were trained again, because it ended before it could save them."
+        said += " Dashed: steps trained again, because an earlier attempt ended before it could save them."
     return said
 
 
@@ -152,13 +162,15 @@ def cost_sentence(doc: Json) -> str:
     attempts = f"{tries} attempt{'s' if tries != 1 else ''}"
     if hours["held"] > 0:
         return (
-            f"{attempts} held GPUs for {gpu_hours(hours['held'])} GPU-hours: {gpu_hours(hours['useful'])} useful, "
-            f"{gpu_hours(hours['startup'])} starting up, {gpu_hours(hours['lost'])} lost since the last checkpoint, "
+            f"{attempts} held GPUs for {gpu_hours(hours['held'])} GPU-hours: "
+            f"{gpu_hours(hours['useful'])} useful, {gpu_hours(hours['startup'])} starting up, "
+            f"{gpu_hours(hours['lost'])} lost since the last checkpoint, "
             f"{gpu_hours(hours['preflight'])} in preflight. Beside them, jobs waited in the queue for "
             f"{gpu_hours(hours['waiting'])} GPU-hours' worth."
         )
     held = sum(value for part, value in seconds.items() if part != "waiting")
-    return f"{attempts} took {duration(held)}, {duration(seconds['lost'])} of it lost. No GPUs were held: 0 GPU-hours."
+    lost = duration(seconds["lost"])
+    return f"{attempts} took {duration(held)}, {lost} of it lost. No GPUs were held: 0 GPU-hours."
 
 
 def cost_table(doc: Json) -> Table | None:
@@ -236,7 +248,8 @@ def data_pairs(doc: Json) -> list[tuple[str, str]]:
     if overlap["checked"]:
         said = f"checked: {plain(overlap['dev_in_train'])} dev rows are in the training data"
         if overlap["train_rows_removed"]:
-            said += f"; {plain(overlap['train_rows_removed'])} training rows with a dev row's question were left out"
+            removed = plain(overlap["train_rows_removed"])
+            said += f"; {removed} training rows with a dev row's question were left out"
     else:
         said = "not checked"
     pairs.append(("Overlap of dev and train", said))
@@ -246,17 +259,18 @@ def data_pairs(doc: Json) -> list[tuple[str, str]]:
 
 
 def gold_noise(noise: Any) -> str:
-    """Rows whose gold answer contradicts itself: an upper bound on what any model can score."""
-    if isinstance(noise, dict):
-        rows, share = noise.get("rows"), noise.get("share")
-        if rows is not None:
-            part = f" ({percent(share)})" if share is not None else ""
-            return f"{plain(rows)} scored rows{part} whose gold answer contains a false equation"
-        return shown(noise)
-    if noise is None:
+    """Rows whose gold answer contradicts itself: what no model can be blamed for."""
+    if not isinstance(noise, dict) or noise.get("rows") is None:
         return ""
-    as_share = isinstance(noise, float)
-    return f"{percent(noise) if as_share else plain(noise)} of the scored rows have a false equation in their gold answer"
+    share = f" ({percent(noise.get('share'))})" if noise.get("share") is not None else ""
+    return f"{plain(noise['rows'])} scored rows{share} whose gold answer contains a false equation"
+
+
+def unfinished(doc: Json) -> list[Json]:
+    """Stages that ended otherwise than done."""
+    return [
+        s for s in doc["stages"] if s["outcome"] in ("failed", "killed", "vanished", "stopped", "cancelled")
+    ]
 
 
 def stage_table(doc: Json) -> Table:
@@ -299,7 +313,7 @@ def reproduce(doc: Json) -> list[tuple[str, str]]:
 
 
 def recipe_text(doc: Json) -> str:
-    """The recipe as YAML text that submit reads (made by hand: plain scalars, quoted by JSON, which YAML contains)."""
+    """The recipe as YAML that submit reads (scalars are written as JSON, which YAML contains)."""
     lines: list[str] = []
 
     def write(mapping: Json, indent: str) -> None:

@@ -81,7 +81,7 @@ def _training_chart(key: str, title: str, curve: Json, width: int = charts.WIDTH
 
 
 def gpu(doc: Json) -> list[Markup]:
-    """Utilisation, memory and power over time: the mean of all GPUs, and the range of single readings behind it."""
+    """Utilisation, memory and power over time: the mean of all GPUs, the range of readings behind it."""
     made = []
     for key, title, unit in GPU:
         points = gpu_points(doc, key)

@@ -1,4 +1,4 @@
-"""Read everything of a run directory into one plain structure. Absent or broken parts become sentences, never errors."""
+"""Read a run directory into one plain structure. Absent or broken parts become sentences, never errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODELS = ("base", "finetuned")
 
 
 class GpuSample(NamedTuple):
-    """One reading of one GPU. ``time`` in Unix seconds; utilisation in percent, memory in bytes, power in watts."""
+    """One reading of a GPU: time in Unix seconds, utilisation in percent, memory in bytes, power in watts."""
 
     time: float
     gpu: str
@@ -53,7 +53,7 @@ class RunFacts:
 
 
 def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
-    """Read the run directory ``path``; ``settings`` is the parsed ``run.yaml`` (recipe, cluster profile, …)."""
+    """Read the run directory ``path``; ``settings`` is its parsed ``run.yaml``."""
     facts = RunFacts(path=path, name=path.name, settings=settings or {})
     facts.environment = _document(facts, path / "environment.json", "what it ran on is not known")
     for marker in sorted((path / "stages").glob("*.json")):
@@ -92,7 +92,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The JSON objects of a file, one a line; ``None`` for a line that is not one (a write cut short leaves those)."""
+    """The JSON objects of a file, one a line; ``None`` for a line that is not one (a write cut short)."""
     with path.open("rb") as lines:
         for line in lines:
             if not line.strip():
@@ -123,7 +123,8 @@ def _lines(facts: RunFacts, path: Path, consequence: str) -> list[dict[str, Any]
     good = [row for row in rows if row is not None]
     if len(good) < len(rows):
         facts.missing.append(
-            f"{_relative(facts, path)}: {len(rows) - len(good)} of {len(rows)} lines are not JSON objects; left out."
+            f"{_relative(facts, path)}: {len(rows) - len(good)} of {len(rows)} lines are not JSON objects "
+            "and were left out."
         )
     if not good:
         facts.missing.append(f"{_relative(facts, path)} is empty: {consequence}.")
@@ -166,7 +167,8 @@ def _scores(facts: RunFacts, folder: Path, model: str) -> ModelScores | None:
         return None
     summary = _document(facts, folder / "summary.json", f"the {label} model's accuracy is not known")
     rows = _lines(facts, folder / "predictions.jsonl", f"the {label} model's answers are not shown")
-    # A row counts once: a rerun may have appended an id again, and the last writing is the one that was counted.
+    # A row counts once: a rerun may have appended an id again, and the last writing is the one that was
+    # counted.
     predictions = {str(row["id"]): row for row in rows if "id" in row}
     return ModelScores(summary, predictions) if summary or predictions else None
 

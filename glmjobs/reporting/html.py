@@ -1,4 +1,4 @@
-"""The report as one HTML file: no network, no markup from outside, a content security policy that enforces both."""
+"""The report as one HTML file: no network, no markup from outside, and a policy that enforces both."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def _cost_tiles(cost: Json) -> list[tuple[str, object, str]]:
         return []
     hours, tries = cost["gpu_hours"], len(cost["attempts"])
     if hours["held"] > 0:
-        note = f"{percent(hours['useful'] / hours['held'], 0)} useful, {gpu_hours(hours['lost'])} lost, {tries} attempts"
+        useful, lost = percent(hours["useful"] / hours["held"], 0), gpu_hours(hours["lost"])
+        note = f"{useful} useful, {lost} lost, {tries} attempts"
         return [("GPU-hours", gpu_hours(hours["held"]), note)]
     total = sum(value for part, value in cost["seconds"].items() if part != "waiting")
     return [("Time of all stages", duration(total), f"{tries} attempts; no GPUs were held")]

@@ -1,4 +1,4 @@
-"""The report as Markdown, for terminals, merge requests and wikis. Untrusted text goes into fences or escaped cells."""
+"""The report as Markdown. Untrusted text goes into fences or escaped cells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from glmjobs.reporting import facts
+from glmjobs.reporting.content import LABELS
 from glmjobs.reporting.predictions import OUTCOMES
 from glmjobs.reporting.text import percent
 
@@ -19,8 +20,11 @@ EXAMPLES = 10
 def render(doc: Json) -> str:
     """The Markdown of a document made by :func:`glmjobs.reporting.content.document`."""
     parts = [f"# {escape(doc['name'])}", f"Run report, made {doc['made']}."]
-    parts += _list("This run is not complete", [f"{s['stage']} {s['outcome']}: {s['error']}" for s in doc["stages"]
-                                               if s["outcome"] in ("failed", "killed", "vanished", "stopped", "cancelled")])  # fmt: skip
+    ended = [
+        f"{s['stage']} {s['outcome']}" + (f": {s['error']}" if s["error"] else "")
+        for s in facts.unfinished(doc)
+    ]
+    parts += _list("This run is not complete", ended)
     parts += _list("Not in this report", doc["missing"])
     parts.append("## Accuracy")
     parts.append(
@@ -44,7 +48,8 @@ def escape(text: str) -> str:
     """Text on one line in which nothing is Markdown or HTML."""
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]#+!|~$])", r"\\\1", text).replace("://", ":&#47;&#47;")
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text).replace("://", ":&#47;&#47;")
+    return re.sub(r"^([#+-])", r"\\\1", text)
 
 
 def fence(text: str) -> str:
@@ -105,13 +110,13 @@ def _examples(doc: Json) -> list[str]:
 
 def _example(row: Json) -> str:
     answers = "; ".join(
-        f"{facts.words(model)}: {answer['value'] or 'no answer'} ({'right' if answer['correct'] else 'wrong'})"
+        f"{LABELS[model]}: {answer['value'] or 'no answer'} ({'right' if answer['correct'] else 'wrong'})"
         for model, answer in row["answers"].items()
     )
     head = f"**Row {escape(row['id'])}** · gold {escape(row['gold_value'])} · {escape(answers)}"
     texts = [
         f"question\n{row['question']}",
-        *(f"{m}\n{''.join(a['text'])}" for m, a in row["answers"].items()),
+        *(f"{LABELS[m]}:\n{''.join(a['text'])}" for m, a in row["answers"].items()),
     ]
     return f"{head}\n\n{fence(chr(10).join(texts))}"
 

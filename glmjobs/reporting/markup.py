@@ -1,4 +1,4 @@
-"""HTML that cannot be broken out of: every text is escaped where it enters, only :class:`Markup` is taken as it is."""
+"""HTML that cannot be broken out of: every text is escaped, only :class:`Markup` is taken as it is."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Markup(str):
 
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
-    """One element. Children that are not :class:`Markup` are text and get escaped; ``None`` children are left out.
+    """One element. Children that are not :class:`Markup` are text and get escaped; ``None`` is left out.
 
-    Attribute names lose a trailing underscore and get hyphens for the others (``class_``, ``aria_label``); values
-    ``None`` and ``False`` leave the attribute out, ``True`` writes it without a value.
+    Attribute names lose a trailing underscore and get hyphens for the others (``class_``, ``aria_label``);
+    values ``None`` and ``False`` leave the attribute out, ``True`` writes it without a value.
     """
     written = [element]
     for name, value in attributes.items():
@@ -42,7 +42,7 @@ def join(*children: object) -> Markup:
 
 
 def script_json(value: Any) -> Markup:
-    """JSON for a ``<script type="application/json">``: nothing in it can end the element or open a comment."""
+    """JSON for a ``<script type="application/json">`` that nothing in it can end."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

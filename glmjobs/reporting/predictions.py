@@ -1,4 +1,4 @@
-"""Rows of both models side by side: what changed by fine-tuning comes first, every text safe and of bounded length."""
+"""Rows of both models side by side: what changed comes first, every text safe and of bounded length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of the page, each a function from the report's document to markup (``None``: nothing to show)."""
+"""The page's sections, each a function from the report's document to markup (``None``: nothing to show)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Text and numbers as a person reads them. Text from a model, a data set or a log is untrusted: it is made visible here.
+"""Text and numbers as a person reads them. Untrusted text (a model's, a log's) is made visible here.
 
-Escaping for HTML, JSON and Markdown happens where each is written; this module removes what would be dangerous or
-invisible in all of them: control characters, bidirectional overrides and lone surrogates (which UTF-8 cannot hold).
+Escaping for HTML, JSON and Markdown happens where each is written; this module removes what would be
+dangerous or invisible in all of them: control characters, bidirectional overrides and lone surrogates (which
+UTF-8 cannot hold).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-#: Characters shown by their code point: C0 (but tab and line feed) and C1 controls, bidirectional marks, embeddings,
-#: overrides and isolates, zero-width space and BOM, surrogates, noncharacters. (Joiners stay: scripts need them.)
+#: Characters shown by their code point: C0 (but tab and line feed) and C1 controls, bidirectional marks,
+#: embeddings, overrides and isolates, zero-width space and BOM, surrogates, noncharacters. (Joiners stay:
+#: scripts need them.)
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff0-\uffff]"
     "|[\ud800-\udfff]"
@@ -29,7 +31,7 @@ def visible(text: str) -> str:
 
 
 def clip(text: str, limit: int = TEXT_LIMIT) -> str:
-    """At most about ``limit`` characters: the beginning and the end, and how many were left out between them."""
+    """About ``limit`` characters: the beginning, the end, and how many were left out between them."""
     if len(text) <= limit:
         return text
     tail = limit // 4
@@ -55,8 +57,8 @@ def shown(value: Any, limit: int = TEXT_LIMIT) -> str:
 def mark_answer(text: str, value: str | None) -> list[str]:
     """``[before, answer, after]``: the last place where an extracted answer stands literally in a text.
 
-    The extractor normalises (``十五只`` becomes ``15 只``), so the whole value is looked for first, then its number.
-    Where neither is found, everything is in ``before``. A number is never found inside a longer one.
+    The extractor normalises (``十五只`` becomes ``15 只``), so the whole value is looked for first, then its
+    number. Where neither is found, everything is in ``before``. A number is never found inside a longer one.
     """
     for candidate in _candidates(value or ""):
         edge = r"(?<![\d.,/])" if candidate[:1].isdigit() else ""

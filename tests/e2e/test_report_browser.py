@@ -1,7 +1,8 @@
-"""The report in a real headless Chromium: renders, filters, stays quick, fits a phone, and runs nothing it was told.
+"""The report in a headless Chromium: renders, filters, stays quick, fits a phone, runs nothing hostile.
 
-Needs Debian's ``chromium`` and ``chromium-driver`` and PyPI's ``selenium``; skips where they are absent, unless
-HPC_REQUIRE_BROWSER=1. Screenshots are kept in $HPC_SCREENSHOTS where that is set, else in the test's own directory.
+Needs Debian's ``chromium`` and ``chromium-driver`` and PyPI's ``selenium``; skips where they are absent,
+unless HPC_REQUIRE_BROWSER=1. Screenshots are kept in $HPC_SCREENSHOTS where that is set, else in the test's
+own directory.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import report_sample as sample
+
 from glmjobs import report
 
 REQUIRED = os.environ.get("HPC_REQUIRE_BROWSER") == "1"
@@ -48,9 +49,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.binary_location = chromium
     profile = tmp_path_factory.mktemp("profile")
     for flag in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync", f"user-data-dir={profile}",
-    ):  # fmt: skip
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"user-data-dir={profile}",
+    ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     try:
@@ -64,7 +73,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports to open: an ordinary run, a hostile one, one of 10,000 rows, and one with hardly anything in it."""
+    """Reports to open: an ordinary run, a hostile one, one of 10,000 rows, one with hardly anything."""
     found = {}
     for name, rows, hostile in (("plain", 300, False), ("hostile", 60, True), ("large", 10_000, False)):
         run = sample.make_run(tmp_path_factory.mktemp(name), rows=rows, hostile=hostile)
@@ -91,7 +100,9 @@ def show(browser: Any, page: Path, *, width: int = 1280, height: int = 900, dark
 
 def complaints(browser: Any) -> list[str]:
     """Console messages above information, and requests other than for the page itself."""
-    found = [entry["message"] for entry in browser.get_log("browser") if entry["level"] not in ("INFO", "DEBUG")]
+    found = [
+        entry["message"] for entry in browser.get_log("browser") if entry["level"] not in ("INFO", "DEBUG")
+    ]
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
@@ -105,7 +116,9 @@ def wait_for(browser: Any, condition: str, *args: Any) -> Any:
     """Wait until a JavaScript expression is true; returns its value."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, WAIT_SECONDS).until(lambda b: b.execute_script(f"return {condition}", *args))
+    return WebDriverWait(browser, WAIT_SECONDS).until(
+        lambda b: b.execute_script(f"return {condition}", *args)
+    )
 
 
 def keep(browser: Any, name: str, tmp_path: Path) -> Path:
@@ -137,7 +150,9 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize(("name", "width", "dark"), [("light", 1280, False), ("dark", 1280, True), ("phone", 360, False)])
+@pytest.mark.parametrize(
+    ("name", "width", "dark"), [("light", 1280, False), ("dark", 1280, True), ("phone", 360, False)]
+)
 def test_it_renders_without_a_complaint(browser, pages, tmp_path, name, width, dark):
     show(browser, pages["plain"], width=width, dark=dark)
     assert rows_shown(browser) > 0
@@ -174,7 +189,9 @@ def test_filters_and_search(browser, pages):
     gained.send_keys(Keys.ENTER)
     assert gained.get_attribute("aria-pressed") == "true"
     assert browser.find_element("id", "shown").text == f"{counts['gained']} of 300 rows"
-    kinds = browser.execute_script("return [...document.querySelectorAll('#rows details')].map(d => d.className)")
+    kinds = browser.execute_script(
+        "return [...document.querySelectorAll('#rows details')].map(d => d.className)"
+    )
     assert set(kinds) == {"gained"}
     question = next(r for r in document["predictions"]["rows"] if r["outcome"] == "gained")["question"]
     search = browser.find_element("id", "search")
@@ -193,9 +210,13 @@ def test_a_row_opens_by_keyboard_with_its_answers_marked(browser, pages):
     show(browser, pages["plain"])
     browser.find_element("css selector", "#rows summary").send_keys(Keys.ENTER)
     wait_for(browser, "document.querySelector('#rows .panel') !== null")
-    marked = browser.execute_script("return [...document.querySelectorAll('#rows .panel mark')].map(m => m.textContent)")
+    marked = browser.execute_script(
+        "return [...document.querySelectorAll('#rows .panel mark')].map(m => m.textContent)"
+    )
     assert len(marked) == 3 and all(text.endswith("个") for text in marked)
-    heads = browser.execute_script("return [...document.querySelectorAll('#rows .panel h3')].map(h => h.textContent)")
+    heads = browser.execute_script(
+        "return [...document.querySelectorAll('#rows .panel h3')].map(h => h.textContent)"
+    )
     assert heads[0] == "Question" and heads[1].startswith("Gold answer") and heads[3].startswith("Fine-tuned")
 
 
@@ -241,19 +262,20 @@ def test_text_has_enough_contrast(browser, pages, dark):
         const found = [];
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
         while (walker.nextNode()) {
-          const node = walker.currentNode.parentElement;
-          if (!walker.currentNode.data.trim() || !node.getClientRects().length || node.closest("script, .skip")) continue;
-          let behind = node;
-          while (behind && getComputedStyle(behind).backgroundColor.endsWith(", 0)")) behind = behind.parentElement;
-          const style = getComputedStyle(node);
-          const ink = node.namespaceURI.endsWith("svg") ? style.fill : style.color;
-          found.push([ink, getComputedStyle(behind).backgroundColor, walker.currentNode.data.slice(0, 40), style.opacity]);
+          const node = walker.currentNode.parentElement; if (!walker.currentNode.data.trim() ||
+          !node.getClientRects().length || node.closest("script, .skip")) continue; let behind = node; while
+          (behind && getComputedStyle(behind).backgroundColor.endsWith(", 0)")) behind = behind.parentElement;
+          const style = getComputedStyle(node); const ink = node.namespaceURI.endsWith("svg") ? style.fill :
+          style.color; found.push([ink, getComputedStyle(behind).backgroundColor,
+          walker.currentNode.data.slice(0, 40), style.opacity]);
         }
         return found;
         """
     )
     assert len(pairs) > 300
-    poor = {(text, round(contrast(ink, paper), 2)) for ink, paper, text, _ in pairs if contrast(ink, paper) < 4.5}
+    poor = {
+        (text, round(contrast(ink, paper), 2)) for ink, paper, text, _ in pairs if contrast(ink, paper) < 4.5
+    }
     assert poor == set()
     assert {opacity for *_, opacity in pairs} == {"1"}, "faded text escapes this check"
 
@@ -265,7 +287,8 @@ def test_everything_a_person_operates_has_a_name(browser, pages):
         node["role"]["value"]
         for node in tree
         if not node.get("ignored")
-        and node["role"]["value"] in ("button", "searchbox", "link", "image", "navigation", "region", "DisclosureTriangle")
+        and node["role"]["value"]
+        in ("button", "searchbox", "link", "image", "navigation", "region", "DisclosureTriangle")
         and not node.get("name", {}).get("value")
     ]
     assert unnamed == []
@@ -285,7 +308,12 @@ def test_hostile_output_stays_text(browser, pages):
     for attack in (sample.HOSTILE[0], sample.HOSTILE[1], sample.HOSTILE[2], sample.HOSTILE[5]):
         assert attack in text
     assert browser.execute_script("return window.hacked") is None
-    assert browser.execute_script("return document.querySelectorAll('#rows :is(a, img, svg, script, [onload])').length") == 0
+    assert (
+        browser.execute_script(
+            "return document.querySelectorAll('#rows :is(a, img, svg, script, [onload])').length"
+        )
+        == 0
+    )
     assert browser.execute_script("return document.scripts.length") == 3
     assert complaints(browser) == []
 
@@ -295,7 +323,8 @@ def test_the_policy_stops_what_is_injected(browser, pages):
     show(browser, pages["plain"])
     browser.execute_script(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">');"
-        "const s = document.createElement('script'); s.textContent = 'window.hacked=2'; document.body.append(s);"
+        "const s = document.createElement('script'); s.textContent = 'window.hacked=2';"
+        "document.body.append(s);"
     )
     wait_for(browser, "document.querySelector('img').complete")
     assert browser.execute_script("return window.hacked") is None
@@ -318,14 +347,18 @@ def test_ten_thousand_rows_render_a_screenful_at_a_time(browser, pages):
 def test_a_run_with_hardly_anything_says_what_is_missing(browser, pages, tmp_path):
     show(browser, pages["bare"])
     text = browser.find_element("tag name", "body").text
-    assert "Not in this report" in text and "No GPU samples" in text and "No model of this run has been scored yet" in text
+    assert (
+        "Not in this report" in text
+        and "No GPU samples" in text
+        and "No model of this run has been scored yet" in text
+    )
     assert browser.find_elements("id", "rows") == []
     keep(browser, "bare", tmp_path)
     assert complaints(browser) == []
 
 
 def test_it_opens_from_a_web_server_too(browser, pages):
-    """Some look at reports through a proxy: the policy must hold there as well, with nothing else asked for."""
+    """Some read reports through a proxy: the policy must hold there too, with nothing else asked for."""
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):

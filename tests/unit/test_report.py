@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import report_sample as sample
 import yaml
 
-import report_sample as sample
 from glmjobs import recipe, report
 from glmjobs.cli import run_command
 from glmjobs.reporting import content, html, markdown
@@ -84,9 +84,26 @@ def test_the_forms_agree(run: Run):
         assert share.replace("\u00a0", " ") in (run.report / "report.md").read_text(encoding="utf-8")
     rows = json.loads(page.data["prediction-data"])["rows"]
     assert rows == document["predictions"]["rows"] and len(rows) == 120
-    for heading in ("Accuracy", "Predictions", "Training", "GPUs", "Attempts and cost", "Data", "What ran where", "Reproduce it"):
+    for heading in (
+        "Accuracy",
+        "Predictions",
+        "Training",
+        "GPUs",
+        "Attempts and cost",
+        "Data",
+        "What ran where",
+        "Reproduce it",
+    ):
         assert heading in page.text
-    for fact in ("2.0.1", "cuda/11.7", "248,481", "468", "a1b2c3d4e5f6", "node17", "python -m glmjobs.submit"):
+    for fact in (
+        "2.0.1",
+        "cuda/11.7",
+        "248,481",
+        "468",
+        "a1b2c3d4e5f6",
+        "node17",
+        "python -m glmjobs.submit",
+    ):
         assert fact in seen, fact
 
 
@@ -109,7 +126,9 @@ def test_changed_answers_come_first_and_every_row_once(run: Run):
 
 def test_a_row_appended_twice_counts_once(run: Run):
     path = run.scores / "base" / "predictions.jsonl"
-    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n{\"id\": 9, \"corr", encoding="utf-8")
+    path.write_text(
+        path.read_text() + path.read_text().splitlines()[0] + '\n{"id": 9, "corr', encoding="utf-8"
+    )
     document = report.make(run)
     assert len(document["predictions"]["rows"]) == 120
     assert any("1 of 122 lines" in sentence for sentence in document["missing"])
@@ -117,9 +136,21 @@ def test_a_row_appended_twice_counts_once(run: Run):
 
 @pytest.mark.parametrize(
     "part",
-    ["ledger.jsonl", "environment.json", "gpu", "scores", "scores/base", "scores/comparison.json", "data", "model",
-     "stages", "checkpoints", "scores/finetuned/predictions.jsonl", "scores/base/summary.json"],
-)  # fmt: skip
+    [
+        "ledger.jsonl",
+        "environment.json",
+        "gpu",
+        "scores",
+        "scores/base",
+        "scores/comparison.json",
+        "data",
+        "model",
+        "stages",
+        "checkpoints",
+        "scores/finetuned/predictions.jsonl",
+        "scores/base/summary.json",
+    ],
+)
 @pytest.mark.parametrize("how", ["absent", "broken"])
 def test_missing_or_broken_parts_are_said_not_fatal(run: Run, part: str, how: str):
     path = run.path / part
@@ -128,7 +159,9 @@ def test_missing_or_broken_parts_are_said_not_fatal(run: Run, part: str, how: st
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     else:
         for file in files:
-            file.write_bytes(b'\xff\xfe{"half": [[[\n\n7\n"x"\nnull\n{"time": {}, "event": [], "id": [], "step": "?"}\n')
+            file.write_bytes(
+                b'\xff\xfe{"half": [[[\n\n7\n"x"\nnull\n{"time": {}, "event": [], "id": [], "step": "?"}\n'
+            )
     if part.startswith("scores"):
         (run.path / "stages" / "score.json").write_text('{"stage": "score", "outcome": "done"}')
     document = report.make(run)
@@ -144,18 +177,37 @@ def test_an_empty_run_has_a_report(tmp_path: Path):
         if path.name != "run.yaml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     document = report.make(run)
-    assert "No model of this run has been scored yet" in (run.report / "report.html").read_text(encoding="utf-8")
+    assert "No model of this run has been scored yet" in (run.report / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert len(document["missing"]) >= 6
     assert document["cost"]["gpu_hours"]["held"] == 0
 
 
 def test_a_failed_stage_is_said_at_the_top(run: Run):
     error = "ncclRemoteError: rank 3 on node17 is gone"
-    failed = {"stage": "train", "outcome": "failed", "attempt": 1, "started": sample.at(0), "ended": sample.at(1)}
+    failed = {
+        "stage": "train",
+        "outcome": "failed",
+        "attempt": 1,
+        "started": sample.at(0),
+        "ended": sample.at(1),
+    }
     (run.path / "stages" / "train.json").write_text(json.dumps(failed))
     with (run.path / "ledger.jsonl").open("a") as ledger:
-        ledger.write(json.dumps({"time": sample.at(9), "event": "ended", "stage": "train", "job": "4711",
-                                 "outcome": "failed", "error": error}) + "\n")  # fmt: skip
+        ledger.write(
+            json.dumps(
+                {
+                    "time": sample.at(9),
+                    "event": "ended",
+                    "stage": "train",
+                    "job": "4711",
+                    "outcome": "failed",
+                    "error": error,
+                }
+            )
+            + "\n"
+        )
     report.make(run)
     seen = " ".join(Page((run.report / "report.html").read_text(encoding="utf-8")).text)
     assert "This run is not complete" in seen and error in seen
@@ -173,7 +225,10 @@ def test_hostile_text_stays_text(tmp_path: Path):
     assert [s.get("type") for s in scripts] == ["application/json", "application/json", None]
     assert text.count("<script") == text.count("</script") == 3
     for name, attributes in page.elements:
-        assert not any(key.startswith("on") or key in ("style", "src", "srcset") for key in attributes), (name, attributes)
+        assert not any(key.startswith("on") or key in ("style", "src", "srcset") for key in attributes), (
+            name,
+            attributes,
+        )
         href = attributes.get("href")
         assert href is None or href.startswith("#"), (name, href)
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\u2028\u2029\x00\x1b]", text)
@@ -236,7 +291,9 @@ def test_a_wrong_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert said.startswith("error: ") and len(said.splitlines()) == 1
 
 
-def test_a_read_only_report_folder_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_read_only_report_folder_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 

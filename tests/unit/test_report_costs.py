@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 
 import pytest
-
 import report_sample as sample
+
 from glmjobs.reporting.costs import HELD, attempts, costs, totals
 
 NOW = sample.START + 100 * sample.HOUR
 
 
-def event(hours: float, kind: str, stage: str = "train", job: str = "7", **fields: object) -> dict[str, object]:
+def event(
+    hours: float, kind: str, stage: str = "train", job: str = "7", **fields: object
+) -> dict[str, object]:
     return {"time": sample.at(hours), "event": kind, "stage": stage, "job": job, **fields}
 
 
@@ -40,7 +42,10 @@ def test_the_sample_adds_up():
 
 
 def test_an_attempt_that_saved_nothing_is_lost_whole():
-    ledger = [event(0, "attempt", gpus=2), event(1, "ended", outcome="failed", exit_code=1, last_checkpoint=None)]
+    ledger = [
+        event(0, "attempt", gpus=2),
+        event(1, "ended", outcome="failed", exit_code=1, last_checkpoint=None),
+    ]
     (item,) = costs(ledger, log((0.5, 10), (0.75, 20)), NOW)
     assert item.gpu_hours("startup") == pytest.approx(0.5)
     assert item.gpu_hours("lost") == pytest.approx(1.5)
@@ -49,9 +54,11 @@ def test_an_attempt_that_saved_nothing_is_lost_whole():
 
 def test_a_checkpoint_of_an_earlier_attempt_saves_nothing_of_this_one():
     ledger = [
-        event(0, "attempt", gpus=1), event(1, "ended", outcome="stopped", last_checkpoint=100),
-        event(2, "attempt", gpus=1), event(3, "ended", outcome="failed", last_checkpoint=100),
-    ]  # fmt: skip
+        event(0, "attempt", gpus=1),
+        event(1, "ended", outcome="stopped", last_checkpoint=100),
+        event(2, "attempt", gpus=1),
+        event(3, "ended", outcome="failed", last_checkpoint=100),
+    ]
     first, second = costs(ledger, log((0.5, 50), (1, 100), (2.5, 110)), NOW)
     assert first.gpu_hours("lost") == 0
     assert second.gpu_hours("lost") == pytest.approx(1)
@@ -78,8 +85,10 @@ def test_a_running_attempt_counts_until_now():
 def test_an_end_nobody_recorded_is_the_last_sign_of_life():
     ledger = [
         event(0, "attempt", gpus=1),
-        event(5, "requeued"), event(6, "attempt", gpus=1), event(7, "ended", outcome="done", last_checkpoint=40),
-    ]  # fmt: skip
+        event(5, "requeued"),
+        event(6, "attempt", gpus=1),
+        event(7, "ended", outcome="done", last_checkpoint=40),
+    ]
     rows = log((1, 10), (1.5, 20), (2, 30), (6.5, 30), (7, 40))
     died, done = costs(ledger, rows, NOW)
     assert died.attempt.outcome == "vanished"
@@ -94,10 +103,12 @@ def test_an_end_nobody_recorded_is_the_last_sign_of_life():
 
 def test_waiting_begins_when_the_job_waited_for_has_ended():
     ledger = [
-        event(0, "submitted"), event(0, "submitted", stage="score", job="8", dependency=["7"]),
-        event(1, "attempt", gpus=1), event(4, "ended", outcome="done"),
+        event(0, "submitted"),
+        event(0, "submitted", stage="score", job="8", dependency=["7"]),
+        event(1, "attempt", gpus=1),
+        event(4, "ended", outcome="done"),
         event(5, "attempt", stage="score", job="9", array_task=1, gpus=1),
-    ]  # fmt: skip
+    ]
     train, score = attempts(ledger)
     assert train.queued == sample.START
     assert score.queued == pytest.approx(sample.START + 4 * sample.HOUR)
@@ -116,12 +127,23 @@ def test_any_ledger_gives_parts_that_sum_to_the_time_held(seed: int):
     for index in range(60):
         kind = draw.choice(["submitted", "attempt", "ended", "requeued", "progress", "cancelled", "nonsense"])
         stage = draw.choice(["preflight", "train", "consolidate", "score"])
-        fields = {"gpus": draw.choice([0, 1, 8, None, "eight", float("nan")]), "step": draw.choice([None, 3, 90, "x"]),
-                  "last_checkpoint": draw.choice([None, 0, 50, 1e9]), "dependency": draw.choice([None, "afterok:1", ["2"]]),
-                  "outcome": draw.choice(["done", "failed", "stopped", None])}  # fmt: skip
+        fields = {
+            "gpus": draw.choice([0, 1, 8, None, "eight", float("nan")]),
+            "step": draw.choice([None, 3, 90, "x"]),
+            "last_checkpoint": draw.choice([None, 0, 50, 1e9]),
+            "dependency": draw.choice([None, "afterok:1", ["2"]]),
+            "outcome": draw.choice(["done", "failed", "stopped", None]),
+        }
         ledger.append(event(draw.uniform(0, 50), kind, stage, draw.choice(["1", "2", "x y"]), **fields))
-        rows.append({"time": draw.choice([sample.at(index), None, "soon"]), "step": draw.choice([index, None, -1])})
-    ledger += [{}, {"time": None}, {"time": "x", "event": "attempt"}, {"event": ["attempt"], "time": sample.at(1)}]
+        rows.append(
+            {"time": draw.choice([sample.at(index), None, "soon"]), "step": draw.choice([index, None, -1])}
+        )
+    ledger += [
+        {},
+        {"time": None},
+        {"time": "x", "event": "attempt"},
+        {"event": ["attempt"], "time": sample.at(1)},
+    ]
     for item in costs(ledger, rows, NOW):
         a = item.attempt
         held = sum(item.seconds[part] for part in HELD)

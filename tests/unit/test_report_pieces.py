@@ -66,9 +66,16 @@ def test_only_finite_numbers_are_numbers(value: object):
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("1970-01-01T00:01:00Z", 60.0), ("1970-01-01T00:01:00.500+00:00", 60.5), ("1970-01-01T00:01:00", 60.0),
-     (60, 60), ("soon", None), (None, None), ("", None)],
-)  # fmt: skip
+    [
+        ("1970-01-01T00:01:00Z", 60.0),
+        ("1970-01-01T00:01:00.500+00:00", 60.5),
+        ("1970-01-01T00:01:00", 60.0),
+        (60, 60),
+        ("soon", None),
+        (None, None),
+        ("", None),
+    ],
+)
 def test_times(value: object, seconds: float | None):
     assert text.unix_time(value) == seconds
 
@@ -112,7 +119,12 @@ def test_ticks_are_round_and_inside(span: tuple[float, float]):
 
 @pytest.mark.parametrize(
     "points",
-    [[(0.0, 1.0)], [(5.0, 0.0), (6.0, 0.0)], [(0.0, 1.0), (1.0, 2.0), (100.0, 3.0)], [(1.0, -1e-9), (2.0, 1e9)]],
+    [
+        [(0.0, 1.0)],
+        [(5.0, 0.0), (6.0, 0.0)],
+        [(0.0, 1.0), (1.0, 2.0), (100.0, 3.0)],
+        [(1.0, -1e-9), (2.0, 1e9)],
+    ],
 )
 def test_line_charts_are_well_formed_and_inside_their_box(points: list[tuple[float, float]]):
     line = charts.Line("<b>&", points, band=[(x, y - 1, y + 1) for x, y in points], gap=50)
@@ -139,7 +151,17 @@ def test_split_bar_shares():
 
 
 def test_tags_escape_everything_but_markup():
-    made = tag("p", "<b>", Markup("<i>ok</i>"), None, 3, class_='x" onclick="y', hidden=True, title=None, aria_label="&")
+    made = tag(
+        "p",
+        "<b>",
+        Markup("<i>ok</i>"),
+        None,
+        3,
+        class_='x" onclick="y',
+        hidden=True,
+        title=None,
+        aria_label="&",
+    )
     assert made == '<p class="x&quot; onclick=&quot;y" hidden aria-label="&amp;">&lt;b&gt;<i>ok</i>3</p>'
     assert join("a<", tag("br")) == "a&lt;<br>"
 
@@ -159,7 +181,8 @@ def test_fences_hold_any_text():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(4.21, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (3900, "1 h 05 min"), (183_600, "2 d 3 h")]
+    ("seconds", "said"),
+    [(4.21, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (3900, "1 h 05 min"), (183_600, "2 d 3 h")],
 )
 def test_durations(seconds: float, said: str):
     assert text.duration(seconds) == said
