@@ -1,8 +1,7 @@
 """The environment a job's shell sets up before Python starts, as bash text, and the proof that it worked.
 
 A module that is missing, misspelt or silently not loaded ends the job in its first second, with its name and what is
-available. The exit code of ``module load`` is no proof: Tcl Modules 3.2.10 (CentOS 7) returns 0 for a missing module.
-``LOADEDMODULES``, which every implementation keeps, is asked instead.
+available. The shell function is in ``modules.sh``, which the scripts in ``sbatch/`` source and generated ones contain.
 """
 
 from __future__ import annotations
@@ -13,21 +12,7 @@ from pathlib import Path
 
 from hpc.cluster import Environment
 
-_LOAD = """\
-load_module() {{  # load one environment module and prove it
-    set +eu; module load "$1"; set -eu
-    case ":${{LOADEDMODULES:-}}:" in *":$1:"*|*":$1/"*) return 0 ;; esac
-    echo "error: module $1 did not load on $(hostname); available:" \\
-         "$(module -t avail "${{1%%/*}}" 2>&1 | tr '\\n' ' ' | cut -c1-500)" >&2
-    exit 3
-}}
-if ! type module >/dev/null 2>&1; then
-    init={init}
-    if [ ! -r "$init" ]; then echo "error: $init: no environment modules on $(hostname)" >&2; exit 3; fi
-    set +eu; source "$init"; set -eu
-fi
-set +eu; module purge >/dev/null 2>&1; set -eu
-"""
+FUNCTIONS = Path(__file__).with_name("modules.sh")
 
 
 def prologue(environment: Environment) -> str:
@@ -37,11 +22,12 @@ def prologue(environment: Environment) -> str:
     """
     lines: list[str] = []
     if environment.modules:
-        lines += _LOAD.format(init=shlex.quote(environment.module_init or "/dev/null")).splitlines()
-        lines += [f"load_module {shlex.quote(name)}" for name in environment.modules]
+        text = FUNCTIONS.read_text(encoding="utf-8").splitlines()
+        lines += [line for line in text if not line.startswith("#")]
+        words = [environment.module_init or "/dev/null", *environment.modules]
+        lines.append("load_modules " + " ".join(shlex.quote(word) for word in words))
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.variables.items()]
-    python = python_prefix(environment)
-    lines.append(f"export PATH={shlex.quote(str(python / 'bin'))}:\"$PATH\"")
+    lines.append(f"export PATH={shlex.quote(str(python_prefix(environment) / 'bin'))}:\"$PATH\"")
     return "\n".join(lines)
 
 

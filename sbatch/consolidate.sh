@@ -1,0 +1,29 @@
+#!/bin/bash
+# One run's newest committed ZeRO checkpoint becomes a model directory (RUN/model). Needs no GPU.
+#
+#   RUN=runs/chatglm6b-1 sbatch sbatch/consolidate.sh
+#
+# Environment: RUN, MODULES, VENV, PROJECT as in chatglm6b.sh. The chain submits this job by itself; by hand it is for
+# a run whose consolidate job is gone.
+#
+#SBATCH --job-name=chatglm6b-consolidate
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=16G
+#SBATCH --time=01:00:00
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.out
+#SBATCH --requeue
+
+set -euo pipefail
+cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
+RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/consolidate.sh}
+case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
+
+source hpc/modules.sh
+load_modules /etc/profile.d/modules.sh ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+python -m glmjobs.adopt "$RUN" --stage consolidate
+exec python -m hpc.attempt "$RUN" --stage consolidate python -m glmjobs.consolidate "$RUN"

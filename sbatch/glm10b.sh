@@ -1,0 +1,48 @@
+#!/bin/bash
+# GLM-10B, all parameters, on one node with 8 A100s: training runs here; consolidating the checkpoint, scoring
+# and the report follow as jobs of their own, each waiting for the one before.
+#
+#   sbatch sbatch/glm10b.sh                                  from the project's directory
+#   sbatch --partition=gpu --account=me sbatch/glm10b.sh     sbatch's options win over the lines below
+#   RECIPE=my.yaml RUN=/scratch/my-run sbatch sbatch/glm10b.sh
+#
+# Environment: RECIPE, CLUSTER (profile), RUN (run directory), SET (overrides, "train.epochs=2 score.rows=500"),
+# MODULES ("" where there are none), VENV, PROJECT (this checkout; default: where sbatch was called).
+#
+#SBATCH --job-name=glm10b-train
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:a100:8
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.out
+#SBATCH --requeue
+
+set -euo pipefail
+cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
+RECIPE=${RECIPE:-configs/glm10b.yaml}
+RUN=${RUN:-$PWD/runs/glm10b-job$SLURM_JOB_ID}
+case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
+
+# The module environment: CUDA 11.7, NCCL 2.14.3, cuDNN 8.8. A module that doesn't load ends the job here.
+source hpc/modules.sh
+load_modules /etc/profile.d/modules.sh ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export HPC_JOB_GPUS=$SLURM_NTASKS SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+
+# The run directory, and the jobs that follow this one (only once: a requeued job finds them).
+overrides=(); for item in ${SET:-}; do overrides+=(--set "$item"); done
+python -m glmjobs.adopt "$RUN" --recipe "$RECIPE" ${CLUSTER:+--cluster "$CLUSTER"} "${overrides[@]}"
+
+# Each node is checked, then one task per GPU trains with DeepSpeed. `exec`: Slurm's warning before the time limit
+# reaches hpc.attempt, which has all ranks save one checkpoint and requeues this job.
+LOGS=${RUN//%/%%}/jobs
+exec python -m hpc.attempt "$RUN" \
+    --stage preflight srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=1 --open-mode=append \
+        --output="$LOGS/preflight/rank-%t.log" python -m glmjobs.preflight "$RUN" \
+    --stage train srun --ntasks="$SLURM_NTASKS" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" --kill-on-bad-exit=1 \
+        --open-mode=append --output="$LOGS/train/rank-%t.log" python -m glmjobs.train "$RUN"

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Dev-set accuracy of one run's two models, base and fine-tuned, spread over 8 array tasks with a GPU each.
+#
+#   RUN=runs/chatglm6b-1 sbatch sbatch/score.sh
+#   RUN=runs/chatglm6b-1 sbatch --array=0-3 sbatch/score.sh      on 4 GPUs
+#
+# Environment: RUN, MODULES, VENV, PROJECT as in chatglm6b.sh. What was scored before is kept; only missing rows run.
+#
+#SBATCH --job-name=chatglm6b-score
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:a100:1
+#SBATCH --mem=64G
+#SBATCH --time=06:00:00
+#SBATCH --array=0-7
+#SBATCH --signal=B:USR1@60
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%A_%a.out
+#SBATCH --requeue
+
+set -euo pipefail
+cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
+RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/score.sh}
+case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
+
+source hpc/modules.sh
+load_modules /etc/profile.d/modules.sh ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false HPC_JOB_GPUS=1
+
+python -m glmjobs.adopt "$RUN" --stage score
+exec python -m hpc.attempt "$RUN" --stage score python -m glmjobs.score "$RUN"
