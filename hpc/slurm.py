@@ -8,9 +8,11 @@ in one line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -114,23 +116,38 @@ def run(
         raise SlurmUnreachable(f"{args[0]}: not found on PATH: this machine has no Slurm client commands")
     environ = {k: v for k, v in environ.items() if not k.startswith(_FORMATTING)} | {"LC_ALL": "C.UTF-8"}
     for pause in (*pauses, None):
-        try:
-            done = subprocess.run(
-                [program, *args[1:]], env=environ, stdin=subprocess.DEVNULL, capture_output=True,
-                text=True, errors="replace", timeout=timeout,
-            )  # fmt: skip
-            if done.returncode == 0:
-                return done.stdout
-            said = one_line(done.stderr or done.stdout) or f"exit code {done.returncode}"
-            unreachable = any(sign in said.lower() for sign in _UNREACHABLE)
-        except subprocess.TimeoutExpired:
-            said, unreachable = f"{args[0]}: no answer within {timeout:g} s", True
+        code, out, err = _call([program, *args[1:]], environ, timeout)
+        if code == 0:
+            return out
+        said = one_line(err or out) or f"exit code {code}"
+        unreachable = code is None or any(sign in said.lower() for sign in _UNREACHABLE)
         if not unreachable:
             raise SlurmRefused(said if said.startswith(args[0]) else f"{args[0]}: {said}")
         if pause is None:
             break
         time.sleep(pause)
     raise SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
+
+
+def _call(args: Sequence[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str, str]:
+    """Exit code (None: no answer in time), stdout and stderr.
+
+    What does not end in time is killed with its children: the command may be a site's wrapper script.
+    """
+    child = subprocess.Popen(
+        args, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    with child:
+        try:
+            out, err = child.communicate(timeout=timeout)
+            return child.returncode, out, err
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return None, "", f"{Path(args[0]).name}: no answer within {timeout:g} s"
 
 
 def one_line(text: str) -> str:
@@ -286,18 +303,20 @@ def update_node(node: str, state: str, *, reason: str = "", env: Mapping[str, st
     )
 
 
-def controller_up(*, env: Mapping[str, str] | None = None) -> bool:
+def controller_up(*, env: Mapping[str, str] | None = None, timeout: float = TIMEOUT) -> bool:
     """Whether slurmctld answers, asked once."""
     try:
-        return "is UP" in run(["scontrol", "ping"], env=env, pauses=())
+        return "is UP" in run(["scontrol", "ping"], env=env, pauses=(), timeout=timeout)
     except (SlurmRefused, SlurmUnreachable):
         return False
 
 
-def node_states(*, env: Mapping[str, str] | None = None) -> dict[str, str]:
+def node_states(
+    *, env: Mapping[str, str] | None = None, timeout: float = TIMEOUT, pauses: Sequence[float] = PAUSES
+) -> dict[str, str]:
     """Node → state as sinfo writes it (idle, mixed, allocated, down, drained …; ``*``: it does not
     answer)."""
-    text = run(["sinfo", "-h", "-N", "-o", "%N %T"], env=env)
+    text = run(["sinfo", "-h", "-N", "-o", "%N %T"], env=env, timeout=timeout, pauses=pauses)
     return dict(line.split() for line in text.splitlines() if line.strip())
 
 

@@ -128,9 +128,10 @@ class DevCluster:
             for name, data in self._state.get("daemons", {}).items()
         }
         nodes: dict[str, str] = {}
-        if daemons.get("slurmctld", {}).get("alive"):
+        # Without munged the commands would wait for a minute or more.
+        if all(daemons.get(name, {}).get("alive") for name in ("munged", "slurmctld")):
             with contextlib.suppress(HpcError):
-                nodes = slurm.node_states(env=self.environ())
+                nodes = slurm.node_states(env=self.environ(), timeout=10.0, pauses=())
         return {
             "dir": str(self.root),
             "up": bool(daemons) and all(d["alive"] for d in daemons.values()),
@@ -349,14 +350,14 @@ class DevCluster:
         if name in ("mariadb", "slurmdbd"):
             return _listening(self._state["ports"][name])
         if name == "slurmctld":
-            return slurm.controller_up(env=self.environ())
+            return slurm.controller_up(env=self.environ(), timeout=10.0)
         # Down or drained is an answer too: unknown and not responding (*) are not.
         state = self._node_state(name.removeprefix("slurmd."))
         return bool(state) and not state.startswith("unk") and not state.endswith("*")
 
     def _node_state(self, node: str) -> str:
         try:
-            return slurm.node_states(env=self.environ()).get(node, "")
+            return slurm.node_states(env=self.environ(), timeout=10.0, pauses=()).get(node, "")
         except HpcError:
             return ""
 

@@ -122,7 +122,8 @@ def install_database(where: Layout) -> None:
     """
     args = [
         _which("mariadb-install-db"), "--no-defaults", f"--datadir={where.database}",
-        f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
+        f"--user={getpass.getuser()}",
+        "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
         "--innodb-log-file-size=32M",
     ]  # fmt: skip
     made = subprocess.run(

@@ -1,0 +1,410 @@
+"""The dev cluster itself, and hpc.slurm against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hpc import slurm
+from hpc.devcluster import DevCluster, Options
+from hpc.devcluster.process import Process
+from hpc.errors import BadInput, NotFit
+from hpc.slurm import JobState
+
+pytestmark = pytest.mark.slurm
+
+
+def _cli(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpc.devcluster", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **kwargs)
+
+
+# -- up, down, status, env
+
+
+def test_command_line_from_up_to_down(tmp_path: Path, cluster: DevCluster, repo: Path) -> None:
+    """The four commands, beside another cluster that must not notice."""
+    before = cluster.status()
+    where = ["--dir", str(tmp_path / "dc")]
+    assert _cli("env", *where, cwd=repo).returncode == 3
+    assert _cli("status", *where, cwd=repo).returncode == 1
+    up = _cli("up", "--nodes", "1", "--gpus", "4", *where, cwd=repo)
+    try:
+        assert up.returncode == 0, up.stderr
+        again = _cli("up", "--nodes", "1", "--gpus", "4", *where, cwd=repo)
+        assert again.returncode == 0 and again.stdout.startswith("already up")
+        other = _cli("up", "--nodes", "2", *where, cwd=repo)
+        assert other.returncode == 2 and other.stderr.count("\n") == 1 and "other options" in other.stderr
+        status = json.loads(_cli("status", "--json", *where, cwd=repo).stdout)
+        assert status["up"] and status["nodes"] == {"node1": "idle"}
+        command = f'eval "$({shlex.quote(sys.executable)} -m hpc.devcluster env {shlex.join(where)})"; sinfo -h -o "%D %G"'
+        seen = subprocess.run(["bash", "-c", command], cwd=repo, capture_output=True, text=True, check=True)
+        assert seen.stdout.split() == ["1", "gpu:a100:4"]
+        pids = [daemon["pid"] for daemon in status["daemons"].values()]
+    finally:
+        down = _cli("down", *where, cwd=repo)
+    assert down.returncode == 0
+    assert _cli("down", *where, cwd=repo).stdout.startswith("nothing is up")
+    assert not [pid for pid in pids if Process.of(pid)]
+    assert sorted(path.name for path in (tmp_path / "dc").iterdir()) == ["lock", "log"]
+    assert cluster.status() == before
+
+
+def test_refuses_a_directory_with_other_things(tmp_path: Path, cluster: DevCluster) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(BadInput, match="holds other things"):
+        DevCluster(tmp_path).up()
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+    assert DevCluster(tmp_path).down() is False
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_missing_daemons_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("hpc.devcluster.commands.SBIN", ())
+    with pytest.raises(NotFit) as caught:
+        DevCluster(tmp_path / "dc", accounting=True).up()
+    line = str(caught.value)
+    assert "\n" not in line and caught.value.exit_code == 3
+    packages = line.partition("--no-install-recommends ")[2].split()
+    assert packages == ["slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server"]
+
+
+@pytest.mark.parametrize("fields", [{"nodes": 0}, {"nodes": 1000}, {"gpus": -1}, {"partitions": {}}])
+def test_bad_options_are_one_line(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadInput) as caught:
+        Options(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_dead_is_said_and_cleaned(make_cluster: Callable[..., Any]) -> None:
+    with make_cluster(nodes=1, gpus=1) as own:
+        own.kill("munged")
+        assert own.status()["up"] is False
+        with pytest.raises(NotFit, match="half dead \\(munged\\)"):
+            own.up()
+        pids = [daemon["pid"] for daemon in own.status()["daemons"].values()]
+        assert own.down() is True
+        assert not [pid for pid in pids if Process.of(pid)]
+        assert own.up() is True, "a cleaned directory starts afresh"
+
+
+def test_wholly_dead_starts_afresh(make_cluster: Callable[..., Any]) -> None:
+    """As after a restart of the machine: the state file is there, no process is."""
+    with make_cluster(nodes=1, gpus=1) as own:
+        for name in own.status()["daemons"]:
+            own.kill(name)
+        assert own.up() is True
+        assert own.status()["nodes"] == {"node1": "idle"}
+
+
+def test_a_recycled_pid_is_left_alone(make_cluster: Callable[..., Any]) -> None:
+    """A pid in the state file that now belongs to somebody else is neither believed nor signalled."""
+    with make_cluster(nodes=1, gpus=1) as own, subprocess.Popen(["sleep", "600"]) as bystander:
+        state = json.loads((own.root / "state.json").read_text())
+        own.kill("munged")
+        state["daemons"]["munged"]["pid"] = bystander.pid
+        (own.root / "state.json").write_text(json.dumps(state))
+        assert own.status()["daemons"]["munged"]["alive"] is False
+        own.down()
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_long_directory_name(tmp_path: Path, cluster: DevCluster) -> None:
+    """Unix sockets end at 107 bytes; directories do not."""
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    with DevCluster(deep, nodes=1, gpus=1) as own:
+        out = subprocess.run(
+            ["srun", "-N1", "hostname"], env=own.environ(), capture_output=True, text=True, timeout=60
+        )
+        assert out.returncode == 0, out.stderr
+        short = own.where.short
+        assert short.is_dir()
+    assert not short.exists()
+
+
+def test_down_leaves_no_process_of_any_job(
+    make_cluster: Callable[..., Any], tmp_path: Path, wait_for: Any, sbatch: Any
+) -> None:
+    with make_cluster(nodes=1, gpus=1) as own:
+        # A daemon of its own session that has washed its environment: only the namespace tells whose it is.
+        sbatch(own, f"setsid env -i sleep 987654 & sleep 987655 & echo $! > {tmp_path}/pids; wait")
+        wait_for((tmp_path / "pids").exists)
+        sleepers = wait_for(lambda: [p.pid for p in psutil.process_iter(["cmdline"])
+                                     if p.info["cmdline"] and p.info["cmdline"][-1] in ("987654", "987655")
+                                     and p.info["cmdline"][0] == "sleep"])  # fmt: skip
+        namespaces = bool(own.status()["notes"])
+    left = [pid for pid in sleepers if Process.of(pid)]
+    assert not left or namespaces, left
+
+
+def test_as_an_ordinary_user(
+    cluster: DevCluster, repo: Path
+) -> None:
+    """munged, slurmctld, slurmd all as one user who is not root; jobs run as that user on two nodes."""
+    user, python = _ordinary_user(), shutil.which("python3", path="/usr/bin:/bin")
+    home = Path("/tmp") / f"hpc-user-{os.getpid()}"
+    assert python, "no python3 that an ordinary user can run"
+    shutil.copytree(repo / "hpc", home / "code" / "hpc", ignore=shutil.ignore_patterns("__pycache__"))
+    state = home / "state"
+    state.mkdir()
+    for path in (home, state):
+        shutil.chown(path, user)
+    run = f"{python} -m hpc.devcluster"
+    script = f"""set -e; cd {home}/code
+{run} up --nodes 2 --gpus 8 --dir {state}/dc
+trap '{run} down --dir {state}/dc' EXIT
+eval "$({run} env --dir {state}/dc)"
+srun -N2 --ntasks-per-node=2 --gpus-per-task=a100:1 \\
+  bash -c 'echo $SLURM_PROCID $SLURMD_NODENAME $(id -u) gpu=$CUDA_VISIBLE_DEVICES'
+"""
+    try:
+        ran = subprocess.run(
+            ["runuser", "-u", user, "--", "env", "-i", "PATH=/usr/bin:/bin", f"HOME={state}", "bash", "-c", script],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    uid = pwd.getpwnam(user).pw_uid
+    assert ran.returncode == 0, ran.stderr
+    lines = sorted(line for line in ran.stdout.splitlines() if "gpu=" in line)
+    assert lines == [
+        f"0 node1 {uid} gpu=0",
+        f"1 node1 {uid} gpu=1",
+        f"2 node2 {uid} gpu=0",
+        f"3 node2 {uid} gpu=1",
+    ]
+    assert not [p for p in psutil.process_iter(["username"]) if p.info["username"] == user]
+
+
+def _ordinary_user() -> str:
+    if os.geteuid() != 0:
+        pytest.skip(
+            "only root can become another user; as an ordinary user every other test here checks this"
+        )
+    if shutil.which("useradd") is None or shutil.which("runuser") is None:
+        pytest.skip("no useradd or runuser here")
+    name = "hpcdevtest"
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(["useradd", "--no-create-home", "--system", name], check=True, capture_output=True)
+    return name
+
+
+# -- the nodes are what they pretend to be
+
+
+def test_gpus_ranks_and_names_over_two_nodes(
+    cluster: DevCluster, sbatch: Any, wait_job: Any, tmp_path: Path, clean_queue: Any
+) -> None:
+    clean_queue(cluster)
+    job = sbatch(
+        cluster,
+        'echo "batch $(hostname) $CUDA_VISIBLE_DEVICES"\n'
+        "srun --gpus-per-task=1 bash -c 'echo rank $SLURM_PROCID $(hostname) $CUDA_VISIBLE_DEVICES'",
+        "--nodes=2", "--ntasks-per-node=8", "--gres=gpu:a100:8",
+    )  # fmt: skip
+    info = wait_job(cluster, job)
+    assert info.state is JobState.COMPLETED and slurm.expand_hosts(info.node_list) == ["node1", "node2"]
+    lines = (tmp_path / f"{job}.out").read_text().splitlines()
+    if cluster.status()["notes"]:
+        pytest.skip(cluster.status()["notes"][0])
+    assert lines[0] == "batch node1 0,1,2,3,4,5,6,7"
+    ranks = sorted((int(rank), node, gpu) for _, rank, node, gpu in map(str.split, lines[1:]))
+    assert ranks == [(i, f"node{1 + i // 8}", str(i % 8)) for i in range(16)]
+
+
+def test_two_small_jobs_share_a_node(
+    cluster: DevCluster, sbatch: Any, wait_job: Any, clean_queue: Any
+) -> None:
+    clean_queue(cluster)
+    first = sbatch(cluster, "sleep 600", "--gres=gpu:1", "--nodelist=node1")
+    second = sbatch(cluster, "sleep 600", "--gres=gpu:1", "--nodelist=node1")
+    for job in (first, second):
+        wait_job(cluster, job, {JobState.RUNNING})
+
+
+# -- hpc.slurm against a real Slurm
+
+
+def test_available_and_gres(cluster: DevCluster) -> None:
+    env = cluster.environ()
+    assert slurm.available(env)
+    assert slurm.gres(env=env) == [("node1", "a100", 8), ("node2", "a100", 8)]
+    assert slurm.gres("gpu", env=env) == slurm.gres(env=env)
+    with pytest.raises(slurm.SlurmRefused):
+        slurm.submit(Path("/nonexistent.sh"), env=env)
+
+
+def test_jobs_without_accounting(cluster: DevCluster, sbatch: Any, wait_job: Any, clean_queue: Any) -> None:
+    clean_queue(cluster)
+    env = cluster.environ()
+    failed = sbatch(cluster, "exit 3", "--comment=glmjobs key-1 日本")
+    wait_job(cluster, failed)
+    waiting = sbatch(cluster, "true", dependency=f"afterok:{failed}")
+    array = sbatch(cluster, "sleep 600", "--array=0-2", "--comment=glmjobs key-2")
+    wait_job(cluster, f"{array}_2", {JobState.RUNNING})
+    seen = slurm.jobs([failed, waiting, array, "999999"], env=env)
+    assert set(seen) == {failed, waiting, array, *(f"{array}_{i}" for i in range(3))}
+    assert (seen[failed].state, seen[failed].exit_code) == (JobState.FAILED, 3)
+    assert seen[failed].comment == "glmjobs key-1 日本" and seen[failed].ended is not None
+    assert seen[array].state is JobState.RUNNING and seen[array].time_limit == 7 * 86400
+    assert seen[waiting].state is JobState.PENDING and seen[waiting].dependency.startswith(
+        f"afterok:{failed}"
+    )
+    assert slurm.jobs(["999999"], env=env) == {}
+    assert [job.id for job in slurm.find_by_comment("key-1", env=env)] == [failed]
+    assert [job.id for job in slurm.find_by_comment("key-2", env=env)] == [f"{array}_{i}" for i in range(3)]
+    assert slurm.find_by_comment("key", env=env) == []
+
+
+def test_requeue_rearm_cancel_show(
+    cluster: DevCluster, sbatch: Any, wait_job: Any, tmp_path: Path, clean_queue: Any
+) -> None:
+    """A failed parent goes back into the queue under its id, its dependent is armed again, and both succeed."""
+    clean_queue(cluster)
+    env = cluster.environ()
+    parent = sbatch(cluster, f"test -e {tmp_path}/mended")
+    child = sbatch(cluster, "true", dependency=f"afterok:{parent}")
+    assert wait_job(cluster, parent).state is JobState.FAILED
+    (tmp_path / "mended").touch()
+    slurm.requeue(parent, env=env)
+    slurm.update_dependency(child, f"afterok:{parent}", env=env)
+    assert wait_job(cluster, parent).state is JobState.COMPLETED
+    assert wait_job(cluster, child).state is JobState.COMPLETED
+    assert slurm.jobs([parent], env=env)[parent].restarts == 1
+    shown = slurm.show(parent, env=env)
+    assert shown is not None and shown["JobState"] == "COMPLETED" and shown["Restarts"] == "1"
+    assert slurm.show("999999", env=env) is None
+    with pytest.raises(slurm.SlurmRefused, match="Invalid job id"):
+        slurm.requeue("999999", env=env)
+    with pytest.raises(slurm.SlurmRefused):
+        slurm.update_dependency("999999", "afterok:1", env=env)
+    long = sbatch(cluster, "sleep 600")
+    slurm.cancel([long, "999999", parent], env=env)
+    assert wait_job(cluster, long).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "option", ["--partition=nope", "--nodes=3", "--gres=gpu:h100:1", "--time=never", "--gres=gpu:a100:9"]
+)
+def test_slurm_says_no_in_one_line(cluster: DevCluster, tmp_path: Path, option: str) -> None:
+    script = tmp_path / "x.sh"
+    script.write_text("#!/bin/bash\ntrue\n")
+    for ask in (slurm.submit, slurm.test_only):
+        with pytest.raises(slurm.SlurmRefused) as caught:
+            ask(script, extra=[option], env=cluster.environ())
+        assert "\n" not in str(caught.value) and len(str(caught.value)) > 20
+    slurm.test_only(script, env=cluster.environ())
+
+
+def test_a_job_does_not_inherit_the_surrounding_one(
+    cluster: DevCluster, tmp_path: Path, sbatch: Any, wait_job: Any
+) -> None:
+    script = tmp_path / "child.sh"
+    script.write_text("#!/bin/bash\nenv | grep -c ^SLURM_MEM_PER_NODE=\ntrue\n")
+    env = cluster.environ() | {"SLURM_MEM_PER_NODE": "123", "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "nope"}
+    job = slurm.submit(script, extra=[f"--output={tmp_path}/%j.out"], env=env)
+    assert wait_job(cluster, job).state is JobState.COMPLETED
+    assert (tmp_path / f"{job}.out").read_text().strip() == "0"
+
+
+# -- with slurmdbd
+
+
+def test_sacct_remembers_what_squeue_forgot(
+    accounting_cluster: DevCluster, sbatch: Any, wait_for: Any
+) -> None:
+    env = accounting_cluster.environ()
+    job = sbatch(accounting_cluster, "exit 5", "--comment=key-3")
+
+    def forgotten() -> Any:
+        info = slurm.jobs([job], env=env).get(job)
+        return info if info and info.source == "sacct" and info.state.is_final else None
+
+    info = wait_for(forgotten, 180, "the job leaves slurmctld's memory and stays in sacct")
+    assert (info.state, info.exit_code, info.comment, info.node_list) == (
+        JobState.FAILED,
+        5,
+        "key-3",
+        "node1",
+    )
+    assert info.started is not None and info.ended is not None and info.ended >= info.started
+
+
+def test_preemption_requeues(
+    accounting_cluster: DevCluster, sbatch: Any, wait_for: Any, wait_job: Any, clean_queue: Any
+) -> None:
+    clean_queue(accounting_cluster)
+    env = accounting_cluster.environ()
+    low = sbatch(accounting_cluster, "sleep 600", "--nodes=2", "--gres=gpu:a100:8", "--requeue")
+    wait_job(accounting_cluster, low, {JobState.RUNNING})
+    high = sbatch(accounting_cluster, "true", "--partition=high", "--nodes=2", "--gres=gpu:a100:8")
+    assert wait_job(accounting_cluster, high).state is JobState.COMPLETED
+    wait_for(lambda: slurm.jobs([low], env=env)[low].restarts == 1, 60, "the preempted job starts again")
+
+
+def test_slurmdbd_gone_is_no_error(make_cluster: Callable[..., Any], sbatch: Any, wait_job: Any) -> None:
+    with make_cluster(nodes=1, gpus=1, accounting=True) as own:
+        own.kill("slurmdbd")
+        job = sbatch(own, "true")
+        assert wait_job(own, job).state is JobState.COMPLETED
+        assert slurm.jobs(["999999"], env=own.environ()) == {}
+        own.restart("slurmdbd")
+        assert own.status()["up"]
+
+
+# -- hurting it
+
+
+def test_a_node_dies_and_comes_back(
+    make_cluster: Callable[..., Any], sbatch: Any, wait_job: Any, wait_for: Any
+) -> None:
+    with make_cluster(nodes=2, gpus=1) as own:
+        env = own.environ()
+        bound = sbatch(own, "sleep 600", "--nodelist=node2", "--no-requeue")
+        moves = sbatch(own, "sleep 600", "--nodelist=node2", "--requeue")
+        for job in (bound, moves):
+            wait_job(own, job, {JobState.RUNNING})
+        own.kill_node("node2")
+        assert wait_job(own, bound).state is JobState.NODE_FAIL
+        wait_job(own, moves, {JobState.PENDING})
+        assert slurm.node_states(env=env)["node2"].startswith("down")
+        own.restart_node("node2")
+        assert wait_job(own, moves, {JobState.RUNNING}).restarts == 1
+
+
+def test_the_controller_restarts_and_jobs_go_on(
+    make_cluster: Callable[..., Any], sbatch: Any, wait_job: Any, tmp_path: Path
+) -> None:
+    with make_cluster(nodes=1, gpus=1) as own:
+        job = sbatch(own, f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done")
+        wait_job(own, job, {JobState.RUNNING})
+        own.kill_controller()
+        with pytest.raises(slurm.SlurmUnreachable):
+            slurm.run(["squeue"], env=own.environ(), pauses=())
+        own.restart_controller()
+        assert wait_job(own, job, {JobState.RUNNING}).restarts == 0
+        (tmp_path / "go").touch()
+        assert wait_job(own, job).state is JobState.COMPLETED
+
+
+def test_signal_of_a_dead_process_is_harmless() -> None:
+    with subprocess.Popen(["true"]) as child:
+        gone = Process(child.pid, 1, "other boot")
+    assert not gone.alive
+    gone.signal(signal.SIGKILL)
