@@ -109,8 +109,8 @@ def test_bad_rows_are_dropped_with_line_and_reason(tmp_path: Path) -> None:
 
 def test_a_missing_or_null_query_is_an_empty_one_where_the_column_exists(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_bytes(lines([{"instruction": "a", "input": "b", "output": "c"}, {"instruction": "a", "output": "c"},
-                            {"instruction": "a", "input": None, "output": "c"}]))  # fmt: skip
+    plain = {"instruction": "a", "output": "c"}
+    path.write_bytes(lines([{**plain, "input": "b"}, plain, {**plain, "input": None}]))
     rows, problems = checked(path)
     assert [row.input for row in rows] == ["b", "", ""] and not problems
 
