@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer, normalizers, processors
-from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 from glmjobs.errors import BadInput
+from glmjobs.models.configuration_chatglm import ChatGLMConfig
 from glmjobs.models.spm_file import PieceType, SentencePieceFile, pieces_message, read_model
 from glmjobs.models.tokenization_sentencepiece import (
     Ids,
@@ -228,10 +229,8 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
     def _sentencepiece_ids(self, ids: Ids) -> Ids:
         return super()._sentencepiece_ids([i - self.num_image_tokens for i in ids])
 
-    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """``A [gMASK] <sop>``, or ``A [gMASK] <sop> B <eop>``."""
-        framed = [*token_ids_0, self.gmask_token_id, self.sop_token_id]
-        return framed if token_ids_1 is None else [*framed, *token_ids_1, self.eop_token_id]
+    def _frame(self, pair: bool) -> tuple[Ids, Ids, Ids]:
+        return [], [self.gmask_token_id, self.sop_token_id], [self.eop_token_id] if pair else []
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = True, **kwargs: Any) -> Any:
         """The original's prompt for a conversation, as text or (``tokenize``) as framed ids.
@@ -337,8 +336,4 @@ def _image_tokens(directory: Path, pieces: int) -> int:
     return IMAGE_TOKENS if isinstance(size, int) and size >= pieces + IMAGE_TOKENS else 0
 
 
-def register(config_class: type) -> None:
-    """Let ``AutoTokenizer`` find this class for models of ``config_class`` (transformers 4 and 5)."""
-    from transformers import AutoTokenizer
-
-    AutoTokenizer.register(config_class, fast_tokenizer_class=ChatGLMTokenizerFast, exist_ok=True)
+AutoTokenizer.register(ChatGLMConfig, fast_tokenizer_class=ChatGLMTokenizerFast, exist_ok=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from glmjobs.errors import BadInput
+from glmjobs.models.configuration_glm import GLMConfig
 from glmjobs.models.spm_file import read_model
 from glmjobs.models.tokenization_sentencepiece import (
     Ids,
@@ -127,20 +128,19 @@ class _GLMTokens(PreTrainedTokenizerFast):  # type: ignore[misc]
         """Ids of every special token, those without a name of their own included."""
         return sorted({self._special_id(token) for token in (*self.special, "<|endoftext|>")})
 
+    def _frame(self, pair: bool) -> tuple[Ids, Ids, Ids]:
+        if not pair:
+            return [self.cls_token_id], [self.eos_token_id], []
+        return (
+            [self.cls_token_id],
+            [self.smask_token_id, self.eos_token_id, self.sop_token_id],
+            [self.eop_token_id],
+        )
+
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
         """``[CLS] A eos``, or ``[CLS] A [sMASK] eos <sop> B <eop>``."""
-        start, eos = self.cls_token_id, self.eos_token_id
-        if token_ids_1 is None:
-            return [start, *token_ids_0, eos]
-        return [
-            start,
-            *token_ids_0,
-            self.smask_token_id,
-            eos,
-            self.sop_token_id,
-            *token_ids_1,
-            self.eop_token_id,
-        ]
+        before, behind, end = self._frame(token_ids_1 is not None)
+        return [*before, *token_ids_0, *behind, *(token_ids_1 or ()), *end]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the vocabulary files into ``save_directory``."""
@@ -319,15 +319,11 @@ def load_glm_tokenizer(directory: str | Path) -> GLMGPT2TokenizerFast | GLMChine
 
 
 class _ChineseModels:
-    """Stands for GLM-10B-chinese in ``AutoTokenizer``'s map: one config class has two vocabularies."""
+    """Stands for GLM-10B-chinese in ``AutoTokenizer``'s map, which has one tokenizer for a config class.
 
-
-def register(config_class: type) -> None:
-    """Let ``AutoTokenizer`` find these classes for models of ``config_class``.
-
-    The name in ``tokenizer_config.json`` (``GLMGPT2Tokenizer`` or ``GLMChineseTokenizer``) says which.
+    The name in ``tokenizer_config.json`` (``GLMGPT2Tokenizer`` or ``GLMChineseTokenizer``) says which it is.
     """
-    from transformers import AutoTokenizer
 
-    AutoTokenizer.register(config_class, fast_tokenizer_class=GLMGPT2TokenizerFast, exist_ok=True)
-    AutoTokenizer.register(_ChineseModels, fast_tokenizer_class=GLMChineseTokenizerFast, exist_ok=True)
+
+AutoTokenizer.register(GLMConfig, fast_tokenizer_class=GLMGPT2TokenizerFast, exist_ok=True)
+AutoTokenizer.register(_ChineseModels, fast_tokenizer_class=GLMChineseTokenizerFast, exist_ok=True)
