@@ -42,6 +42,8 @@ def make_run(folder: Path, rows: int = 120, *, seed: int = 0, hostile: bool = Fa
     _lines(run.checkpoints / "train_log.jsonl", train_log(seed))
     _lines(run.path / "gpu" / "node17.jsonl", gpu_samples(seed))
     _json(run.path / "environment.json", environment(hostile))
+    card = {"name": "NVIDIA A100-SXM4-80GB", "driver_version": "515.65.01"}
+    _json(run.jobs("preflight") / "node-0.json", {"node": "node17", "gpus": [card] * 8})
     _json(run.data / "prepare.json", PREPARE)
     _json(
         run.model / "manifest.json",

@@ -8,6 +8,7 @@ numbers.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def document(
             {key: number(item[key]) for key in ("step", "world_size", "bytes")} for item in facts.checkpoints
         ],
         "environment": _tree(facts.environment),
+        "nodes": _nodes(facts),
         "settings": {
             key: _tree(value) for key, value in facts.settings.items() if key in ("shape", "cluster")
         },
@@ -76,6 +78,7 @@ def _summary(facts: RunFacts, recipe: Json) -> Json:
         "precision": shown(train.get("precision"), 20),
         "nodes": number(shape.get("nodes")),
         "gpus_per_node": number(shape.get("gpus")),
+        "on_cpus": _no_gpus(facts),
     }
 
 
@@ -239,10 +242,28 @@ def _gpu(facts: RunFacts) -> Json | None:
     }
 
 
+def _nodes(facts: RunFacts) -> list[Json]:
+    """What preflight found on every node: its GPUs by model, and their driver."""
+    found = []
+    for report in facts.nodes:
+        gpus = [gpu for gpu in report["gpus"] if isinstance(gpu, dict)]
+        models = Counter(shown(gpu.get("name"), 80) for gpu in gpus)
+        drivers = dict.fromkeys(shown(gpu.get("driver_version"), 40) for gpu in gpus)
+        found.append(
+            {
+                "node": shown(report.get("node"), 100),
+                "gpus": ", ".join(f"{count} × {model}" for model, count in models.items()) or "none (CPU)",
+                "driver": ", ".join(filter(None, drivers)),
+            }
+        )
+    return found
+
+
 def _cost(facts: RunFacts, now: float) -> Json:
     """Attempts with seconds and GPU-hours of each part, and the sums."""
     alive = {sample.time for node in facts.gpu.values() for sample in node}
-    items = costs.costs(facts.ledger, facts.train_log, now, alive)
+    ledger = [_without_gpus(event) for event in facts.ledger] if _no_gpus(facts) else facts.ledger
+    items = costs.costs(ledger, facts.train_log, now, alive)
     rows = []
     for item in items:
         a = item.attempt
@@ -266,6 +287,16 @@ def _cost(facts: RunFacts, now: float) -> Json:
         )
     wall = {part: sum(item.seconds.get(part, 0.0) for item in items) for part in costs.PARTS}
     return {"attempts": rows, "gpu_hours": costs.totals(items), "seconds": wall}
+
+
+def _no_gpus(facts: RunFacts) -> bool:
+    """True where preflight looked on every node and found no GPU: ranks then ran on CPUs."""
+    return bool(facts.nodes) and not any(report["gpus"] for report in facts.nodes)
+
+
+def _without_gpus(event: Json) -> Json:
+    """A local attempt's ``gpus`` are ranks where there are no GPUs. (Slurm's are held even if unused.)"""
+    return {**event, "gpus": 0} if str(event.get("job", "")).startswith("local-") else event
 
 
 def _data(facts: RunFacts) -> Json | None:

@@ -286,6 +286,15 @@ def stage_table(doc: Json) -> Table:
     return _trimmed(Table(head, rows, frozenset({2, 4})))
 
 
+def node_table(doc: Json) -> Table | None:
+    """The nodes as preflight found them."""
+    if not doc["nodes"]:
+        return None
+    return _trimmed(
+        Table(["Node", "GPUs", "Driver"], [[n["node"], n["gpus"], n["driver"]] for n in doc["nodes"]])
+    )
+
+
 def reproduce(doc: Json) -> list[tuple[str, str]]:
     """``(what, command)``: the steps that lead to this run again."""
     environment, summary = doc["environment"], doc["summary"]

@@ -44,6 +44,7 @@ class RunFacts:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     train_log: list[dict[str, Any]] = field(default_factory=list)
     gpu: dict[str, list[GpuSample]] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
     prepare: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, ModelScores] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +67,8 @@ def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
     facts.train_log = _lines(facts, path / "checkpoints" / "train_log.jsonl", "there are no training curves")
     facts.prepare = _document(facts, path / "data" / "prepare.json", "facts about the data are not shown")
     facts.gpu = _gpu(facts, path / "gpu")
+    reports = (read_document(file)[0] for file in sorted((path / "jobs" / "preflight").glob("node-*.json")))
+    facts.nodes = [report for report in reports if isinstance(report.get("gpus"), list)]
     for model in MODELS:
         scores = _scores(facts, path / "scores" / model, model)
         if scores is not None:

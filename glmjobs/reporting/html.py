@@ -75,9 +75,8 @@ def _header(doc: Json) -> Markup:
     summary = doc["summary"]
     shape = ""
     if summary["nodes"] and summary["gpus_per_node"]:
-        shape = (
-            f"{summary['nodes']} node{'s' if summary['nodes'] != 1 else ''} × {summary['gpus_per_node']} GPUs"
-        )
+        nodes = f"{summary['nodes']} node{'s' if summary['nodes'] != 1 else ''}"
+        shape = f"{nodes} × {summary['gpus_per_node']} {'CPU ranks' if summary['on_cpus'] else 'GPUs'}"
     zero = f"ZeRO-{summary['zero_stage']}" if summary["zero_stage"] else ""
     facts = [summary["model"], summary["method"], zero, summary["precision"], shape, doc["created"]]
     return tag(

@@ -39,7 +39,12 @@ def render(doc: Json) -> str:
         parts += ["## Attempts and cost", escape(facts.cost_sentence(doc)), table(facts.cost_table(doc))]
     if pairs := facts.data_pairs(doc):
         parts += ["## Data", table(facts.Table(["Fact", "Value"], pairs))]
-    parts += ["## What ran where", table(facts.stage_table(doc)), *_environment(doc["environment"])]
+    parts += [
+        "## What ran where",
+        table(facts.stage_table(doc)),
+        table(facts.node_table(doc)),
+        *_environment(doc["environment"]),
+    ]
     parts += ["## Reproduce it", *_reproduce(doc)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -133,7 +133,8 @@ def data(doc: Json) -> Markup | None:
 
 def where(doc: Json) -> Markup:
     stages = table(facts.stage_table(doc), caption="Stages")
-    return join(stages, *_environment(doc["environment"]))
+    nodes = table(facts.node_table(doc), caption="Nodes")
+    return join(stages, nodes, *_environment(doc["environment"]))
 
 
 def recipe(doc: Json) -> Markup | None:

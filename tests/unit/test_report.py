@@ -101,6 +101,8 @@ def test_the_forms_agree(run: Run):
         "248,481",
         "468",
         "a1b2c3d4e5f6",
+        "8 × NVIDIA A100-SXM4-80GB",
+        "515.65.01",
         "node17",
         "python -m glmjobs.submit",
     ):
@@ -112,6 +114,18 @@ def test_json_prints_one_document(run: Run, capsys: pytest.CaptureFixture[str]):
     document = json.loads(capsys.readouterr().out)
     assert document["name"] == "chatglm6b-7" and "predictions" not in document
     assert all(Path(name).is_file() for name in document["files"])
+
+
+def test_ranks_on_cpus_hold_no_gpus(run: Run):
+    """A local run on a machine without GPUs: its ledger counts ranks, which are no GPUs."""
+    ledger = (run.path / "ledger.jsonl").read_text().replace('"4711"', '"local-4711"')
+    (run.path / "ledger.jsonl").write_text(ledger)
+    assert report.make(run)["cost"]["gpu_hours"]["held"] > 30, "GPUs were found: they count"
+    node = run.jobs("preflight") / "node-0.json"
+    node.write_text(json.dumps({"node": "laptop", "gpus": []}))
+    document = report.make(run)
+    assert {a["gpus"] for a in document["cost"]["attempts"] if a["job"].startswith("local-")} == {0}
+    assert "1 node × 8 CPU ranks" in (run.report / "report.html").read_text(encoding="utf-8")
 
 
 def test_changed_answers_come_first_and_every_row_once(run: Run):
