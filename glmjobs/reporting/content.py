@@ -193,7 +193,9 @@ def _training(facts: RunFacts) -> Json:
     result: Json = {"rows": len(kept), "replaced_rows": len(replaced), "curves": {}, "steps": None}
     if not kept:
         return result
-    result["steps"] = number(kept[-1].get("step"))
+    # The last step may lie between two log rows; the ledger then knows its checkpoint.
+    ends = (number(e.get("last_checkpoint")) for e in facts.ledger if e.get("stage") == "train")
+    result["steps"] = max(filter(None, [number(kept[-1].get("step")), *ends]), default=None)
     result["tokens"] = number(kept[-1].get("tokens"))
     result["epochs"] = number(kept[-1].get("epoch"))
     for key in ("loss", "learning_rate", "tokens_per_s", "grad_norm"):

@@ -169,7 +169,7 @@ def cost_sentence(doc: Json) -> str:
             f"{gpu_hours(hours['waiting'])} GPU-hours' worth."
         )
     held = sum(value for part, value in seconds.items() if part != "waiting")
-    lost = duration(seconds["lost"])
+    lost = duration(seconds["lost"]) if seconds["lost"] > 0 else "none"
     return f"{attempts} took {duration(held)}, {lost} of it lost. No GPUs were held: 0 GPU-hours."
 
 

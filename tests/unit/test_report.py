@@ -116,6 +116,13 @@ def test_json_prints_one_document(run: Run, capsys: pytest.CaptureFixture[str]):
     assert all(Path(name).is_file() for name in document["files"])
 
 
+def test_the_last_step_counts_though_it_was_not_logged(run: Run):
+    with (run.path / "ledger.jsonl").open("a") as ledger:
+        last = {"time": sample.at(9), "event": "ended", "stage": "train", "last_checkpoint": 3107}
+        ledger.write(json.dumps(last) + "\n")
+    assert report.make(run)["training"]["steps"] == 3107
+
+
 def test_ranks_on_cpus_hold_no_gpus(run: Run):
     """A local run on a machine without GPUs: its ledger counts ranks, which are no GPUs."""
     ledger = (run.path / "ledger.jsonl").read_text().replace('"4711"', '"local-4711"')
