@@ -125,8 +125,11 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         prepared = [self._prepare(text) for text in texts]
         try:
             ids: list[Ids] = self.processor.encode(prepared, out_type=int, num_threads=_threads(len(texts)))
-        except UnicodeEncodeError:
-            raise BadInput(_lone_surrogate(prepared)) from None
+        except (UnicodeEncodeError, TypeError):  # which of the two depends on sentencepiece's version
+            found = _lone_surrogate(prepared)
+            if found is None:
+                raise
+            raise BadInput(found) from None
         return ids
 
     def _frame(self, pair: bool) -> tuple[Ids, Ids, Ids]:
@@ -237,9 +240,9 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         if over <= 0:
             return first, second
         if strategy == "only_first":
-            lose = min(over, len(first))
+            lose = over
         elif strategy == "only_second":
-            lose = over - min(over, len(second))
+            lose = 0
         else:
             excess = min(over, abs(len(first) - len(second)))
             lose = excess if len(first) > len(second) else 0
@@ -323,14 +326,14 @@ def _special_masks(frame: tuple[Ids, Ids, Ids], rows: list[Ids], pairs: list[Ids
     return _framed(ones, [[0] * len(row) for row in rows], pairs and [[0] * len(second) for second in pairs])
 
 
-def _lone_surrogate(texts: list[str]) -> str:
+def _lone_surrogate(texts: list[str]) -> str | None:
     """Which text is no Unicode, and where."""
     for row, text in enumerate(texts):
         for at, char in enumerate(text):
             if "\ud800" <= char <= "\udfff":
                 where = f"text {row} of the batch, character {at}"
                 return f"{where}: lone surrogate U+{ord(char):04X}; half a character, drop the row"
-    return "a text is not valid Unicode"
+    return None
 
 
 def _split_pairs(texts: Sequence[Any], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
