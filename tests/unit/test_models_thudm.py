@@ -1,0 +1,131 @@
+"""ChatGLM-6B against THUDM's own code, which reads the model directories that we write.
+
+Runs where two environment variables are set, else skips: GLMJOBS_THUDM_CODE is a directory with the release's Python
+files (modeling_chatglm.py, …), GLMJOBS_THUDM_PYTHON the python of an environment made from configs/stacks/thudm.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, load_model, load_tokenizer
+from glmjobs.models.family import family_for
+
+pytestmark = pytest.mark.slow
+
+NEW_TOKENS = 24
+#: hidden size, layers, heads, and the spread of the weights: wide enough for attention and positions to matter.
+SIZES = [(32, 2, 2, 0.4), (64, 5, 4, 0.3), (96, 30, 3, 0.2), (128, 3, 8, 0.2)]
+CHATS: list[tuple[str, list[tuple[str, str]]]] = [
+    ("小明有3个苹果，又买了5个，一共有几个？", []),
+    ("再给他2个呢？", [("小明有3个苹果，又买了5个，一共有几个？", "8个。")]),
+]
+
+
+@pytest.fixture(scope="module")
+def thudm() -> tuple[Path, str]:
+    code, python = os.environ.get("GLMJOBS_THUDM_CODE"), os.environ.get("GLMJOBS_THUDM_PYTHON")
+    if not code or not python:
+        pytest.skip("GLMJOBS_THUDM_CODE and GLMJOBS_THUDM_PYTHON are not set: THUDM's own code is not run")
+    return Path(code), python
+
+
+def spread(model: ChatGLMForCausalLM, seed: int) -> None:
+    """Biases and norms away from 0 and 1, so that all of them are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            noise = torch.randn(parameter.shape, generator=generator) * 0.2
+            parameter.data = noise + (1.0 if name.endswith("layernorm.weight") else 0.0)
+
+
+def write_directory(directory: Path, size: tuple[int, int, int, float], shared: Path, code: Path) -> None:
+    """A model as consolidation writes it, with the release's tokenizer and code files carried along."""
+    hidden, layers, heads, width = size
+    torch.manual_seed(layers)
+    config = ChatGLMConfig(hidden_size=hidden, num_layers=layers, num_attention_heads=heads, initializer_range=width)
+    model = ChatGLMForCausalLM(config)
+    spread(model, layers)
+    model.half().save_pretrained(directory)
+    for file in ("ice_text.model", "tokenizer_config.json"):
+        shutil.copyfile(shared / "chatglm-6b" / file, directory / file)
+    for path in code.glob("*.py"):
+        shutil.copyfile(path, directory / path.name)
+    released = json.loads((shared / "chatglm-6b" / "config.json").read_text())
+    written = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**written, "auto_map": released["auto_map"]}))
+
+
+def prompts(seed: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = (1, 6, 23, 140)
+    return [[*torch.randint(5, 130000, (n,), generator=generator).tolist(), 130001, 130004] for n in lengths]
+
+
+def generate(model: Any, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    return model.generate(ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@torch.no_grad()
+def test_as_thudms_code(size: tuple[int, int, int, float], thudm: tuple[Path, str], shared: Path, tmp_path: Path) -> None:
+    """Logits alone and right-padded, greedy tokens alone and left-padded, and chat's answers."""
+    code, python = thudm
+    directory = tmp_path / "model"
+    write_directory(directory, size, shared, code)
+    rows = prompts(size[0])
+    (tmp_path / "prompts.json").write_text(json.dumps({"rows": rows, "chats": CHATS}), encoding="utf-8")
+    driver = Path(__file__).with_name("thudm_driver.py")
+    command = [python, str(driver), str(directory), str(tmp_path / "prompts.json"), str(tmp_path / "out.pt")]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=500)
+    theirs = torch.load(tmp_path / "out.pt", weights_only=True)
+
+    model = load_model(directory, "float32")
+    longest = max(map(len, rows))
+    left, mask = torch.full((len(rows), longest), 3), torch.zeros(len(rows), longest, dtype=torch.long)
+    right = left.clone()
+    for i, row in enumerate(rows):
+        left[i, longest - len(row) :], mask[i, longest - len(row) :] = torch.tensor(row), 1
+        right[i, : len(row)] = torch.tensor(row)
+    right_logits = model(right, attention_mask=mask.flip(1)).logits
+    worst = 0.0
+    for i, row in enumerate(rows):
+        ids = torch.tensor([row])
+        logits = model(ids).logits[0]
+        scale = theirs["logits"][i].abs().max()
+        for ours, wanted in ((logits, theirs["logits"][i]), (right_logits[i, : len(row)], theirs["right"][i])):
+            worst = max(worst, float((ours - wanted).abs().max() / scale))
+        assert cut(generate(model, ids)[0].tolist()) == cut(theirs["alone"][i])
+    print(f"\nparity {size}: max difference {worst:.1e} of the largest logit")
+    assert worst < 1e-5
+    batch = generate(model, left, mask)
+    assert [cut(row.tolist()) for row in batch] == [cut(row) for row in theirs["batch"]]
+
+    tokenizer, family = load_tokenizer(directory), family_for(directory)
+    for (query, history), answer in zip(CHATS, theirs["chat"], strict=True):
+        ids = torch.tensor([family.prompt(tokenizer, plain_ids(tokenizer, family.prompt_text(query, history)))])
+        out = model.generate(ids, max_length=128, do_sample=False)[0, ids.shape[1] :]
+        # chat also repairs punctuation between Chinese characters; the words are compared without any.
+        assert words(tokenizer.decode(out.tolist(), skip_special_tokens=True)) == words(answer)
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def cut(tokens: list[int]) -> list[int]:
+    """Up to the end of the answer: what follows is padding, which differs."""
+    return tokens[: tokens.index(130005)] if 130005 in tokens else tokens
+
+
+def words(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())
