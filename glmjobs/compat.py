@@ -39,6 +39,22 @@ def autocast_dtype(device_type: str) -> Any:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
+def without_shared_memory_op() -> None:
+    """Keep DeepSpeed from compiling its CPU all-reduce while ranks start.
+
+    torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock, and every
+    later job of that user waits for it for ever. gloo does the same work, and training on the CPU is for rehearsals.
+    """
+    import deepspeed.ops
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+
+
+#: TrainingArguments' names for activation checkpointing.
+CHECKPOINTING_NAME = "activation_checkpointing" if TRANSFORMERS >= (5, 24) else "gradient_checkpointing"
+
+
 def accepted(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
     """Those of ``values`` that ``kind``'s constructor takes in this release (arguments come and go)."""
     import inspect

@@ -47,13 +47,16 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
     cuda = use_cuda(run.recipe.train, place)
     import transformers
 
-    from glmjobs import inputs
+    from glmjobs import compat, inputs
     from glmjobs.models import load_model, load_tokenizer
     from glmjobs.training.data import training_data
     from glmjobs.training.trainer import GLMTrainer, RunLog, StopTogether
 
     settings = run.recipe.train
     transformers.set_seed(settings.seed)
+    transformers.utils.logging.disable_progress_bar()  # a log is no terminal
+    if not cuda:
+        compat.without_shared_memory_op()
     inputs.ensure(run)
     tokenizer = load_tokenizer(run.base_model)
     data = training_data(run, tokenizer)
