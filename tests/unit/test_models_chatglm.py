@@ -1,4 +1,5 @@
-"""ChatGLM-6B: against THUDM's outputs, and against itself (packing, padding, caching, checkpointing, saving)."""
+"""ChatGLM-6B: against THUDM's outputs, and against itself (packing, padding, caching, checkpointing,
+saving)."""
 
 from __future__ import annotations
 
@@ -73,8 +74,8 @@ def test_golden(golden: dict[str, Any], golden_model: ChatGLMForCausalLM, case: 
 
 @torch.no_grad()
 def test_golden_tells_the_traps(golden: dict[str, Any], golden_model: ChatGLMForCausalLM) -> None:
-    """An alpha taken from the depth would be seen. Positions would not: in weights this small attention hardly counts,
-    so these are compared with THUDM's code at larger weights, in test_models_thudm.py."""
+    """An alpha taken from the depth would be seen. Positions would not: in weights this small attention
+    hardly counts, so these are compared with THUDM's code at larger weights, in test_models_thudm.py."""
     given = golden["case_600_30"]
     config = ChatGLMConfig(**{**golden["config"], "tie_word_embeddings": False, "alpha": (2 * 3) ** 0.5})
     other = ChatGLMForCausalLM(config).eval()
@@ -161,7 +162,8 @@ def loss_and_gradients(model: Any, ids: Any, segments: Any, labels: Any, items: 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_loss_and_gradients(checkpointing: bool) -> None:
-    """The chunked loss has torch's value and gradients, with and without activation checkpointing, no logits kept."""
+    """The chunked loss has torch's value and gradients, with and without activation checkpointing, no logits
+    kept."""
     model = tiny(tie_word_embeddings=True).train()
     _, ids, segments = packed_batch()
     labels = torch.where((segments > 0) & (torch.rand(ids.shape) < 0.5), ids, -100)
@@ -191,8 +193,11 @@ def test_chunked_cross_entropy(rows: int) -> None:
     wanted = F.cross_entropy(hidden @ weight.t(), labels, reduction="sum")
     ours = summed_cross_entropy(hidden, weight, labels, chunk_bytes=4 * 11 * rows)
     torch.testing.assert_close(ours, wanted)
-    for a, b in zip(torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * wanted, (hidden, weight)),
-                    strict=True):
+    for a, b in zip(
+        torch.autograd.grad(3 * ours, (hidden, weight)),
+        torch.autograd.grad(3 * wanted, (hidden, weight)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b)
     assert summed_cross_entropy(hidden, weight, torch.full((23,), -100)) == 0
 
@@ -219,7 +224,8 @@ def test_packed_and_padded_training_give_the_same_gradients() -> None:
 
 
 def test_rotary_angles_are_exact_in_any_type() -> None:
-    """All 2,048 positions stay distinct, and the angles are p * 10000^(-i/32) in float32 (facts: bf16 loses them)."""
+    """All 2,048 positions stay distinct, and the angles are p * 10000^(-i/32) in float32 (facts: bf16 loses
+    them)."""
     positions = torch.arange(2048).expand(1, 2, 2048)
     cos, sin = rotary_angles(positions, 128, "float32")
     assert cos.shape == (1, 1, 2048, 2, 32) and cos.dtype == torch.float32
@@ -273,7 +279,12 @@ def test_parameter_count_is_the_published_one() -> None:
 def test_configuration_of_both_revisions(shared: Path) -> None:
     new = ChatGLMConfig.from_pretrained(shared / "chatglm-6b")
     assert (new.num_hidden_layers, new.max_position_embeddings, new.intermediate_size) == (28, 2048, 16384)
-    assert (new.bos_token_id, new.eos_token_id, new.gmask_token_id, new.pad_token_id) == (130004, 130005, 130001, 3)
+    assert (new.bos_token_id, new.eos_token_id, new.gmask_token_id, new.pad_token_id) == (
+        130004,
+        130005,
+        130001,
+        3,
+    )
     assert new.alpha == pytest.approx(56**0.5)
     old = ChatGLMConfig(vocab_size=150528, bos_token_id=150004, eos_token_id=150005)  # all that its file says
     assert (old.mask_token_id, old.gmask_token_id, old.pad_token_id) == (150000, 150001, 20003)

@@ -1,7 +1,9 @@
 """ChatGLM-6B against THUDM's own code, which reads the model directories that we write.
 
-Runs where two environment variables are set, else skips: GLMJOBS_THUDM_CODE is a directory with the release's Python
-files (modeling_chatglm.py, …), GLMJOBS_THUDM_PYTHON the python of an environment made from configs/stacks/thudm.txt.
+Runs where two environment variables are set, else skips: GLMJOBS_THUDM_CODE is a directory with the release's
+    Python
+files (modeling_chatglm.py, …), GLMJOBS_THUDM_PYTHON the python of an environment made from
+configs/stacks/thudm.txt.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from glmjobs.models.family import family_for
 pytestmark = pytest.mark.slow
 
 NEW_TOKENS = 24
-#: hidden size, layers, heads, and the spread of the weights: wide enough for attention and positions to matter.
+#: hidden size, layers, heads, and the spread of the weights: wide enough for attention and positions to
+#: matter.
 SIZES = [(32, 2, 2, 0.4), (64, 5, 4, 0.3), (96, 30, 3, 0.2), (128, 3, 8, 0.2)]
 CHATS: list[tuple[str, list[tuple[str, str]]]] = [
     ("小明有3个苹果，又买了5个，一共有几个？", []),
@@ -51,7 +54,9 @@ def write_directory(directory: Path, size: tuple[int, int, int, float], shared: 
     """A model as consolidation writes it, with the release's tokenizer and code files carried along."""
     hidden, layers, heads, width = size
     torch.manual_seed(layers)
-    config = ChatGLMConfig(hidden_size=hidden, num_layers=layers, num_attention_heads=heads, initializer_range=width)
+    config = ChatGLMConfig(
+        hidden_size=hidden, num_layers=layers, num_attention_heads=heads, initializer_range=width
+    )
     model = ChatGLMForCausalLM(config)
     spread(model, layers)
     model.half().save_pretrained(directory)
@@ -71,12 +76,16 @@ def prompts(seed: int) -> list[list[int]]:
 
 
 def generate(model: Any, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    return model.generate(ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
+    return model.generate(ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False)[
+        :, ids.shape[1] :
+    ]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @torch.no_grad()
-def test_as_thudms_code(size: tuple[int, int, int, float], thudm: tuple[Path, str], shared: Path, tmp_path: Path) -> None:
+def test_as_thudms_code(
+    size: tuple[int, int, int, float], thudm: tuple[Path, str], shared: Path, tmp_path: Path
+) -> None:
     """Logits alone and right-padded, greedy tokens alone and left-padded, and chat's answers."""
     code, python = thudm
     directory = tmp_path / "model"
@@ -102,7 +111,10 @@ def test_as_thudms_code(size: tuple[int, int, int, float], thudm: tuple[Path, st
         ids = torch.tensor([row])
         logits = model(ids).logits[0]
         scale = theirs["logits"][i].abs().max()
-        for ours, wanted in ((logits, theirs["logits"][i]), (right_logits[i, : len(row)], theirs["right"][i])):
+        for ours, wanted in (
+            (logits, theirs["logits"][i]),
+            (right_logits[i, : len(row)], theirs["right"][i]),
+        ):
             worst = max(worst, float((ours - wanted).abs().max() / scale))
         assert cut(generate(model, ids)[0].tolist()) == cut(theirs["alone"][i])
     print(f"\nparity {size}: max difference {worst:.1e} of the largest logit")
@@ -112,7 +124,9 @@ def test_as_thudms_code(size: tuple[int, int, int, float], thudm: tuple[Path, st
 
     tokenizer, family = load_tokenizer(directory), family_for(directory)
     for (query, history), answer in zip(CHATS, theirs["chat"], strict=True):
-        ids = torch.tensor([family.prompt(tokenizer, plain_ids(tokenizer, family.prompt_text(query, history)))])
+        ids = torch.tensor(
+            [family.prompt(tokenizer, plain_ids(tokenizer, family.prompt_text(query, history)))]
+        )
         out = model.generate(ids, max_length=128, do_sample=False)[0, ids.shape[1] :]
         # chat also repairs punctuation between Chinese characters; the words are compared without any.
         assert words(tokenizer.decode(out.tolist(), skip_special_tokens=True)) == words(answer)

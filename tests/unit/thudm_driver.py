@@ -1,9 +1,11 @@
-"""Runs in the `thudm` stack (transformers 4.27.1), never imported by the tests: THUDM's own code on a model directory.
+"""Runs in the `thudm` stack (transformers 4.27.1), never imported by the tests: THUDM's own code on a model
+directory.
 
     python thudm_driver.py MODEL_DIR PROMPTS.json OUT.pt
 
-MODEL_DIR holds THUDM's Python files beside our weights, and is loaded as its users do. Written to OUT.pt: the logits of
-every prompt alone, greedy tokens alone and in a left-padded batch, logits of a right-padded batch, and chat's answers.
+MODEL_DIR holds THUDM's Python files beside our weights, and is loaded as its users do. Written to OUT.pt: the
+logits of every prompt alone, greedy tokens alone and in a left-padded batch, logits of a right-padded batch,
+and chat's answers.
 """
 
 import json
