@@ -1,5 +1,4 @@
-"""What differs between the two stacks (torch 2.0.1 with transformers 4.4x, and torch 2.13 with transformers
-5).
+"""What differs between the two stacks: torch 2.0.1 with transformers 4, and torch 2.13 with transformers 5.
 
 Everything that asks for a version asks here, and nothing else in the package branches on one.
 """
@@ -25,8 +24,7 @@ DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
 
 
 def tied_weights(pairs: dict[str, str]) -> Any:
-    """``_tied_weights_keys`` in this release's form: {tied name: source name}, or only the tied names before
-    5."""
+    """``_tied_weights_keys`` in this release's form: {tied: source}; before 5 only the tied names."""
     return pairs if TRANSFORMERS >= (5, 0) else list(pairs)
 
 
@@ -42,8 +40,9 @@ def autocast_dtype(device_type: str) -> Any:
 def without_shared_memory_op() -> None:
     """Keep DeepSpeed from compiling its CPU all-reduce while ranks start.
 
-    torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock, and every
-    later job of that user waits for it for ever. gloo does the same work, and training on the CPU is for rehearsals.
+    torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock, and
+    every later job of that user waits for it for ever. gloo does the same work, and training on the CPU is for
+    rehearsals.
     """
     import deepspeed.ops
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder

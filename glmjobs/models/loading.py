@@ -16,6 +16,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -60,6 +62,7 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
         raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
     config = _configuration(directory, family.name)
     where = check_weight_files(directory)
+    _join_deepspeed()
     try:
         model, info = MODEL_CLASSES[family.name].from_pretrained(
             directory,
@@ -85,6 +88,20 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     _check_loaded(directory, where, info)
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _join_deepspeed() -> None:
+    """Under ZeRO-3 weights are partitioned while they load: DeepSpeed has to know its ranks by then.
+
+    transformers starts torch's process group, but on the CPU not DeepSpeed's view of it, which then has one rank.
+    """
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled() and torch.distributed.is_initialized():
+        import deepspeed
+
+        if not deepspeed.comm.is_initialized():
+            deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
 
 
 def _configuration(directory: Path, family: str) -> Any:
