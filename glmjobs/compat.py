@@ -40,9 +40,9 @@ def autocast_dtype(device_type: str) -> Any:
 def without_shared_memory_op() -> None:
     """Keep DeepSpeed from compiling its CPU all-reduce while ranks start.
 
-    torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock, and
-    every later job of that user waits for it for ever. gloo does the same work, and training on the CPU is for
-    rehearsals.
+    torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock,
+    and every later job of that user waits for it for ever. gloo does the same work, and training on the CPU
+    is for rehearsals.
     """
     import deepspeed.ops
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder

@@ -93,7 +93,7 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
 def _join_deepspeed() -> None:
     """Under ZeRO-3 weights are partitioned while they load: DeepSpeed has to know its ranks by then.
 
-    transformers starts torch's process group, but on the CPU not DeepSpeed's view of it, which then has one rank.
+    transformers starts torch's process group, but on the CPU not DeepSpeed's view of it: then one rank.
     """
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
