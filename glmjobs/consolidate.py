@@ -60,7 +60,9 @@ class Options:
     keep_adapter: bool = False
 
 
-def consolidate(source: Path, out: Path, options: Options = Options(), base: Path | None = None) -> dict[str, Any]:
+def consolidate(
+    source: Path, out: Path, options: Options = Options(), base: Path | None = None
+) -> dict[str, Any]:
     """Turn the checkpoint at ``source`` into the model directory ``out``; its manifest.
 
     Args:
@@ -83,7 +85,9 @@ def consolidate(source: Path, out: Path, options: Options = Options(), base: Pat
         check_space(new, sum(shard.size for shard in shards))
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
         with Meter(f"consolidate {source.name} -> {out}", reading) as meter:
-            written = write_shards(shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add)
+            written = write_shards(
+                shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add
+            )
         _judge_overflow(written.overflow, options)
         sources = [source, *([base] if base is not None else [])]
         names = carry(new, sources, dtype, closed=[source])
@@ -140,7 +144,9 @@ def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
     more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
     text = f"{sum(overflow.values())} values are too large for {options.dtype} and become infinite: {named}{more}"
     if not options.allow_overflow:
-        raise WorkFailed(f"{text}; take bfloat16 or float32, or allow it (consolidate.allow_overflow, --allow-overflow)")
+        raise WorkFailed(
+            f"{text}; take bfloat16 or float32, or allow it (consolidate.allow_overflow, --allow-overflow)"
+        )
     print(f"warning: {text}", flush=True)
 
 
@@ -156,14 +162,22 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
     settings = run.recipe.consolidate
     checkpoint = newest_committed(run.checkpoints)
     base = run.base_model if run.base_model.is_dir() else None
-    options = Options(dtype=settings.dtype, shard_size=settings.shard_size, allow_overflow=settings.allow_overflow,
-                      workers=workers, replace=True)
+    options = Options(
+        dtype=settings.dtype,
+        shard_size=settings.shard_size,
+        allow_overflow=settings.allow_overflow,
+        workers=workers,
+        replace=True,
+    )
     manifest = _finished(run.model, checkpoint, options)
     if manifest is None:
         manifest = consolidate(checkpoint, run.model, options, base)
     elif run.done(STAGE):
         return manifest
-    figures = {key: manifest.get(key) for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")}
+    figures = {
+        key: manifest.get(key)
+        for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")
+    }
     figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])
     run.mark(STAGE, started=started, outputs=[run.model / manifests.MANIFEST], figures=figures)
     return manifest
@@ -185,7 +199,9 @@ def newest_committed(checkpoints: Path) -> Path:
             check_committed(path)
             return path
         print(f"{path.name}: skipped, it was never committed (its save did not finish)", flush=True)
-    raise WorkFailed(f"{checkpoints}: no committed checkpoint here (checkpoint-N with committed.json); train first")
+    raise WorkFailed(
+        f"{checkpoints}: no committed checkpoint here (checkpoint-N with committed.json); train first"
+    )
 
 
 def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:
@@ -194,7 +210,10 @@ def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any]
         manifest = manifests.verify(model, hashes=False)
     except (BadInput, WorkFailed):
         return None
-    same = (manifest.get("source", {}).get("checkpoint") == checkpoint.name and manifest.get("dtype") == options.dtype)
+    same = (
+        manifest.get("source", {}).get("checkpoint") == checkpoint.name
+        and manifest.get("dtype") == options.dtype
+    )
     return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
 
 
@@ -203,19 +222,37 @@ def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any]
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parse = argparse.ArgumentParser(prog="python -m glmjobs.consolidate", description=(__doc__ or "").splitlines()[0])
-    parse.add_argument("source", nargs="?", help="a run (path or name), a checkpoint directory, or a plain model directory")
-    parse.add_argument("out", nargs="?", type=Path, help="the model directory to write (for a run: RUN/model)")
+    parse = argparse.ArgumentParser(
+        prog="python -m glmjobs.consolidate", description=(__doc__ or "").splitlines()[0]
+    )
+    parse.add_argument(
+        "source", nargs="?", help="a run (path or name), a checkpoint directory, or a plain model directory"
+    )
+    parse.add_argument(
+        "out", nargs="?", type=Path, help="the model directory to write (for a run: RUN/model)"
+    )
     parse.add_argument("--dtype", choices=tuple(BY_TORCH_NAME), help="default: float16, or the run's recipe")
     parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 5GB, or the run's recipe")
     parse.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores, at most 8")
-    parse.add_argument("--base", type=Path, metavar="DIR", help="model directory to carry tokenizer and configuration from")
-    parse.add_argument("--allow-overflow", action="store_true", help="accept values that become infinite (they are counted)")
-    parse.add_argument("--no-cross-check", action="store_true", help="don't compare with the checkpoint's half-precision copy")
+    parse.add_argument(
+        "--base", type=Path, metavar="DIR", help="model directory to carry tokenizer and configuration from"
+    )
+    parse.add_argument(
+        "--allow-overflow", action="store_true", help="accept values that become infinite (they are counted)"
+    )
+    parse.add_argument(
+        "--no-cross-check",
+        action="store_true",
+        help="don't compare with the checkpoint's half-precision copy",
+    )
     parse.add_argument("--no-fsync", action="store_true", help="don't wait for the disk (for measurements)")
     parse.add_argument("--replace", action="store_true", help="replace an existing output directory")
-    parse.add_argument("--verify", type=Path, metavar="DIR", help="check a model directory against its manifest, and end")
-    parse.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+    parse.add_argument(
+        "--verify", type=Path, metavar="DIR", help="check a model directory against its manifest, and end"
+    )
+    parse.add_argument(
+        "--json", action="store_true", help="print one JSON document on stdout and nothing else there"
+    )
     return parse
 
 
@@ -225,17 +262,25 @@ def main(argv: list[str] | None = None) -> int:
     if args.verify is not None:
         start = time.perf_counter()
         manifest = manifests.verify(args.verify, workers=args.workers or len(os.sched_getaffinity(0)))
-        return _report(f"{args.verify}: {len(manifest['files'])} files as the manifest says "
-                       f"({time.perf_counter() - start:.1f} s)", manifest, args.json)
+        return _report(
+            f"{args.verify}: {len(manifest['files'])} files as the manifest says "
+            f"({time.perf_counter() - start:.1f} s)",
+            manifest,
+            args.json,
+        )
     if args.source is None:
-        raise BadInput("name a run or a checkpoint, for example: python -m glmjobs.consolidate runs/chatglm6b-1")
+        raise BadInput(
+            "name a run or a checkpoint, for example: python -m glmjobs.consolidate runs/chatglm6b-1"
+        )
     source = Path(args.source)
     if source.is_dir() and not (source / "run.yaml").is_file():
         return _one(source, args)
     run = Run.open(args.source)
     if args.out is None:
         if args.dtype or args.shard_size or args.base or args.allow_overflow:
-            raise BadInput("a run's dtype, shard size and base are its recipe's; name an output directory to choose others")
+            raise BadInput(
+                "a run's dtype, shard size and base are its recipe's; name an output directory to choose others"
+            )
         manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
@@ -244,11 +289,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _one(source: Path, args: argparse.Namespace) -> int:
     if args.out is None:
-        raise BadInput(f"{source}: name the model directory to write, for example: {source}  {source.name}-model")
+        raise BadInput(
+            f"{source}: name the model directory to write, for example: {source}  {source.name}-model"
+        )
     clean(args.out)
-    options = Options(dtype=args.dtype or "float16", shard_size=args.shard_size or "5GB", workers=args.workers,
-                      allow_overflow=args.allow_overflow, cross_check=not args.no_cross_check, fsync=not args.no_fsync,
-                      replace=args.replace)
+    options = Options(
+        dtype=args.dtype or "float16",
+        shard_size=args.shard_size or "5GB",
+        workers=args.workers,
+        allow_overflow=args.allow_overflow,
+        cross_check=not args.no_cross_check,
+        fsync=not args.no_fsync,
+        replace=args.replace,
+    )
     manifest = consolidate(source, args.out, options, args.base)
     return _report(_summary(args.out, manifest), manifest, args.json)
 
@@ -257,8 +310,10 @@ def _summary(out: Path, manifest: dict[str, Any]) -> str:
     size = sum(int(entry["bytes"]) for entry in manifest["files"])
     seconds = manifest.get("seconds")
     speed = f", {manifest['read_bytes'] / 1e9 / seconds:.2f} GB/s" if seconds else ""
-    return (f"{out}: {manifest['parameters']:,} parameters in {manifest['tensors']} tensors, {manifest['dtype']}, "
-            f"{size / 1e9:.2f} GB{speed}")
+    return (
+        f"{out}: {manifest['parameters']:,} parameters in {manifest['tensors']} tensors, {manifest['dtype']}, "
+        f"{size / 1e9:.2f} GB{speed}"
+    )
 
 
 def _report(text: str, document: dict[str, Any], as_json: bool) -> int:

@@ -33,7 +33,12 @@ def build(torch, frozen: bool, plain: bool):
             super().__init__()
             self.embed = torch.nn.Embedding(37, 11)
             self.blocks = torch.nn.ModuleList(
-                [torch.nn.Sequential(torch.nn.LayerNorm(11), torch.nn.Linear(11, 13), torch.nn.Linear(13, 11)) for _ in range(3)]
+                [
+                    torch.nn.Sequential(
+                        torch.nn.LayerNorm(11), torch.nn.Linear(11, 13), torch.nn.Linear(13, 11)
+                    )
+                    for _ in range(3)
+                ]
             )
             self.scale = torch.nn.Parameter(torch.ones(1))
             self.head = torch.nn.Linear(11, 37, bias=False)
@@ -58,10 +63,18 @@ def build(torch, frozen: bool, plain: bool):
 
 
 def config(stage: int, dtype: str, round_robin: bool) -> dict:
-    zero = {"stage": stage, "round_robin_gradients": round_robin, "reduce_bucket_size": 1000, "allgather_bucket_size": 1000,
-            "overlap_comm": False, "contiguous_gradients": True}
+    zero = {
+        "stage": stage,
+        "round_robin_gradients": round_robin,
+        "reduce_bucket_size": 1000,
+        "allgather_bucket_size": 1000,
+        "overlap_comm": False,
+        "contiguous_gradients": True,
+    }
     if stage == 3:
-        zero.update(stage3_param_persistence_threshold=20, sub_group_size=300, stage3_prefetch_bucket_size=100)
+        zero.update(
+            stage3_param_persistence_threshold=20, sub_group_size=300, stage3_prefetch_bucket_size=100
+        )
     return {
         "train_micro_batch_size_per_gpu": 2,
         "zero_optimization": zero,
@@ -89,15 +102,19 @@ def emulate_collectives(torch) -> None:
         output_tensor.view(-1).copy_(torch.cat([part.reshape(-1) for part in parts]))
         return Done() if async_op else None
 
-    def scatter(output, input, op=dist.ReduceOp.SUM, group=None, async_op=False):  # noqa: A002 (torch's name)
+    def scatter(output, input, op=dist.ReduceOp.SUM, group=None, async_op=False):
         whole = input.clone()
         dist.all_reduce(whole, op=op, group=group)
         rank, size = dist.get_rank(group), output.numel()
         output.view(-1).copy_(whole.reshape(-1)[rank * size : (rank + 1) * size])
         return Done() if async_op else None
 
-    for name, function in {"all_gather_into_tensor": gather, "_all_gather_base": gather,
-                           "reduce_scatter_tensor": scatter, "_reduce_scatter_base": scatter}.items():
+    for name, function in {
+        "all_gather_into_tensor": gather,
+        "_all_gather_base": gather,
+        "reduce_scatter_tensor": scatter,
+        "_reduce_scatter_base": scatter,
+    }.items():
         setattr(dist, name, function)
     torch.Tensor.record_stream = lambda self, stream: None  # CPU tensors of torch 2.0 have none
 
@@ -133,10 +150,16 @@ def refer(torch, deepspeed, folder: Path, case: str, world: int) -> None:
     import numpy as np
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    (folder / "case.json").write_text(json.dumps({"case": case, "world": world, "deepspeed": deepspeed.__version__,
-                                                  "torch": torch.__version__}))
+    (folder / "case.json").write_text(
+        json.dumps(
+            {"case": case, "world": world, "deepspeed": deepspeed.__version__, "torch": torch.__version__}
+        )
+    )
     state = get_fp32_state_dict_from_zero_checkpoint(str(folder))
-    np.savez(folder / "reference.npz", **{name: (t.float() if t.is_floating_point() else t).detach().numpy() for name, t in state.items()})
+    np.savez(
+        folder / "reference.npz",
+        **{name: (t.float() if t.is_floating_point() else t).detach().numpy() for name, t in state.items()},
+    )
 
 
 def worker(args: argparse.Namespace) -> None:
@@ -169,8 +192,17 @@ def launch(args: argparse.Namespace) -> int:
         port = probe.getsockname()[1]
     ranks = []
     for rank in range(args.world):
-        env = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(args.world), MASTER_ADDR="127.0.0.1",
-                   MASTER_PORT=str(port), DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", LOCAL_SIZE=str(args.world))
+        env = dict(
+            os.environ,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(args.world),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+            DS_ACCELERATOR="cpu",
+            OMP_NUM_THREADS="1",
+            LOCAL_SIZE=str(args.world),
+        )
         ranks.append(subprocess.Popen([sys.executable, __file__, *sys.argv[1:]], env=env))
     codes = []
     try:
@@ -188,7 +220,9 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--world", type=int, default=2)
     parser.add_argument("--cases", default="z1-fp32,z2-fp32,z3-fp32")
-    parser.add_argument("--emulate", action="store_true", help="for torch 2.0.1 on CPU: collectives that its gloo lacks")
+    parser.add_argument(
+        "--emulate", action="store_true", help="for torch 2.0.1 on CPU: collectives that its gloo lacks"
+    )
     arguments = parser.parse_args()
     if "RANK" in os.environ:
         worker(arguments)

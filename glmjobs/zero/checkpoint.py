@@ -18,13 +18,18 @@ import numpy as np
 
 from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.zero import layout
-from glmjobs.zero.dtypes import FLOATING, to_float32
+from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.safefile import read_tensors
 from glmjobs.zero.torchfile import Opaque, TensorRef, TorchFile
 
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -76,8 +81,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         for name in names:
             if (path / name).exists():
                 return Checkpoint(path, kind, read_weights(path, name), step=_trainer_step(path))
-    raise BadInput(f"{path}: neither a DeepSpeed checkpoint (a file 'latest' or *_optim_states.pt) nor a model "
-                   f"({', '.join(WEIGHT_FILES[:3])})")
+    raise BadInput(
+        f"{path}: neither a DeepSpeed checkpoint (a file 'latest' or *_optim_states.pt) nor a model "
+        f"({', '.join(WEIGHT_FILES[:3])})"
+    )
 
 
 def check_committed(path: Path) -> None:
@@ -99,7 +106,9 @@ def check_committed(path: Path) -> None:
         if not target.is_file():
             raise WorkFailed(f"{target}: missing, though {file.name} lists it")
         if target.stat().st_size != size:
-            raise WorkFailed(f"{target}: has {target.stat().st_size} bytes, not the {size} that were committed")
+            raise WorkFailed(
+                f"{target}: has {target.stat().st_size} bytes, not the {size} that were committed"
+            )
 
 
 def inside(root: Path, name: str) -> Path:
@@ -122,14 +131,20 @@ def zero_folder(path: Path) -> Path | None:
     if not latest.exists():
         folders = sorted(p for p in path.glob("global_step*") if p.is_dir())
         if len(folders) > 1:
-            raise BadInput(f"{path}: several {folders[0].name}-like folders and no file 'latest'; name one of them")
+            raise BadInput(
+                f"{path}: several {folders[0].name}-like folders and no file 'latest'; name one of them"
+            )
         return folders[0] if folders else None
     try:
         tag = latest.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise WorkFailed(f"{latest}: cannot be read; it should name a folder such as global_step1000") from None
+        raise WorkFailed(
+            f"{latest}: cannot be read; it should name a folder such as global_step1000"
+        ) from None
     if not tag or "/" in tag or tag in (".", "..") or "\x00" in tag:
-        raise WorkFailed(f"{latest}: should name a folder beside it, such as global_step1000, not {tag[:80]!r}")
+        raise WorkFailed(
+            f"{latest}: should name a folder beside it, such as global_step1000, not {tag[:80]!r}"
+        )
     folder = inside(path, tag)
     if not folder.is_dir():
         raise WorkFailed(f"{folder}: missing, though {latest} names it")
@@ -161,8 +176,15 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
     model = models[0]
     build = _from_slices if stage == 3 else _from_partitions
     tensors = build(ranks, models)
-    opened = Checkpoint(path, "zero", tensors, zero_stage=stage, world_size=len(ranks), step=step,
-                        version=_text(model.value.get("ds_version")))
+    opened = Checkpoint(
+        path,
+        "zero",
+        tensors,
+        zero_stage=stage,
+        world_size=len(ranks),
+        step=step,
+        version=_text(model.value.get("ds_version")),
+    )
     _add_module(opened, model)
     return opened
 
@@ -172,12 +194,16 @@ def _optimizer_shards(path: Path, folder: Path) -> list[_Rank]:
     found: dict[int, str] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("expp_rank") or "_expert_" in entry.name:
-            raise WorkFailed(f"{entry}: a mixture-of-experts checkpoint; its experts are not consolidated here")
+            raise WorkFailed(
+                f"{entry}: a mixture-of-experts checkpoint; its experts are not consolidated here"
+            )
         match = OPTIMIZER_FILE.fullmatch(entry.name)
         if not match:
             continue
         if int(match[2]) != 0:
-            raise WorkFailed(f"{entry}: a tensor-parallel checkpoint (mp_rank {match[2]}); only data-parallel ones are read")
+            raise WorkFailed(
+                f"{entry}: a tensor-parallel checkpoint (mp_rank {match[2]}); only data-parallel ones are read"
+            )
         if int(match[1]) in found:
             raise WorkFailed(f"{entry}: a second shard of rank {int(match[1])} beside {found[int(match[1])]}")
         found[int(match[1])] = entry.name
@@ -201,7 +227,9 @@ def _optimizer_shards(path: Path, folder: Path) -> list[_Rank]:
         raise WorkFailed(f"{folder / name}: missing; the checkpoint was written by {world} ranks")
     extra = sorted(set(found) - set(range(world)))
     if extra:
-        raise WorkFailed(f"{folder / found[extra[0]]}: left over; the checkpoint was written by {world} ranks")
+        raise WorkFailed(
+            f"{folder / found[extra[0]]}: left over; the checkpoint was written by {world} ranks"
+        )
     return ranks
 
 
@@ -209,7 +237,9 @@ def _torch_file(path: Path) -> TorchFile:
     """A file of torch.save whose inner name (torch takes it from the file's) says it was not renamed since."""
     file = TorchFile(path)
     if file.root not in (path.stem, "archive"):
-        raise WorkFailed(f"{path}: was written as {file.root}.pt: a shard swapped with another rank's, or renamed")
+        raise WorkFailed(
+            f"{path}: was written as {file.root}.pt: a shard swapped with another rank's, or renamed"
+        )
     return file
 
 
@@ -217,8 +247,10 @@ def _check_same(first: _Rank, other: _Rank) -> None:
     for what in ("zero_stage", "partition_count", "ds_version"):
         mine, its = first.state.get(what), other.state.get(what)
         if mine != its:
-            raise WorkFailed(f"{other.file.path}: its {what} is {_plain(its)}, but {_plain(mine)} in "
-                             f"{first.file.path.name}: shards of different checkpoints")
+            raise WorkFailed(
+                f"{other.file.path}: its {what} is {_plain(its)}, but {_plain(mine)} in "
+                f"{first.file.path.name}: shards of different checkpoints"
+            )
 
 
 def _model_states(path: Path, folder: Path, stage: int, world: int) -> list[TorchFile]:
@@ -228,14 +260,18 @@ def _model_states(path: Path, folder: Path, stage: int, world: int) -> list[Torc
     else:
         names = ["mp_rank_00_model_states.pt"]
     if any(folder.glob("mp_rank_01_model_states.pt")) or any(folder.glob("layer_*-model_states.pt")):
-        raise WorkFailed(f"{folder}: a tensor- or pipeline-parallel checkpoint; only data-parallel ones are read")
-    files = []
+        raise WorkFailed(
+            f"{folder}: a tensor- or pipeline-parallel checkpoint; only data-parallel ones are read"
+        )
+    files: list[TorchFile] = []
     for name in names:
         file = _torch_file(inside(path, str((folder / name).relative_to(path))))
         if not isinstance(file.value, dict) or not isinstance(file.value.get("param_shapes"), list):
             raise WorkFailed(f"{file.path}: not a model state of a ZeRO checkpoint (no param_shapes)")
         if files and _shape_groups(file) != _shape_groups(files[0]):
-            raise WorkFailed(f"{file.path}: lists other parameters than {files[0].path.name}: of another checkpoint")
+            raise WorkFailed(
+                f"{file.path}: lists other parameters than {files[0].path.name}: of another checkpoint"
+            )
         files.append(file)
     return files
 
@@ -249,19 +285,25 @@ def _same_step(folder: Path, ranks: list[_Rank], models: list[TorchFile]) -> int
     step = models[0].value.get("global_steps")
     for model in models[1:]:
         if model.value.get("global_steps") != step:
-            raise WorkFailed(f"{model.path}: is of step {_plain(model.value.get('global_steps'))}, but "
-                             f"{models[0].path.name} of step {_plain(step)}: mixed-step checkpoint")
+            raise WorkFailed(
+                f"{model.path}: is of step {_plain(model.value.get('global_steps'))}, but "
+                f"{models[0].path.name} of step {_plain(step)}: mixed-step checkpoint"
+            )
     named = re.fullmatch(r"global_step(\d+)", folder.name)
     if named and isinstance(step, int) and int(named[1]) != step:
-        raise WorkFailed(f"{models[0].path}: is of step {step}, but lies in {folder.name}: mixed-step checkpoint")
+        raise WorkFailed(
+            f"{models[0].path}: is of step {step}, but lies in {folder.name}: mixed-step checkpoint"
+        )
     seen: tuple[float, Path] | None = None
     for rank in ranks:
         own = _optimizer_step(rank)
         if own is None:
             continue
         if seen is not None and own != seen[0]:
-            raise WorkFailed(f"{rank.file.path}: its optimizer made {own:g} steps, but {seen[0]:g} in "
-                             f"{seen[1].name}: mixed-step checkpoint")
+            raise WorkFailed(
+                f"{rank.file.path}: its optimizer made {own:g} steps, but {seen[0]:g} in "
+                f"{seen[1].name}: mixed-step checkpoint"
+            )
         seen = seen or (own, rank.file.path)
     return step if isinstance(step, int) else None
 
@@ -271,7 +313,10 @@ def _optimizer_step(rank: _Rank) -> float | None:
     direct = rank.state.get("base_optimizer_state_step")
     if isinstance(direct, int):
         return float(direct)
-    pending: list[tuple[Any, int]] = [(rank.state.get("base_optimizer_state"), 0), (rank.state.get("optimizer_state_dict"), 0)]
+    pending: list[tuple[Any, int]] = [
+        (rank.state.get("base_optimizer_state"), 0),
+        (rank.state.get("optimizer_state_dict"), 0),
+    ]
     while pending:
         value, depth = pending.pop(0)
         if isinstance(value, dict) and "step" in value:
@@ -292,11 +337,15 @@ def _from_partitions(ranks: list[_Rank], models: list[TorchFile]) -> dict[str, T
     for rank in ranks:
         flats = rank.state.get("single_partition_of_fp32_groups")
         if not isinstance(flats, list) or len(flats) != len(groups):
-            raise WorkFailed(f"{rank.file.path}: should hold {len(groups)} float32 groups, one a parameter group")
+            raise WorkFailed(
+                f"{rank.file.path}: should hold {len(groups)} float32 groups, one a parameter group"
+            )
         partitions.append([rank.extent(flat) for flat in flats])
     paddings = ranks[0].state.get("param_alignment_paddings")
     if paddings is not None and len(paddings) != len(groups):
-        raise WorkFailed(f"{ranks[0].file.path}: alignment paddings of {len(paddings)} groups, not {len(groups)}")
+        raise WorkFailed(
+            f"{ranks[0].file.path}: alignment paddings of {len(paddings)} groups, not {len(groups)}"
+        )
     tensors = layout.flat_partitions(groups, partitions, paddings, ranks[0].file.path.parent)
     # DeepSpeed's notes disregard alignment padding and the reordering of round_robin_gradients.
     if not _setting(models[0], "round_robin_gradients") and (paddings is None or not any(map(any, paddings))):
@@ -306,7 +355,9 @@ def _from_partitions(ranks: list[_Rank], models: list[TorchFile]) -> dict[str, T
     return _by_name(tensors, models[0].path)
 
 
-def _check_slices(index: int, rank: _Rank, groups: list[layout.Shapes], partitions: list[list[Extent]]) -> None:
+def _check_slices(
+    index: int, rank: _Rank, groups: list[layout.Shapes], partitions: list[list[Extent]]
+) -> None:
     """DeepSpeed notes in every shard which parameters it holds: compare (finds shards swapped between ranks)."""
     noted = rank.state.get("param_slice_mappings")
     if not isinstance(noted, list) or len(noted) != len(groups) or len(partitions) == 1:
@@ -314,11 +365,16 @@ def _check_slices(index: int, rank: _Rank, groups: list[layout.Shapes], partitio
     for group, (shapes, mapping) in enumerate(zip(groups, noted, strict=True)):
         length = partitions[0][group].count
         expected = layout.slices(shapes, index * length, length)
-        found = {name: (address.state.get("start"), address.state.get("numel")) for name, address in mapping.items()
-                 if isinstance(address, Opaque) and isinstance(address.state, dict)}
+        found = {
+            name: (address.state.get("start"), address.state.get("numel"))
+            for name, address in mapping.items()
+            if isinstance(address, Opaque) and isinstance(address.state, dict)
+        }
         if len(found) == len(mapping) and found != expected:
-            raise WorkFailed(f"{rank.file.path}: holds other parameters than rank {index} does: a shard swapped with "
-                             "another rank's, or of another checkpoint")
+            raise WorkFailed(
+                f"{rank.file.path}: holds other parameters than rank {index} does: a shard swapped with "
+                "another rank's, or of another checkpoint"
+            )
 
 
 def _from_slices(ranks: list[_Rank], models: list[TorchFile]) -> dict[str, Tensor]:
@@ -349,14 +405,17 @@ def _add_frozen(tensors: list[Tensor], models: list[TorchFile], sliced: bool) ->
 
 
 def _add_module(opened: Checkpoint, model: TorchFile) -> None:
-    """What the model state itself holds: buffers, tied names, parameters no optimizer owns, and copies to compare with."""
-    module = model.value.get("module")
-    module = module if isinstance(module, dict) else {}
+    """What the model state itself holds: buffers, tied names, parameters no optimizer owns, copies to compare with."""
+    module: dict[Any, Any] = model.value.get("module") if isinstance(model.value.get("module"), dict) else {}
     shared = model.value.get("shared_params") or {}
     opened.aliases.update({other: name for other, name in shared.items() if name in opened.tensors})
-    by_place = {_place(ref): name for name, ref in module.items() if name in opened.tensors and isinstance(ref, TensorRef)}
+    by_place = {
+        _place(ref): name
+        for name, ref in module.items()
+        if name in opened.tensors and isinstance(ref, TensorRef)
+    }
     for name, ref in module.items():
-        if not isinstance(ref, TensorRef):
+        if not isinstance(ref, TensorRef) or not isinstance(name, str):
             continue
         known = opened.tensors.get(opened.aliases.get(name, name))
         if known is not None:
@@ -418,15 +477,21 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
             found.update(read_weights(path, file))
         missing = sorted(set(mapping) - set(found))
         if missing:
-            raise WorkFailed(f"{path / mapping[missing[0]]}: lacks {missing[0]!r}, which {name} says it holds")
+            raise WorkFailed(
+                f"{path / mapping[missing[0]]}: lacks {missing[0]!r}, which {name} says it holds"
+            )
         return found
     target = inside(path, name)
     if name.endswith(".safetensors"):
         return read_tensors(target)
-    file = TorchFile(target)
-    if not isinstance(file.value, dict):
+    saved = TorchFile(target)
+    if not isinstance(saved.value, dict):
         raise WorkFailed(f"{target}: not a state dict")
-    return {str(key): tensor_of(file, str(key), ref) for key, ref in file.value.items() if isinstance(ref, TensorRef)}
+    return {
+        str(key): tensor_of(saved, str(key), ref)
+        for key, ref in saved.value.items()
+        if isinstance(ref, TensorRef)
+    }
 
 
 def _trainer_step(path: Path) -> int | None:
@@ -463,7 +528,7 @@ def read_values(extent: Extent) -> np.ndarray[Any, Any]:
     Raises:
         WorkFailed: the file ends before.
     """
-    size = layout.SIZE[extent.dtype] * extent.count
+    size = SIZE[extent.dtype] * extent.count
     with extent.file.open("rb") as file:
         file.seek(extent.offset)
         raw = np.frombuffer(file.read(size), np.uint8)

@@ -42,11 +42,15 @@ def _compare(tensor: Tensor, copy: Tensor, start: int) -> None:
     expected = np.concatenate([read_values(extent) for extent in Vector(copy.extents).cut(start, count)])
     rounded = _as_stored(values, copy.dtype)
     if not np.array_equal(rounded, expected, equal_nan=True):
-        raise WorkFailed(f"{extents[0].file}: {tensor.name} differs from the checkpoint's own copy in "
-                         f"{copy.extents[0].file.name} (at element {start}): files of different steps, runs or ranks")
+        raise WorkFailed(
+            f"{extents[0].file}: {tensor.name} differs from the checkpoint's own copy in "
+            f"{copy.extents[0].file.name} (at element {start}): files of different steps, runs or ranks"
+        )
 
 
-def _as_stored(values: np.ndarray[tuple[int], np.dtype[np.float32]], dtype: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _as_stored(
+    values: np.ndarray[tuple[int], np.dtype[np.float32]], dtype: str
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """float32 values rounded to the copy's type and back."""
     if dtype not in ("F16", "BF16"):
         return values

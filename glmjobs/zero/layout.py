@@ -122,7 +122,9 @@ def flat_partitions(
         vector = Vector(partition[index] for partition in partitions)
         gaps = alignment_paddings[index] if alignment_paddings is not None else [0] * len(shapes)
         if len(gaps) != len(shapes):
-            raise WorkFailed(f"{where}: group {index} has {len(shapes)} parameters, but {len(gaps)} alignment paddings")
+            raise WorkFailed(
+                f"{where}: group {index} has {len(shapes)} parameters, but {len(gaps)} alignment paddings"
+            )
         offset, padding = 0, 0
         for (name, shape), gap in zip(shapes.items(), gaps, strict=True):
             tensors.append(_take(name, shape, [(vector, offset, math.prod(shape))], where))
@@ -132,8 +134,10 @@ def flat_partitions(
         align = 2 * world
         rest = len(vector) - offset
         if rest < 0 or math.ceil(len(vector) / align) != math.ceil(offset / align):
-            raise WorkFailed(f"{where}: the shards hold {len(vector)} elements of group {index}, its parameters need "
-                             f"{offset}: a shard is of another checkpoint or incomplete")
+            raise WorkFailed(
+                f"{where}: the shards hold {len(vector)} elements of group {index}, its parameters need "
+                f"{offset}: a shard is of another checkpoint or incomplete"
+            )
         _check_cover(vector, padding + rest, f"{where}: group {index}")
     return tensors
 
@@ -154,8 +158,10 @@ def sliced_parameters(shapes: Shapes, flats: Sequence[Sequence[Extent]], where: 
     needed = sum(math.ceil(math.prod(shape) / world) for shape in shapes.values())
     for rank, vector in enumerate(vectors):
         if len(vector) != needed:
-            raise WorkFailed(f"{where}: rank {rank}'s shard holds {len(vector)} elements, its parameters need {needed}: "
-                             "it is of another checkpoint or incomplete")
+            raise WorkFailed(
+                f"{where}: rank {rank}'s shard holds {len(vector)} elements, its parameters need {needed}: "
+                "it is of another checkpoint or incomplete"
+            )
     tensors: list[Tensor] = []
     offset = 0
     padding = [0] * world
@@ -181,19 +187,25 @@ def sliced_frozen(name: str, shape: tuple[int, ...], fragments: Sequence[Extent]
     pieces = []
     for rank, fragment in enumerate(fragments):
         if fragment.count != piece:
-            raise WorkFailed(f"{where}: rank {rank}'s fragment of the frozen parameter {name} holds {fragment.count} "
-                             f"elements, not {piece}")
+            raise WorkFailed(
+                f"{where}: rank {rank}'s fragment of the frozen parameter {name} holds {fragment.count} "
+                f"elements, not {piece}"
+            )
         pieces.append((Vector([fragment]), 0, max(0, min(piece, numel - rank * piece))))
     return _take(name, shape, pieces, where)
 
 
-def _take(name: str, shape: tuple[int, ...], pieces: Iterable[tuple[Vector, int, int]], where: Path) -> Tensor:
+def _take(
+    name: str, shape: tuple[int, ...], pieces: Iterable[tuple[Vector, int, int]], where: Path
+) -> Tensor:
     extents: list[Extent] = []
     try:
         for vector, start, count in pieces:
             extents += vector.cut(start, count)
     except IndexError as error:
-        raise WorkFailed(f"{where}: parameter {name} {list(shape)} goes past its shard's end ({error})") from None
+        raise WorkFailed(
+            f"{where}: parameter {name} {list(shape)} goes past its shard's end ({error})"
+        ) from None
     return checked(Tensor(name, shape, tuple(extents)), where)
 
 
@@ -205,8 +217,10 @@ def checked(tensor: Tensor, where: Path) -> Tensor:
     """
     count = sum(extent.count for extent in tensor.extents)
     if count != tensor.numel or len({extent.dtype for extent in tensor.extents}) > 1:
-        raise WorkFailed(f"{where}: {tensor.name} {list(tensor.shape)} has {count} elements in the checkpoint, "
-                         f"not {tensor.numel}, or of several types")
+        raise WorkFailed(
+            f"{where}: {tensor.name} {list(tensor.shape)} has {count} elements in the checkpoint, "
+            f"not {tensor.numel}, or of several types"
+        )
     return tensor
 
 

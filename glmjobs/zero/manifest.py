@@ -51,7 +51,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
+        entries = [
+            (str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]
+        ]
     except FileNotFoundError:
         raise BadInput(f"{directory}: no {MANIFEST} here; glmjobs.consolidate writes one") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -80,6 +82,8 @@ def verify(directory: Path, *, hashes: bool = True, workers: int = 2) -> dict[st
             paths = [directory / entry["path"] for entry in manifest["files"]]
             for entry, found in zip(manifest["files"], pool.map(file_sha256, paths), strict=True):
                 if found != entry["sha256"]:
-                    raise WorkFailed(f"{directory / entry['path']}: its content changed (SHA-256 {found[:12]}…, the "
-                                     f"manifest says {entry['sha256'][:12]}…)")
+                    raise WorkFailed(
+                        f"{directory / entry['path']}: its content changed (SHA-256 {found[:12]}…, the "
+                        f"manifest says {entry['sha256'][:12]}…)"
+                    )
     return manifest

@@ -49,23 +49,45 @@ class Meter:
         """The state in one line."""
         speed = self.done / max(seconds, 1e-9)
         left = (self.total - self.done) / max(speed, 1.0)
-        return (f"{self.title}: {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, {speed / 1e9:.2f} GB/s, "
-                f"{left:.0f} s left")
+        return (
+            f"{self.title}: {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, {speed / 1e9:.2f} GB/s, "
+            f"{left:.0f} s left"
+        )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.seconds = time.perf_counter() - self._start
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
-            print(f"{self.title}: {self.done / 1e9:.2f} GB read in {self.seconds:.1f} s, "
-                  f"{self.done / 1e9 / max(self.seconds, 1e-9):.2f} GB/s", file=sys.stderr, flush=True)
+            print(
+                f"{self.title}: {self.done / 1e9:.2f} GB read in {self.seconds:.1f} s, "
+                f"{self.done / 1e9 / max(self.seconds, 1e-9):.2f} GB/s",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _bar(title: str, total: int) -> tuple[Any, Any]:
     """rich is imported only where there is a terminal to draw on."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                   TimeRemainingColumn(), console=Console(stderr=True), refresh_per_second=5)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=5,
+    )
     return bar, bar.add_task(title, total=total)

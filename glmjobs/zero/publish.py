@@ -86,7 +86,9 @@ def _sync(directory: Path) -> None:
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems refuse to sync a directory; the rename is as durable as they make it
+    except (
+        OSError
+    ):  # some network file systems refuse to sync a directory; the rename is as durable as they make it
         pass
     finally:
         os.close(handle)

@@ -147,7 +147,11 @@ class TorchFile:
             raise WorkFailed(f"{path}: refused, {error}") from None
 
     def _find_root(self) -> str:
-        roots = [name[: -len("/data.pkl")] for name in self._members if name.endswith("/data.pkl") and name.count("/") == 1]
+        roots = [
+            name[: -len("/data.pkl")]
+            for name in self._members
+            if name.endswith("/data.pkl") and name.count("/") == 1
+        ]
         if len(roots) != 1:
             raise Refused("a zip, but not one that torch.save wrote (no data.pkl)")
         return roots[0]
@@ -178,8 +182,10 @@ class TorchFile:
             start, size = self._locate(storage.key)
             self._starts[storage.key] = start, size
         if size < storage.numel * SIZE[storage.dtype]:
-            raise WorkFailed(f"{self.path}: storage {storage.key} has {size} bytes, not the "
-                             f"{storage.numel * SIZE[storage.dtype]} its tensors need")
+            raise WorkFailed(
+                f"{self.path}: storage {storage.key} has {size} bytes, not the "
+                f"{storage.numel * SIZE[storage.dtype]} its tensors need"
+            )
         return start
 
     def _locate(self, key: str) -> tuple[int, int]:
@@ -187,7 +193,9 @@ class TorchFile:
         if info is None:
             raise WorkFailed(f"{self.path}: damaged, its storage {key!r} is missing")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise WorkFailed(f"{self.path}: storage {key} is compressed or encrypted, which torch.save never does")
+            raise WorkFailed(
+                f"{self.path}: storage {key} is compressed or encrypted, which torch.save never does"
+            )
         with self.path.open("rb") as file:
             file.seek(info.header_offset)
             header = file.read(30)
@@ -211,8 +219,10 @@ class TorchFile:
         if tensor.offset < 0 or any(n < 0 for n in tensor.shape) or begin + length > room:
             raise WorkFailed(f"{self.path}: a tensor of shape {list(tensor.shape)} goes outside its storage")
         if not tensor.contiguous:
-            raise WorkFailed(f"{self.path}: a tensor of shape {list(tensor.shape)} has strides "
-                             f"{list(tensor.stride)}; only contiguous ones can be read")
+            raise WorkFailed(
+                f"{self.path}: a tensor of shape {list(tensor.shape)} has strides "
+                f"{list(tensor.stride)}; only contiguous ones can be read"
+            )
         return self.where(tensor.storage) + begin, length
 
 
@@ -270,6 +280,9 @@ class _Machine:
         items = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return items
+
+    def drop(self) -> None:
+        self.take(1)
 
     def remember(self, argument: Any) -> None:
         self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
@@ -345,7 +358,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": lambda m, a: None,
     "FRAME": lambda m, a: None,
     "MARK": lambda m, a: m.marks.append(len(m.stack)),
-    "POP": lambda m, a: m.take(1) and None,
+    "POP": lambda m, a: m.drop(),
     "PUT": _Machine.remember,
     "BINPUT": _Machine.remember,
     "LONG_BINPUT": _Machine.remember,
@@ -396,8 +409,10 @@ def _allowed(module: str, attribute: str) -> Name:
         or _numpy_rebuilder(path)
     )
     if not known:
-        raise Refused(f"its pickle names {path!r}, which is neither tensor nor plain data (a hostile file, "
-                      "or an object of your own in the checkpoint's client state)")
+        raise Refused(
+            f"its pickle names {path!r}, which is neither tensor nor plain data (a hostile file, "
+            "or an object of your own in the checkpoint's client state)"
+        )
     return Name(path)
 
 
@@ -417,10 +432,20 @@ def _construct(path: str, arguments: tuple[Any, ...]) -> Any:
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TensorRef:
     """torch._utils._rebuild_tensor and _v2; _v3 adds the dtype, for storages that have none of their own."""
-    dtype = next((TORCH_DTYPES[item.path[6:]] for item in rest if isinstance(item, Name) and item.path[6:] in TORCH_DTYPES),
-                 None)
+    dtype = next(
+        (
+            TORCH_DTYPES[item.path[6:]]
+            for item in rest
+            if isinstance(item, Name) and item.path[6:] in TORCH_DTYPES
+        ),
+        None,
+    )
     sizes = (*shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
-    if not isinstance(storage, Storage) or not isinstance(offset, int) or not all(type(n) is int for n in sizes):
+    if (
+        not isinstance(storage, Storage)
+        or not isinstance(offset, int)
+        or not all(type(n) is int for n in sizes)
+    ):
         raise Refused("its pickle has a tensor that is not well-formed")
     if len(shape) != len(stride):
         raise Refused("its pickle has a tensor whose shape and strides differ in length")
@@ -444,10 +469,10 @@ def _subclass(function: Any, kind: Any, arguments: Any, state: Any = None) -> Te
 
 
 def _size(shape: Any = ()) -> tuple[int, ...]:
-    shape = tuple(shape) if isinstance(shape, list | tuple) else (None,)
-    if not all(type(n) is int and n >= 0 for n in shape):
+    sizes: tuple[int, ...] = tuple(shape) if isinstance(shape, list | tuple) else (-1,)
+    if not all(type(n) is int and n >= 0 for n in sizes):
         raise Refused("its pickle has a size that is not made of whole numbers")
-    return shape
+    return sizes
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:

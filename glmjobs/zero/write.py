@@ -30,7 +30,17 @@ BLOCK_BYTES = 1 << 20  # of input: fits a core's cache, so that hashing and roun
 OPEN_FILES = 200
 Progress = Callable[[int, int], None]  # bytes read and written by a finished block
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
 
 
 def parse_size(text: str) -> int:
@@ -93,7 +103,11 @@ def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "
         filled += size
     shards = []
     for index, group in enumerate(groups, 1):
-        name = f"{stem}.safetensors" if len(groups) == 1 else f"{stem}-{index:05d}-of-{len(groups):05d}.safetensors"
+        name = (
+            f"{stem}.safetensors"
+            if len(groups) == 1
+            else f"{stem}-{index:05d}-of-{len(groups):05d}.safetensors"
+        )
         kinds = [out_dtype(tensor, dtype) for tensor in group]
         header, starts = make_header((t.name, kind, t.shape) for t, kind in zip(group, kinds, strict=True))
         shards.append(Shard(name, group, kinds, header, starts))
@@ -163,8 +177,16 @@ class _Hash:
 
 
 class _Pipeline:
-    def __init__(self, shards: Sequence[Shard], into: Path, workers: int, fsync: bool, progress: Progress | None) -> None:
-        self.shards, self.into, self.workers, self.fsync, self.progress = shards, into, workers, fsync, progress
+    def __init__(
+        self, shards: Sequence[Shard], into: Path, workers: int, fsync: bool, progress: Progress | None
+    ) -> None:
+        self.shards, self.into, self.workers, self.fsync, self.progress = (
+            shards,
+            into,
+            workers,
+            fsync,
+            progress,
+        )
         self.lock = threading.Lock()
         self.room = threading.Semaphore(2 * workers + 2)
         self.blocks = self._interleaved()
@@ -177,16 +199,23 @@ class _Pipeline:
     def run(self) -> Written:
         try:
             for shard in self.shards:
-                self.targets.append(os.open(self.into / shard.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+                self.targets.append(
+                    os.open(self.into / shard.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                )
                 os.ftruncate(self.targets[-1], shard.size)
                 _write_all(self.targets[-1], memoryview(shard.header), 0)
-            threads = [threading.Thread(target=self._work, name=f"write-{n}", daemon=True) for n in range(self.workers)]
+            threads = [
+                threading.Thread(target=self._work, name=f"write-{n}", daemon=True)
+                for n in range(self.workers)
+            ]
             for thread in threads:
                 thread.start()
             try:
                 for thread in threads:
                     thread.join()
-            except BaseException as error:  # Ctrl-C: let the threads finish their block before files are closed
+            except (
+                BaseException
+            ) as error:  # Ctrl-C: let the threads finish their block before files are closed
                 self._fail(error)
                 for thread in threads:
                     thread.join()
@@ -196,8 +225,10 @@ class _Pipeline:
                 for target in self.targets:
                     os.fsync(target)
         except OSError as error:
-            raise WorkFailed(f"{self.into}: cannot write here: {error.strerror}"
-                             + (" (the disk is full)" if error.errno == errno.ENOSPC else "")) from None
+            raise WorkFailed(
+                f"{self.into}: cannot write here: {error.strerror}"
+                + (" (the disk is full)" if error.errno == errno.ENOSPC else "")
+            ) from None
         finally:
             for target in self.targets:
                 os.close(target)
@@ -211,8 +242,10 @@ class _Pipeline:
     def _interleaved(self) -> Iterator[_Block]:
         """The blocks of all files in order, a few files at a time: as many hashes run side by side as threads."""
         for first in range(0, len(self.shards), self.workers):
-            running = [_blocks_of(index, self.shards[index])
-                       for index in range(first, min(first + self.workers, len(self.shards)))]
+            running = [
+                _blocks_of(index, self.shards[index])
+                for index in range(first, min(first + self.workers, len(self.shards)))
+            ]
             while running:
                 for blocks in list(running):
                     block = next(blocks, None)
@@ -352,7 +385,9 @@ def _read_all(handle: int, into: memoryview, extent: Extent) -> None:
         except OSError as error:
             raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror}") from None
         if got == 0:
-            raise WorkFailed(f"{extent.file}: truncated, it ends inside a tensor (at byte {extent.offset + done})")
+            raise WorkFailed(
+                f"{extent.file}: truncated, it ends inside a tensor (at byte {extent.offset + done})"
+            )
         done += got
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from glmjobs.consolidate import Options, consolidate
-from glmjobs.zero.safefile import read_tensors
 from safetensors import safe_open
 
-CASES = {2: "z1-fp32-frozen,z2-fp32-plain,z3-fp32,z2-bf16-frozen,z3-bf16-frozen,z1-bf16,z2-fp16-rr,z3-fp16", 3: "z2-fp32,z3-bf16-frozen"}
+from glmjobs.consolidate import Options, consolidate
+from glmjobs.zero.safefile import read_tensors
+
+CASES = {
+    2: "z1-fp32-frozen,z2-fp32-plain,z3-fp32,z2-bf16-frozen,z3-bf16-frozen,z1-bf16,z2-fp16-rr,z3-fp16",
+    3: "z2-fp32,z3-bf16-frozen",
+}
 MORE = [path for path in Path(os.environ.get("GLMJOBS_CHECKPOINTS", "/nonexistent")).glob("**/case.json")]
 
 
@@ -27,7 +31,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Path:
     pytest.importorskip("deepspeed", reason="real checkpoints need DeepSpeed")
     out = tmp_path_factory.mktemp("checkpoints")
     for world, cases in CASES.items():
-        command = [sys.executable, str(repo / "tests/make_checkpoints.py"), str(out), "--world", str(world), "--cases", cases]
+        command = [
+            sys.executable,
+            str(repo / "tests/make_checkpoints.py"),
+            str(out),
+            "--world",
+            str(world),
+            "--cases",
+            cases,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return out
@@ -56,7 +68,11 @@ def check_equal(folder: Path, out: Path) -> None:
     case = json.loads((folder / "case.json").read_text())["case"]
     extra = found.keys() - wanted.keys()
     # DeepSpeed leaves frozen parameters out of ZeRO-1 checkpoints' float32 weights; they are in the model state.
-    assert extra == {n for n in found if n.startswith("blocks.1.")} - wanted.keys() if case.startswith("z1") else not extra
+    assert (
+        extra == {n for n in found if n.startswith("blocks.1.")} - wanted.keys()
+        if case.startswith("z1")
+        else not extra
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -85,7 +101,9 @@ def test_tied_name_left_out_where_the_configuration_ties(made: Path, tmp_path: P
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text('{"tie_word_embeddings": true, "torch_dtype": "float32"}')
-    manifest = consolidate(made / "z3-fp32-w2", tmp_path / "out", Options(dtype="bfloat16", fsync=False), base)
+    manifest = consolidate(
+        made / "z3-fp32-w2", tmp_path / "out", Options(dtype="bfloat16", fsync=False), base
+    )
     assert manifest["tied"] == {"head.weight": "embed.weight"}
     assert "head.weight" not in read_tensors(tmp_path / "out/model.safetensors")
     assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "bfloat16"
