@@ -23,7 +23,7 @@ CASES = {
     2: "z1-fp32-frozen,z2-fp32-plain,z3-fp32,z2-bf16-frozen,z3-bf16-frozen,z1-bf16,z2-fp16-rr,z3-fp16",
     3: "z2-fp32,z3-bf16-frozen",
 }
-MORE = [path for path in Path(os.environ.get("GLMJOBS_CHECKPOINTS", "/nonexistent")).glob("**/case.json")]
+MORE = sorted(Path(os.environ.get("GLMJOBS_CHECKPOINTS", "/nonexistent")).glob("**/case.json"))
 
 
 @pytest.fixture(scope="session")
