@@ -14,7 +14,7 @@ RATES = ("percent", "rate", "discount", "tenths", "ratio")
 MONEY = ("CNY", "USD", "EUR", "GBP", "JPY", "HKD", "KRW")
 PI = Fraction(314, 100)
 _PI = Fraction(math.pi)
-_COUNTED = ("count", "pages", "steps", "floors", "characters", "lessons")
+_COUNTED = ("count",)
 
 Reading = tuple[Fraction, str, Unit | None]
 """Value in the base unit of its dimension, the dimension ("" where unknown), the unit."""
@@ -85,6 +85,8 @@ def readings(q: Quantity, question: Question, bare_percent: bool) -> list[Readin
         return [(q.value, "rate", None)]
     if q.units:
         fit = [u for u in q.units if u.dim == expect.dim] or list(q.units)
+        if fit[0].name == "个":
+            fit = [*fit, *(u for u in expect.units if u.dim == "count" and u.name != "个")]
         result: list[Reading] = [(q.value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in fit]
         if q.per:
             result = [(q.value * u.factor, u.dim, u) for u in units.per(fit, list(q.per))]

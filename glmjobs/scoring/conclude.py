@@ -18,7 +18,7 @@ MAX_STATEMENT = 1200
 
 _BOUNDARY = re.compile(r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\d]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|(?<=⟧)(?=\s)")
 STRONG = re.compile(
-    r"(?:最终|最后|正确|本题|参考|标准|我的|那么|所以|因此|故)?的?(?<!写出)(?<!检验)答案(?:应该|应当|应|就|依次|分别|仍然|仍|还|便|只能|才)?(?:是|为|等于|:|=|选|\s?(?=[\d⟦A-H]))|答案(?=[\d⟦])|^\s?\[?答案?\]?(?:案)?\s?[:,]?(?=.)(?<=[:,\]])|^答(?=[\d\u4e00-\u9fff])(?!案|题|应|了|错|对|出|卷|完|复|得)|"
+    r"(?:最终|最后|正确|本题|参考|标准|我的|那么|所以|因此|故)?的?(?<!写出)(?<!检验)答案(?:应该|应当|应|就|依次|分别|仍然|仍|还|便|只能|才)?(?:是|为|等于|:|=|选|\s?(?=[\d⟦A-H]))|答案(?=[\d⟦])|^\s?\[?答案?\]?(?:案)?\s?[:,]?(?=.)(?<=[:,\]])|(?:[,;。\s)])答[:,]|^答(?=[\d\u4e00-\u9fff])(?!案|题|应|了|错|对|出|卷|完|复|得)|"
     r"(?i:\banswer\b\s?(?:is|:|=)?)|####|" + BOX_OPEN + "|(?:故|应|因此|所以|应该|因而|即|答案)?(?:选择|选)[项:]?(?=[是为]?\\s?[(\\[]?[A-H])|综上(?:所述)?|最[终后](?:的)?(?:结果|得数|结论|答复|得出|得到|算得|答)|结论[:是为]|[是为]正确答案"
 )  # fmt: skip
 _MEDIUM = re.compile(
@@ -48,7 +48,10 @@ _DENIED = re.compile(
 _NOT_EXACTLY = re.compile("(?:超过|大于|小于|多于|少于|不到|不足|低于|高于|接近|将近|不止|至多不超过)\\s?$")
 _OR = re.compile("或者?(?:是|许是)?|还是(?=\\d)|也(?:可能|许|可以)是|要么|~|至(?=\\d)|到(?=\\d)|不是.*就是")
 _QUESTION_END = re.compile(r"\?\s*[)\"\]]?\s*$|(?:是|有|为|要|需|剩|共)(?:多少|几)[\u4e00-\u9fff]{0,4}[。:,]?\s*$")
-_UNFINISHED = re.compile(r"[=+\-×*÷/(,、:≈]\s*$|(?:因此|所以|因为|由于|然后|接着|再|故|的|是|为|于|有|等|得|还剩|共|和|用|需要|需|要|每|计算|减去|加上|乘以|除以|乘|除|加|减|即|则|那么)[,:]?\s*$")
+_UNFINISHED = re.compile(r"[=+\-×*÷/(,、:≈]\s*$|(?:因此|所以|因为|由于|然后|接着|再|故|的|是|为|于|有|得|还剩|共|和|用|需要|需|要|每|计算|减去|加上|乘以|除以|乘|除|加|减|即|则|那么)[,:]?\s*$")
+_CLAIM = re.compile("认为|以为|觉得|误|(?:同学|有人|小[一-鿿])[^,。]{0,6}(?:说|算成|算出|写成|得出|得到)|乍一看|看起来|看似|似乎|起初|一开始|本来")
+_TURN = re.compile("(?:但是?|可是|然而|不过)?(?:其实|实际上|事实上|正确(?:的)?(?:答案|结果|做法|算法)?(?:应该?|却)?(?:是|为|:)|应该?(?:是|为)|真正的)")
+_DANGLING = re.compile(r"[,;:。\s]\s?(?:因此|所以|因为|由于|然后|接着|再|故|那么|即|则|答|于是|接下来|最后|综上)[,:]?\s*$")
 _ENDS_WELL = re.compile(r"[。!?.;)\]⟧\"%]\s*$")
 _CLOSING = re.compile("希望|祝|以上|谢谢|完毕|欢迎|就是(?:这道题|本题)|解答完|帮助|如有|请告诉我|作答|解题过程")
 
@@ -129,7 +132,7 @@ def find(text: str, question: Question, kind: str, speaks) -> Conclusion:  # typ
 
 def _bare(sentence: str, speaks) -> bool:  # type: ignore[no-untyped-def]
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
-    return len(sentence) <= 24 and bool(speaks(sentence)) and not _UNFINISHED.search(sentence) and not re.search(
+    return len(sentence) <= 24 and bool(speaks(sentence)) and (len(sentence) <= 4 or not _UNFINISHED.search(sentence)) and not re.search(
         "因为|首先|先算|如果|\\?|或|可能", sentence
     )
 
@@ -143,6 +146,7 @@ class _Walk:
         self.kept: list[Statement] = []
         self.corrected = False
         self.withdrawn = False
+        self.cut = False
         self.checking = False
         self.wrong_example = False
         self.pending_marker = False
@@ -150,7 +154,14 @@ class _Walk:
         self.after: list[str] = []
 
     def step(self, sentence: str, last: bool) -> None:
+        sentence, self.cut = self._cut(sentence)
         self.repeats[sentence] = self.repeats.get(sentence, 0) + 1
+        turned = self._others(sentence)
+        if turned is not None:
+            self.kept.clear()
+            self.corrected = True
+            self._add(turned, list(STRONG.finditer(turned)), last)
+            return
         strong = list(STRONG.finditer(sentence))
         if self._ignored(sentence, bool(strong)):
             return
@@ -159,6 +170,19 @@ class _Walk:
             return
         strong = list(STRONG.finditer(body))
         self._add(body, strong, last)
+
+    def _cut(self, sentence: str) -> tuple[str, bool]:
+        """A sentence that ends in 所以 or 接着 without going on: the broken end is dropped."""
+        match = _DANGLING.search(sentence)
+        return (sentence[: match.start()], True) if match and match.start() else (sentence, bool(match))
+
+    def _others(self, sentence: str) -> str | None:
+        """有人认为是12，其实是9: the part after the turn, where it gives an answer of its own."""
+        match = _TURN.search(sentence)
+        if not match or not _CLAIM.search(sentence[: match.start()]):
+            return None
+        tail = sentence[match.end() :]
+        return tail if self.speaks(tail) else None
 
     def _ignored(self, sentence: str, strong: bool) -> bool:
         if _MARKING.search(sentence) and not re.search(BOX_OPEN, sentence) and not self._marked_value(sentence):
@@ -199,6 +223,8 @@ class _Walk:
         if _RIGHT_AFTER_ALL.search(sentence) or any(w in self.question.text for w in ("更正", "改正", "错误", "误")):
             return sentence
         hard = list(_HARD.finditer(sentence))
+        if hard and not self.kept and not self.speaks(sentence[hard[-1].end() :]):
+            return sentence  # nothing to withdraw: 这句话不对 is a verdict
         denies_value = hard and _DENIED.search(sentence) and hard[0].start() > 0 and self.speaks(sentence[: hard[0].start()]) and not re.search("应|改|更正|纠正|修正|订正", sentence)
         if hard and not (re.match("(?:若|如果|假如)", sentence)):
             tail = sentence[hard[-1].end() :]
@@ -241,6 +267,8 @@ class _Walk:
 
     def _rank(self, body: str, strong: list[re.Match[str]], near: float) -> float:
         medium = bool(_MEDIUM.search(body))
+        if self.cut and not strong:
+            return 1.0
         if strong and not (re.match("综上", strong[-1][0]) and len(strong) == 1 and near == 0.0 and len(body) > 40):
             return 3.0
         if medium and len(re.sub(r"[\d\s,。:.=+\-×÷*/()]", "", _MEDIUM.sub("", body))) <= 4:
@@ -299,7 +327,7 @@ class _Walk:
     def _no_end(self, statement: Statement, raw: list[str]) -> bool:
         """Working that breaks off, loops, or only repeats the question concludes nothing."""
         ending = raw[-1]
-        if self.repeats.get(statement.text, 0) >= 4:
+        if self.repeats.get(statement.text, 0) >= 4 or self.cut:
             return True
         trailing = [a for a in self.after if not _CLOSING.search(a) and not _REMARK.search(a) and not _CHECK.search(a)]
         if trailing and (_UNFINISHED.search(trailing[-1]) or _STEP.search(trailing[-1]) or _MEDIUM.search(trailing[-1]) or not _ENDS_WELL.search(trailing[-1])):

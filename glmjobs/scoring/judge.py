@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from glmjobs.scoring import choosing, compare, conclude, expression, parts, verdicts
 from glmjobs.scoring import question as questions
@@ -150,9 +151,9 @@ def _remainder_mixed(target: Item, value: Item, found: conclude.Conclusion, aske
     if pair is target and found.statement is not None:
         numbers = [i.value for s in found.region for i in s.items if isinstance(i, Quantity)]
         text = " ".join(s.text for s in found.region)
-        same = numbers[-2:] == [pair.quotient, pair.remainder] and bool(re.search("余|剩|多", text))
-        swapped = numbers[-2:] == [pair.remainder, pair.quotient] and bool(re.search("(?:余|剩|多).*\\d.*(?:商|每|可|能|分)", text))
-        ok = same or swapped
+        left = re.findall(r"(?:余|剩|多出?)[^\d,。;]{0,8}(\d{1,18})", text)
+        ok = bool(left) and Fraction(left[-1]) == pair.remainder and pair.quotient in numbers
+        ok = ok and (pair.quotient != pair.remainder or len(numbers) > 1)
         return Verdict(ok, str(target), ", ".join(map(str, numbers[-2:])), "same quotient and remainder" if ok else "other quotient or remainder")
     return Verdict(False, str(target), str(value), "a remainder is no single value")
 

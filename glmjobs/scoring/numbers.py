@@ -132,6 +132,8 @@ def read(text: str, at: int) -> Number | None:
 
 def _is_minus(text: str, at: int) -> bool:
     before = text[:at].rstrip()[-1:]
+    if "\u4e00" <= before <= "\u9fff" and not re.search(r"[\d)%]", text[max(0, at - 5) : at]):
+        return True
     return not before or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或" or (at > 0 and text[at - 1] == " " and before > "\u4e00")
 
 
@@ -232,6 +234,8 @@ def _suffix(
     rest = text[end : end + 3]
     tight = rest.lstrip()
     gap = len(rest) - len(tight)
+    if text.startswith(("百分点", "个百分点"), end):
+        return Number(value / 100, at, text.index("点", end) + 1, "percent", max(places, 0) + 2)
     if tight[:1] in ("%", "‰"):
         size = 100 if tight[0] == "%" else 1000
         return Number(value / size, at, end + gap + 1, "percent", max(places, 0) + (2 if size == 100 else 3))

@@ -172,6 +172,9 @@ def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool
 
 def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
     """Each asked clause takes the value that fits its unit and speaks its words."""
+    in_order = _plain_list(asked, region)
+    if in_order:
+        return in_order
     parts: list[Part] = []
     used: set[tuple[int, int]] = set()
     pool = [(index, s) for index, s in enumerate(kept or region)]
@@ -192,6 +195,18 @@ def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) 
         used.add((best[1] // 1000, best[1] % 1000))
         parts.append(Part("", clause, best[2]))
     return parts
+
+
+def _plain_list(asked: Question, region: list[Statement]) -> list[Part]:
+    """Values without words (46元；4元) answer the asked clauses in their order."""
+    clauses = [a for a in asked.asked if re.search("多少|几|多[长远高重大久宽深厚快]|[是=]", a.clause)]
+    text = "".join(s.text for s in region)
+    items = [i for s in region for i in _values(s, asked)]
+    words = re.sub("答案?|所以|因此|分别|依次|[是为和:,;、。\\s]", "", text)
+    if len(items) != len(clauses) or len(words) > sum(i.end - i.start for i in items) + 2:
+        return []
+    fits = all(_fits(i, a) for i, a in zip(items, clauses, strict=True))
+    return [Part("", a, i) for a, i in zip(clauses, items, strict=True)] if fits else []
 
 
 def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bool) -> float:

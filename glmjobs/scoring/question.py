@@ -177,7 +177,7 @@ def _asked(clause: str, body: str) -> Asked:
         found, end = units.match(clause, at)
         if found:
             expect.units = tuple(found)
-            if match[0].endswith("个"):
+            if clause[at : at + 1] == "个" and found[0].name != "个" or match[0].endswith("个"):
                 expect.units += (Unit("个", "count"),)  # 3个 for 几个小时
             divider = re.compile(r"/|每").match(clause, end)
             bottom, _ = units.match(clause, divider.end()) if divider else ([], end)

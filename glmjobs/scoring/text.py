@@ -53,6 +53,7 @@ _PLAIN = re.compile(r"-?[\d.]+\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
 _COMMENT = re.compile(r"<!--[^<>]{0,400}-->")
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
+_MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
 
@@ -108,6 +109,12 @@ def _markdown(text: str) -> str:
     return re.sub(r"(?<![\d) ])\*|\*(?![\d( ])", "", text)
 
 
+def _math(match: re.Match[str]) -> str:
+    """$9$ is math, $9 is dollars: what stands between two dollar amounts keeps its signs."""
+    money = re.match(r"\s?\d[\d,.]*\s?[^\d\s,.+*/×÷=^_%a-zA-Z()-]", match[1])
+    return match[0] if money and not match[1].strip()[-1:].isdigit() else match[1]
+
+
 def normalise(text: str) -> str:
     """``text`` in half width, simplified script and plain notation; linear in its length, never raises."""
     text = _STRUCK.sub("", text)
@@ -120,8 +127,8 @@ def normalise(text: str) -> str:
     text = _width(text)
     if "\\" in text:
         text = _latex(text)
-    text = re.sub(r"\$(?=\s?\d[\d,.]*(?:[^\d$,.][^$]{0,40})?\$)", "", text)  # $9$ is math, $9 is dollars
-    text = re.sub(r"(?<!^)(?<![ (:=,是为要花付了共])\$(?!\d)", "", text) if "$" in text else text
+    if "$" in text:
+        text = _MATH.sub(_math, text)
     text = _markdown(text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)

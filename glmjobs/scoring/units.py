@@ -28,7 +28,7 @@ _TABLE = {
     "volume": "升 L 公升 1/1000; 毫升 ml 西西 cc 1/1000000; 分升 dL 1/10000; 加仑 0.003785411784; 夸脱 0.000946352946",
     "mass": "克 g 1; 千克 kg 公斤 1000; 吨 t 公吨 1000000; 毫克 mg 1/1000; 斤 市斤 500; 两 50; 磅 lb lbs pound 453.59237;"
     "盎司 oz 28.349523125; 克拉 1/5",
-    "time": "秒 秒钟 s sec 1; 分钟 min mins minute minutes 60; 小时 h hr hour hours 时 钟头 3600; 刻钟 刻 900;"
+    "time": "秒 秒钟 s sec 1; 分钟 分 min mins minute minutes 60; 小时 h hr hour hours 时 钟头 3600; 刻钟 刻 900;"
     "天 日 昼夜 d day days 86400; 周 星期 礼拜 week weeks 604800; 毫秒 ms 1/1000",
     "months": "月 个月 月份 1; 年 周年 year years 12; 季度 季 3; 世纪 1200",
     "CNY": "元 块 块钱 圆 元钱 人民币 元人民币 RMB CNY yuan ¥ 1; 角 毛 角钱 毛钱 1/10; 分 分钱 1/100",
@@ -43,7 +43,6 @@ _TABLE = {
     "power": "瓦 瓦特 W 1; 千瓦 kW 1000",
     "age": "岁 周岁 1", "score": "分 分数 1", "times": "倍 1",
     "speed": "mph 0.44704; 节 1852/3600",
-    "pages": "页 1", "steps": "步 1", "floors": "层 楼 1", "characters": "字 1", "lessons": "课时 1",
 }  # fmt: skip
 
 # Classifiers of single things; two that share a row may stand for each other, and 个 for any of them.
@@ -52,7 +51,7 @@ _SINGLE = (
     "张 片 幅 枚 块 面 页 份", "本 册 部 卷", "辆 部 台 架 艘 只 条 列 节", "棵 株 丛 根", "朵 枝 支", "台 部 架", "件 条 套 样 项 身",
     "座 栋 幢 间 所 家 户 处 套", "把 张 条", "次 回 遍 下 趟 场 轮 局 声", "道 题", "种 类 样", "封 份 张", "款 件", "盏 只", "顶 只",
     "扇 面", "门 科", "块 片 段 截", "段 截 节", "圈 周", "组 队", "箱 盒", "袋 包", "瓶 罐", "束 把 扎", "行 排 列", "碗 份",
-    "票 张", "门 扇",
+    "票 张", "门 扇", "页 版", "步", "字", "层 楼", "课时 节",
 )  # fmt: skip
 _COLLECTIVE = (
     "盒 箱 袋 包 瓶 杯 桶 筐 篮 盘 碗 套 副 付 组 排 行 队 班 车 捆 束 串 罐 壶 缸 堆 摞 叠 沓 垛 扎 批 桌 船 圈 池 锅 勺 "
@@ -60,7 +59,7 @@ _COLLECTIVE = (
 ).split()
 _MULTIPLE = {"双": 2, "对": 2, "打": 12}
 _GUARD = ("角形", "边形", "年级", "角板", "班级", "分之", "个位", "等奖", "天平", "角尺", "元组", "分数线", "步骤")
-_GUARD += ("年代", "次方", "时候", "日常", "名单", "面积", "本来", "部分", "对应", "种方法", "个数", "周长", "分米", "条件")
+_GUARD += ("年代", "次方", "时候", "日常", "名单", "面积", "本来", "部分", "对应", "种方法", "个数", "周长", "条件")
 _NOUN_UNIT = re.compile("(?:个|只)(盒|箱|袋|瓶|杯|桶|筐|篮|盘|碗|包|班|组|队|罐|车)(?:子(?!弹)|级|(?![\u4e00-\u9fff]))")
 
 UNITS: dict[str, list[Unit]] = {}
@@ -102,7 +101,7 @@ def match(text: str, at: int) -> tuple[list[Unit], int]:
     """
     noun = _NOUN_UNIT.match(text, at)
     if noun:
-        return [*UNITS["个"], *(u for u in UNITS[noun[1]] if u.dim == "count")], noun.end()
+        return [u for u in UNITS[noun[1]] if u.dim == "count"], noun.end()
     if text.startswith("个", at) and (text.startswith(("个小时", "个钟头", "个星期", "个礼拜", "个季度", "个世纪"), at)):
         at += 1
     if text.startswith(_GUARD, at):

@@ -110,7 +110,7 @@ _REMAINDER = re.compile(
 )
 _NUM = rf"(?:\d{{1,2}}|[{numbers.CN_DIGIT}十]{{1,3}})"
 _CLOCK = re.compile(
-    rf"(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)?\s?({_NUM})\s?(?:(点|时)钟?(?:\s?({_NUM})\s?分|(\d{{1,2}})|(整|半)|过({_NUM})分|([一三1-3])刻)?(?:\s?({_NUM})秒)?|:\s?(\d{{2}})(?::(\d{{2}}))?)\s?(am|pm|AM|PM)?"
+    rf"(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)?\s?({_NUM})\s?(?:(点|时)钟?(?:\s?({_NUM})\s?分|(\d{{1,2}}|[二三四五]?十[{numbers.CN_DIGIT}]?)|(整|半)|过({_NUM})分|([一三1-3])刻)?(?:\s?({_NUM})秒)?|:\s?(\d{{2}})(?::(\d{{2}}))?)\s?(am|pm|AM|PM)?"
 )
 _PM = ("下午", "傍晚", "晚上", "夜里", "夜间", "晚", "PM", "pm", "中午")
 _DATE = re.compile(rf"(?:(\d{{4}}|[{numbers.CN_DIGIT}]{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM}[{numbers.CN_DIGIT}十]?)\s?[日号]?")
@@ -322,6 +322,8 @@ def _embedded(text: str, at: int) -> bool:
             return True
         if re.match(r"\d{1,2}(?:[.、](?![\d])|\)(?!\s?[-+×÷*/=]))", text[at : at + 4]) and not text[:at].strip(" ([\n"):
             return True
+    if tail in "这那" and text[at] in numbers.CN and tail:
+        return True
     if _LABEL_BEFORE.search(before[-6:]):
         return True
     if text[at] in numbers.CN:
@@ -344,6 +346,8 @@ def _plausible(text: str, number: numbers.Number, end: int) -> bool:
     run = text[number.start : end]
     following = text[end : end + 1]
     if units.match(text, end)[0] or not following or not ("\u4e00" <= following <= "\u9fff"):
+        return True
+    if following in "和与或及" and text[number.start - 1 : number.start] in ("", *"和与或及是为:,、("):
         return True
     return len(run) >= 2
 

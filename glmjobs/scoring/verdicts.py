@@ -37,6 +37,9 @@ def _by_text(plain: str, asked: Question) -> list[str]:
     """The option whose text or value the statement gives."""
     if not asked.options:
         return []
+    whole = [k for k, v in asked.options.items() if len(_squeeze(v)) > 1 and _contains(plain, v)]
+    if len(whole) == 1:
+        return whole
     zone = [m.end() for m in STRONG.finditer(plain)] or [m.end() for m in re.finditer("所以|因此|故|即|[=是为:]", plain)]
     tail = plain[zone[-1] :] if zone else plain
     hits = [k for k, v in asked.options.items() if v and _squeeze(v) == _squeeze(tail)]
@@ -109,7 +112,7 @@ def is_verdict(text: str) -> bool:
 
 def _predicate(asked: Question) -> str:
     clause = asked.main.clause
-    for pattern in (r"([\u4e00-\u9fff]{1,2})不\1", "是否([\u4e00-\u9fff]{1,3})", "(能)否|(可)否", "(够|能|可以|会|来得及|相等|一样|足够|成立|正确|合理|公平|超过|贵|便宜|对|有|是)[^,。]{0,12}吗"):
+    for pattern in (r"([\u4e00-\u9fff]{1,2})不\1", "是否([\u4e00-\u9fff]{1,3})", "(能)否|(可)否", "(够|能|可以|会|来得及|相等|一样|足够|成立|正确|合理|公平|超过|贵|便宜|对|有)[^,。]{0,12}吗", "(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])(?:一些|一点)?吗", "(是)[^,。]{0,12}吗"):
         match = re.search(pattern, clause)
         if match:
             return next(g for g in match.groups() if g)
@@ -135,8 +138,15 @@ def polarity(text: str, asked: Question) -> bool | None:
     for piece in reversed(spoken):
         verdict = _piece(piece, word)
         if verdict is not None:
-            return verdict
+            return verdict != _mirrored(piece, asked)
     return None
+
+
+def _mirrored(piece: str, asked: Question) -> bool:
+    """Whether a comparison names the two sides the other way round than the question."""
+    said = re.search("(.{1,6})比(.{1,6})", piece)
+    asks = re.search("([\u4e00-\u9fff]{2})[^,。]{0,6}比(.{2})", asked.main.clause)
+    return bool(said and asks and asks[2] in said[1] and asks[1] in said[2])
 
 
 def _piece(piece: str, word: str) -> bool | None:
@@ -144,7 +154,7 @@ def _piece(piece: str, word: str) -> bool | None:
     if _DOUBLE.search(piece):
         return True
     if word and word in piece:
-        before = piece[: piece.find(word)][-6:]
+        before = piece[: piece.rfind(word)][-6:]
         return not (_NEGATION.search(before) or re.search(f"{re.escape(word)}[^,。]{{0,4}}(?:不[到了成]|错误)", piece))
     opposite = _OPPOSITES.get(word)
     if opposite and re.search(f"[{opposite}]" if len(opposite) < 3 else opposite, piece):
@@ -206,6 +216,8 @@ _LESS |= {v: k for k, v in list(_LESS.items())} | {"划算": "贵", "合算": "�
 def _subject(asked: Question, text: str) -> list[str]:
     """The name a comparing sentence puts first in the asked sense: 小明比小红快 and 小红比小明慢 both name 小明."""
     plain = conclude.strip_denied(text)
+    tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
+    plain = tail if names(asked, tail) else plain
     found = names(asked, plain)
     wanted = _ADJECTIVE.search(asked.main.clause)
     compared = re.search("比(.{1,8}?)(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])", plain)
@@ -229,12 +241,24 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     if said and wanted in names(asked, gold):
         same = said[0] == wanted or said[0] in wanted or wanted in said[0]
         return same, wanted, said[0], "same name" if same else "other name"
+    signs = _sign(gold), _sign(found.statement.text)
+    if signs[0] and "比" not in gold and re.search("比较|[<>]|[(] ?[)]|○|填|哪个|一样", asked.text):
+        return signs[0] == signs[1], signs[0], signs[1], "same relation" if signs[0] == signs[1] else "other relation"
     plain = _squeeze(conclude.strip_denied(found.statement.text))
     tail = _squeeze(gold)
     zone = STRONG.split(gold)[-1]
     core = _squeeze(zone or gold)
     same = bool(core) and (core in plain or plain in core and len(plain) > 1 or tail in plain)
     return same, core[:60], plain[:60], "same words" if same else "other words"
+
+
+def _sign(text: str) -> str:
+    """The relation a statement ends in: ">", "<" or "=", "" where none."""
+    hits = list(re.finditer("([>大]于?|>)|([<小]于?|<)|(=|等于|相等|一样)", re.sub("大小|不大|不小", "", text)))
+    hits = [h for h in hits if h[0] not in ("大", "小")]
+    if not hits:
+        return ""
+    return ">" if hits[-1][1] else "<" if hits[-1][2] else "="
 
 
 def _subject_of(asked: Question, gold: str) -> str:
