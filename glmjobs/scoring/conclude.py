@@ -25,7 +25,7 @@ _MEDIUM = re.compile(
     "所以|因此|因而|(?<!事)故(?!事|意|障|乡)|于是|从而|可见|可知|由此|得出|求得|算得|解得|[得]到|总之|也就是|这样|那么|即(?!使|将|便)|最终|最后|结果[是为:]|得数|∴|(?i:therefore|\\bthus\\b|\\bhence\\b|\\bso\\b)|显然|说明[^:]|应(?:该|当)?[是为]|一共[需有是要]|总共|[得]:"
 )
 _HARD = re.compile(
-    "(?<![A-H])(?<!项)(?<!是不)(?<!对)(?:不对(?!称|等|应)|错了(?!\\?)|算错|写错|看错|说错|搞错|弄错|答错|抄错|想错|漏[算看掉乘加减]了|忘[了记](?:乘|加|减|算|除|减去|加上)|有误|作废|撤回|收回|更正|纠正|修正|订正|改正|(?:答案|结果|结论)(?:是)?(?:错|不正确|不成立)|并不正确|不正确|前面的不算|以上不算|上面不算|划掉|改[为成](?!本)|推翻|误[算看写](?!为))"
+    "(?:^|[,。])(?:哦|啊|噢|呃|嗯|唉|哎)?不[,!。](?=.)|口误|笔误|(?<![A-H])(?<!项)(?<!是不)(?<!对)(?:不对(?!称|等|应)|错了(?!\\?)|算错|写错|看错|说错|搞错|弄错|答错|抄错|想错|漏[算看掉乘加减]了|忘[了记](?:乘|加|减|算|除|减去|加上)|有误|作废|撤回|收回|更正|纠正|修正|订正|改正|(?:答案|结果|结论)(?:是)?(?:错|不正确|不成立)|并不正确|不正确|前面的不算|以上不算|上面不算|划掉|改[为成](?!本)|推翻|误[算看写](?!为))"
 )
 _SOFT = re.compile("等等|等一下|抱歉|对不起|重新(?:计算|算|来|审|考虑|检查|看|思考|分析|整理)|再算一[次遍]|再想想|仔细(?:看|想|一)|其实|实际上(?:应|是)|准确地说|(?i:wait|sorry|correction|actually)")
 _RIGHT_AFTER_ALL = re.compile("没有?(?:算)?错|正确无误|并没有错|不会错|无误|是对的|没问题")
@@ -95,6 +95,8 @@ def overlap(statement: str, question: Question) -> float:
         wanted = {c for p in asked.pairs for c in p if c not in names}
         if not wanted:
             continue
+        if any(mark + pair in statement and mark + pair not in asked.clause for pair in asked.pairs for mark in "不未没"):
+            continue  # 不合格率 is not 合格率
         best = max(best, 0.5 * len(asked.pairs & mine) / len(asked.pairs) + 0.5 * len(wanted & chars) / len(wanted))
     return best
 
@@ -105,7 +107,17 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     items = values.results(plain, values.scan(plain, kind))
     if kind == "weekday":
         return list(values.weekdays(plain))
+    items = [i for i in items if not _anothers(plain, i, question)]
     return [i for i in items if not _NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2]]
+
+
+def _anothers(text: str, item: Item, question: Question) -> bool:
+    """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for 甲仓)."""
+    if not question.others:
+        return False
+    head = re.split("[,。;、]", text[: item.start])[-1]
+    head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
+    return head.startswith(tuple(question.others))
 
 
 def strip_denied(text: str) -> str:
@@ -134,7 +146,7 @@ def _bare(sentence: str, speaks) -> bool:  # type: ignore[no-untyped-def]
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
     return len(sentence) <= 24 and bool(speaks(sentence)) and (len(sentence) <= 4 or not _UNFINISHED.search(sentence)) and not re.search(
         "因为|首先|先算|如果|\\?|或|可能", sentence
-    )
+    ) and not _CLAIM.search(sentence) and not _HARD.search(sentence)
 
 
 class _Walk:
@@ -212,6 +224,8 @@ class _Walk:
         if any(s.rank >= 2 for s in self.kept):
             return True
         condition = re.split("[,;]|那么|则|就", sentence, maxsplit=1)[0]
+        if re.search("(?:假设|如果|若)(?:这.{1,6})?(?:全部?|都)[是为]|[a-zA-Z]", condition):
+            return False  # the method of 鸡兔同笼, or an unknown
         if re.search("假设|设想|假定|试想|反之|答案", condition):
             return True
         known = {v for v, _ in self.question.givens}
@@ -223,6 +237,8 @@ class _Walk:
         if _RIGHT_AFTER_ALL.search(sentence) or any(w in self.question.text for w in ("更正", "改正", "错误", "误")):
             return sentence
         hard = list(_HARD.finditer(sentence))
+        if hard and not self.kept and hard[0].start() == 0:
+            return sentence
         if hard and not self.kept and not self.speaks(sentence[hard[-1].end() :]):
             return sentence  # nothing to withdraw: 这句话不对 is a verdict
         denies_value = hard and _DENIED.search(sentence) and hard[0].start() > 0 and self.speaks(sentence[: hard[0].start()]) and not re.search("应|改|更正|纠正|修正|订正", sentence)

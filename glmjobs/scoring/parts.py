@@ -52,7 +52,7 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
 def _wanted(asked: Question) -> int:
     if len(asked.labels) >= 2:
         return len(asked.labels)
-    clauses = [a for a in asked.asked if re.search("多少|几(?:[^何乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)]
+    clauses = [a for a in asked.asked if re.search("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)]
     return len(clauses) if len(clauses) >= 2 else (2 if re.search("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)", asked.main.clause) else 1)
 
 
@@ -172,7 +172,7 @@ def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool
 
 def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
     """Each asked clause takes the value that fits its unit and speaks its words."""
-    in_order = _plain_list(asked, region)
+    in_order = _plain_list(asked, region) or _plain_list(asked, kept)
     if in_order:
         return in_order
     parts: list[Part] = []

@@ -15,7 +15,7 @@ MAX_QUESTION = 6000
 _OPTION = re.compile(r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)")
 _NUMBERED_OPTION = re.compile(r"[(]([1-6])[)]")
 _ASK = re.compile(
-    "多少|几(?!个小朋友|乎|何|年来|天来)|多[长远高重大久宽深厚快](?!于)|什么|谁|哪|吗|是否|能否|可否|求|计算|算出|[=是为](?=[?_( ]*$)|( ?)|"
+    "多少|几(?!个小朋友|乎|年来|天来)|多[长远高重大久宽深厚快](?!于)|什么|谁|哪|吗|是否|能否|可否|求|计算|算出|[=是为](?=[?_( ]*$)|( ?)|"
     "\\?|______|多少倍|怎样|如何|判断|比较|化简|化成|写出|解方程"
 )
 _MEASURE = (
@@ -91,6 +91,7 @@ class Question:
     givens: set[tuple[Fraction, str]] = field(default_factory=set)
     context: dict[str, list[Unit]] = field(default_factory=dict)
     approximate: bool = False
+    others: list[str] = field(default_factory=list)
 
     @property
     def main(self) -> Asked:
@@ -117,6 +118,7 @@ def read(question: str) -> Question:
     result.kind = _kind(body, result)
     result.precision = _precision(text, result)
     result.labels = _labels(clauses, result)
+    result.others = _others(body, result)
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))
     for item in values.scan(body):
         if isinstance(item, values.Quantity):
@@ -262,6 +264,28 @@ def _precision(text: str, result: Question) -> Precision | None:
     return None
 
 
+_SUBJECT = re.compile("^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|算出|今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?=有|是|为|重|存|现有|还|共|一共|应|每|需|可|能|要|跑|走|行|用|花|得|卖|买|种|做|吃|看|读|写|今年|的?(?:速度|价格|重量|长度|面积|体积|年龄|身高|体重|单价|人数|数量))")
+
+
+def _others(body: str, result: Question) -> list[str]:
+    """Names parallel to the asked subject (科技书 where 故事书 is asked, 乙仓 where 甲仓 is): another quantity's names."""
+    if len(result.asked) != 1 or result.labels or result.kind not in ("number", "percent", "rate"):
+        return []
+    clause = result.main.clause
+    match = _SUBJECT.search(clause)
+    if not match or re.search("[比和与、]|一共|共|总|相差", clause):
+        return []
+    subject = match[1]
+    if subject[0] == "小" and len(subject) == 2:
+        found = re.findall("小[\u4e00-\u9fff]", body)
+    elif subject[-1] in _KIN:
+        found = re.findall(f"[{_KIN}]{{2}}", body)
+    else:
+        found = re.findall(f"[\u4e00-\u9fffA-Z]{{{len(subject) - 1}}}{subject[-1]}", body)
+    return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
+
+
+_KIN = "爸妈爷奶哥弟姐妹"
 _NAME = re.compile("^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|这个?长方形的?|它的|他们的?|其中|分别求出?|算出|今年|你知道)+")
 _SHARE = re.compile("(?:各自|各|分别)")
 

@@ -237,13 +237,13 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     found = conclude.find(predicted, asked, "text", speaks)
     if found.statement is None:
         return False, wanted, "", found.reason
+    signs = _sign(gold), _sign(found.statement.text)
+    if signs[0] and "比" not in gold and re.search("比较|[<>]|[(] ?[)]|○|填|哪个|一样", asked.text):
+        return signs[0] == signs[1], signs[0], signs[1], "same relation" if signs[0] == signs[1] else "other relation"
     said = _subject(asked, found.statement.text)
     if said and wanted in names(asked, gold):
         same = said[0] == wanted or said[0] in wanted or wanted in said[0]
         return same, wanted, said[0], "same name" if same else "other name"
-    signs = _sign(gold), _sign(found.statement.text)
-    if signs[0] and "比" not in gold and re.search("比较|[<>]|[(] ?[)]|○|填|哪个|一样", asked.text):
-        return signs[0] == signs[1], signs[0], signs[1], "same relation" if signs[0] == signs[1] else "other relation"
     plain = _squeeze(conclude.strip_denied(found.statement.text))
     tail = _squeeze(gold)
     zone = STRONG.split(gold)[-1]
