@@ -116,6 +116,8 @@ def emulate_collectives(torch) -> None:
         "_reduce_scatter_base": scatter,
     }.items():
         setattr(dist, name, function)
+    load = torch.load  # torch 2.0 has no mmap=, which zero_to_fp32 of DeepSpeed 0.16 asks for
+    torch.load = lambda *args, mmap=None, **options: load(*args, **options)
     torch.Tensor.record_stream = lambda self, stream: None  # CPU tensors of torch 2.0 have none
 
 
@@ -162,6 +164,24 @@ def refer(torch, deepspeed, folder: Path, case: str, world: int) -> None:
     )
 
 
+def give_streams(accelerator) -> None:
+    """Releases up to 0.9 ask a CPU, too, for events and streams, and get None to call."""
+    from contextlib import nullcontext
+
+    class Nothing:
+        def __init__(self, *_, **__): ...
+
+        def __getattr__(self, _):
+            return lambda *_, **__: None
+
+    if accelerator.Event is None:
+        type(accelerator).Event = Nothing
+    if accelerator.Stream is None:
+        type(accelerator).Stream = Nothing
+        type(accelerator).stream = lambda self, _: nullcontext()
+        type(accelerator).current_stream = type(accelerator).default_stream = lambda self, *_: Nothing()
+
+
 def worker(args: argparse.Namespace) -> None:
     import torch
 
@@ -177,6 +197,8 @@ def worker(args: argparse.Namespace) -> None:
     deepspeed.comm.torch.build_shm_op = lambda: None
     accelerator = deepspeed.accelerator.get_accelerator()
     accelerator.is_fp16_supported = lambda: True  # slow on a CPU without fp16 units, but it computes
+    give_streams(accelerator)
+    accelerator.communication_backend_name = lambda: "gloo"  # up to 0.12 a CPU meant oneCCL
     deepspeed.init_distributed("gloo")
     rank = int(os.environ["RANK"])
     for case in args.cases.split(","):

@@ -63,8 +63,11 @@ def check_equal(folder: Path, out: Path) -> None:
     wanted = expected(folder)
     assert wanted.keys() <= found.keys()
     for name, value in wanted.items():
-        assert found[name].dtype == value.dtype and found[name].shape == value.shape, name
-        assert found[name].tobytes() == value.tobytes(), name
+        ours = found[name]
+        if ours.dtype.kind in "iub":  # releases before 0.19 turn whole-number buffers into floats
+            ours = ours.astype(value.dtype)
+        assert ours.dtype == value.dtype and ours.shape == value.shape, name
+        assert ours.tobytes() == value.tobytes(), name
     case = json.loads((folder / "case.json").read_text())["case"]
     extra = found.keys() - wanted.keys()
     # DeepSpeed leaves frozen parameters out of ZeRO-1 checkpoints' float32 weights; they are in the model state.
