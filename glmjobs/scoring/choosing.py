@@ -12,6 +12,7 @@ from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 _SUBORDINATE = re.compile("(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$")
 _COMPARED = re.compile("比[^,。;]{1,10}(?:多|少|大|小|高|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?[^,。;]{0,3}$")
 _SAYS = re.compile("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
+_SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
 _PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
 _CUT = re.compile("[,。;、]")
@@ -52,6 +53,8 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         return None, False
     if not re.search("比.*(?:多|几)|相差|差多少", question.main.clause):
         pool = [i for i in pool if not _COMPARED.search(plain[max(0, i.start - 16) : i.start])] or pool
+    if "如果" not in question.text:
+        pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
     fitting = _fitting(pool, question)
     if len(fitting) == 1:
         chosen = fitting[0]

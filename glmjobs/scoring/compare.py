@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 from glmjobs.scoring import units
@@ -103,6 +104,8 @@ def readings(q: Quantity, question: Question, bare_percent: bool) -> list[Readin
         return [
             (value * u.factor * factor, "rate" if u.dim == "times" else u.dim, u) for u in expect.units
         ]
+    if expect.multiplier > 1 and not q.scaled:
+        return [(value * expect.multiplier, "", None), (value, "", None)]
     return [(value, "", None)]
 
 
@@ -178,6 +181,8 @@ def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Q
                 if rate.dim == compound[1]:
                     x, y = (value, compound[0]) if flip else (compound[0], value)
                     return "" if close(x, y, g, p, question, rate.factor) else "value"
+        if compound is other and not re.search("每|速度|平均", question.main.clause):
+            return "unit"
         compound_value = (p if flip else g).value * top.factor
         x, y = (plain[0], compound_value) if flip else (compound_value, plain[0])
         return "" if close(x, y, g, p, question, top.factor) else "value"

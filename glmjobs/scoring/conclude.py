@@ -361,6 +361,15 @@ class _Walk:
         return len(mine) > 3 and len(mine & (theirs | whole)) >= 0.8 * len(mine)
 
 
+_SAME_AS = re.compile("^[,(]?(?:也就是|即|就是|等于|换算成?|合)(?:约|为|是)?\\s?$")
+
+
+def _differ(a: Quantity, b: Quantity) -> bool:
+    """Two values said to be the same (160千克，也就是16千克) that are not."""
+    shared = [(x, y) for x in a.units for y in b.units if x.dim == y.dim and x.dim != "count"]
+    return bool(shared) and all(a.value * x.factor != b.value * y.factor for x, y in shared)
+
+
 def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
     """Whether the statement offers another value beside the chosen one: 9或10, 9到10之间."""
     for other in items:
@@ -368,7 +377,11 @@ def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
             continue
         first, second = sorted((chosen, other), key=lambda q: q.start)
         between = text[first.end : second.start]
+        if len(between) <= 12 and _SAME_AS.search(between) and _differ(first, second):
+            return True
         if len(between) <= 12 and (_OR.search(between) or between.strip() in ("-", "~")):
+            if _SAME_AS.search(between):
+                continue
             if not chosen.units or not other.units or {u.dim for u in chosen.units} & {u.dim for u in other.units}:
                 return True
     return False

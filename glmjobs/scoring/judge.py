@@ -153,6 +153,8 @@ def _remainder_mixed(target: Item, value: Item, found: conclude.Conclusion, aske
         text = " ".join(s.text for s in found.region)
         left = re.findall(r"(?:余|剩|多出?)[^\d,。;]{0,8}(\d{1,18})", text)
         ok = bool(left) and Fraction(left[-1]) == pair.remainder and pair.quotient in numbers
+        if not left and not re.search("[\u4e00-\u9fff]", text):
+            ok = numbers == [pair.quotient, pair.remainder]  # 6，2 in the order asked
         ok = ok and (pair.quotient != pair.remainder or len(numbers) > 1)
         return Verdict(ok, str(target), ", ".join(map(str, numbers[-2:])), "same quotient and remainder" if ok else "other quotient or remainder")
     return Verdict(False, str(target), str(value), "a remainder is no single value")

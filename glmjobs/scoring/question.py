@@ -301,6 +301,8 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
         if not share:
             continue
         head = _NAME.sub("", head.strip().rstrip("的,"))
+        head = re.sub("(?<=.)的[^的和与、及]{1,6}$", "", head) if re.search("[和与、及].*的|[甲乙丙].*的", head) else head
+        head = re.sub("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学|小朋友)?$", "", head)
         parts = [p for p in re.split("和|与|、|及|以及|,", head) if p]
         if len(parts) == 1 and re.fullmatch("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女", parts[0]):
             parts = list(parts[0])

@@ -130,6 +130,7 @@ def normalise(text: str) -> str:
     if "$" in text:
         text = _MATH.sub(_math, text)
     text = _markdown(text)
+    text = re.sub(r"±\s?(\d{1,20}(?:\.\d{1,20})?)", r"\1或-\1", text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
     return re.sub(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])", "", text)

@@ -358,21 +358,39 @@ _TAIL_EXPRESSION = re.compile(r"[-+×*÷/()\d.%^ ]+")
 
 def results(text: str, items: list[Item]) -> list[Item]:
     """The items left when equations are worked off: of 15-6=9(颗) only 9 stays, marked as a result."""
-    if not _RESULT.search(text):
-        return [i for i in items]
+    if not _RESULT.search(text) and not _OPERATION.search(text):
+        return list(items)
     kept: list[Item] = []
     for clause_start, clause_end in _clauses(text):
         inside = [i for i in items if clause_start <= i.start < clause_end]
         signs = [m.start() for m in _RESULT.finditer(text, clause_start, clause_end)]
         if not signs:
-            kept.extend(inside)
+            kept.extend(_worked(text, inside, clause_end))
             continue
         kept.extend(_right_side(text, inside, signs[-1], clause_end))
     return kept
 
 
+_OPERATION = re.compile(r"[是有为:剩要]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
+
+
+def _worked(text: str, items: list[Item], end: int) -> list[Item]:
+    """An answer left as arithmetic (还剩168-8千克) is its value; 3-5 stays a range."""
+    for item in items:
+        tail = _TAIL_EXPRESSION.match(text, item.start, end)
+        if not tail or not isinstance(item, Quantity) or not _OPERATION.search(text[max(0, item.start - 2) : tail.end()]):
+            continue
+        value = evaluate(tail[0].strip())
+        if value is None or value <= 0:
+            continue
+        found, stop = units.match(text, tail.end())
+        rest = [i for i in items if i.end <= item.start or i.start >= tail.end()]
+        return [*rest, Quantity(value, tuple(found), item.start, max(stop, tail.end()), "plain", -1)]
+    return items
+
+
 def _clauses(text: str) -> list[tuple[int, int]]:
-    cuts = [m.end() for m in re.finditer(r"[;。\n]|[,、](?!\d{3}(?!\d))", text)]
+    cuts = [m.end() for m in re.finditer(r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)", text)]
     starts = [0, *cuts]
     return list(zip(starts, [*cuts, len(text)], strict=True))
 

@@ -24,7 +24,7 @@ def _letters(text: str, asked: Question) -> list[str]:
     boxed = re.findall(r"⟦\s?[(]?([A-H][A-H、, ]*)[)]?\s?[^⟦⟧]{0,40}⟧", plain)
     chosen = boxed or _CHOSEN.findall(plain)
     if not chosen:
-        bare = re.match(r"\s?[(\[\"]?\s?([A-H](?:[、, ]?[A-H])*)\s?(?:[)\]\".:、。,]|$|选?项)", plain)
+        bare = re.match(r"\s?[(\[\"]?\s?([A-H](?:\s?[、,和与及 ]?\s?[A-H])*)\s?(?:[)\]\".:、。,]|$|选?项)", plain)
         chosen = [bare[1]] if bare and (len(plain) < 40 or not asked.options) else _RIGHT_LETTER.findall(plain)
     if not chosen and (STRONG.search(plain) or re.search("所以|因此|故|应该?是", plain)):
         chosen = [m for m in _LETTERS.findall(plain) if len(m) == 1][-1:]
@@ -219,7 +219,11 @@ def _subject(asked: Question, text: str) -> list[str]:
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(asked, tail) else plain
     found = names(asked, plain)
-    wanted = _ADJECTIVE.search(asked.main.clause)
+    wanted = _ADJECTIVE.search(re.split("谁|哪", asked.main.clause)[-1]) or _ADJECTIVE.search(asked.main.clause)
+    if wanted:
+        said = [c for c in re.split("[,;。]", plain) if names(asked, c) and (wanted[0] in c or _LESS.get(wanted[0], wanted[0]) in c)]
+        plain = said[-1] if said else plain
+        found = names(asked, plain)
     compared = re.search("比(.{1,8}?)(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])", plain)
     if found and wanted and compared and len(found) >= 2 and _LESS.get(wanted[0]) == compared[2]:
         return [found[1]]
