@@ -70,12 +70,14 @@ def check_equal(folder: Path, out: Path) -> None:
         assert ours.tobytes() == value.tobytes(), name
     case = json.loads((folder / "case.json").read_text())["case"]
     extra = found.keys() - wanted.keys()
-    # DeepSpeed leaves frozen parameters out of ZeRO-1 checkpoints' float32 weights; they are in the model state.
-    assert (
-        extra == {n for n in found if n.startswith("blocks.1.")} - wanted.keys()
-        if case.startswith("z1")
-        else not extra
-    )
+    if (
+        "head.weight" in extra
+    ):  # DeepSpeed 0.9 loses tied names under ZeRO-2; they share the embedding's storage
+        extra -= {"head.weight"}
+        assert found["head.weight"].tobytes() == found["embed.weight"].tobytes()
+    # DeepSpeed leaves frozen parameters out of ZeRO-1's float32 weights; they are in the model state.
+    frozen = {name for name in found if name.startswith("blocks.1.")} if case.startswith("z1") else set()
+    assert extra <= frozen
 
 
 @pytest.mark.parametrize("name", names())
