@@ -13,6 +13,8 @@ _SUBORDINATE = re.compile("(?:每|如果|因为|由于|当|若|从|用|按|把|�
 _COMPARED = re.compile("比[^,。;]{1,10}(?:多|少|大|小|高|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?[^,。;]{0,3}$")
 _SAYS = re.compile("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
+_SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
+_TOTAL = re.compile("共|总|合计")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
 _PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
 _CUT = re.compile("[,。;、]")
@@ -55,6 +57,9 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = [i for i in pool if not _COMPARED.search(plain[max(0, i.start - 16) : i.start])] or pool
     if "如果" not in question.text:
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
+    solved = [i for i in pool if _SOLVED.search(plain[max(0, i.start - 6) : i.start])]
+    if solved and all(isinstance(i, Quantity) and i.result for i in pool):
+        pool = solved[-1:]
     fitting = _fitting(pool, question)
     if len(fitting) == 1:
         chosen = fitting[0]
@@ -96,7 +101,7 @@ def _fitting(pool: list[Item], question: Question) -> list[Item]:
     if not expect.dim or not quantities:
         return pool
     names = {u.name for u in expect.units}
-    same = [i for i in quantities if any(u.dim == expect.dim and _agree(u, expect.units) for u in i.units)]
+    same = [i for i in quantities if any(u.dim in expect.dims and _agree(u, expect.units) for u in i.units)]
     if same:
         exact = [i for i in same if any(u.name in names for u in i.units)]
         return same if len(exact) != len(same) and not exact else (exact or same)
@@ -114,6 +119,12 @@ def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
     return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
 
 
+def _conditions(clause: str, asked: str) -> float:
+    """The share of the asked clause's own numbers (6台, 4小时) that the value's clause repeats."""
+    wanted = set(re.findall(r"\d+", asked)[:8])
+    return 0.6 * len(wanted & set(re.findall(r"\d+", clause))) / len(wanted) if wanted else 0.0
+
+
 def _score(text: str, item: Item, index: int, pool: list[Item], question: Question) -> float:
     clause = local(text, item)
     score = 4 * max((len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0)
@@ -129,6 +140,9 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score -= 2.0
     if _NAMED.search(before):
         score += 1.0
+    if _TOTAL.search(question.main.clause) and _TOTAL.search(before[-6:]):
+        score += 1.5
+    score += _conditions(clause, question.main.clause)
     if _SAYS.search(before):
         score += 0.5
     order = -index if conclude.STRONG.search(text) and "=" not in text else index

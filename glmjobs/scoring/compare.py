@@ -9,7 +9,7 @@ from fractions import Fraction
 from glmjobs.scoring import units
 from glmjobs.scoring.question import Precision, Question
 from glmjobs.scoring.units import Unit
-from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, scan
 
 RATES = ("percent", "rate", "discount", "tenths", "ratio")
 MONEY = ("CNY", "USD", "EUR", "GBP", "JPY", "HKD", "KRW")
@@ -85,7 +85,7 @@ def readings(q: Quantity, question: Question, bare_percent: bool) -> list[Readin
     if q.form == "percent":
         return [(q.value, "rate", None)]
     if q.units:
-        fit = [u for u in q.units if u.dim == expect.dim] or list(q.units)
+        fit = [u for u in q.units if u.dim in expect.dims] or list(q.units)
         if fit[0].name == "个":
             fit = [*fit, *(u for u in expect.units if u.dim == "count" and u.name != "个")]
         result: list[Reading] = [(q.value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in fit]
@@ -229,10 +229,14 @@ def ratios(g: Ratio, p: Ratio) -> bool:
     return all(a * p.terms[0] == b * g.terms[0] for a, b in zip(g.terms, p.terms, strict=True))
 
 
-def clocks(g: Clock, p: Clock) -> bool:
-    """The same time; where one side leaves 上午/下午 open, modulo twelve hours."""
+def clocks(g: Clock, p: Clock, question: Question) -> bool:
+    """The same time; where one side leaves 上午/下午 open, modulo twelve hours (unless the question is of a morning)."""
     if g.half and p.half:
         return g.seconds == p.seconds
+    starts = [c.seconds for c in scan(question.text, "clock") if isinstance(c, Clock)]
+    morning = re.search("早|上午|清晨", question.text) and not re.search("下午|晚|中午|夜", question.text)
+    if morning and starts and g.seconds >= starts[0] and p.half and p.seconds >= 43200 > g.seconds:
+        return False
     return (g.seconds - p.seconds) % 43200 == 0
 
 
@@ -241,19 +245,23 @@ def dates(g: Date, p: Date) -> bool:
     return (g.weekday, g.month, g.day) == (p.weekday, p.month, p.day) and (not g.year or not p.year or g.year == p.year)
 
 
+def _told(same: bool, what: str) -> tuple[bool, str]:
+    return same, f"{'same' if same else 'other'} {what}"
+
+
 def items(g: Item, p: Item, question: Question) -> tuple[bool, str]:
     """Two values of any kinds."""
     if isinstance(g, Quantity) and isinstance(p, Quantity):
         return quantities(g, p, question)
     if isinstance(g, Ratio) and isinstance(p, Ratio):
-        return ratios(g, p), "same ratio" if ratios(g, p) else "other ratio"
+        return _told(ratios(g, p), "ratio")
     if isinstance(g, Remainder) and isinstance(p, Remainder):
         same = (g.quotient, g.remainder) == (p.quotient, p.remainder)
         return same, "same quotient and remainder" if same else "other quotient or remainder"
     if isinstance(g, Clock) and isinstance(p, Clock):
-        return clocks(g, p), "same time" if clocks(g, p) else "other time"
+        return _told(clocks(g, p, question), "time")
     if isinstance(g, Date) and isinstance(p, Date):
-        return dates(g, p), "same date" if dates(g, p) else "other date"
+        return _told(dates(g, p), "date")
     pair = {type(g), type(p)}
     if pair == {Ratio, Quantity}:
         ratio, other = (g, p) if isinstance(g, Ratio) else (p, g)

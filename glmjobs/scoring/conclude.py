@@ -302,7 +302,7 @@ class _Walk:
         if not expect.units:
             return True
         found = [i for i in values.scan(body) if isinstance(i, Quantity)]
-        return not found or any(not i.units or any(u.dim == expect.dim for u in i.units) for i in found)
+        return not found or any(not i.units or any(u.dim in expect.dims for u in i.units) for i in found)
 
     def decide(self, raw: list[str]) -> Conclusion:
         kept = self.kept

@@ -103,7 +103,7 @@ def _values(statement: Statement, asked: Question) -> list[Item]:
 def _fits(item: Item, asked: Asked) -> bool:
     if not isinstance(item, Quantity) or not item.units or not asked.expect.dim:
         return True
-    return any(u.dim == asked.expect.dim for u in item.units)
+    return any(u.dim in asked.expect.dims for u in item.units)
 
 
 def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:

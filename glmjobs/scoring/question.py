@@ -67,6 +67,11 @@ class Expect:
     dim: str = ""
     per: tuple[Unit, ...] = ()
 
+    @property
+    def dims(self) -> frozenset[str]:
+        """Every dimension an answer may have (度: angle, temperature, energy); empty where none is known."""
+        return frozenset(u.dim for u in self.units) or frozenset({self.dim} - {""})
+
 
 @dataclass
 class Asked:
@@ -276,16 +281,14 @@ def _others(body: str, result: Question) -> list[str]:
     if not match or re.search("[比和与、]|一共|共|总|相差", clause):
         return []
     subject = match[1]
-    if subject[0] == "小" and len(subject) == 2:
-        found = re.findall("小[\u4e00-\u9fff]", body)
-    elif subject[-1] in _KIN:
-        found = re.findall(f"[{_KIN}]{{2}}", body)
+    if _PERSON.fullmatch(subject):
+        found = _PERSON.findall(body)
     else:
         found = re.findall(f"[\u4e00-\u9fffA-Z]{{{len(subject) - 1}}}{subject[-1]}", body)
     return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
 
 
-_KIN = "爸妈爷奶哥弟姐妹"
+_PERSON = re.compile("小[\u4e00-\u9fff]|爸爸|妈妈|爷爷|奶奶|哥哥|弟弟|姐姐|妹妹|爷爷|[\u4e00-\u9fff](?:老师|叔叔|阿姨)|父亲|母亲")
 _NAME = re.compile("^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|这个?长方形的?|它的|他们的?|其中|分别求出?|算出|今年|你知道)+")
 _SHARE = re.compile("(?:各自|各|分别)")
 

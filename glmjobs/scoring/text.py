@@ -111,7 +111,7 @@ def _markdown(text: str) -> str:
 
 def _math(match: re.Match[str]) -> str:
     """$9$ is math, $9 is dollars: what stands between two dollar amounts keeps its signs."""
-    money = re.match(r"\s?\d[\d,.]*\s?[^\d\s,.+*/×÷=^_%a-zA-Z()-]", match[1])
+    money = re.match(r"\s?\d[\d,.]*\s?(?:[\u4e00-\u9fff]|and |or |,\s|to )", match[1])
     return match[0] if money and not match[1].strip()[-1:].isdigit() else match[1]
 
 
@@ -127,6 +127,7 @@ def normalise(text: str) -> str:
     text = _width(text)
     if "\\" in text:
         text = _latex(text)
+    text = text.replace("$$", " ")
     if "$" in text:
         text = _MATH.sub(_math, text)
     text = _markdown(text)

@@ -371,7 +371,7 @@ def results(text: str, items: list[Item]) -> list[Item]:
     return kept
 
 
-_OPERATION = re.compile(r"[是有为:剩要]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
+_OPERATION = re.compile(r"[是有为剩要]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
 
 
 def _worked(text: str, items: list[Item], end: int) -> list[Item]:
