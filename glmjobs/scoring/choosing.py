@@ -15,6 +15,7 @@ _SAYS = re.compile("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|�
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
 _SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
 _TOTAL = re.compile("共|总|合计")
+_FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
 _PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
 _CUT = re.compile("[,。;、]")
@@ -119,6 +120,23 @@ def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
     return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
 
 
+def _same_lead(before: str, asked: str) -> int:
+    """Characters that stand alike right before the value and before the question word (增加了 | 多少)."""
+    lead = _FILLER.sub("", re.split("多少|几", asked)[0])
+    mine = _FILLER.sub("", before)
+    count = 0
+    while count < min(len(lead), len(mine)) and lead[-1 - count] == mine[-1 - count]:
+        count += 1
+    return count
+
+
+def _lacks_turn(before: str, asked: str) -> float:
+    """1 where the question's 还 (增加, 便宜 …) right before 多少 is missing before the value."""
+    lead = re.split("多少|几", asked)[0][-6:]
+    turn = re.search("还|增加|减少|节约|便宜|提高|降低|超过|找回|剩", lead)
+    return 1.0 if turn and turn[0] not in before[-10:] else 0.0
+
+
 def _conditions(clause: str, asked: str) -> float:
     """The share of the asked clause's own numbers (6台, 4小时) that the value's clause repeats."""
     wanted = set(re.findall(r"\d+", asked)[:8])
@@ -142,6 +160,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score += 1.0
     if _TOTAL.search(question.main.clause) and _TOTAL.search(before[-6:]):
         score += 1.5
+    score -= _lacks_turn(before, question.main.clause)
+    score += 0.6 * min(4, _same_lead(before, question.main.clause))
     score += _conditions(clause, question.main.clause)
     if _SAYS.search(before):
         score += 0.5

@@ -183,7 +183,7 @@ def _asked(clause: str, body: str) -> Asked:
             at = scale.end()
         found, end = units.match(clause, at)
         if found:
-            expect.units = tuple(found)
+            expect.units = _of_meaning(found, body)
             if clause[at : at + 1] == "个" and found[0].name != "个" or match[0].endswith("个"):
                 expect.units += (Unit("个", "count"),)  # 3个 for 几个小时
             divider = re.compile(r"/|每").match(clause, end)
@@ -210,6 +210,16 @@ def _asked(clause: str, body: str) -> Asked:
         if found:
             expect.per = tuple(found)
     return Asked(clause, pairs(clause), expect, "")
+
+
+def _of_meaning(found: list[Unit], body: str) -> tuple[Unit, ...]:
+    """分 is a mark, a minute or a cent: the question's other words tell which."""
+    if {u.dim for u in found} >= {"score", "time"} and found[0].name == "分":
+        if re.search("平均|考|成绩|得分|满分|测验|比赛|竞赛|语文|数学|英语|扣|加分", body):
+            return tuple(u for u in found if u.dim == "score")
+        if re.search("小时|分钟|时间|秒|每分|走|行驶", body):
+            return tuple(u for u in found if u.dim == "time")
+    return tuple(found)
 
 
 def _named_unit(name: str) -> list[Unit]:
@@ -304,11 +314,16 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
         if not share:
             continue
         head = _NAME.sub("", head.strip().rstrip("的,"))
-        head = re.sub("(?<=.)的[^的和与、及]{1,6}$", "", head) if re.search("[和与、及].*的|[甲乙丙].*的", head) else head
+        owner, _, thing = head.rpartition("的")
+        if re.search("[和与、及]", thing):
+            head = thing
+        elif re.search("[和与、及]|[甲乙丙]{2}", owner):
+            head = owner  # 苹果和梨的单价
         head = re.sub("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学|小朋友)?$", "", head)
         parts = [p for p in re.split("和|与|、|及|以及|,", head) if p]
         if len(parts) == 1 and re.fullmatch("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女", parts[0]):
             parts = list(parts[0])
+        parts = [p for p in parts if not p.isdigit()]
         if len(parts) >= 2:
             labels.extend(_trim(parts))
     return labels[:6]
@@ -317,9 +332,8 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
 def _trim(parts: list[str]) -> list[str]:
     """Drop what the parts share in front (这个长方形的长, 宽 → 长, 宽) and trailing verbs."""
     names = []
-    for index, part in enumerate(parts):
+    for part in parts:
         part = part.rsplit("的", 1)[-1] or part
-        part = re.sub("(?:两|三|四|几)?(?:个|种|位|人)?(?:数|班|队|人)?$", "", part) if index == len(parts) - 1 and len(part) > 2 and part[-1] in "数人种" else part
         names.append(part)
     if len(names[-1]) > len(names[0]) and names[0] in tuple("甲乙丙丁长宽男女"):
         names[-1] = names[-1][: max(1, len(names[0]))]

@@ -389,8 +389,14 @@ def _worked(text: str, items: list[Item], end: int) -> list[Item]:
     return items
 
 
+def _outside_brackets(text: str, pattern: str) -> list[re.Match[str]]:
+    """Matches that are not inside a pair such as (12,18)."""
+    inner = [m.span() for m in re.finditer(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]", text)]
+    return [m for m in re.finditer(pattern, text) if not any(a < m.start() < b for a, b in inner)]
+
+
 def _clauses(text: str) -> list[tuple[int, int]]:
-    cuts = [m.end() for m in re.finditer(r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)", text)]
+    cuts = [m.end() for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)")]
     starts = [0, *cuts]
     return list(zip(starts, [*cuts, len(text)], strict=True))
 
