@@ -21,6 +21,7 @@ from typing import Any
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.run import Run
+from glmjobs.zero import lora
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
 from glmjobs.zero.crosscheck import cross_check
@@ -47,7 +48,6 @@ class Options:
         cross_check: compare with the checkpoint's own half-precision copy.
         fsync: force the files to disk before they count (off only to measure).
         replace: an existing output directory is replaced.
-        keep_adapter: LoRA weights stay an adapter directory instead of being merged into the base model.
     """
 
     dtype: str = "float16"
@@ -57,7 +57,6 @@ class Options:
     cross_check: bool = True
     fsync: bool = True
     replace: bool = False
-    keep_adapter: bool = False
 
 
 def consolidate(
@@ -79,9 +78,13 @@ def consolidate(
     checkpoint = open_checkpoint(source)
     if options.cross_check:
         cross_check(checkpoint)
-    tensors, tied = _tensors_to_write(checkpoint, base)
-    shards = plan_shards(tensors, dtype, limit)
     with publishing(out, replace=options.replace) as new:
+        if lora.has_adapter(checkpoint):
+            scratch = new.parent / "merged"
+            scratch.mkdir()
+            checkpoint = lora.merge(checkpoint, base, scratch)
+        tensors, tied = _tensors_to_write(checkpoint, base)
+        shards = plan_shards(tensors, dtype, limit)
         check_space(new, sum(shard.size for shard in shards))
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
         with Meter(f"consolidate {source.name} -> {out}", reading) as meter:
@@ -92,19 +95,36 @@ def consolidate(
         sources = [source, *([base] if base is not None else [])]
         names = carry(new, sources, dtype, closed=[source])
         written.files += [manifests.describe(new, name) for name in names]
-        facts = {
-            "dtype": options.dtype,
-            "step": checkpoint.step,
-            "source": {"checkpoint": source.name, "kind": checkpoint.kind, "zero_stage": checkpoint.zero_stage,
-                       "world_size": checkpoint.world_size, "deepspeed": checkpoint.version},
-            "parameters": checkpoint.numel,
-            "tensors": len(tensors),
-            "tied": tied,
-            "overflow": written.overflow,
-            "read_bytes": reading,
-        }  # fmt: skip
+        facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, **facts)
     return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
+
+
+def _facts(
+    checkpoint: Checkpoint,
+    options: Options,
+    tensors: list[Tensor],
+    tied: dict[str, str],
+    overflow: dict[str, int],
+    reading: int,
+) -> dict[str, Any]:
+    """What the manifest says about the model."""
+    return {
+        "dtype": options.dtype,
+        "step": checkpoint.step,
+        "source": {
+            "checkpoint": checkpoint.path.name,
+            "kind": checkpoint.kind,
+            "zero_stage": checkpoint.zero_stage,
+            "world_size": checkpoint.world_size,
+            "deepspeed": checkpoint.version,
+        },
+        "parameters": checkpoint.numel,
+        "tensors": len(tensors),
+        "tied": tied,
+        "overflow": overflow,
+        "read_bytes": reading,
+    }
 
 
 def _check_options(options: Options) -> tuple[str, int]:

@@ -305,3 +305,32 @@ def test_killed_at_random_moments(bench: Any, tmp_path: Path, repo: Path) -> Non
     manifest.verify(out)
     assert len(read_tensors(out / "model.safetensors")) == len(bench.model_shapes(0.05))
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_lora_factors_are_merged_into_the_base(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 5))
+    base, source = tmp_path / "base", tmp_path / "checkpoint-5"
+    base.mkdir()
+    save_file(
+        {name: value.clone() for name, value in model.state_dict().items()}, str(base / "model.safetensors")
+    )
+    settings = peft.LoraConfig(
+        r=2, lora_alpha=3, target_modules=["0"], modules_to_save=["1"], init_lora_weights=False
+    )
+    adapted = peft.get_peft_model(model, settings)
+    with torch.no_grad():
+        adapted.base_model.model[1].modules_to_save["default"].bias.add_(1)
+    adapted.save_pretrained(source)
+    with pytest.raises(BadInput, match="--base"):
+        consolidate(source, tmp_path / "none", Options(fsync=False))
+    found = consolidate(source, tmp_path / "out", Options(dtype="float32", fsync=False), base)
+    assert found["source"]["kind"] == "merged"
+    merged = adapted.merge_and_unload().state_dict()
+    loaded = load_file(tmp_path / "out/model.safetensors")
+    assert loaded.keys() == merged.keys()
+    for name, value in merged.items():
+        assert torch.allclose(loaded[name], value, atol=1e-6), name

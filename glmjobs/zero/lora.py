@@ -1,0 +1,127 @@
+"""LoRA checkpoints: adapters merged into their base model, W + scale * B A, tensor by tensor, in constant memory.
+
+scale is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA (Hu et al. 2021, arXiv:2106.09685, section 4.1; Kalajdzievski
+2023, arXiv:2312.03732). The sum is made in float32 and rounded once, when the model is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glmjobs.errors import BadInput, WorkFailed
+from glmjobs.zero.checkpoint import WEIGHT_FILES, Checkpoint, inside, read_values, read_weights
+from glmjobs.zero.layout import Extent, Tensor, Vector
+
+CONFIG = "adapter_config.json"
+# PEFT's names: base_model.model.MODULE.lora_A.ADAPTER.weight; without the adapter's name in its own files.
+FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
+SAVED = re.compile(r"\.modules_to_save\.[^.]+\.(.+)")
+ROW_BYTES = 16 << 20  # of the base weight at a time
+
+Floats = npt.NDArray[np.float32]
+
+
+def has_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint holds LoRA factors."""
+    return any(FACTOR.fullmatch(name) for name in checkpoint.tensors)
+
+
+def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoint:
+    """The base model with the checkpoint's LoRA factors merged in.
+
+    Args:
+        base: the model directory that was adapted.
+        scratch: an empty directory for the merged weights (float32) until they are written; about 4 bytes for each
+            element of an adapted weight.
+
+    Raises:
+        BadInput: no base given, or it holds no weights.
+        WorkFailed: the adapter is of a kind other than plain LoRA, or does not fit the base.
+    """
+    if base is None:
+        raise BadInput(
+            f"{checkpoint.path}: holds LoRA factors; name the adapted base model (--base DIR) to merge them"
+        )
+    found = next((name for name in WEIGHT_FILES if (base / name).is_file()), None)
+    if found is None:
+        raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
+    config = _config(checkpoint.path)
+    tensors = read_weights(base, found)
+    factors: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        match = FACTOR.fullmatch(name)
+        plain = SAVED.sub(r".\1", name.removeprefix("base_model.model."))
+        if match:
+            factors.setdefault(match[1], {})[match[2]] = tensor
+        elif plain in tensors:  # trained whole, or a frozen copy of the base's own
+            tensors[plain] = replace(tensor, name=plain)
+    for index, (module, pair) in enumerate(sorted(factors.items())):
+        weight = tensors.get(f"{module}.weight")
+        if weight is None or pair.keys() != {"A", "B"}:
+            raise WorkFailed(
+                f"{checkpoint.path}: LoRA factors of {module}, which {base} does not have (or one is missing)"
+            )
+        tensors[weight.name] = _merged(
+            weight, pair["A"], pair["B"], _scale(config, module, pair["A"]), scratch / str(index)
+        )
+    return replace(checkpoint, kind="merged", tensors=tensors, aliases={}, comparisons={})
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = inside(path, CONFIG)
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        fits = (
+            config["peft_type"] == "LORA" and not config.get("use_dora") and not config.get("fan_in_fan_out")
+        )
+        alpha = float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WorkFailed(f"{file}: missing or damaged; it says how the LoRA factors are scaled") from None
+    if not fits or not math.isfinite(alpha):
+        raise WorkFailed(f"{file}: only plain LoRA on linear maps is merged (no DoRA, no fan_in_fan_out)")
+    return dict(config)
+
+
+def _scale(config: dict[str, Any], module: str, down: Tensor) -> float:
+    """lora_alpha over the rank; alpha_pattern overrides it for the modules it names, as in PEFT."""
+    alpha = float(config["lora_alpha"])
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if module == pattern or module.endswith(f".{pattern}"):
+            alpha = float(value)
+    rank = down.shape[0]
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _values(tensor: Tensor, start: int = 0, count: int | None = None) -> Floats:
+    pieces = Vector(tensor.extents).cut(start, tensor.numel - start if count is None else count)
+    return np.concatenate([read_values(piece) for piece in pieces]).astype(np.float32, copy=False)
+
+
+def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Path) -> Tensor:
+    """W + scale * B A, by blocks of rows, into a scratch file."""
+    if len(weight.shape) != 2 or weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+        raise WorkFailed(
+            f"{down.extents[0].file}: LoRA factors {list(up.shape)} x {list(down.shape)} do not fit "
+            f"{weight.name} {list(weight.shape)}"
+        )
+    rows, columns = weight.shape
+    a, b = _values(down).reshape(down.shape), _values(up).reshape(up.shape)
+    step = max(1, ROW_BYTES // (4 * columns))
+    try:
+        with scratch.open("wb", buffering=0) as file:
+            for first in range(0, rows, step):
+                count = min(step, rows - first)
+                block = _values(weight, first * columns, count * columns).reshape(count, columns)
+                block = block + np.float32(scale) * (b[first : first + count] @ a)
+                file.write(block.tobytes())
+    except OSError as error:
+        raise WorkFailed(f"{scratch}: cannot be written: {error.strerror}") from None
+    return Tensor(weight.name, weight.shape, (Extent(scratch, 0, weight.numel, "F32"),))
