@@ -78,7 +78,7 @@ def consolidate(
     checkpoint = open_checkpoint(source)
     if options.cross_check:
         cross_check(checkpoint)
-    with publishing(out, replace=options.replace) as new:
+    with publishing(out, replace=options.replace, fsync=options.fsync) as new:
         if lora.has_adapter(checkpoint):
             scratch = new.parent / "merged"
             scratch.mkdir()
@@ -96,7 +96,7 @@ def consolidate(
         names = carry(new, sources, dtype, closed=[source])
         written.files += [manifests.describe(new, name) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
-        manifests.write_manifest(new, written.files, **facts)
+        manifests.write_manifest(new, written.files, options.fsync, **facts)
     return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
 
 

@@ -32,14 +32,17 @@ def describe(directory: Path, name: str) -> dict[str, str | int]:
     return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def write_manifest(directory: Path, files: Iterable[dict[str, str | int]], **facts: Any) -> None:
+def write_manifest(
+    directory: Path, files: Iterable[dict[str, str | int]], fsync: bool = True, **facts: Any
+) -> None:
     """Write manifest.json: ``facts`` about the model, then its files by name."""
     ordered = sorted(files, key=lambda entry: str(entry["path"]))
     text = json.dumps({**facts, "files": ordered}, indent=1, ensure_ascii=False) + "\n"
     with (directory / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if fsync:
+            os.fsync(file.fileno())
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from glmjobs.errors import BadInput, WorkFailed
 
 
 @contextmanager
-def publishing(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> Iterator[Path]:
     """An empty directory to fill; on leaving without an error it becomes ``target``, durably.
 
     Raises:
@@ -38,9 +38,11 @@ def publishing(target: Path, *, replace: bool = False) -> Iterator[Path]:
         new = work / "new"
         new.mkdir()
         yield new
-        _sync(new)
+        if fsync:
+            _sync(new)
         _rename(new, target, work / "old", replace)
-        _sync(parent)
+        if fsync:
+            _sync(parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if lock is not None:
