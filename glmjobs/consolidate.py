@@ -16,11 +16,10 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, WorkFailed
-from glmjobs.run import Run
 from glmjobs.zero import lora
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
@@ -32,6 +31,9 @@ from glmjobs.zero.publish import clean, publishing
 from glmjobs.zero.sidecar import carry, read_config
 from glmjobs.zero.write import check_space, parse_size, plan_shards, write_shards
 from hpc import ledger
+
+if TYPE_CHECKING:  # pydantic and the cluster profile: only the stage needs them
+    from glmjobs.run import Run
 
 STAGE = "consolidate"
 
@@ -295,6 +297,8 @@ def main(argv: list[str] | None = None) -> int:
     source = Path(args.source)
     if source.is_dir() and not (source / "run.yaml").is_file():
         return _one(source, args)
+    from glmjobs.run import Run
+
     run = Run.open(args.source)
     if args.out is None:
         if args.dtype or args.shard_size or args.base or args.allow_overflow:
