@@ -1,15 +1,18 @@
 """Consolidation against DeepSpeed's own script and against a plain copy, on one checkpoint, in one run.
 
-Makes a ZeRO-2 or ZeRO-3 checkpoint of ChatGLM's layer shapes in DeepSpeed's file format (optimizer moments included, so
-that the files have their true size), then times, alternating, with a warm page cache and without fsync:
+Makes a ZeRO-2 or ZeRO-3 checkpoint of ChatGLM's layer shapes in DeepSpeed's file format (optimizer moments
+included, so that the files have their true size), then times, alternating, with a warm page cache and without
+fsync:
 
 - ``deepspeed``: zero_to_fp32 --safe_serialization of the installed DeepSpeed, as users run it;
 - ``ours``: python -m glmjobs.consolidate, with the default number of threads, manifest and hashes included;
 - ``cp``: cp of the same bytes: what is written is copied, what is read beyond that is copied to /dev/null.
 
-Every tensor of ours is compared with DeepSpeed's bit by bit. ``ratio`` in the JSON is DeepSpeed's time over ours.
+Every tensor of ours is compared with DeepSpeed's bit by bit. ``ratio`` in the JSON is DeepSpeed's time over
+ours.
 
-    python benchmarks/consolidate.py [--billions 0.8] [--ranks 8] [--stage 2 3] [--dtype float32 float16] [--quick]
+    python benchmarks/consolidate.py [--billions 0.8] [--ranks 8] [--stage 2 3] [--dtype float32 float16]
+    [--quick]
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def model_shapes(billions: float) -> Shapes:
-    """ChatGLM's parameters at a width and depth that give about so many (untied: DeepSpeed's script stops on tied ones)."""
+    """ChatGLM's parameters at a width and depth that give about so many (untied)."""
     hidden = max(64, 64 * round(2048 * (billions / 0.8) ** (1 / 3) / 64))
     vocabulary = 44 * hidden // 2
     layers = max(1, round((billions * 1e9 - 2 * vocabulary * hidden) / (12 * hidden * hidden)))
@@ -123,21 +126,25 @@ def make_checkpoint(folder: Path, shapes: Shapes, stage: int, ranks: int, moment
 
 
 def in_child(*arguments: Any) -> int:
-    """make_checkpoint in a process of its own: a child's peak memory starts at that of the process that forks it."""
+    """make_checkpoint in a process of its own: torch's memory does not stay here."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(make_checkpoint, *arguments).result()
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """(wall seconds, peak RSS in MiB) of a command; the disk's queue is emptied before, so that none pays for another.
+    """(wall seconds, peak RSS in MiB) of a command; the disk's queue is emptied before, so that none pays for
+    another.
 
-    The peak is the kernel's VmHWM, asked every 10 ms: rusage would start at the memory of the process that forked.
+    The peak is the kernel's VmHWM, asked every 10 ms: rusage would start at the memory of the process that
+    forked.
     """
     os.sync()
     peak = 0
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment(), cwd=REPO)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=log, env=environment(), cwd=REPO
+        )
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
             found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
@@ -200,7 +207,7 @@ def run_case(
 ) -> dict[str, Any]:
     """All three on one checkpoint; medians."""
     times: dict[str, list[tuple[float, float]]] = {"deepspeed": [], "ours": [], "cp": []}
-    script = "import runpy,sys;sys.argv[0]='zero_to_fp32';runpy.run_module('deepspeed.utils.zero_to_fp32',run_name='__main__')"
+    script = "import runpy,sys;sys.argv[0]='zero_to_fp32';runpy.run_module('deepspeed.utils.zero_to_fp32',run_name='__main__')"  # noqa: E501
     outs = {name: work / name for name in times}
     extra = None
     if dtype != "float32":  # what is read beyond what is written
@@ -284,7 +291,7 @@ def main() -> int:
     args.compared = 0
     rows = []
     print(
-        f"{'parameters':>11} {'ZeRO':>4} {'dtype':>9} {'deepspeed':>10} {'ours':>8} {'cp':>8} {'speed-up':>8} {'ours/cp':>8} "
+        f"{'parameters':>11} {'ZeRO':>4} {'dtype':>9} {'deepspeed':>10} {'ours':>8} {'cp':>8} {'speed-up':>8} {'ours/cp':>8} "  # noqa: E501
         f"{'RSS ds':>8} {'RSS ours':>9} {'compared':>9}"
     )
     for billions in args.billions:
@@ -307,8 +314,8 @@ def main() -> int:
                     row["ratio_cp"] = round(row["ours_seconds"] / row["cp_seconds"], 2)
                     rows.append(row)
                     print(
-                        f"{total / 1e9:>10.3f}B {stage:>4} {dtype:>9} {row.get('deepspeed_seconds', math.nan):>9.2f}s "
-                        f"{row['ours_seconds']:>7.2f}s {row['cp_seconds']:>7.2f}s {row['ratio']:>7.1f}x {row['ratio_cp']:>7.2f}x "
+                        f"{total / 1e9:>10.3f}B {stage:>4} {dtype:>9} {row.get('deepspeed_seconds', math.nan):>9.2f}s "  # noqa: E501
+                        f"{row['ours_seconds']:>7.2f}s {row['cp_seconds']:>7.2f}s {row['ratio']:>7.1f}x {row['ratio_cp']:>7.2f}x "  # noqa: E501
                         f"{row.get('deepspeed_rss_mib', math.nan):>4.0f}MiB {row['ours_rss_mib']:>6.0f}MiB "
                         f"{row['tensors_compared']:>9}",
                         flush=True,

@@ -1,10 +1,12 @@
-"""The consolidate stage: a ZeRO checkpoint becomes a model directory, at disk speed, in constant memory, without torch.
+"""The consolidate stage: a ZeRO checkpoint becomes a model directory, at disk speed, in constant memory,
+without torch.
 
 Runs alone on any machine::
 
-    python -m glmjobs.consolidate RUN                          # the stage: newest committed checkpoint -> RUN/model
-    python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
-    python -m glmjobs.consolidate --verify DIR                 # re-check a model directory against its manifest
+    python -m glmjobs.consolidate RUN                          # the stage: newest committed checkpoint ->
+    RUN/model python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
+    python -m glmjobs.consolidate --verify DIR                 # re-check a model directory against its
+    manifest
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def consolidate(
 
     Raises:
         BadInput: no checkpoint there, ``out`` exists, an option is wrong.
-        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full. ``out`` is then not there.
+        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full. ``out`` is then
+            not there.
         NotFit: the disk has too little space to begin.
     """
     dtype, limit = _check_options(options)
@@ -142,10 +145,11 @@ def _workers(options: Options) -> int:
 
 
 def _tensors_to_write(checkpoint: Checkpoint, base: Path | None) -> tuple[list[Tensor], dict[str, str]]:
-    """The tensors under every name the model needs, and the tied names left out because loading ties them again.
+    """The tensors under every name the model needs, and the tied names left out because loading ties them
+    again.
 
-    A tied name is left out where the model's configuration says that embeddings are tied, as transformers itself does;
-    otherwise its values are written a second time, so that no loader has to know.
+    A tied name is left out where the model's configuration says that embeddings are tied, as transformers
+    itself does; otherwise its values are written a second time, so that no loader has to know.
     """
     sources = [checkpoint.path, *([base] if base is not None else [])]
     tied = read_config(sources).get("tie_word_embeddings") is True
@@ -164,7 +168,7 @@ def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
     worst = sorted(overflow.items(), key=lambda item: -item[1])
     named = ", ".join(f"{name} ({count})" for name, count in worst[:5])
     more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
-    text = f"{sum(overflow.values())} values are too large for {options.dtype} and become infinite: {named}{more}"
+    text = f"{sum(overflow.values())} values overflow {options.dtype} and become infinite: {named}{more}"
     if not options.allow_overflow:
         raise WorkFailed(
             f"{text}; take bfloat16 or float32, or allow it (consolidate.allow_overflow, --allow-overflow)"
@@ -172,11 +176,12 @@ def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
     print(f"warning: {text}", flush=True)
 
 
-# --- the stage ---------------------------------------------------------------------------------------------------------
+# --- the stage ----------------------------------------------------------------------------------------------
 
 
 def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
-    """Consolidate a run's newest committed checkpoint into RUN/model and leave the stage's marker; the manifest.
+    """Consolidate a run's newest committed checkpoint into RUN/model and leave the stage's marker; the
+    manifest.
 
     A whole RUN/model of the same step and settings is left as it is.
     """
@@ -239,7 +244,7 @@ def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any]
     return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
 
 
-# --- the command -------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------
 
 
 def parser() -> argparse.ArgumentParser:
@@ -303,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None:
         if args.dtype or args.shard_size or args.base or args.allow_overflow:
             raise BadInput(
-                "a run's dtype, shard size and base are its recipe's; name an output directory to choose others"
+                "a run's dtype, shard size and base are its recipe's; name an output directory for others"
             )
         manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
@@ -335,7 +340,7 @@ def _summary(out: Path, manifest: dict[str, Any]) -> str:
     seconds = manifest.get("seconds")
     speed = f", {manifest['read_bytes'] / 1e9 / seconds:.2f} GB/s" if seconds else ""
     return (
-        f"{out}: {manifest['parameters']:,} parameters in {manifest['tensors']} tensors, {manifest['dtype']}, "
+        f"{out}: {manifest['parameters']:,} parameters, {manifest['tensors']} tensors, {manifest['dtype']}, "
         f"{size / 1e9:.2f} GB{speed}"
     )
 

@@ -1,9 +1,11 @@
-"""Resume on another number of GPUs: a ZeRO checkpoint becomes DeepSpeed's universal checkpoint, beside the original.
+"""Resume on another number of GPUs: a ZeRO checkpoint becomes DeepSpeed's universal checkpoint, beside the
+original.
 
     python -m glmjobs.reshard CHECKPOINT --world-size M
 
-The checkpoint is checked as consolidation checks it, then DeepSpeed's ds_to_universal takes it apart by parameter (it needs
-torch and DeepSpeed, and unpickles the files: use it on your own checkpoints). The result, ``global_stepN_universal`` and
+The checkpoint is checked as consolidation checks it, then DeepSpeed's ds_to_universal takes it apart by
+parameter (it needs torch and DeepSpeed, and unpickles the files: use it on your own checkpoints). The result,
+    ``global_stepN_universal`` and
 ``latest_universal``, lies beside ``global_stepN``; DeepSpeed loads it where its configuration says
 ``{"checkpoint": {"load_universal": true}}``.
 """
@@ -24,7 +26,8 @@ from glmjobs.zero.crosscheck import cross_check
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.write import check_space
 
-# float32 weight and Adam's two moments of every element, and once more for the fragments before they are merged.
+# float32 weight and Adam's two moments of every element, and once more for the fragments before they are
+# merged.
 BYTES_PER_ELEMENT = 2 * 12
 
 
@@ -62,8 +65,8 @@ def _convert(folder: Path, into: Path, workers: int) -> None:
     except ImportError as error:
         raise NotFit(f"resharding needs torch and DeepSpeed here: {error}") from None
     options = argparse.Namespace(
-        input_folder=str(folder), output_folder=str(into), num_extract_workers=workers, num_merge_workers=workers,
-        keep_temp_folder=False, strict=True, inject_missing_state=True,
+        input_folder=str(folder), output_folder=str(into), num_extract_workers=workers,
+        num_merge_workers=workers, keep_temp_folder=False, strict=True, inject_missing_state=True,
     )  # fmt: skip
     said = io.StringIO()
     try:

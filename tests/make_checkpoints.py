@@ -1,15 +1,16 @@
 """Make real DeepSpeed checkpoints of a small model on CPU, with DeepSpeed's own consolidation beside each.
 
-The tests of glmjobs.zero run it in the project's environment. To repeat the matrix over older releases, run it in any
-environment that has torch and DeepSpeed, then let the tests read what it made::
+The tests of glmjobs.zero run it in the project's environment. To repeat the matrix over older releases, run
+it in any environment that has torch and DeepSpeed, then let the tests read what it made::
 
     OLD/bin/python tests/make_checkpoints.py OUT --world 2 --cases z1-fp32,z2-fp32 [--emulate]
     GLMJOBS_CHECKPOINTS=OUT .venv/bin/python -m pytest tests/unit/test_zero_real_checkpoints.py
 
-Each case becomes OUT/NAME-wWORLD/ with what ``engine.save_checkpoint`` writes, ``reference.npz`` (DeepSpeed's float32
-state dict), ``module.npz`` (the training state itself, gathered from the live model) and ``case.json``. A case is
-``zSTAGE-DTYPE[-plain|-frozen|-rr]``: the model has tied weights, buffers, two parameter groups, odd sizes (so that every
-world size needs padding) and, with -frozen, frozen parameters; -rr turns DeepSpeed's round-robin gradients on.
+Each case becomes OUT/NAME-wWORLD/ with what ``engine.save_checkpoint`` writes, ``reference.npz`` (DeepSpeed's
+float32 state dict), ``module.npz`` (the training state itself, gathered from the live model) and
+``case.json``. A case is ``zSTAGE-DTYPE[-plain|-frozen|-rr]``: the model has tied weights, buffers, two
+parameter groups, odd sizes (so that every world size needs padding) and, with -frozen, frozen parameters; -rr
+turns DeepSpeed's round-robin gradients on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Finding and checking a checkpoint: what it holds, under which names, and whether its files belong together.
 
-``open_checkpoint`` takes what DeepSpeed (0.9 to 0.19, ZeRO-1, 2 and 3), transformers' Trainer or ``save_pretrained``
-left behind, and returns one :class:`Checkpoint`: tensors as extents of its files, tied names, and what to compare them with.
-Only the small pickles are read here; no number but the optimizer's step counts.
+``open_checkpoint`` takes what DeepSpeed (0.9 to 0.19, ZeRO-1, 2 and 3), transformers' Trainer or
+``save_pretrained`` left behind, and returns one :class:`Checkpoint`: tensors as extents of its files, tied
+names, and what to compare them with. Only the small pickles are read here; no number but the optimizer's step
+counts.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         BadInput: there is no checkpoint of a known kind at ``path``.
-        WorkFailed: there is one, but a file is missing, truncated, of another step or rank, or not plain data.
+        WorkFailed: there is one, but a file is missing, truncated, of another step or rank, or not plain
+            data.
     """
     if not path.is_dir():
         raise BadInput(f"{path}: no such directory; a checkpoint is a folder such as checkpoint-1000")
@@ -151,7 +153,7 @@ def zero_folder(path: Path) -> Path | None:
     return folder
 
 
-# --- DeepSpeed ---------------------------------------------------------------------------------------------------------
+# --- DeepSpeed ----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -202,7 +204,7 @@ def _optimizer_shards(path: Path, folder: Path) -> list[_Rank]:
             continue
         if int(match[2]) != 0:
             raise WorkFailed(
-                f"{entry}: a tensor-parallel checkpoint (mp_rank {match[2]}); only data-parallel ones are read"
+                f"{entry}: tensor-parallel (mp_rank {match[2]}); only data-parallel checkpoints are read"
             )
         if int(match[1]) in found:
             raise WorkFailed(f"{entry}: a second shard of rank {int(match[1])} beside {found[int(match[1])]}")
@@ -234,7 +236,7 @@ def _optimizer_shards(path: Path, folder: Path) -> list[_Rank]:
 
 
 def _torch_file(path: Path) -> TorchFile:
-    """A file of torch.save whose inner name (torch takes it from the file's) says it was not renamed since."""
+    """A file of torch.save whose inner name (taken from the file's) says it was not renamed since."""
     file = TorchFile(path)
     if file.root not in (path.stem, "archive"):
         raise WorkFailed(
@@ -358,7 +360,7 @@ def _from_partitions(ranks: list[_Rank], models: list[TorchFile]) -> dict[str, T
 def _check_slices(
     index: int, rank: _Rank, groups: list[layout.Shapes], partitions: list[list[Extent]]
 ) -> None:
-    """DeepSpeed notes in every shard which parameters it holds: compare (finds shards swapped between ranks)."""
+    """DeepSpeed notes in every shard which parameters it holds: finds shards swapped between ranks."""
     noted = rank.state.get("param_slice_mappings")
     if not isinstance(noted, list) or len(noted) != len(groups) or len(partitions) == 1:
         return
@@ -405,7 +407,7 @@ def _add_frozen(tensors: list[Tensor], models: list[TorchFile], sliced: bool) ->
 
 
 def _add_module(opened: Checkpoint, model: TorchFile) -> None:
-    """What the model state itself holds: buffers, tied names, parameters no optimizer owns, copies to compare with."""
+    """What the model state holds: buffers, tied names, parameters no optimizer owns, copies to compare."""
     module: dict[Any, Any] = model.value.get("module") if isinstance(model.value.get("module"), dict) else {}
     shared = model.value.get("shared_params") or {}
     opened.aliases.update({other: name for other, name in shared.items() if name in opened.tensors})
@@ -434,7 +436,7 @@ def _place(ref: TensorRef) -> tuple[Any, ...]:
 
 
 def _compare_with_weights(opened: Checkpoint) -> None:
-    """The Trainer leaves the model's half-precision copy beside the shards; for ZeRO-3 it is the only one to compare with."""
+    """The Trainer leaves a half-precision copy beside the shards; ZeRO-3 has no other to compare with."""
     for name in WEIGHT_FILES[:2]:
         if (opened.path / name).exists() and not opened.comparisons:
             for key, tensor in read_weights(opened.path, name).items():
@@ -461,11 +463,11 @@ def _by_name(tensors: list[Tensor], where: Path) -> dict[str, Tensor]:
     return named
 
 
-# --- plain weights -----------------------------------------------------------------------------------------------------
+# --- plain weights ------------------------------------------------------------------------------------------
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a model directory's weight file or index (safetensors, or torch's .bin without unpickling)."""
+    """The tensors of a weight file or index (safetensors, or torch's .bin without unpickling)."""
     if name.endswith(".index.json"):
         try:
             mapping = json.loads((path / name).read_text())["weight_map"]
@@ -502,7 +504,7 @@ def _trainer_step(path: Path) -> int | None:
     return step if isinstance(step, int) else None
 
 
-# --- small helpers -----------------------------------------------------------------------------------------------------
+# --- small helpers ------------------------------------------------------------------------------------------
 
 
 def extent_of(file: TorchFile, ref: Any, what: str) -> Extent:

@@ -1,8 +1,8 @@
 """Holding the consolidated parameters against the checkpoint's own half-precision copy of them.
 
-ZeRO-1 and 2 keep the model's weights beside the float32 shards; the Trainer gathers them into model.safetensors. Both are
-the shards' values, rounded. A sample of every parameter, its ends included, is compared bit by bit: a shard of another
-rank, run or step, or a layout read wrongly, does not survive that.
+ZeRO-1 and 2 keep the model's weights beside the float32 shards; the Trainer gathers them into
+model.safetensors. Both are the shards' values, rounded. A sample of every parameter, its ends included, is
+compared bit by bit: a shard of another rank, run or step, or a layout read wrongly, does not survive that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Element types: safetensors' names, sizes in bytes, and conversions that round as torch does.
 
-Rounding of the half types is to nearest, ties to even (IEEE 754; torch's ``Tensor.to``). NaN in bfloat16 becomes 0x7FC0,
-as c10::detail::round_to_nearest_even has it (torch's vector code uses another payload).
+Rounding of the half types is to nearest, ties to even (IEEE 754; torch's ``Tensor.to``). NaN in bfloat16
+becomes 0x7FC0, as c10::detail::round_to_nearest_even has it (torch's vector code uses another payload).
 """
 
 from __future__ import annotations

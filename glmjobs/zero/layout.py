@@ -1,9 +1,10 @@
 """Which bytes of which shard make which parameter: arithmetic on sizes, no files read.
 
-ZeRO-1 and 2 flatten each parameter group to one vector (alignment padding between parameters where the checkpoint says
-so, the rest at the end) and cut it into one partition a rank. ZeRO-3 cuts every parameter by itself into ceil(n / ranks)
-elements a rank, the last ranks padded; each rank's flat groups hold its pieces one after the other.
-(DeepSpeed: runtime/zero/stage_1_and_2.py, partition_parameters.py; its own reader: utils/zero_to_fp32.py.)
+ZeRO-1 and 2 flatten each parameter group to one vector (alignment padding between parameters where the
+checkpoint says so, the rest at the end) and cut it into one partition a rank. ZeRO-3 cuts every parameter by
+itself into ceil(n / ranks) elements a rank, the last ranks padded; each rank's flat groups hold its pieces
+one after the other. (DeepSpeed: runtime/zero/stage_1_and_2.py, partition_parameters.py; its own reader:
+utils/zero_to_fp32.py.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor to write: name, shape, and the extents whose elements, in order, are its elements in row-major order."""
+    """A tensor to write: its extents' elements, one after the other, are its own in row-major order."""
 
     name: str
     shape: tuple[int, ...]
@@ -110,7 +111,8 @@ def flat_partitions(
     Args:
         groups: for each parameter group, shapes by name in the order they were flattened.
         partitions: ``partitions[rank][group]``: the float32 partition of a rank.
-        alignment_paddings: elements of padding after each parameter, by group (DeepSpeed 0.19 and later), or None.
+        alignment_paddings: elements of padding after each parameter, by group (DeepSpeed 0.19 and later), or
+            None.
         where: named in errors.
 
     Raises:
@@ -130,7 +132,8 @@ def flat_partitions(
             tensors.append(_take(name, shape, [(vector, offset, math.prod(shape))], where))
             offset += math.prod(shape) + gap
             padding += gap
-        # The vector was rounded up to 2 elements a rank; the saved partitions may already be without that padding.
+        # The vector was rounded up to 2 elements a rank; the saved partitions may already be without that
+        # padding.
         align = 2 * world
         rest = len(vector) - offset
         if rest < 0 or math.ceil(len(vector) / align) != math.ceil(offset / align):
@@ -235,7 +238,7 @@ def _check_cover(vector: Vector, padding: int, where: str) -> None:
 
 
 def slices(shapes: Shapes, start: int, length: int) -> dict[str, tuple[int, int]]:
-    """What the partition [start, start + length) of a flat group holds: {name: (first element in it, elements)}."""
+    """What the partition [start, start + length) of a flat group holds: {name: (first, count)}."""
     held = {}
     offset = 0
     for name, shape in shapes.items():

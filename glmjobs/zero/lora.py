@@ -1,7 +1,8 @@
-"""LoRA checkpoints: adapters merged into their base model, W + scale * B A, tensor by tensor, in constant memory.
+"""LoRA checkpoints: adapters merged into their base model, W + scale * B A, tensor by tensor, in constant
+memory.
 
-scale is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA (Hu et al. 2021, arXiv:2106.09685, section 4.1; Kalajdzievski
-2023, arXiv:2312.03732). The sum is made in float32 and rounded once, when the model is written.
+scale is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA (Hu et al. 2021, arXiv:2106.09685, section 4.1;
+Kalajdzievski 2023, arXiv:2312.03732). The sum is made in float32 and rounded once, when the model is written.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
 
     Args:
         base: the model directory that was adapted.
-        scratch: an empty directory for the merged weights (float32) until they are written; about 4 bytes for each
-            element of an adapted weight.
+        scratch: an empty directory for the merged weights (float32) until they are written; about 4 bytes for
+            each element of an adapted weight.
 
     Raises:
         BadInput: no base given, or it holds no weights.

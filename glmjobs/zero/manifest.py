@@ -1,4 +1,4 @@
-"""The manifest of a model directory: every file with its size and SHA-256, and where the weights came from."""
+"""A model directory's manifest: every file with size and SHA-256, and where the weights came from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A directory that is absent or whole: made beside, then renamed into place.
 
-Work happens in ``.NAME.partial-XXXX/new`` beside the target. A process killed on the way leaves that folder behind; the
-next one that publishes the same target removes it, unless its lock says that its maker still lives.
+Work happens in ``.NAME.partial-XXXX/new`` beside the target. A process killed on the way leaves that folder
+behind; the next one that publishes the same target removes it, unless its lock says that its maker still
+lives.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> It
     """An empty directory to fill; on leaving without an error it becomes ``target``, durably.
 
     Raises:
-        BadInput: the parent does not exist or cannot be written, or ``target`` exists and ``replace`` is false.
+        BadInput: the parent does not exist or cannot be written, or ``target`` exists and ``replace`` is
+            false.
     """
     if os.path.lexists(target) and not replace:
         raise BadInput(f"{target}: exists already")
@@ -63,7 +65,7 @@ def clean(target: Path) -> list[Path]:
 
 
 def _take_lock(work: Path) -> int | None:
-    """Lock a work folder; None where its maker holds it, or the file system has no locks (then it is left alone)."""
+    """Lock a work folder; None where its maker holds it or the file system has no locks."""
     handle = None
     try:
         handle = os.open(work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -78,8 +80,8 @@ def _take_lock(work: Path) -> int | None:
 def _rename(new: Path, target: Path, old: Path, replace: bool) -> None:
     try:
         if replace and os.path.lexists(target):
-            os.rename(target, old)
-        os.rename(new, target)
+            target.rename(old)
+        new.rename(target)
     except OSError as error:
         raise WorkFailed(f"{target}: cannot be put in place: {error.strerror}") from None
 

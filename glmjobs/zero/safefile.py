@@ -1,8 +1,8 @@
 """The safetensors format, header only: where each tensor lies in a file, and the header of a file to write.
 
 Format: 8 bytes little-endian length, a JSON header, then the tensors' bytes
-(https://github.com/huggingface/safetensors#format). Reading the header ourselves keeps torch out and memory constant:
-the library's numpy side has no bfloat16 and hands out whole tensors.
+(https://github.com/huggingface/safetensors#format). Reading the header ourselves keeps torch out and memory
+constant: the library's numpy side has no bfloat16 and hands out whole tensors.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def make_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[int]]:
-    """The header of a file holding (name, dtype, shape) one after the other, and each tensor's byte offset in the file."""
+    """The header of a file of (name, dtype, shape) in a row, and each tensor's byte offset in the file."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     ends = [0]
     for name, dtype, shape in tensors:

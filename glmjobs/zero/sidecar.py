@@ -1,4 +1,4 @@
-"""What a model directory needs besides weights: configuration, tokenizer, generation settings, and THUDM's own code."""
+"""What a model directory needs besides weights: configuration, tokenizer, THUDM's own code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from glmjobs.zero.dtypes import TORCH_NAME
 
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab", "chat_template*", "preprocessor_config.json",
+    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab",
+    "chat_template*", "preprocessor_config.json",
     "processor_config.json", "*.py", "LICENSE*", "MODEL_LICENSE*", "NOTICE*",
 )  # fmt: skip
 # Beside a checkpoint lie scripts that DeepSpeed put there; they are not the model's.
@@ -79,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _write_config(source: Path, target: Path, dtype: str) -> None:
-    """The configuration with the weights' type: transformers 5 calls the field dtype, earlier ones torch_dtype."""
+    """The configuration with the weights' type (dtype in transformers 5, torch_dtype before)."""
     config = _load(source)
     named = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
     config.update(dict.fromkeys(named, TORCH_NAME[dtype]))

@@ -1,9 +1,11 @@
 """Reading what ``torch.save`` wrote, without torch and without running anything the file says.
 
-A ``.pt`` file is a zip of one pickle and one uncompressed member per storage (the numbers). The pickle is a small
-program; Python's own unpickler would import and call whatever it names. Here a machine of this module runs it: it knows
-plain data, and the dozen constructors torch and DeepSpeed use for tensors, sizes and settings. Classes of DeepSpeed and
-its kin become inert :class:`Opaque` values; any other name is an error. Nothing is ever imported or called.
+A ``.pt`` file is a zip of one pickle and one uncompressed member per storage (the numbers). The pickle is a
+small program; Python's own unpickler would import and call whatever it names. Here a machine of this module
+runs it: it knows plain data, and the dozen constructors torch and DeepSpeed use for tensors, sizes and
+    settings. Classes of
+DeepSpeed and its kin become inert :class:`Opaque` values; any other name is an error. Nothing is ever
+imported or called.
 
 Format: https://docs.python.org/3/library/pickletools.html (opcodes), torch/serialization.py (zip layout).
 """
@@ -39,24 +41,28 @@ STORAGE_DTYPES = {
 }
 TORCH_DTYPES = {
     "float64": "F64", "double": "F64", "float32": "F32", "float": "F32", "float16": "F16", "half": "F16",
-    "bfloat16": "BF16", "int64": "I64", "long": "I64", "int32": "I32", "int": "I32", "int16": "I16", "short": "I16",
+    "bfloat16": "BF16", "int64": "I64", "long": "I64", "int32": "I32", "int": "I32",
+    "int16": "I16", "short": "I16",
     "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 # Packages whose classes may stand in a checkpoint beside the tensors (loss scaler, settings): kept as Opaque.
 INERT_PACKAGES = ("deepspeed.", "transformers.", "accelerate.", "peft.", "glmjobs.")
 INERT_NAMES = {
     "argparse.Namespace", "types.SimpleNamespace", "torch.device", "torch.torch_version.TorchVersion",
-    "numpy.dtype", "numpy.ndarray", "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "datetime.datetime",
-    "torch.memory_format", "torch.Tensor", "torch.nn.parameter.Parameter", "builtins.slice", "builtins.range", "builtins.complex", "builtins.bytearray", "builtins.object",
+    "numpy.dtype", "numpy.ndarray", "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath",
+    "datetime.datetime",
+    "torch.memory_format", "torch.Tensor", "torch.nn.parameter.Parameter",
+    "builtins.slice", "builtins.range", "builtins.complex", "builtins.bytearray", "builtins.object",
 }  # fmt: skip
-# Functions of numpy that rebuild arrays and scalars (random states hold some), under its old and new module names.
+# Functions of numpy that rebuild arrays and scalars (random states hold some), under its old and new module
+# names.
 NUMPY_REBUILDERS = {"multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer"}
 # Builtin types that may be named without being called (defaultdict's factory, an annotation).
 BUILTIN_TYPES = {"int", "float", "bool", "str", "bytes", "list", "dict", "set", "frozenset", "tuple"}
 
 
 class Refused(Exception):
-    """The pickle asks for something this reader does not do. Internal: turned into WorkFailed with the file's name."""
+    """The pickle asks for what this reader does not do; turned into WorkFailed with the file's name."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Opaque:
 
 @dataclass(frozen=True)
 class Storage:
-    """A member of the zip that holds numbers: ``key`` names it, ``dtype`` is a safetensors name, ``numel`` elements."""
+    """A member of the zip that holds ``numel`` numbers of ``dtype`` (a safetensors name)."""
 
     key: str
     dtype: str
@@ -86,7 +92,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """Where a tensor lies: element ``offset`` into a storage, shape and strides in elements. Holds no numbers."""
+    """Where a tensor lies: element ``offset`` into a storage, shape, strides in elements. No numbers."""
 
     storage: Storage
     offset: int
@@ -116,8 +122,8 @@ class TorchFile:
     """One ``torch.save`` file: ``value`` is its content (tensors as TensorRef), ``where`` finds their bytes.
 
     Raises:
-        WorkFailed: one line naming the file, where it is truncated, of another format, or its pickle asks for more
-            than data.
+        WorkFailed: one line naming the file, where it is truncated, of another format, or its pickle asks for
+            more than data.
     """
 
     def __init__(self, path: Path) -> None:
@@ -348,7 +354,8 @@ class _Machine:
 
 _PUSH_ARGUMENT = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BINSTRING", "SHORT_BINSTRING",
 }  # fmt: skip
 _PUSH_CONSTANT: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,
@@ -387,7 +394,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def _key(value: Any) -> Hashable:
-    """A dictionary key or set member: plain scalars and flat tuples of them (hashing nested ones can exhaust C's stack)."""
+    """A dictionary key or set member: scalars, flat tuples (hashing nested ones can exhaust C's stack)."""
     flat = value if isinstance(value, tuple) else (value,)
     if all(item is None or isinstance(item, str | int | float | bytes | Name) for item in flat):
         return value  # type: ignore[no-any-return]
@@ -459,7 +466,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _subclass(function: Any, kind: Any, arguments: Any, state: Any = None) -> TensorRef:
-    """torch._tensor._rebuild_from_type_v2: a tensor that carries Python attributes (DeepSpeed hangs some on it)."""
+    """torch._tensor._rebuild_from_type_v2: a tensor with Python attributes (DeepSpeed hangs some on it)."""
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise Refused("its pickle has a tensor that is not well-formed")
     tensor = _construct(function.path, arguments)

@@ -1,9 +1,10 @@
 """Writing safetensors files out of extents: constant memory, several threads, hashed on the way.
 
-The output is cut into blocks of a megabyte in file order. Worker threads take the next block, read its extents, round
-where asked, write it to its place in a file of final size, and pass it on to the file's SHA-256 in order; whichever
-thread finds the next block to hash does the hashing. Blocks in flight are bounded, so memory does not depend on the model.
-Plain reads (not a memory map) keep a file that shrinks underneath an error instead of a crash, and pages off our account.
+The output is cut into blocks of a megabyte in file order. Worker threads take the next block, read its
+extents, round where asked, write it to its place in a file of final size, and pass it on to the file's
+SHA-256 in order; whichever thread finds the next block to hash does the hashing. Blocks in flight are
+bounded, so memory does not depend on the model. Plain reads (not a memory map) keep a file that shrinks
+underneath an error instead of a crash, and pages off our account.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def write_shards(
     """Write the files (and the index, where there are several) into an existing directory.
 
     Raises:
-        WorkFailed: a source file is shorter than planned, or the disk is full; the directory is then incomplete.
+        WorkFailed: a source file is shorter than planned, or the disk is full; the directory is then
+            incomplete.
     """
     written = _Pipeline(shards, into, max(1, workers), fsync, progress).run()
     if len(shards) > 1:
@@ -240,7 +242,7 @@ class _Pipeline:
         return Written(files, dict(sorted(self.overflow.items())))
 
     def _interleaved(self) -> Iterator[_Block]:
-        """The blocks of all files in order, a few files at a time: as many hashes run side by side as threads."""
+        """The blocks of all files, a few files at a time: as many hashes run side by side as threads."""
         for first in range(0, len(self.shards), self.workers):
             running = [
                 _blocks_of(index, self.shards[index])
@@ -258,7 +260,8 @@ class _Pipeline:
         try:
             scratch = memoryview(bytearray(BLOCK_BYTES))
             while self.failure is None:
-                self.room.acquire()  # before the block is taken: the earliest block always has room, so nothing waits forever
+                # Before the block is taken: the earliest block always has room, so nothing waits forever.
+                self.room.acquire()
                 with self.lock:
                     block = next(self.blocks, None)
                 if block is None or self.failure is not None:

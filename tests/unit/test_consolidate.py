@@ -1,4 +1,4 @@
-"""The consolidate stage and command: damage is one line, kills leave nothing half, what is whole is not done again."""
+"""The consolidate stage and command: damage is one line, kills leave nothing half."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from glmjobs import consolidate as stage
 from glmjobs.cli import run_command
 from glmjobs.consolidate import Options, consolidate
@@ -281,7 +282,7 @@ def test_rounding_equals_torch_everywhere() -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(bench: Any, tmp_path: Path, repo: Path) -> None:
-    """SIGKILL at 40 moments between start and end: the output is absent or whole; the last rerun finishes and cleans up."""
+    """SIGKILL at 40 moments: the output is absent or whole; a rerun finishes and cleans up."""
     source, out = tmp_path / "checkpoint-10", tmp_path / "out"
     bench.make_checkpoint(source, bench.model_shapes(0.05), 3, 4, False)
     command = [sys.executable, "-m", "glmjobs.consolidate", str(source), str(out), "--dtype", "float32"]

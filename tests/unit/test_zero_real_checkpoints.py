@@ -1,7 +1,7 @@
 """Every real checkpoint is read as DeepSpeed itself reads it, bit for bit.
 
-The checkpoints are made here, by the DeepSpeed of this environment; GLMJOBS_CHECKPOINTS names a directory with more of
-them, made by other releases (tests/make_checkpoints.py says how).
+The checkpoints are made here, by the DeepSpeed of this environment; GLMJOBS_CHECKPOINTS names a directory
+with more of them, made by other releases (tests/make_checkpoints.py says how).
 """
 
 from __future__ import annotations

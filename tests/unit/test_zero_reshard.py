@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from glmjobs.errors import BadInput
 from glmjobs.reshard import batch_advice, reshard
 

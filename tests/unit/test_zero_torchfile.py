@@ -1,4 +1,4 @@
-"""The restricted reader: what torch writes it reads as torch does; what is hostile or broken is one line, and nothing runs."""
+"""The restricted reader: what is hostile or broken is one line, and nothing runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.torchfile import Refused, TensorRef, TorchFile, run_pickle
+import contextlib
 
 
 class Runs:
@@ -62,7 +64,7 @@ def hostile(marker: Path) -> dict[str, bytes]:
         "no end": b"\x80\x02]",
         "empty": b"",
         "bad size": b"\x80\x02ctorch\nSize\n(J\xff\xff\xff\xfft\x85R.",
-        "other storage": b"\x80\x02(X\x04\x00\x00\x00filectorch\nFloatStorage\nX\x06\x00\x00\x00../../aX\x03\x00\x00\x00cpuK\x04tQ.",
+        "other storage": b"\x80\x02(X\x04\x00\x00\x00filectorch\nFloatStorage\nX\x06\x00\x00\x00../../aX\x03\x00\x00\x00cpuK\x04tQ.",  # noqa: E501
     }
 
 
@@ -98,10 +100,8 @@ def test_mutated_pickles_never_raise_anything_else(tmp_path: Path) -> None:
         changed = bytearray(program)
         for _ in range(generator.randint(1, 4)):
             changed[generator.randrange(len(changed))] = generator.randrange(256)
-        try:
+        with contextlib.suppress(Refused):
             run_pickle(bytes(changed[: generator.randint(1, len(changed))]))
-        except Refused:
-            pass
 
 
 def test_reads_what_torch_wrote(tmp_path: Path) -> None:
