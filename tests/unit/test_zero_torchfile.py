@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -14,7 +15,6 @@ import pytest
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.torchfile import Refused, TensorRef, TorchFile, run_pickle
-import contextlib
 
 
 class Runs:
