@@ -187,7 +187,8 @@ class DevCluster:
         """Start the node's slurmd again and make Slurm use it."""
         self.restart(f"slurmd.{node}")
         if slurm.node_states(env=self.environ()).get(node, "").startswith(("down", "drain")):
-            slurm.update_node(node, "resume", env=self.environ())
+            with contextlib.suppress(slurm.SlurmRefused):  # it came back by itself meanwhile
+                slurm.update_node(node, "resume", env=self.environ())
         self._await_usable(node)
 
     # -- starting
@@ -253,7 +254,7 @@ class DevCluster:
             short = Path(tempfile.mkdtemp(prefix="hpc-dev-", dir="/tmp"))
         self._state = {
             "options": self.options.to_json(), "short": str(short), "fast": str(fast),
-            "ports": {}, "daemons": {}, "namespaces": {}, "notes": [],
+            "ports": {}, "daemons": {}, "notes": [],
         }  # fmt: skip
         self._save()
         with contextlib.suppress(OSError):
@@ -273,7 +274,8 @@ class DevCluster:
         _write(where.etc / "munge.key", secrets.token_bytes(128), 0o600)
         _write(where.slurm_conf, config.slurm_conf(self.options, where, host, ports, cgroups, version))
         _write(where.etc / "gres.conf", config.gres_conf(self.options, where))
-        _write(where.etc / "hosts", config.hosts_file(self.options, host))
+        for node in self.options.node_names:
+            _write(where.hosts(node), config.hosts_file(self.options, host))
         if cgroups:
             _write(where.etc / "cgroup.conf", config.cgroup_conf())
         if self.options.accounting:
@@ -388,12 +390,8 @@ class DevCluster:
 
     def _processes_of(self, node: str | None = None) -> list[Process]:
         """slurmd, steps and job processes of one node, or of all."""
-        spaces = {
-            space
-            for name, space in self._state["namespaces"].items()
-            if node is None or name == f"slurmd.{node}"
-        }
-        return process.find(namespaces=spaces, slurm_conf=self.where.slurm_conf, node=node)
+        nodes = Options.from_json(self._state["options"]).node_names if node is None else [node]
+        return process.find(hosts={n: self.where.hosts(n) for n in nodes}, slurm_conf=self.where.slurm_conf)
 
     def _clean(self) -> None:
         """Stop all its processes and remove all its files but the logs."""
@@ -438,9 +436,6 @@ class DevCluster:
             raise BadInput(f"{path}: cannot be read ({error}): is this a dev cluster's directory?") from None
 
     def _save(self) -> None:
-        for name, data in self._state["daemons"].items():
-            if name.startswith("slurmd.") and (space := process.private_namespace(data["pid"])):
-                self._state["namespaces"][name] = space
         beside = self.root / "state.json.new"
         beside.write_text(json.dumps(self._state, indent=1))
         beside.replace(self.root / "state.json")

@@ -90,7 +90,7 @@ def namespace(where: Layout, node: str) -> list[str] | None:
     unshare = shutil.which("unshare", path=search_path())
     if unshare is None:
         return None
-    script = f"hostname {node} && mount --bind {shlex.quote(str(where.etc / 'hosts'))} /etc/hosts"
+    script = f"hostname {node} && mount --bind {shlex.quote(str(where.hosts(node)))} /etc/hosts"
     user = [] if is_root() else ["--user", "--map-current-user", "--keep-caps"]
     words = [unshare, *user, "--uts", "--mount", "sh", "-c"]
     trial = subprocess.run(

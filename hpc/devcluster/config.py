@@ -129,6 +129,10 @@ class Layout:
         """MariaDB's data directory."""
         return self.fast / "mariadb"
 
+    def hosts(self, node: str) -> Path:
+        """What the node sees as /etc/hosts. One file each: it also tells whose processes are whose."""
+        return self.etc / f"hosts.{node}"
+
     def spool(self, node: str) -> Path:
         """slurmd's directory; its steps open sockets named ``<node>_<job>.<step>`` there."""
         return self.short / "spool" / node

@@ -109,14 +109,23 @@ def wait_until(condition: Callable[[], bool], timeout: float, *, every: float = 
     return True
 
 
-def find(*, namespaces: set[str], slurm_conf: Path, node: str | None = None) -> list[Process]:
-    """Processes of a cluster's jobs: those in its nodes' UTS namespaces, and those whose environment names
-    its ``slurm.conf`` together with a node's name (only ``node``'s, if given). Daemons are among them."""
+def find(*, hosts: Mapping[str, Path], slurm_conf: Path) -> list[Process]:
+    """Processes of a cluster's nodes: slurmd, steps, and whatever their jobs started.
+
+    Args:
+        hosts: node → the file that the node sees as /etc/hosts. A process that sees this very file lives
+        on that node,
+            whatever its parent, session or environment. (The number of a namespace would not do: it is
+            given to another one as soon as the last process is gone.)
+        slurm_conf: where namespaces are not allowed, an environment naming this file and one of the nodes
+        tells.
+    """
+    files = {key for path in hosts.values() if (key := _file_key(path))}
     found = []
     for pid in _pids():
         if pid == os.getpid():
             continue
-        if _uts(pid) in namespaces or _runs_on_node(pid, slurm_conf, node):
+        if _file_key(Path(f"/proc/{pid}/root/etc/hosts")) in files or _named_node(pid, slurm_conf) in hosts:
             process = Process.of(pid)
             if process is not None:
                 found.append(process)
@@ -127,29 +136,24 @@ def _pids() -> Iterator[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
-def _uts(pid: int) -> str:
+def _file_key(path: Path) -> tuple[int, int] | None:
     try:
-        return str(Path(f"/proc/{pid}/ns/uts").readlink())
+        status = path.stat()
     except OSError:
-        return ""
+        return None
+    return status.st_dev, status.st_ino
 
 
-def private_namespace(pid: int) -> str | None:
-    """The UTS namespace of ``pid``, unless it is the one we live in ourselves."""
-    name = _uts(pid)
-    return name if name and name != _uts(os.getpid()) else None
-
-
-def _runs_on_node(pid: int, slurm_conf: Path, node: str | None) -> bool:
+def _named_node(pid: int, slurm_conf: Path) -> str | None:
+    """The node that the environment of ``pid`` names, if it names our slurm.conf as well."""
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return False
+        return None
     environ = dict(word.split(b"=", 1) for word in words if b"=" in word)
     if environ.get(b"SLURM_CONF") != os.fsencode(slurm_conf):
-        return False
-    name = environ.get(b"SLURMD_NODENAME")
-    return name is not None if node is None else name == node.encode()
+        return None
+    return os.fsdecode(environ.get(b"SLURMD_NODENAME", b"")) or None
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:

@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
 
 @pytest.fixture(scope="session")
 def accounting_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
-    """Two nodes with 8 A100s each, with slurmdbd (sacct works), preemption, and a short memory for ended jobs."""
+    """Two nodes with 8 A100s each, with slurmdbd (sacct works), preemption, a short memory for ended jobs."""
     require_slurm(accounting=True)
     directory = tmp_path_factory.mktemp("slurmdbd")
     with DevCluster(directory, nodes=2, gpus=8, accounting=True, preemption=True, min_job_age=2) as made:
@@ -82,7 +82,7 @@ def _wait_for(predicate: Callable[[], Any], timeout: float = 60.0, what: str = "
 
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[..., Any]:
-    """``wait_for(predicate, timeout=60, what="")`` polls until the predicate is true and returns its value."""
+    """``wait_for(predicate, timeout=60, what="")`` polls until the predicate is true; its value."""
     return _wait_for
 
 
@@ -111,7 +111,7 @@ def wait_job() -> Callable[..., JobInfo]:
 
 @pytest.fixture
 def sbatch(tmp_path: Path) -> Callable[..., str]:
-    """``sbatch(cluster, "commands", "--option", …)`` submits a small script and returns the job id. Output goes to
+    """``sbatch(cluster, "commands", "--option", …)`` submits a small script: the job id. Output goes to
     ``tmp_path/<job id>.out``."""
 
     def submit(on: DevCluster, body: str, *options: str, dependency: str | None = None) -> str:

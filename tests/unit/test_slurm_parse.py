@@ -133,22 +133,48 @@ def test_gres(text: str, gpus: list[tuple[str, int]]) -> None:
 
 
 def _squeue_line(**cells: str) -> str:
-    defaults = {"JobArrayID": "1", "State": "RUNNING", "Reason": "None", "exit_code": "0", "RestartCnt": "0",
-                "SubmitTime": "2026-11-24T20:41:18", "StartTime": "N/A", "EndTime": "N/A", "TimeLimit": "7-00:00:00",
-                "Partition": "gpu", "Dependency": "(null)", "Name": "wrap", "Comment": "(null)"}  # fmt: skip
+    defaults = {
+        "JobArrayID": "1",
+        "State": "RUNNING",
+        "Reason": "None",
+        "exit_code": "0",
+        "RestartCnt": "0",
+        "SubmitTime": "2026-11-24T20:41:18",
+        "StartTime": "N/A",
+        "EndTime": "N/A",
+        "TimeLimit": "7-00:00:00",
+        "Partition": "gpu",
+        "Dependency": "(null)",
+        "Name": "wrap",
+        "Comment": "(null)",
+    }
     row = defaults | cells
     raw = b"".join(row.get(name, "").encode()[:width].ljust(width) for name, width in SQUEUE_FIELDS)
     return raw.decode()
 
 
 def test_squeue_rows() -> None:
-    text = "\n".join([
-        _squeue_line(JobArrayID="1", State="FAILED", Reason="NonZeroExitCode", NodeList="node[1-2]", exit_code="768",
-                     RestartCnt="2", Comment="glmjobs:日本 | x"),
-        _squeue_line(JobArrayID="3_0", State="PENDING", Reason="Dependency", Dependency="afterok:2(unfulfilled)",
-                     Comment="a\nb JobState=COMPLETED"),
-        _squeue_line(JobArrayID="5", State="FAILED", exit_code="9"),
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            _squeue_line(
+                JobArrayID="1",
+                State="FAILED",
+                Reason="NonZeroExitCode",
+                NodeList="node[1-2]",
+                exit_code="768",
+                RestartCnt="2",
+                Comment="glmjobs:日本 | x",
+            ),
+            _squeue_line(
+                JobArrayID="3_0",
+                State="PENDING",
+                Reason="Dependency",
+                Dependency="afterok:2(unfulfilled)",
+                Comment="a\nb JobState=COMPLETED",
+            ),
+            _squeue_line(JobArrayID="5", State="FAILED", exit_code="9"),
+        ]
+    )
     failed, element, killed = parse_squeue(text)
     assert (failed.exit_code, failed.exit_signal, failed.restarts) == (3, 0, 2)
     assert (
@@ -164,11 +190,38 @@ def test_squeue_rows() -> None:
 
 def test_sacct_rows() -> None:
     rows = [
-        ["1", "CANCELLED by 0", "None", "node1", "0:15", "3:0", "2026-11-24T20:41:18", "Unknown", "Unknown", "10080",
-         "gpu", "train", "key"],
+        [
+            "1",
+            "CANCELLED by 0",
+            "None",
+            "node1",
+            "0:15",
+            "3:0",
+            "2026-11-24T20:41:18",
+            "Unknown",
+            "Unknown",
+            "10080",
+            "gpu",
+            "train",
+            "key",
+        ],
         ["7_[2-3]", "PENDING", "None", "None assigned", "0:0", "0:0", "", "", "", "", "gpu", "x", ""],
-        ["7_1", "OUT_OF_MEMORY", "None", "node2", "0:125", "0:0", "", "", "", "Partition_Limit", "gpu", "x", ""],
-    ]  # fmt: skip
+        [
+            "7_1",
+            "OUT_OF_MEMORY",
+            "None",
+            "node2",
+            "0:125",
+            "0:0",
+            "",
+            "",
+            "",
+            "Partition_Limit",
+            "gpu",
+            "x",
+            "",
+        ],
+    ]
     first, second = parse_sacct("\n".join(SACCT_DELIMITER.join(row) for row in rows) + "\n")
     assert first.state is JobState.CANCELLED and (first.exit_code, first.exit_signal) == (0, 15)
     assert first.derived_exit_code == 3 and first.time_limit == 604800 and first.source == "sacct"
@@ -177,7 +230,8 @@ def test_sacct_rows() -> None:
 
 def test_show_takes_the_first_of_repeated_keys() -> None:
     said = parse_show(
-        "JobId=3 ArrayJobId=3 JobName=my job JobState=PENDING Reason=Dependency Dependency=afterok:2(unfulfilled) "
+        "JobId=3 ArrayJobId=3 JobName=my job JobState=PENDING Reason=Dependency "
+        "Dependency=afterok:2(unfulfilled) "
         "NodeList= TRES=cpu=1,mem=8000M Comment=a\nb JobState=COMPLETED  StdErr=/dev/null Power= \n"
     )
     assert said["JobState"] == "PENDING" and said["JobName"] == "my job" and said["NodeList"] == ""
@@ -198,8 +252,16 @@ def test_array_summary() -> None:
 
 
 def test_clean_env_keeps_only_which_cluster() -> None:
-    dirty = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "0", "SBATCH_PARTITION": "x", "SRUN_CPUS_PER_TASK": "4",
-             "SLURMD_NODENAME": "n", "SLURM_CONF": "/etc/slurm/slurm.conf", "PATH": "/bin", "HOME": "/root"}  # fmt: skip
+    dirty = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_MEM_PER_NODE": "0",
+        "SBATCH_PARTITION": "x",
+        "SRUN_CPUS_PER_TASK": "4",
+        "SLURMD_NODENAME": "n",
+        "SLURM_CONF": "/etc/slurm/slurm.conf",
+        "PATH": "/bin",
+        "HOME": "/root",
+    }
     assert slurm.clean_env(dirty) == {"SLURM_CONF": "/etc/slurm/slurm.conf", "PATH": "/bin", "HOME": "/root"}
 
 
@@ -230,10 +292,11 @@ def test_no_configuration(tmp_path: Path) -> None:
 def test_a_silent_controller_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.time, "sleep", lambda _: None)
     env = _pretend(
-        tmp_path, "scontrol",
+        tmp_path,
+        "scontrol",
         f"echo x >> {tmp_path}/calls; [ $(wc -l < {tmp_path}/calls) -ge 3 ] && exit 0\n"
         "echo 'slurm_update error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
-    )  # fmt: skip
+    )
     slurm.requeue("1", env=env)
     assert len((tmp_path / "calls").read_text().split()) == 3
     (tmp_path / "calls").write_text("")
@@ -251,17 +314,26 @@ def test_a_silent_controller_is_asked_again(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
-         slurm.SubmitUncertain),
-        ("echo 'sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)' >&2;"
-         " exit 1", slurm.SlurmUnreachable),
-        ("echo 'sbatch: error: invalid partition specified: nope' >&2;"
-         "echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1",
-         slurm.SlurmRefused),
+        (
+            "echo 'sbatch: error: Batch job submission failed: "
+            "Socket timed out on send/recv operation' >&2; exit 1",
+            slurm.SubmitUncertain,
+        ),
+        (
+            "echo 'sbatch: error: Batch job submission failed: "
+            "Unable to contact slurm controller (connect failure)' >&2;"
+            " exit 1",
+            slurm.SlurmUnreachable,
+        ),
+        (
+            "echo 'sbatch: error: invalid partition specified: nope' >&2;"
+            "echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1",
+            slurm.SlurmRefused,
+        ),
         ("echo nonsense", slurm.SubmitUncertain),
         ("true", slurm.SubmitUncertain),
     ],
-)  # fmt: skip
+)
 def test_submission_is_tried_once(tmp_path: Path, body: str, error: type[HpcError]) -> None:
     env = _pretend(tmp_path, "sbatch", f"echo x >> {tmp_path}/calls\n{body}")
     with pytest.raises(error) as caught:
