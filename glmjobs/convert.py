@@ -135,6 +135,7 @@ def config_of(shapes: dict[str, tuple[int, ...]], where: Path, heads: int | None
         "block_position_encoding": True,
         "relative_encoding": False,
         "attention_scale": 1.0,
+        "output_predict": True,
     }
 
 

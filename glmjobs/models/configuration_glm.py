@@ -47,6 +47,7 @@ class GLMConfig(PretrainedConfig):
             ``<|endoftext|>``.
         mask_token_ids: ids of ``[MASK]``, ``[gMASK]``, ``[sMASK]``; a target's position is that of the first.
         banned_token_ids: never generated.
+        output_predict: kept for the original's code, which gives no logits without it.
 
     Raises:
         BadInput: for relative positions, one-dimensional positions or another attention scale, which no
@@ -77,6 +78,7 @@ class GLMConfig(PretrainedConfig):
         block_position_encoding: bool = True,
         relative_encoding: bool = False,
         attention_scale: float = 1.0,
+        output_predict: bool = True,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
         pad_token_id: int | None = None,
@@ -103,6 +105,7 @@ class GLMConfig(PretrainedConfig):
         self.block_position_encoding = block_position_encoding
         self.relative_encoding = relative_encoding
         self.attention_scale = attention_scale
+        self.output_predict = output_predict
         known = VOCABULARY_IDS.get(vocab_size, {})
         self.mask_token_ids = known.get("mask_token_ids", []) if mask_token_ids is None else mask_token_ids
         self.banned_token_ids = (
