@@ -400,6 +400,8 @@ class DevCluster:
         daemons = {name: Process.from_json(data) for name, data in self._state["daemons"].items()}
         process.stop([p for name, p in daemons.items() if name.startswith("slurm") and name != "slurmdbd"])
         process.stop(self._processes_of(), patience=0.0)
+        if self._state["options"]["cgroups"]:
+            _remove_cgroups(Options.from_json(self._state["options"]).node_names)
         # What the databases would still write is removed below.
         process.stop([p for name, p in daemons.items() if name in ("slurmdbd", "mariadb")], patience=0.2)
         process.stop([p for name, p in daemons.items() if name == "munged"])
@@ -443,6 +445,15 @@ class DevCluster:
     def _note(self, text: str) -> None:
         if text not in self._state["notes"]:
             self._state["notes"].append(text)
+
+
+def _remove_cgroups(nodes: list[str]) -> None:
+    """Remove the empty control groups slurmd leaves behind; they would hurt the next start."""
+    for node in nodes:
+        for top in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
+            for group, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):  # not empty: another cluster's
+                    Path(group).rmdir()
 
 
 def _write(path: Path, content: str | bytes, mode: int = 0o644) -> None:

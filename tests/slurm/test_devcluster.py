@@ -332,6 +332,17 @@ def test_a_job_does_not_inherit_the_surrounding_one(
     assert (tmp_path / f"{job}.out").read_text().strip() == "0"
 
 
+def test_out_of_memory_where_cgroups_are_allowed(
+    make_cluster: Callable[..., Any], sbatch: Any, wait_job: Any
+) -> None:
+    with make_cluster(nodes=1, gpus=1, cgroups=True, node_prefix="oom") as own:
+        if own.status()["notes"]:
+            pytest.skip(own.status()["notes"][0])
+        job = sbatch(own, "python3 -c 'x = bytearray(400 << 20); x[:] = x'", "--mem=64")
+        assert wait_job(own, job).state is JobState.OUT_OF_MEMORY
+    assert not list(Path("/sys/fs/cgroup").glob("*/slurm_oom1"))
+
+
 # -- with slurmdbd
 
 
