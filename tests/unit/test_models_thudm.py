@@ -3,7 +3,7 @@
 Runs where environment variables are set, else skips: GLMJOBS_THUDM_CODE is a directory with the release's
 Python files (modeling_chatglm.py, …), GLMJOBS_GLM_CODE one with GLM-10B's (modeling_glm.py,
 configuration_glm.py), GLMJOBS_THUDM_PYTHON the python of an environment made from configs/stacks/thudm.txt.
-With torch 2.0.1 on the CPU THUDM's code gave NaN in one of four equal runs; with torch 2.13 all six were equal.
+With torch 2.0.1 on the CPU THUDM's code gave NaN in one of four equal runs; with 2.13 six were equal.
 """
 
 from __future__ import annotations
