@@ -24,6 +24,7 @@ import torch
 from glmjobs.compat import CACHE_NAME
 from glmjobs.errors import NotFit, WorkFailed
 from glmjobs.scoring.kvcache import SlotCache
+from glmjobs.scoring.onednn import use_onednn
 
 Finish = Literal["stop", "length"]
 
@@ -71,7 +72,7 @@ class Engine:
     """A model wrapped for decoding: knows how its forward wants the cache, positions and mask.
 
     Args:
-        model: a causal language model in evaluation mode.
+        model: a causal language model; from now on for inference only (see :func:`use_onednn`).
         stop_ids: tokens that end an answer; those of the model's generation_config are added.
         pad_id: fills the left of shorter prompts; masked, so any valid id does.
         banned_ids: tokens never given; those of the model's generation_config are added.
@@ -82,6 +83,8 @@ class Engine:
     ) -> None:
         self.model = model.eval()
         self.device = torch.device(model.device)
+        if self.device.type == "cpu":
+            use_onednn(model, free_memory(self.device))
         config = getattr(model, "generation_config", None)
         self.stop = frozenset(stop_ids) | _as_ids(getattr(config, "eos_token_id", None))
         self.pad_id = pad_id

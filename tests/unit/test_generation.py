@@ -51,7 +51,8 @@ def glm10b() -> Any:
 
 def glm4() -> Any:
     config = GlmConfig(
-        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4,
         num_key_value_heads=2, head_dim=12, pad_token_id=3, eos_token_id=[EOP],
     )  # fmt: skip
     return varied(GlmForCausalLM(config))
