@@ -15,6 +15,7 @@ from glmjobs.errors import NotFit, WorkFailed
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 from glmjobs.scoring import generation
 from glmjobs.scoring.generation import Engine, Generated, generate, stream
+from glmjobs.scoring.onednn import use_onednn
 
 VOCABULARY = 160
 SOP, EOP, MASK, GMASK = 150, 151, 152, 153
@@ -216,8 +217,22 @@ def test_banned_tokens_never_come() -> None:
     )
 
 
+def test_onednn_computes_the_same() -> None:
+    model = chatglm()
+    head, hidden = model.lm_head, torch.randn(3, 5, 48)
+    with torch.inference_mode():
+        expected = head(hidden)
+        loss = head(hidden, torch.full((3, 5), 7))
+        assert not use_onednn(model, free_bytes=1000)
+        assert "forward" not in vars(head)
+        assert use_onednn(model, free_bytes=10**9)
+        torch.testing.assert_close(head(hidden), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(head(hidden[:, -1:]), expected[:, -1:], rtol=1e-5, atol=1e-5)
+        assert head(hidden, torch.full((3, 5), 7)) == loss
+    assert not use_onednn(chatglm().to(torch.bfloat16), free_bytes=10**9)
+
+
 def test_vllm_absent_is_one_line(tmp_path: Any) -> None:
-    pytest.importorskip("torch")
     try:
         import vllm  # noqa: F401
     except ImportError:
