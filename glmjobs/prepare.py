@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.prepare",
-        description="Read, check and split a data set: JSON lines or a JSON array (also .gz), parquet, arrow, "
+        description="Read, check and split a data set: JSON lines or a JSON array (also .gz), parquet, arrow "
         "or a Hugging Face data set. Bad rows are dropped and reported; for a bad file, nothing is written.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine is not fit for it.",
     )

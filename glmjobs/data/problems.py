@@ -22,7 +22,7 @@ from glmjobs.data.wording import NAMES, THINGS, Template, templates
 from glmjobs.errors import BadInput
 
 #: Part of the fingerprint of made data; raise it when the same arguments give other problems.
-GENERATOR = 1
+GENERATOR = 2
 OPERATIONS = "+-*/"
 _TRIES_PER_ROW = 200
 
@@ -36,11 +36,14 @@ class Difficulty(NamedTuple):
     table).
     two_step: share of problems with two operations, 0 to 1.
     operations: which of "+", "-", "*", "/" occur.
+
+    The defaults are what a ChatGLM of 0.9M parameters (hidden 128, 4 layers) learns from reading 12,000
+    problems three times: it then solves most unseen ones. Twice as large numbers were not learned in that time.
     """
 
-    max_operand: int = 20
-    max_factor: int = 9
-    two_step: float = 0.25
+    max_operand: int = 10
+    max_factor: int = 6
+    two_step: float = 0.1
     operations: str = OPERATIONS
 
     def check(self) -> None:
@@ -59,9 +62,9 @@ def make_problems(
     rows: int,
     seed: int = 0,
     *,
-    max_operand: int = 20,
-    max_factor: int = 9,
-    two_step: float = 0.25,
+    max_operand: int = 10,
+    max_factor: int = 6,
+    two_step: float = 0.1,
     operations: str = OPERATIONS,
 ) -> list[dict[str, str]]:
     """``rows`` problems with different questions; the same arguments give the same problems.
