@@ -48,7 +48,7 @@ def make_model(layers: int, hidden: int, vocabulary: int) -> Any:
     """A ChatGLM with seeded random weights in float32; its special ids are the last ones."""
     torch.manual_seed(SEED)
     config = ChatGLMConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_layers=layers, num_attention_heads=max(1, hidden // 64),
+        vocab_size=vocabulary, hidden_size=hidden, num_layers=layers, num_attention_heads=hidden // 64 or 1,
         bos_token_id=vocabulary - 4, eos_token_id=vocabulary - 3, mask_token_id=vocabulary - 2,
         gmask_token_id=vocabulary - 1, pad_token_id=3,
     )  # fmt: skip

@@ -333,24 +333,26 @@ def _show(
     from rich.table import Table
 
     table = Table(title="Scores")
-    for name in ("model", "accuracy", "95 % interval", "correct", "BLEU-4", "ROUGE-1/2/L", "tokens/s"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+    columns = ["model", "accuracy (95 %)", "correct", "BLEU-4", "ROUGE-L", "tokens/s"]
+    for name in [*columns, *(["the tutorial's"] if anchor else [])]:
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    beside = dict(zip(MODELS, anchor[1:], strict=True)) if anchor else {}
     for name, summary in document.items():
         if name == "comparison":
             continue
-        low, high = summary["interval"]
-        table.add_row(
-            LABELS.get(name, name), percent(summary["accuracy"]), f"{percent(low)} – {percent(high)}",
-            f"{summary['correct']} of {summary['rows']}", f"{summary['bleu4']:.2f}",
-            " / ".join(f"{summary[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")),
+        low, high = (100 * end for end in summary["interval"])
+        cells = [
+            LABELS.get(name, name), f"{percent(summary['accuracy'])} ({low:.1f}–{high:.1f})",
+            f"{summary['correct']}/{summary['rows']}", f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}",
             f"{summary['tokens_per_s'] or 0:.0f}",
-        )  # fmt: skip
-    if anchor:
-        table.add_section()
-        for label, value in zip(LABELS.values(), anchor[1:], strict=True):
-            table.add_row(f"the tutorial's {anchor[0]}, {label}", percent(value))
-    console = Console()
+        ]  # fmt: skip
+        table.add_row(*cells, *([percent(beside[name])] if name in beside else []))
+    console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
+    if anchor:
+        console.print(
+            f"the tutorial's: {anchor[0]} in its own table, judged by its own rules", highlight=False
+        )
     for line in _remarks(document):
         console.print(line, highlight=False, markup=False)
     if files is not None:
@@ -367,6 +369,11 @@ def _remarks(document: dict[str, Any]) -> list[str]:
             f"{comparison['only_finetuned']}, right to wrong {comparison['only_base']}"
         )
     last = [summary for name, summary in document.items() if name != "comparison"][-1]
+    if last["finish"]["length"] or last["empty"] or last["questions_cut"]:
+        lines.append(
+            f"of {last['rows']} answers {last['finish']['length']} reached the length limit, "
+            f"{last['empty']} are empty; {last['questions_cut']} questions were cut to their end"
+        )
     noise = last["gold_false_equations"]
     if noise["rows"]:
         lines.append(

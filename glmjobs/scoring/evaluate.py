@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from glmjobs.errors import BadInput
 from glmjobs.scoring import predictions as store
@@ -32,9 +32,10 @@ class Settings:
     key.
 
     Attributes:
-        max_new_tokens: where an answer is cut.
-        dtype: of the weights on a GPU: "float32", "float16" or "bfloat16"; a CPU always computes in float32.
-        max_source_length: tokens of a question; of a longer one the end is kept, and the row is counted.
+        max_new_tokens: where an answer is cut. dtype: of the weights on a GPU: "float32", "float16" or
+        "bfloat16"; a CPU always computes in float32. max_source_length: tokens of a question; of a longer one
+        the end is kept, and it is counted. A model with
+            fewer positions lowers it, and max_new_tokens too.
         batch_size: rows at a time, or "auto".
         backend: "built-in", or "vllm" for the models it serves.
     """
@@ -98,15 +99,16 @@ def answer(
     if not todo:
         return 0
     with Writer(work.folder, shard) as writer:
-        answers, where = _answers(work, todo)
+        answers = _answers(work, todo)
         since = time.monotonic()  # loading the model is not counted
         done = 0
-        for position, text, tokens, finish in answers:
+        for position, text, tokens, finish in answers.rows:
             row = work.questions[position]
             verdict = _verdict(row.question, row.gold, text)
             prediction = Prediction(row.id, row.question, row.gold, text, tokens, finish, **verdict)
             now = time.monotonic()
-            writer.append(work.keys[position], prediction, now - since, where)
+            cut = position in answers.cut
+            writer.append(work.keys[position], prediction, now - since, where=answers.where, cut=cut)
             since = now
             done += 1
             on_row(done, len(todo))
@@ -124,38 +126,47 @@ def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
     return {"correct": bool(verdict.correct), **values, "reason": verdict.reason}
 
 
-def _answers(work: Work, todo: Sequence[int]) -> tuple[Iterator[tuple[int, str, int, str]], str]:
-    """Load the model.
+class _Answers(NamedTuple):
+    """What a loaded model gives: ``(position, text, tokens, finish)`` of each row, as they end; where they
+    are computed; and the positions of the questions that had to be cut."""
 
-    Returns:
-        ``(position, text, tokens, finish)`` of each row to do, as they end; and where they are computed.
-    """
+    rows: Iterator[tuple[int, str, int, str]]
+    where: str
+    cut: frozenset[int]
+
+
+def _answers(work: Work, todo: Sequence[int]) -> _Answers:
+    """Load the model and start."""
     from glmjobs.models import load_tokenizer
-    from glmjobs.models.family import family_for
+    from glmjobs.models.family import family_for, read_config
 
-    family = family_for(work.model_dir)
-    if work.settings.backend == "vllm" and family.name != "glm4":
+    family, settings = family_for(work.model_dir), work.settings
+    if settings.backend == "vllm" and family.name != "glm4":
         raise BadInput(f"--backend vllm: vLLM serves GLM-4, not {family.name}; leave the option out")
     tokenizer = load_tokenizer(work.model_dir)
+    config = read_config(work.model_dir)
+    positions = int(config.get("max_sequence_length") or config.get("max_position_embeddings") or 1 << 30)
+    longest = max(1, min(settings.max_source_length, positions - family.frame_tokens))
+    new = min(settings.max_new_tokens, positions - 1)
     texts = [family.prompt_text(work.questions[p].question) for p in todo]
-    limit = work.settings.max_source_length
-    sources = [ids[-limit:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    prompts = [family.prompt(tokenizer, ids) for ids in sources]
+    sources = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    prompts = [family.prompt(tokenizer, ids[-longest:]) for ids in sources]
     from glmjobs.scoring import generation
 
     stop_ids = [family.stop_id(tokenizer)]
-    if work.settings.backend == "vllm":
-        results = generation.generate_vllm(work.model_dir, prompts, work.settings.max_new_tokens, stop_ids)
+    if settings.backend == "vllm":
+        results = generation.generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"
     else:
-        engine = load_engine(work.model_dir, work.settings.dtype, stop_ids, family.banned_ids(tokenizer))
-        results = generation.generate(engine, prompts, work.settings.max_new_tokens, work.settings.batch_size)
+        engine = load_engine(work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer))
+        results = generation.generate(engine, prompts, new, settings.batch_size)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
-    decoded = (
+    rows = (
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
-    return decoded, where
+    cut = (p for p, ids in zip(todo, sources, strict=True) if len(ids) > longest)
+    return _Answers(rows, where, frozenset(cut))
 
 
 def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids: Iterable[int] = ()) -> Any:
@@ -163,6 +174,7 @@ def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids
     import os
 
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from glmjobs.models import load_model
     from glmjobs.scoring.generation import Engine
@@ -171,6 +183,10 @@ def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids
     if torch.cuda.is_available():
         local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
         device = torch.device("cuda", local % torch.cuda.device_count())
+    elif "OMP_NUM_THREADS" not in os.environ:  # ranks side by side would otherwise take all cores each
+        side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
+    disable_progress_bar()
     model = load_model(model_dir, dtype=dtype if device.type == "cuda" else "float32").to(device)
     return Engine(model, stop_ids, banned_ids=banned_ids)
 
@@ -215,6 +231,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
         "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
         "empty": sum(not row["prediction"] for row in rows),
+        "questions_cut": sum(bool(row.get("cut")) for row in rows),
         "tokens": tokens,
         "seconds": round(wall, 3),
         "tokens_per_s": round(tokens / wall, 2) if wall else None,

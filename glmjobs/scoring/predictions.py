@@ -157,14 +157,14 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, key: str, prediction: Prediction, seconds: float, where: str = "") -> None:
+    def append(self, key: str, prediction: Prediction, seconds: float, **more: str | bool) -> None:
         """Write one row with one system call.
 
         Args:
             seconds: time this process spent since its previous row.
-            where: device and type it was computed in, such as "cuda float16".
+            **more: what else the summary needs to know of a row; not part of ``predictions.jsonl``.
         """
-        record = {"key": key, "seconds": round(seconds, 4), "where": where, **prediction.as_dict()}
+        record = {"key": key, "seconds": round(seconds, 4), **more, **prediction.as_dict()}
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             while line:

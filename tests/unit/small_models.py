@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from glmjobs.data.problems import make_problems
-from glmjobs.models.make_model import make_model
+from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
 from glmjobs.models.make_tokenizer import make_tokenizer
 
 
@@ -17,11 +16,12 @@ def small_chatglm(directory: Path, seed: int = 0) -> Path:
     rows = make_problems(300, seed=0)
     texts = (f"{row['instruction']}\n{row['output']}" for row in rows)
     made = make_tokenizer(directory, texts, vocab_size=600).config()
-    size = made.pop("vocab_size")
-    model: Any = make_model(
-        directory, hidden_size=32, layers=1, heads=2, vocab_size=size, max_positions=256, seed=seed, ids=made
-    )
     torch.manual_seed(seed)
+    config = ChatGLMConfig(
+        **made, hidden_size=32, num_layers=1, num_attention_heads=2, max_sequence_length=256, alpha=1.0,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = ChatGLMForCausalLM(config)
     for parameter in model.parameters():  # larger weights than a fresh model has: its greedy tokens vary
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.3)

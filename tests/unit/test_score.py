@@ -1,4 +1,4 @@
-"""The score stage and command: a run's models, any model on any file, several processes, one line on errors."""
+"""The score stage and command: a run's models, any model on any file, many processes, one line on errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base and a "fine-tuned" model."""
     folder = tmp_path_factory.mktemp("models")
-    return small_chatglm(folder / "base", seed=0), small_chatglm(folder / "tuned", seed=1)
+    return small_chatglm(folder / "base", seed=3), small_chatglm(folder / "tuned", seed=4)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def read(path: Path) -> Any:
 def test_both_models_of_a_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run.path) == 0
     shown = capsys.readouterr().out
-    for words in ("base", "fine-tuned", f"of {ROWS}", "95 % interval", "McNemar"):
+    for words in ("base", "fine-tuned", f"/{ROWS}", "accuracy (95 %)", "McNemar"):
         assert words in shown
     assert "tutorial" not in shown
     for which in ("base", "finetuned"):
@@ -197,6 +197,19 @@ def test_any_model_on_any_file(
     assert len((out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     assert command(*words[:-1], "--batch-size", 1) == 0
     assert str(out) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_question_longer_than_the_model_keeps_its_end(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "long.jsonl"
+    rows = [{"question": "一共有3个苹果，" * n + "还剩几个？", "answer": "3"} for n in (1, 400)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = (models[0], data, "--out", tmp_path / "out", "--max-new-tokens", 4, "--json")
+    assert command(*words) == 0
+    summary = json.loads(capsys.readouterr().out)["base"]
+    assert summary["questions_cut"] == 1
+    assert list(summary["by_length"]) == ["up to 40 characters", "over 160 characters"]
 
 
 def test_bad_input_is_one_line(

@@ -39,13 +39,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Answers without a model: every third is wrong. Records the positions that were asked for."""
     positions: list[int] = []
 
-    def answers(work: Work, todo: list[int]) -> tuple[Iterator[tuple[int, str, int, str]], str]:
+    def answers(work: Work, todo: list[int]) -> Any:
         def each() -> Iterator[tuple[int, str, int, str]]:
             for p in sorted(todo, reverse=True):
                 positions.append(p)
                 yield p, f"答：一共有{p + 1 + (p % 3 == 0)}个。\n", 5, "stop"
 
-        return each(), "test"
+        return evaluate._Answers(each(), "test", frozenset([4]))
 
     monkeypatch.setattr(evaluate, "_answers", answers)
     return positions
@@ -77,6 +77,7 @@ def test_one_part(work: Work, asked: list[int]) -> None:
     assert sum(part["rows"] for part in summary["by_answer_type"].values()) == ROWS
     assert summary["tokens"] == 5 * ROWS
     assert summary["computed_on"] == {"test": ROWS}
+    assert summary["questions_cut"] == 1
     assert answer(work, Shard()) == 0
     assert len(asked) == ROWS
 
