@@ -9,9 +9,16 @@ from glmjobs.scoring import conclude, units
 from glmjobs.scoring.question import Question, pairs
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 
-_SUBORDINATE = re.compile("(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$")
-_COMPARED = re.compile("比[^,。;]{1,10}(?:多|少|大|小|高|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?[^,。;]{0,3}$")
-_SAYS = re.compile("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
+_SUBORDINATE = re.compile(
+    "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|"
+    "原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$"
+)
+_COMPARED = re.compile(
+    "比[^,。;]{1,10}(?:多|少|大|小|高|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?[^,。;]{0,3}$"
+)
+_SAYS = re.compile(
+    "(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$"
+)
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
 _SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
 _TOTAL = re.compile("共|总|合计")
@@ -39,7 +46,7 @@ def local(text: str, item: Item) -> str:
 
 def _value_zone(text: str) -> int:
     """Where the answer proper begins: after 答案是, in a box."""
-    marks = [m for m in conclude.STRONG.finditer(text)]
+    marks = list(conclude.STRONG.finditer(text))
     return marks[-1].end() if marks else 0
 
 
@@ -74,8 +81,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
 
 def _boxed(text: str, items: list[Item]) -> list[Item]:
     spans = [(m.start(), m.end()) for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
-    inside = [i for i in items if spans and spans[-1][0] <= i.start < spans[-1][1]]
-    return inside
+    return [i for i in items if spans and spans[-1][0] <= i.start < spans[-1][1]]
 
 
 def _after_marker(text: str, items: list[Item]) -> list[Item]:
@@ -85,7 +91,11 @@ def _after_marker(text: str, items: list[Item]) -> list[Item]:
 
 def _in_parentheses(text: str, item: Item) -> bool:
     before = text[: item.start]
-    return before.count("(") > before.count(")") and text.rfind("(", 0, item.start) >= 0 and ")" in text[item.end - 1 :]
+    return (
+        before.count("(") > before.count(")")
+        and text.rfind("(", 0, item.start) >= 0
+        and ")" in text[item.end - 1 :]
+    )
 
 
 def _fitting(pool: list[Item], question: Question) -> list[Item]:
@@ -145,7 +155,9 @@ def _conditions(clause: str, asked: str) -> float:
 
 def _score(text: str, item: Item, index: int, pool: list[Item], question: Question) -> float:
     clause = local(text, item)
-    score = 4 * max((len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0)
+    score = 4 * max(
+        (len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0
+    )
     before = text[max(0, item.start - 16) : item.start]
     if isinstance(item, Quantity):
         if item.result:

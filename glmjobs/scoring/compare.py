@@ -35,7 +35,9 @@ def round_significant(value: Fraction, digits: int) -> Fraction:
     return round_half_up(value, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def close(gold: Fraction, other: Fraction, g: Quantity, p: Quantity, question: Question, scale: Fraction) -> bool:
+def close(
+    gold: Fraction, other: Fraction, g: Quantity, p: Quantity, question: Question, scale: Fraction
+) -> bool:
     """Equality of two values in one unit; ``scale``: size of the unit that rounding refers to."""
     if gold == other:
         return True
@@ -73,7 +75,9 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
     if round_half_up(exact, places) != short:
         return bool(s.vague and places >= 2 and abs(exact - short) < Fraction(1, 10**places) and finer)
     if finer:
-        return places >= 1 and digits >= 2 or s.vague or (question.approximate and places == 0 and digits >= 1)
+        return (
+            (places >= 1 and digits >= 2) or s.vague or (question.approximate and places == 0 and digits >= 1)
+        )
     if s.about or question.approximate:
         return places >= 1 or question.approximate
     return places >= 2 and e.places > places
@@ -101,9 +105,7 @@ def readings(q: Quantity, question: Question, bare_percent: bool) -> list[Readin
         return [(value, "rate", None), (value / 100, "rate", None)]
     if expect.units and question.kind not in RATES:
         factor = 1 if q.scaled and expect.multiplier > 1 else expect.multiplier
-        return [
-            (value * u.factor * factor, "rate" if u.dim == "times" else u.dim, u) for u in expect.units
-        ]
+        return [(value * u.factor * factor, "rate" if u.dim == "times" else u.dim, u) for u in expect.units]
     if expect.multiplier > 1 and not q.scaled:
         return [(value * expect.multiplier, "", None), (value, "", None)]
     return [(value, "", None)]
@@ -129,7 +131,11 @@ def _pi(g: Quantity, p: Quantity, question: Question) -> tuple[Quantity, Quantit
 
     def decimal(q: Quantity, beside: Quantity) -> Quantity:
         school = q.value * PI
-        value = school if school == beside.value or round_half_up(school, max(beside.places, 0)) == beside.value else q.value * _PI
+        value = (
+            school
+            if school == beside.value or round_half_up(school, max(beside.places, 0)) == beside.value
+            else q.value * _PI
+        )
         return replace(q, value=value)
 
     if g.form == "pi" and p.form != "pi":
@@ -140,7 +146,7 @@ def _pi(g: Quantity, p: Quantity, question: Question) -> tuple[Quantity, Quantit
 
 
 def _pair(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
-    """"" where equal, "unit" or "value" where not."""
+    """ "" where equal, "unit" or "value" where not."""
     (a, dim_a, unit_a), (b, dim_b, unit_b) = gold, other
     scale = _scale(dim_a, unit_a, question)
     if dim_a == dim_b or (dim_a in _COUNTED and dim_b in _COUNTED):
@@ -169,7 +175,7 @@ def _numerator(unit: Unit | None) -> Unit | None:
 
 def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
     """Different dimensions: 60千米/时 beside 60千米 where the question (or the other side) says 每小时; 分 of time …."""
-    (a, dim_a, unit_a), (b, dim_b, unit_b) = gold, other
+    (a, dim_a, _unit_a), (b, dim_b, _unit_b) = gold, other
     for compound, plain, flip in ((gold, other, False), (other, gold, True)):
         top = _numerator(compound[2])
         if top is None or plain[1] != top.dim:
@@ -194,22 +200,28 @@ def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Q
 
 def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
     """One side has no unit and the question names none: the question's dimension and its own units decide."""
-    (a, dim_a, _), (b, dim_b, _) = gold, other
+    (a, dim_a, _), (b, _dim_b, _) = gold, other
     bare, full, flip = (a, other, False) if not dim_a else (b, gold, True)
     value, dim, unit = full
     x, y = (value, bare) if flip else (bare, value)
     if dim == "rate":
-        if question.kind not in RATES and "percent" in (g.form, p.form) and not (g.form == "percent" and p.form == "fraction"):
+        if (
+            question.kind not in RATES
+            and "percent" in (g.form, p.form)
+            and not (g.form == "percent" and p.form == "fraction")
+        ):
             return "unit"
         return "" if close(x, y, g, p, question, Fraction(1)) else "value"
     expected = question.main.expect.dim
     if question.kind in RATES:
         return "unit"
-    if expected and dim != expected and not (expected in MONEY and dim in MONEY) and not (
-        expected == "speed" and dim in ("length", "speed")
-    ):
-        if not (expected == "age" or flip):
-            return "unit"
+    if (
+        expected
+        and dim != expected
+        and not (expected in MONEY and dim in MONEY)
+        and not (expected == "speed" and dim in ("length", "speed"))
+    ) and not (expected == "age" or flip):
+        return "unit"
     factor = unit.factor if unit else Fraction(1)
     candidates = [u.factor for u in question.context.get(dim, [])] if expected and not flip else []
     plain = value / factor
@@ -242,7 +254,9 @@ def clocks(g: Clock, p: Clock, question: Question) -> bool:
 
 def dates(g: Date, p: Date) -> bool:
     """The same as far as both are written."""
-    return (g.weekday, g.month, g.day) == (p.weekday, p.month, p.day) and (not g.year or not p.year or g.year == p.year)
+    return (g.weekday, g.month, g.day) == (p.weekday, p.month, p.day) and (
+        not g.year or not p.year or g.year == p.year
+    )
 
 
 def _told(same: bool, what: str) -> tuple[bool, str]:

@@ -99,7 +99,13 @@ def evaluate(source: str, values: dict[str, Fraction] | None = None) -> Fraction
         return None
 
 
-_POINTS = [{c: Fraction(7 * i + k * k + 3, k + 2) for i, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")} for k in (1, 2, 5)]
+_POINTS = [
+    {
+        c: Fraction(7 * i + k * k + 3, k + 2)
+        for i, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")
+    }
+    for k in (1, 2, 5)
+]
 
 
 def same(a: str, b: str) -> bool:
@@ -111,7 +117,11 @@ def same(a: str, b: str) -> bool:
     return True
 
 
-_EQUATION = re.compile(r"[-+×*÷/()\[\]\d.%^\s,'元角分米厘千克吨升毫秒小时天年月岁个只本支人名位颗块张把条辆棵朵页次倍万亿]+(?:[=≈][-+×*÷/()\[\]\d.%^\s,'元角分米厘千克吨升毫秒小时天年月岁个只本支人名位颗块张把条辆棵朵页次倍万亿余]+)+")
+_EQUATION = re.compile(
+    r"[-+×*÷/()\[\]\d.%^\s,'元角分米厘千克吨升毫秒小时天年月岁个只本支人名位颗块张把条辆棵朵"
+    r"页次倍万亿]+(?:[=≈][-+×*÷/()\[\]\d.%^\s,'元角分米厘千克吨升毫秒小时天年月岁个只本支人名"
+    r"位颗块张把条辆棵朵页次倍万亿余]+)+"
+)
 _UNIT_WORD = re.compile(r"\([\u4e00-\u9fff]{1,4}\)|(?<=[\d)])[\u4e00-\u9fff]{1,4}")
 _OPERATOR = re.compile(r"\d\)?%?\s*[-+×*÷/]\s*\(?\d")
 _SIDE_LIMIT = 120
@@ -152,7 +162,7 @@ def gold_has_false_equation(solution: str) -> bool:
     """
     plain = text.normalise(solution).replace("......", "余").replace("...", "余")
     for statement in re.split(r"[。;!?\n]|,(?!\d{3}(?!\d))", plain):
-        if "=" not in statement and "≈" not in statement or len(statement) > 4 * _SIDE_LIMIT:
+        if ("=" not in statement and "≈" not in statement) or len(statement) > 4 * _SIDE_LIMIT:
             continue
         pieces = re.split(r"([=≈])", statement)
         for index in range(0, len(pieces) - 2, 2):
@@ -177,7 +187,10 @@ def _left_edge(piece: str) -> str:
 
 def _right_edge(piece: str) -> str:
     piece = piece[:_SIDE_LIMIT]
-    match = re.match(_ARITHMETIC + r"*(?:余\s*\d+)?", re.sub(r"(?<=[\d)])[\u4e00-\u9fff]{1,3}(?=余)", "", _UNIT_WORD.sub(_keep_rest, piece)))
+    match = re.match(
+        _ARITHMETIC + r"*(?:余\s*\d+)?",
+        re.sub(r"(?<=[\d)])[\u4e00-\u9fff]{1,3}(?=余)", "", _UNIT_WORD.sub(_keep_rest, piece)),
+    )
     found = match[0].strip(" ,") if match else ""
     rest = piece[len(found) :].lstrip()[:1]
     return "" if not found or rest in tuple("√π") or (rest.isascii() and rest.isalpha()) else found

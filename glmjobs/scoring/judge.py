@@ -16,6 +16,9 @@ from glmjobs.scoring.question import Question
 from glmjobs.scoring.text import normalise
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, scan, weekdays
 
+GOLD_LOOKED_AT = 4000
+"""Characters (head and tail) of a gold that decide which kind of answer it is."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -41,7 +44,13 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
         return Verdict(False, _short(gold_text), "", "empty prediction")
     try:
         return _judge(asked, gold_text, predicted)
-    except (RecursionError, OverflowError, ZeroDivisionError, ValueError, IndexError) as error:  # pragma: no cover
+    except (
+        RecursionError,
+        OverflowError,
+        ZeroDivisionError,
+        ValueError,
+        IndexError,
+    ) as error:  # pragma: no cover
         return Verdict(False, _short(gold_text), "", f"unreadable ({type(error).__name__})")
 
 
@@ -69,6 +78,7 @@ _ALGEBRA = re.compile(r"(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 def kind_of(asked: Question, gold: str) -> str:
     """The kind of answer: the question's, corrected by what the gold is."""
     kind = asked.kind
+    gold = gold if len(gold) <= GOLD_LOOKED_AT else gold[:1000] + "\n" + gold[1000 - GOLD_LOOKED_AT :]
     bare = gold.strip(" 。.")
     if kind == "choice":
         return kind
@@ -77,11 +87,21 @@ def kind_of(asked: Question, gold: str) -> str:
     if verdicts.is_verdict(bare) and kind in ("number", "text", "rate", "ratio"):
         return "yesno"
     if kind == "yesno":
-        return "yesno" if verdicts.polarity(gold, asked) is not None else ("text" if not scan(gold) else "number")
+        return (
+            "yesno"
+            if verdicts.polarity(gold, asked) is not None
+            else ("text" if not scan(gold) else "number")
+        )
     if kind in ("clock", "date", "weekday"):
-        found = weekdays(gold) if kind == "weekday" else [i for i in scan(gold, kind) if not isinstance(i, Quantity)]
+        found = (
+            weekdays(gold)
+            if kind == "weekday"
+            else [i for i in scan(gold, kind) if not isinstance(i, Quantity)]
+        )
         return kind if found else ("text" if not scan(gold) else "number")
-    if re.search("式子|代数式|化简|因式分解|用含|字母表示|解析式|表达式", asked.text) and _ALGEBRA.search(gold):
+    if re.search("式子|代数式|化简|因式分解|用含|字母表示|解析式|表达式", asked.text) and _ALGEBRA.search(
+        gold
+    ):
         return "expression"
     if kind == "text" and re.search(r"\d", gold) and not verdicts.names(asked, gold):
         return "number"
@@ -125,7 +145,13 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
     same, reason = compare.items(target, value, asked)
     if same and rivals:
         return Verdict(False, str(target), _short(found.statement.text), "competing answers")
-    if same and isinstance(value, Quantity) and value.vague and not (isinstance(target, Quantity) and target.vague) and value.places == 0:
+    if (
+        same
+        and isinstance(value, Quantity)
+        and value.vague
+        and not (isinstance(target, Quantity) and target.vague)
+        and value.places == 0
+    ):
         return Verdict(False, str(target), str(value), "not an exact value")
     return Verdict(same, str(target), str(value), reason)
 
@@ -156,7 +182,12 @@ def _remainder_mixed(target: Item, value: Item, found: conclude.Conclusion, aske
         if not left and not re.search("[\u4e00-\u9fff]", text):
             ok = numbers == [pair.quotient, pair.remainder]  # 6，2 in the order asked
         ok = ok and (pair.quotient != pair.remainder or len(numbers) > 1)
-        return Verdict(ok, str(target), ", ".join(map(str, numbers[-2:])), "same quotient and remainder" if ok else "other quotient or remainder")
+        return Verdict(
+            ok,
+            str(target),
+            ", ".join(map(str, numbers[-2:])),
+            "same quotient and remainder" if ok else "other quotient or remainder",
+        )
     return Verdict(False, str(target), str(value), "a remainder is no single value")
 
 

@@ -9,7 +9,13 @@ from fractions import Fraction
 MAX_DIGITS = 60
 """A longer run of digits is no answer; reading it would not be linear."""
 
-_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "俩": 2, "仨": 3, "廿": 20}
+_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {
+    "〇": 0,
+    "两": 2,
+    "俩": 2,
+    "仨": 3,
+    "廿": 20,
+}
 _DIGITS |= {c: i for i, c in enumerate("壹贰叁肆伍陆柒捌玖", 1)} | {"幺": 1}
 _SMALL = {"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000}
 _BIG = {"万": 10**4, "亿": 10**8, "兆": 10**12}
@@ -105,7 +111,9 @@ def simple(text: str) -> Fraction | None:
     if text[:1].isdigit() or text[:1] == ".":
         plain = re.sub(r"[,'_ ]", "", text)
         return Fraction(plain) if len(plain) <= MAX_DIGITS else None
-    return {"十": Fraction(10), "百": Fraction(100), "千": Fraction(1000), "万": Fraction(10000)}.get(text) or chinese(text)
+    return {"十": Fraction(10), "百": Fraction(100), "千": Fraction(1000), "万": Fraction(10000)}.get(
+        text
+    ) or chinese(text)
 
 
 def read(text: str, at: int) -> Number | None:
@@ -134,7 +142,11 @@ def _is_minus(text: str, at: int) -> bool:
     before = text[:at].rstrip()[-1:]
     if "\u4e00" <= before <= "\u9fff" and not re.search(r"[\d)%]", text[max(0, at - 5) : at]):
         return True
-    return not before or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或" or (at > 0 and text[at - 1] == " " and before > "\u4e00")
+    return (
+        not before
+        or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或"
+        or (at > 0 and text[at - 1] == " " and before > "\u4e00")
+    )
 
 
 def _parts(text: str, at: int) -> Number | None:
@@ -143,7 +155,9 @@ def _parts(text: str, at: int) -> Number | None:
     if mixed:
         whole, bottom = chinese(mixed[1]), int(mixed[3][:MAX_DIGITS])
         if whole is not None and bottom:
-            return Number(whole + Fraction(int(mixed[2][:MAX_DIGITS]), bottom), at, mixed.end(), "fraction", -1)
+            return Number(
+                whole + Fraction(int(mixed[2][:MAX_DIGITS]), bottom), at, mixed.end(), "fraction", -1
+            )
     match = _PARTS.match(text, at)
     if not match:
         return None
@@ -227,9 +241,7 @@ def _numeral(text: str, at: int) -> Number | None:
     return _suffix(text, at, end, value, 0 if scaled else places, "plain", scaled)
 
 
-def _suffix(
-    text: str, at: int, end: int, value: Fraction, places: int, form: str, scaled: bool
-) -> Number:
+def _suffix(text: str, at: int, end: int, value: Fraction, places: int, form: str, scaled: bool) -> Number:
     """What may follow the digits: %, ‰, 折, 成, 多, …."""
     rest = text[end : end + 3]
     tight = rest.lstrip()
@@ -241,7 +253,12 @@ def _suffix(
         return Number(value / size, at, end + gap + 1, "percent", max(places, 0) + (2 if size == 100 else 3))
     if tight.startswith("折") and value < 100 and not tight.startswith(("折成", "折叠", "折线")):
         return Number(value / (10 if value <= 10 else 100), at, end + gap + 1, "discount", 3)
-    if tight.startswith("成") and value < 10 and form == "plain" and tight[1:2] not in set("为立本绩功员熟长了人品"):
+    if (
+        tight.startswith("成")
+        and value < 10
+        and form == "plain"
+        and tight[1:2] not in set("为立本绩功员熟长了人品")
+    ):
         extra = simple(tight[1]) if tight[1:2] and tight[1] in CN_DIGIT + "123456789" else None
         stop = end + gap + (2 if extra is not None else 1)
         return Number(value / 10 + (extra or Fraction(0)) / 100, at, stop, "discount", 3)
@@ -249,6 +266,10 @@ def _suffix(
     recurring = _RECURRING.match(text, end)
     if recurring and places > 0:
         return Number(value, at, recurring.end(), form, places, scaled, True)
-    if rest[:1] in ("多", "余") and rest[1:2] not in set("少了于出数0123456789一二三四五六七八九十") and value >= 10:
+    if (
+        rest[:1] in ("多", "余")
+        and rest[1:2] not in set("少了于出数0123456789一二三四五六七八九十")
+        and value >= 10
+    ):
         end, vague = end + 1, True
     return Number(value, at, end, form, places, scaled, vague)

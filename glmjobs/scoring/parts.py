@@ -11,7 +11,10 @@ from glmjobs.scoring.conclude import Conclusion, Statement
 from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 
-_SEVERAL = re.compile("哪几|哪些|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填")
+_SEVERAL = re.compile(
+    "哪几|哪些|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|"
+    "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
+)
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
@@ -44,7 +47,11 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     listed = len(items) >= 2 and all(
         _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
     )
-    if listed and (_SEVERAL.search(asked.text) or _TUPLE.search(text) or len(text) < 30 and not re.search("[\u4e00-\u9fff]{3}", text)):
+    if listed and (
+        _SEVERAL.search(asked.text)
+        or _TUPLE.search(text)
+        or (len(text) < 30 and not re.search("[\u4e00-\u9fff]{3}", text))
+    ):
         return [Part("", asked.main, i) for i in items]
     return []
 
@@ -52,8 +59,20 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
 def _wanted(asked: Question) -> int:
     if len(asked.labels) >= 2:
         return len(asked.labels)
-    clauses = [a for a in asked.asked if re.search("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)]
-    return len(clauses) if len(clauses) >= 2 else (2 if re.search("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)", asked.main.clause) else 1)
+    clauses = [
+        a for a in asked.asked if re.search("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)
+    ]
+    return (
+        len(clauses)
+        if len(clauses) >= 2
+        else (
+            2
+            if re.search(
+                "分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)", asked.main.clause
+            )
+            else 1
+        )
+    )
 
 
 def _gather(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
@@ -124,7 +143,11 @@ def _label_marks(text: str, labels: list[str]) -> list[tuple[int, str]]:
     marks: list[tuple[int, str]] = []
     taken = [False] * len(text)
     for label in sorted(labels, key=len, reverse=True):
-        for variant in (label, label[-2:] if len(label) > 2 else label, label[:2] if len(label) > 2 else label):
+        for variant in (
+            label,
+            label[-2:] if len(label) > 2 else label,
+            label[:2] if len(label) > 2 else label,
+        ):
             hits = [m.start() for m in re.finditer(re.escape(variant), text) if not taken[m.start()]]
             for at in hits:
                 for k in range(at, min(at + len(variant), len(text))):
@@ -166,7 +189,10 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[
 def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool:
     """Whether names stand right behind their values (12个苹果)."""
     behind = sum(any(i.end <= at <= i.end + 1 for at, _ in marks) for i in items)
-    ahead = sum(any(0 <= i.start - at <= 8 and not re.search("[,、;和]", text[at : i.start]) for at, _ in marks) for i in items)
+    ahead = sum(
+        any(0 <= i.start - at <= 8 and not re.search("[,、;和]", text[at : i.start]) for at, _ in marks)
+        for i in items
+    )
     return behind > ahead
 
 
@@ -187,7 +213,11 @@ def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) 
             for order, item in enumerate(_values(statement, asked)):
                 if (index, order) in used or not _fits(item, clause):
                     continue
-                score = _clause_score(statement, item, clause, id(statement) in chosen_from) + 0.01 * index - 0.02 * order
+                score = (
+                    _clause_score(statement, item, clause, id(statement) in chosen_from)
+                    + 0.01 * index
+                    - 0.02 * order
+                )
                 if best is None or score > best[0]:
                     best = (score, index * 1000 + order, item)
         if best is None:
@@ -215,8 +245,15 @@ def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bo
     share = len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
     chars = {c for p in clause.pairs for c in p}
     share += 0.5 * len(chars & set(near)) / max(1, len(chars))
-    named = isinstance(item, Quantity) and any(u.name in {x.name for x in clause.expect.units} for u in item.units)
-    return 3 * share + (1.0 if named else 0.0) + (0.8 if in_region else 0.0) + (0.3 if statement.rank >= 3 else 0.0)
+    named = isinstance(item, Quantity) and any(
+        u.name in {x.name for x in clause.expect.units} for u in item.units
+    )
+    return (
+        3 * share
+        + (1.0 if named else 0.0)
+        + (0.8 if in_region else 0.0)
+        + (0.3 if statement.rank >= 3 else 0.0)
+    )
 
 
 def compare_parts(
@@ -243,14 +280,17 @@ def compare_parts(
             return False, gold_text, shown, f"{missing[0]} is missing"
         wrong = [p.name for p in gold if not _same(p, named[p.name], asked)]
         return not wrong, gold_text, shown, f"{wrong[0]} differs" if wrong else "every part agrees"
-    ordered = len(asked.asked) >= 2 and len(asked.labels) < 2 or bool(
-        _ORDERED.search(found.statement.text) or _SEQUENCE.search(asked.text) or _TUPLE.search(found.statement.text)
+    ordered = (len(asked.asked) >= 2 and len(asked.labels) < 2) or bool(
+        _ORDERED.search(found.statement.text)
+        or _SEQUENCE.search(asked.text)
+        or _TUPLE.search(found.statement.text)
     )
     if ordered:
         ok = len(mine) == len(gold) and all(_same(g, p, asked) for g, p in zip(gold, mine, strict=False))
     else:
         ok = len(mine) == len(gold) and any(
-            all(_same(g, p, asked) for g, p in zip(gold, order, strict=False)) for order in itertools.islice(itertools.permutations(mine), 720)
+            all(_same(g, p, asked) for g, p in zip(gold, order, strict=False))
+            for order in itertools.islice(itertools.permutations(mine), 720)
         )
     return ok, gold_text, shown, "every part agrees" if ok else "a part differs"
 

@@ -12,10 +12,14 @@ from glmjobs.scoring.units import Unit
 
 MAX_QUESTION = 6000
 
-_OPTION = re.compile(r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)")
+_OPTION = re.compile(
+    r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])([A-H])\s?[.、:)．]\s?(?=\S)|"
+    r"[(\[]([A-H])[)\]]\s?(?=\S)"
+)
 _NUMBERED_OPTION = re.compile(r"[(]([1-6])[)]")
 _ASK = re.compile(
-    "多少|几(?!个小朋友|乎|年来|天来)|多[长远高重大久宽深厚快](?!于)|什么|谁|哪|吗|是否|能否|可否|求|计算|算出|[=是为](?=[?_( ]*$)|( ?)|"
+    "多少|几(?!个小朋友|乎|年来|天来)|多[长远高重大久宽深厚快](?!于)|什么|谁|哪|吗|是否|"
+    "能否|可否|求|计算|算出|[=是为](?=[?_( ]*$)|( ?)|"
     "\\?|______|多少倍|怎样|如何|判断|比较|化简|化成|写出|解方程"
 )
 _MEASURE = (
@@ -29,16 +33,29 @@ _MEASURE = (
     (re.compile("多大|年龄|几岁"), "age"),
 )
 _HOW_MUCH = re.compile(r"(?:多少|几)\s?(?:个(?=小时|钟头|月|星期|世纪|季度|礼拜))?")
-_STATED = re.compile(r"\(?(?:单位[:是为]?|以|用)\s?\"?([^\s,。;)\"]{1,8}?)\"?(?:为单位|作单位|做单位|[)。,]|$)")
+_STATED = re.compile(
+    r"\(?(?:单位[:是为]?|以|用)\s?\"?([^\s,。;)\"]{1,8}?)\"?(?:为单位|作单位|做单位|[)。,]|"
+    r"$)"
+)
 _PER = re.compile("每(?:个|一)?")
 _PERCENT = re.compile("百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%")
-_RATE = re.compile("几分之几|[率占].{0,12}(?:多少|几)|[利税汇概几机频含合出优及增命成发达]率(?:[。?]|$|是多少|为多少|有多)|可能性|浓度|含.{1,2}量是")
-_RATIO = re.compile("几比几|比是多少|的比是|比为多少|的比为|之比|最简(?:单的)?(?:整数)?比|求.{0,20}的比(?![值例]|.{0,4}[多少])|比例尺|的比(?:[?。]|$)|比例(?:是|为)(?:多少|什么|几)")
-_CLOCK = re.compile("几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|几时几分|什么时间|时刻")
+_RATE = re.compile(
+    "几分之几|[率占].{0,12}(?:多少|几)|[利税汇概几机频含合出优及增命成发达]率(?:[。?]|$|"
+    "是多少|为多少|有多)|可能性|浓度|含.{1,2}量是"
+)
+_RATIO = re.compile(
+    "几比几|比是多少|的比是|比为多少|的比为|之比|最简(?:单的)?(?:整数)?比|"
+    "求.{0,20}的比(?![值例]|.{0,4}[多少])|比例尺|的比(?:[?。]|$)|比例(?:是|为)(?:多少|什么|"
+    "几)"
+)
+_CLOCK = re.compile(
+    "几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|几时几分|什么时间|时刻"
+)
 _DATE = re.compile("几月几[日号]|哪一?天|什么日期|几号|哪年|哪一年")
 _WEEKDAY = re.compile("(?:星期|周|礼拜)几")
 _YES_NO = re.compile(
-    "吗|是否|能否|可否|够不够|能不能|对不对|是不是|会不会|可不可以|行不行|有没有可能|正确与否|合不合|判断.{0,8}(?:对错|正误)|对还是错|正确还是错误|"
+    "吗|是否|能否|可否|够不够|能不能|对不对|是不是|会不会|可不可以|行不行|有没有可能|"
+    "正确与否|合不合|判断.{0,8}(?:对错|正误)|对还是错|正确还是错误|"
     r"^判断[:题]|([\u4e00-\u9fff])不\1"
 )
 _WHO = re.compile("谁|哪(?![里儿])|什么(?!时)|哪个|哪种")
@@ -146,7 +163,11 @@ def _options(text: str, result: Question) -> str:
         return text
     for index, (_, letter, end) in enumerate(run):
         stop = run[index + 1][0] if index + 1 < len(run) else len(text)
-        result.options[letter] = text[end:stop].strip(" ,。;([\n").rstrip(")]") if index + 1 < len(run) else text[end:stop].split("\n")[0].strip(" ,。;\n")
+        result.options[letter] = (
+            text[end:stop].strip(" ,。;([\n").rstrip(")]")
+            if index + 1 < len(run)
+            else text[end:stop].split("\n")[0].strip(" ,。;\n")
+        )
     return text[: run[0][0]].rstrip(" ([\n")
 
 
@@ -158,7 +179,13 @@ def _asked_clauses(body: str) -> list[str]:
     clauses: list[str] = []
     for sentence in questions:
         parts = re.split(r"[,:](?!\d)", re.sub(r"\([^()]{0,40}\)", "", sentence))
-        asking = [p for p in parts if re.search("多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算", p)]
+        asking = [
+            p
+            for p in parts
+            if re.search(
+                "多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算", p
+            )
+        ]
         asking = asking or parts[-1:]
         asking = _keep_last_per_clause(parts, asking)
         clauses.extend(asking)
@@ -169,7 +196,9 @@ def _keep_last_per_clause(parts: list[str], asking: list[str]) -> list[str]:
     """'已知…求…' narrows to what really asks; a clause with 几 in the data part is dropped when a later one asks."""
     strong = [p for p in asking if re.search("多少|几|多[长远高重大久]|各", p)]
     if len(strong) > 1:
-        strong = [p for p in strong if not re.search("^(?:如果|若|已知|其中.{0,4}几|拿出几|用了几)", p)] or strong
+        strong = [
+            p for p in strong if not re.search("^(?:如果|若|已知|其中.{0,4}几|拿出几|用了几)", p)
+        ] or strong
     return strong or asking
 
 
@@ -184,7 +213,7 @@ def _asked(clause: str, body: str) -> Asked:
         found, end = units.match(clause, at)
         if found:
             expect.units = _of_meaning(found, body)
-            if clause[at : at + 1] == "个" and found[0].name != "个" or match[0].endswith("个"):
+            if (clause[at : at + 1] == "个" and found[0].name != "个") or match[0].endswith("个"):
                 expect.units += (Unit("个", "count"),)  # 3个 for 几个小时
             divider = re.compile(r"/|每").match(clause, end)
             bottom, _ = units.match(clause, divider.end()) if divider else ([], end)
@@ -245,10 +274,14 @@ def _kind(body: str, result: Question) -> str:
             return kind
     if re.search("百分(?:比|数)(?:表示|表达|形式)|用百分数|化成百分数", body):
         return "percent"
-    if _RATE.search(text) and not re.search("[元人个只米克本]\\?|效率", text[-4:]) and not result.main.expect.units:
+    if (
+        _RATE.search(text)
+        and not re.search("[元人个只米克本]\\?|效率", text[-4:])
+        and not result.main.expect.units
+    ):
         return "rate"
     how_much = re.search("多少|几|多[长远高重大久宽深厚快](?!于)", text)
-    if _YES_NO.search(text) and not how_much or re.search(r"^\s?判断|\(判断|对还是错|正确还是错误", body):
+    if (_YES_NO.search(text) and not how_much) or re.search(r"^\s?判断|\(判断|对还是错|正确还是错误", body):
         return "yesno"
     if _WHO.search(text) and not how_much:
         return "text"
@@ -258,7 +291,9 @@ def _kind(body: str, result: Question) -> str:
 def _precision(text: str, result: Question) -> Precision | None:
     percent = bool(re.search("百分号前|%前", text))
     in_percent = result.kind == "percent"
-    match = re.search("百分号前保留([一两二三四1-4])位", text) or re.search("保留([一两二三四1-4])位小数|小数点后([一两二三四1-4])位", text)
+    match = re.search("百分号前保留([一两二三四1-4])位", text) or re.search(
+        "保留([一两二三四1-4])位小数|小数点后([一两二三四1-4])位", text
+    )
     match = match or re.search("(?:保留|精确到|取)(?:小数点后)?([一两二三四1-4])位(?!有效|数)", text)
     if match:
         return Precision(_PLACES[next(g for g in match.groups() if g)], percent or in_percent)
@@ -269,7 +304,9 @@ def _precision(text: str, result: Question) -> Precision | None:
     if match:
         return Precision(0 if match[1] == "1" else len(match[2]) + 1, bool(match[3]) or in_percent)
     match = re.search(
-        "(?:精确到|保留到|保留整|保留|四舍五入到|近似到|凑整到|取)(?:最接近的|最近的|整)?(整数|个位|十分位|百分位|千分位|万分位|十位|百位|千位|万位|亿位|十分之一|百分之一|[元角分]|米|千克|吨|厘米|平方米|立方米|小时)",
+        "(?:精确到|保留到|保留整|保留|四舍五入到|近似到|凑整到|取)(?:最接近的|最近的|整)?(整数|"
+        "个位|十分位|百分位|千分位|万分位|十位|百位|千位|万位|亿位|十分之一|百分之一|[元角分]|"
+        "米|千克|吨|厘米|平方米|立方米|小时)",
         text,
     )
     if match:
@@ -279,7 +316,12 @@ def _precision(text: str, result: Question) -> Precision | None:
     return None
 
 
-_SUBJECT = re.compile("^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|算出|今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?=有|是|为|重|存|现有|还|共|一共|应|每|需|可|能|要|跑|走|行|用|花|得|卖|买|种|做|吃|看|读|写|今年|的?(?:速度|价格|重量|长度|面积|体积|年龄|身高|体重|单价|人数|数量))")
+_SUBJECT = re.compile(
+    "^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|算出|"
+    "今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?=有|是|为|重|存|现有|还|共|一共|应|每|需|可|能|要|"
+    "跑|走|行|用|花|得|卖|买|种|做|吃|看|读|写|今年|的?(?:速度|价格|重量|长度|面积|体积|"
+    "年龄|身高|体重|单价|人数|数量))"
+)
 
 
 def _others(body: str, result: Question) -> list[str]:
@@ -298,8 +340,14 @@ def _others(body: str, result: Question) -> list[str]:
     return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
 
 
-_PERSON = re.compile("小[\u4e00-\u9fff]|爸爸|妈妈|爷爷|奶奶|哥哥|弟弟|姐姐|妹妹|爷爷|[\u4e00-\u9fff](?:老师|叔叔|阿姨)|父亲|母亲")
-_NAME = re.compile("^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|这个?长方形的?|它的|他们的?|其中|分别求出?|算出|今年|你知道)+")
+_PERSON = re.compile(
+    "小[\u4e00-\u9fff]|爸爸|妈妈|爷爷|奶奶|哥哥|弟弟|姐姐|妹妹|爷爷|[\u4e00-\u9fff](?:老师|"
+    "叔叔|阿姨)|父亲|母亲"
+)
+_NAME = re.compile(
+    "^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|这个?长方形的?|它的|他们的?|其中|"
+    "分别求出?|算出|今年|你知道)+"
+)
 _SHARE = re.compile("(?:各自|各|分别)")
 
 
@@ -319,7 +367,9 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
             head = thing
         elif re.search("[和与、及]|[甲乙丙]{2}", owner):
             head = owner  # 苹果和梨的单价
-        head = re.sub("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学|小朋友)?$", "", head)
+        head = re.sub(
+            "(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学|小朋友)?$", "", head
+        )
         parts = [p for p in re.split("和|与|、|及|以及|,", head) if p]
         if len(parts) == 1 and re.fullmatch("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女", parts[0]):
             parts = list(parts[0])

@@ -42,7 +42,8 @@ _LATEX_WORDS = {
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|mbox|hbox|underline|"
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|"
+    r"mbox|hbox|underline|"
     r"mathbb|emph|textcolor\{[a-z]{1,12}\}|color\{[a-z]{1,12}\})\s{0,3}\{([^{}]*)\}"
 )
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}\{([^{}]*)\}")
@@ -67,7 +68,13 @@ def _fraction(match: re.Match[str]) -> str:
 def _latex(text: str) -> str:
     """LaTeX to plain notation: fractions, boxes, spacing, words."""
     text = re.sub(r"\\([%$&#_{}])(?!\w)|\\([%$&#_])", lambda m: m[1] or m[2], text)
-    text = text.replace("{,}", ",").replace("\\,", "\u2009").replace("\\!", "").replace("\\;", " ").replace("\\:", " ")
+    text = (
+        text.replace("{,}", ",")
+        .replace("\\,", "\u2009")
+        .replace("\\!", "")
+        .replace("\\;", " ")
+        .replace("\\:", " ")
+    )
     text = re.sub(r"(\d)\u2009(?=\d{3})", r"\1,", text).replace("\u2009", " ")
     text = re.sub(r"\^\s?\{?\s?\\circ\s?\}?", "°", text)
     text = re.sub(r"\^\{\s?(-?\d{1,6})\s?\}", r"^\1", text)
@@ -134,4 +141,6 @@ def normalise(text: str) -> str:
     text = re.sub(r"±\s?(\d{1,20}(?:\.\d{1,20})?)", r"\1或-\1", text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
-    return re.sub(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])", "", text)
+    return re.sub(
+        r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])", "", text
+    )

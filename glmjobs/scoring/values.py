@@ -82,7 +82,11 @@ class Date:
     end: int
 
     def __str__(self) -> str:
-        return f"星期{self.weekday}" if self.weekday else f"{self.year or ''}-{self.month}-{self.day}".lstrip("-")
+        return (
+            f"星期{self.weekday}"
+            if self.weekday
+            else f"{self.year or ''}-{self.month}-{self.day}".lstrip("-")
+        )
 
 
 Item = Quantity | Ratio | Remainder | Clock | Date
@@ -106,14 +110,21 @@ _TERM = r"\d+(?:\.\d+)?(?:/\d+)?"
 _RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?{_TERM})*)(?![\d:])")
 _CN_RATIO = re.compile(f"([{numbers.CN}]+)比([{numbers.CN}]+)")
 _REMAINDER = re.compile(
-    r"(\d+)\s?(?:\([\u4e00-\u9fff]{1,3}\)|[\u4e00-\u9fff]{0,2}?)\s?[,]?\s?(?:\.{3,}|…+|···+|余数是|余数为|余数|余)\s?(?:数?[是为]?)(\d+)"
+    r"(\d+)\s?(?:\([\u4e00-\u9fff]{1,3}\)|[\u4e00-\u9fff]{0,2}?)\s?[,]?\s?(?:\.{3,}|…+|···+|"
+    r"余数是|余数为|余数|余)\s?(?:数?[是为]?)(\d+)"
 )
 _NUM = rf"(?:\d{{1,2}}|[{numbers.CN_DIGIT}十]{{1,3}})"
 _CLOCK = re.compile(
-    rf"(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)?\s?({_NUM})\s?(?:(点|时)钟?(?:\s?({_NUM})\s?分|(\d{{1,2}}|[二三四五]?十[{numbers.CN_DIGIT}]?)|(整|半)|过({_NUM})分|([一三1-3])刻)?(?:\s?({_NUM})秒)?|:\s?(\d{{2}})(?::(\d{{2}}))?)\s?(am|pm|AM|PM)?"
+    rf"(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|"
+    rf"pm)?\s?({_NUM})\s?(?:(点|时)钟?(?:\s?({_NUM})\s?分|(\d{{1,2}}|"
+    rf"[二三四五]?十[{numbers.CN_DIGIT}]?)|(整|半)|过({_NUM})分|"
+    rf"([一三1-3])刻)?(?:\s?({_NUM})秒)?|:\s?(\d{{2}})(?::(\d{{2}}))?)\s?(am|pm|AM|PM)?"
 )
 _PM = ("下午", "傍晚", "晚上", "夜里", "夜间", "晚", "PM", "pm", "中午")
-_DATE = re.compile(rf"(?:(\d{{4}}|[{numbers.CN_DIGIT}]{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM}[{numbers.CN_DIGIT}十]?)\s?[日号]?")
+_DATE = re.compile(
+    rf"(?:(\d{{4}}|[{numbers.CN_DIGIT}]{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM}[{numbers.CN_DIGIT}"
+    rf"十]?)\s?[日号]?"
+)
 _WEEKDAY = re.compile("(?:星期|周|礼拜)([一二三四五六日天1-7])(?![\\d个天次小])")
 _NOUGHT = re.compile("[零又]")
 _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
@@ -166,13 +177,17 @@ def _small(text: str | None) -> int:
 
 
 def _clock(text: str, at: int) -> Clock | None:
-    lead = re.compile("(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)\\s?\\Z").search(text[max(0, at - 4) : at])
+    lead = re.compile(
+        "(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)\\s?\\Z"
+    ).search(text[max(0, at - 4) : at])
     match = _CLOCK.match(text, at)
     if not match:
         return None
     part = (lead[1] if lead else "") or match[1] or match[12] or ""
     hour = _small(match[2])
-    minute = _small(match[4] or match[5] or match[7] or match[10]) + (30 if match[6] == "半" else 15 * _small(match[8]))
+    minute = _small(match[4] or match[5] or match[7] or match[10]) + (
+        30 if match[6] == "半" else 15 * _small(match[8])
+    )
     second = _small(match[9] or match[11])
     if hour > 24 or minute > 59 or second > 59:
         return None
@@ -198,7 +213,8 @@ def _date(text: str, at: int) -> Date | None:
 def weekdays(text: str) -> list[Date]:
     """Every weekday named."""
     return [
-        Date(0, 0, 0, 7 if m[1] in "日天7" else _small(m[1]), m.start(), m.end()) for m in _WEEKDAY.finditer(text)
+        Date(0, 0, 0, 7 if m[1] in "日天7" else _small(m[1]), m.start(), m.end())
+        for m in _WEEKDAY.finditer(text)
     ]
 
 
@@ -210,7 +226,9 @@ def _quantity(text: str, at: int) -> Quantity | None:
         at += 1
         if text[at : at + 1] == " ":
             at += 1
-        if not text[at : at + 1].isdigit() and not (text[at : at + 1] == "-" and text[at + 1 : at + 2].isdigit()):
+        if not text[at : at + 1].isdigit() and not (
+            text[at : at + 1] == "-" and text[at + 1 : at + 2].isdigit()
+        ):
             return None
     first = _one(text, at, start)
     if first is None:
@@ -235,7 +253,13 @@ def _compound(text: str, first: Quantity) -> Quantity:
         more = _one(text, at, at)
         fit = [u for u in more.units if u.dim == base.dim and u.factor < last] if more else []
         if not more or not fit or more.form != "plain":
-            if more and not more.units and base.dim == "CNY" and more.end == at + 1 and base.name.startswith(("元", "块")):
+            if (
+                more
+                and not more.units
+                and base.dim == "CNY"
+                and more.end == at + 1
+                and base.name.startswith(("元", "块"))
+            ):
                 total, end = total + more.value / 10, more.end  # 三块五
             break
         total, end, last = total + more.value * fit[0].factor / base.factor, more.end, fit[0].factor
@@ -266,7 +290,9 @@ def _one(text: str, at: int, start: int) -> Quantity | None:
     if text[at : at + 1] in ("(", "[") and not text[at + 1 : at + 2].isdigit():
         found, stop = units.match(text, at + 1)
         if found and text[stop : stop + 1] in (")", "]"):
-            return Quantity(value, tuple(found), start, stop + 1, number.form, places, number.scaled, number.vague)
+            return Quantity(
+                value, tuple(found), start, stop + 1, number.form, places, number.scaled, number.vague
+            )
     if not _plausible(text, number, end):
         return None
     form = "fraction" if number.form == "percent" else number.form
@@ -289,7 +315,7 @@ def _unit(text: str, at: int) -> tuple[list[Unit], int]:
     divider = re.compile(r"\s?(?:/|每|÷)\s?").match(text, stop)
     if divider:
         bottom, end = units.match(text, divider.end())
-        if bottom and not (divider[0].strip() == "÷"):
+        if bottom and divider[0].strip() != "÷":
             return units.per(found, bottom), end
     return found, stop
 
@@ -304,12 +330,18 @@ def _half(text: str, at: int) -> Quantity | None:
     return Quantity(Fraction(1, 2), tuple(found), at, stop, "fraction", -1) if found else None
 
 
-_LABEL_BEFORE = re.compile(r"(?:第|步骤|图|题|例|表|编号|方案|选项|情况|方法|解法|问题|式子|[(]\d{0,2}[)]?第)\s?\Z")
+_LABEL_BEFORE = re.compile(
+    r"(?:第|步骤|图|题|例|表|编号|方案|选项|情况|方法|解法|问题|式子|[(]\d{0,2}[)]?第)\s?\Z"
+)
 _WORD_BEFORE = set("统唯万单某另哪任同每专之")
-_ORDINAL_AFTER = re.compile("号|路公|路车|年级|班(?=[有的级共总])|(?:楼|班|栋)(?=的)|等奖|步[:,]|月\\d|年(?=的|级)|、(?!\\d)")
+_ORDINAL_AFTER = re.compile(
+    "号|路公|路车|年级|班(?=[有的级共总])|(?:楼|班|栋)(?=的)|等奖|步[:,]|月\\d|年(?=的|级)|、(?!\\d)"
+)
 _CN_IDIOM = re.compile(
-    "一(?:共|起|样|定|些|般|直|下|边|旦|致|律|切|同|并|点|面|方面|开始|步一步|句话|眼|会)|十分(?![之钟])|万一|三角|四边|千万(?![0-9元人只吨])|"
-    "[一二三四五六七八九]边形|两(?:者|种情况|步|边|侧|端|部分|式|数|个数|地)|五一|六一|一元一次|二元一次|百货|百科|四舍|五入|八成新|四周|一一|四则|一元(?=[一二])"
+    "一(?:共|起|样|定|些|般|直|下|边|旦|致|律|切|同|并|点|面|方面|开始|步一步|句话|眼|会)|"
+    "十分(?![之钟])|万一|三角|四边|千万(?![0-9元人只吨])|"
+    "[一二三四五六七八九]边形|两(?:者|种情况|步|边|侧|端|部分|式|数|个数|地)|五一|六一|"
+    "一元一次|二元一次|百货|百科|四舍|五入|八成新|四周|一一|四则|一元(?=[一二])"
 )
 
 
@@ -318,9 +350,11 @@ def _embedded(text: str, at: int) -> bool:
     before = text[:at].rstrip(" ") if text[max(0, at - 1) : at] == " " else text[max(0, at - 8) : at]
     tail = before[-1:]
     if text[at].isdigit():
-        if tail and (tail.isascii() and tail.isalpha() or tail in "_^") and text[at - 1 : at] == tail:
+        if tail and ((tail.isascii() and tail.isalpha()) or tail in "_^") and text[at - 1 : at] == tail:
             return True
-        if re.match(r"\d{1,2}(?:[.、](?![\d])|\)(?!\s?[-+×÷*/=]))", text[at : at + 4]) and not text[:at].strip(" ([\n"):
+        if re.match(r"\d{1,2}(?:[.、](?![\d])|\)(?!\s?[-+×÷*/=]))", text[at : at + 4]) and not text[
+            :at
+        ].strip(" ([\n"):
             return True
     if tail in "这那" and text[at] in numbers.CN and tail:
         return True
@@ -337,7 +371,11 @@ def _plausible(text: str, number: numbers.Number, end: int) -> bool:
     if _ORDINAL_AFTER.match(text, end):
         return False
     if text[end : end + 1].isalpha() and text[end : end + 1].isascii():
-        if not units.match(text, end)[0] and number.form == "plain" and not re.match(r"[a-zA-Z](?![a-zA-Z])", text[end:]):
+        if (
+            not units.match(text, end)[0]
+            and number.form == "plain"
+            and not re.match(r"[a-zA-Z](?![a-zA-Z])", text[end:])
+        ):
             return False
         if re.match("[BDGHKbdgk](?![a-zA-Z])", text[end : end + 2]) and not units.match(text, end)[0]:
             return False
@@ -378,7 +416,11 @@ def _worked(text: str, items: list[Item], end: int) -> list[Item]:
     """An answer left as arithmetic (还剩168-8千克) is its value; 3-5 stays a range."""
     for item in items:
         tail = _TAIL_EXPRESSION.match(text, item.start, end)
-        if not tail or not isinstance(item, Quantity) or not _OPERATION.search(text[max(0, item.start - 2) : tail.end()]):
+        if (
+            not tail
+            or not isinstance(item, Quantity)
+            or not _OPERATION.search(text[max(0, item.start - 2) : tail.end()])
+        ):
             continue
         value = evaluate(tail[0].strip())
         if value is None or value <= 0:
@@ -396,7 +438,10 @@ def _outside_brackets(text: str, pattern: str) -> list[re.Match[str]]:
 
 
 def _clauses(text: str) -> list[tuple[int, int]]:
-    cuts = [m.end() for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)")]
+    cuts = [
+        m.end()
+        for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)")
+    ]
     starts = [0, *cuts]
     return list(zip(starts, [*cuts, len(text)], strict=True))
 

@@ -12,10 +12,20 @@ from glmjobs.scoring.question import Question
 Fields = tuple[bool, str, str, str]
 """correct, gold value, predicted value, reason."""
 
-_LETTERS = re.compile(r"(?<![A-Za-z∠△])([A-H](?:\s?[、,和与及\s]?\s?[A-H])*)(?![A-Za-z\d])(?=项|选项|正确|是正|符合|最|对|[\s.。,;:)\]⟧!\"]|$|[(]|[\u4e00-\u9fff])")
-_CHOSEN = re.compile(r"(?:选择?|答案|选项|应为|(?i:answer)|结果)[^A-H\n。,;]{0,8}?[(\[⟦\"]?\s?([A-H](?:\s?[、,和与及]?\s?[A-H])*)(?![A-Za-z\d])")
+_LETTERS = re.compile(
+    r"(?<![A-Za-z∠△])([A-H](?:\s?[、,和与及\s]?\s?[A-H])*)(?![A-Za-z\d])(?=项|选项|正确|"
+    r"是正|符合|最|对|[\s.。,;:)\]⟧!\"]|$|[(]|[\u4e00-\u9fff])"
+)
+_CHOSEN = re.compile(
+    r"(?:选择?|答案|选项|应为|(?i:answer)|"
+    r"结果)[^A-H\n。,;]{0,8}?[(\[⟦\"]?\s?([A-H](?:\s?[、,和与及]?\s?[A-H])*)(?![A-Za-z\d])"
+)
 _RIGHT_LETTER = re.compile(r"(?<![A-Za-z])([A-H])(?:选项|项)?[^A-H。,;]{0,12}?(?:正确|符合|是对的|成立|满足)")
-_WRONG_LETTERS = re.compile(r"[A-H](?:[、,和与]?[A-H])*(?:选?项)?[^A-H。,;]{0,14}?(?:错误|不正确|不对|不符|不是|排除|不成立|错)|(?:排除|不选|不是|不能选|而不是|而非)(?:选项)?[A-H](?:[、,和与]?[A-H])*")
+_WRONG_LETTERS = re.compile(
+    r"[A-H](?:[、,和与]?[A-H])*(?:选?项)?[^A-H。,;]{0,14}?(?:错误|不正确|不对|不符|不是|"
+    r"排除|不成立|错)|(?:排除|不选|不是|不能选|而不是|"
+    r"而非)(?:选项)?[A-H](?:[、,和与]?[A-H])*"
+)
 
 
 def _letters(text: str, asked: Question) -> list[str]:
@@ -24,8 +34,12 @@ def _letters(text: str, asked: Question) -> list[str]:
     boxed = re.findall(r"⟦\s?[(]?([A-H][A-H、, ]*)[)]?\s?[^⟦⟧]{0,40}⟧", plain)
     chosen = boxed or _CHOSEN.findall(plain)
     if not chosen:
-        bare = re.match(r"\s?[(\[\"]?\s?([A-H](?:\s?[、,和与及 ]?\s?[A-H])*)\s?(?:[)\]\".:、。,]|$|选?项)", plain)
-        chosen = [bare[1]] if bare and (len(plain) < 40 or not asked.options) else _RIGHT_LETTER.findall(plain)
+        bare = re.match(
+            r"\s?[(\[\"]?\s?([A-H](?:\s?[、,和与及 ]?\s?[A-H])*)\s?(?:[)\]\".:、。,]|$|选?项)", plain
+        )
+        chosen = (
+            [bare[1]] if bare and (len(plain) < 40 or not asked.options) else _RIGHT_LETTER.findall(plain)
+        )
     if not chosen and (STRONG.search(plain) or re.search("所以|因此|故|应该?是", plain)):
         chosen = [m for m in _LETTERS.findall(plain) if len(m) == 1][-1:]
     if chosen:
@@ -40,7 +54,9 @@ def _by_text(plain: str, asked: Question) -> list[str]:
     whole = [k for k, v in asked.options.items() if len(_squeeze(v)) > 1 and _contains(plain, v)]
     if len(whole) == 1:
         return whole
-    zone = [m.end() for m in STRONG.finditer(plain)] or [m.end() for m in re.finditer("所以|因此|故|即|[=是为:]", plain)]
+    zone = [m.end() for m in STRONG.finditer(plain)] or [
+        m.end() for m in re.finditer("所以|因此|故|即|[=是为:]", plain)
+    ]
     tail = plain[zone[-1] :] if zone else plain
     hits = [k for k, v in asked.options.items() if v and _squeeze(v) == _squeeze(tail)]
     hits = hits or [k for k, v in asked.options.items() if len(_squeeze(v)) > 1 and _contains(tail, v)]
@@ -63,12 +79,14 @@ def _contains(tail: str, option: str) -> bool:
     if at < 0:
         return False
     edge = tail[at - 1 : at] if at else ""
-    return not (option[0].isdigit() and edge.isdigit()) and not tail.startswith(tuple("0123456789"), at + len(option))
+    return not (option[0].isdigit() and edge.isdigit()) and not tail.startswith(
+        tuple("0123456789"), at + len(option)
+    )
 
 
 def _same_value(option: str, item: values.Quantity) -> bool:
     found = [i for i in values.scan(option) if isinstance(i, values.Quantity)]
-    if len(found) != 1 or found[0].value == item.value and found[0].units == item.units:
+    if len(found) != 1 or (found[0].value == item.value and found[0].units == item.units):
         return len(found) == 1
     a, b = found[0], item
     if not a.units or not b.units:
@@ -97,12 +115,44 @@ def _concluded(asked: Question, text: str, speaks) -> str:  # type: ignore[no-un
     return str(found.statement.items[0]) if found.statement else ""
 
 
-_YES = re.compile(r"^(?:是的?|对的?|正确|能|可以|够|会|有|√|T|真|(?i:yes|true)|成立|合理|符合|合格|相等|一样|公平|行|足够|来得及|超过了?|可能)[了的啊]?$")
-_NO = re.compile(r"^(?:否|不|错误?的?|不正确|不对|不是|不能|不可以|不够|不会|没有|×|F|X|x|假|(?i:no|false)|不成立|不合理|不符合|不合格|不相等|不一样|不公平|不行|来不及|不足|没超过|无法|不可能)[了的啊]?$")
-_NEGATION = re.compile("不(?!但|仅|只|过|管|论|同意|多于|少于|到)|没有?(?!错|问题)|无法|未(?!来)|否(?!则)|错误|错(?!过)|×|(?i:\\bno\\b|\\bfalse\\b)")
-_AFFIRM = re.compile("够|能|可以|是的|正确|对的?(?!折|应|称|比|于)|会|√|足够|足以|成立|合理|符合|相等|一样|来得及|可行|有|是|合格|公平|(?i:\\byes\\b|\\btrue\\b)|行")
+_YES = re.compile(
+    r"^(?:是的?|对的?|正确|能|可以|够|会|有|√|T|真|(?i:yes|true)|成立|合理|符合|合格|相等|"
+    r"一样|公平|行|足够|来得及|超过了?|可能)[了的啊]?$"
+)
+_NO = re.compile(
+    r"^(?:否|不|错误?的?|不正确|不对|不是|不能|不可以|不够|不会|没有|×|F|X|x|假|(?i:no|"
+    r"false)|不成立|不合理|不符合|不合格|不相等|不一样|不公平|不行|来不及|不足|没超过|无法|"
+    r"不可能)[了的啊]?$"
+)
+_NEGATION = re.compile(
+    "不(?!但|仅|只|过|管|论|同意|多于|少于|到)|没有?(?!错|问题)|无法|未(?!来)|否(?!则)|"
+    "错误|错(?!过)|×|(?i:\\bno\\b|\\bfalse\\b)"
+)
+_AFFIRM = re.compile(
+    "够|能|可以|是的|正确|对的?(?!折|应|称|比|于)|会|√|足够|足以|成立|合理|符合|相等|一样|"
+    "来得及|可行|有|是|合格|公平|(?i:\\byes\\b|\\btrue\\b)|行"
+)
 _DOUBLE = re.compile("不(?:是)?不|没有?不(?:够|足|对)|不会不|并非不|没错|没有错|无误|没问题")
-_OPPOSITES = {"贵": "便宜", "多": "少", "大": "小", "高": "低矮", "快": "慢", "长": "短", "重": "轻", "早": "晚", "近": "远", "便宜": "贵", "少": "多", "小": "大", "慢": "快", "短": "长", "轻": "重", "晚": "早", "远": "近", "划算": "亏"}
+_OPPOSITES = {
+    "贵": "便宜",
+    "多": "少",
+    "大": "小",
+    "高": "低矮",
+    "快": "慢",
+    "长": "短",
+    "重": "轻",
+    "早": "晚",
+    "近": "远",
+    "便宜": "贵",
+    "少": "多",
+    "小": "大",
+    "慢": "快",
+    "短": "长",
+    "轻": "重",
+    "晚": "早",
+    "远": "近",
+    "划算": "亏",
+}
 
 
 def is_verdict(text: str) -> bool:
@@ -112,7 +162,14 @@ def is_verdict(text: str) -> bool:
 
 def _predicate(asked: Question) -> str:
     clause = asked.main.clause
-    for pattern in (r"([\u4e00-\u9fff]{1,2})不\1", "是否([\u4e00-\u9fff]{1,3})", "(能)否|(可)否", "(够|能|可以|会|来得及|相等|一样|足够|成立|正确|合理|公平|超过|贵|便宜|对|有)[^,。]{0,12}吗", "(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])(?:一些|一点)?吗", "(是)[^,。]{0,12}吗"):
+    for pattern in (
+        r"([\u4e00-\u9fff]{1,2})不\1",
+        "是否([\u4e00-\u9fff]{1,3})",
+        "(能)否|(可)否",
+        "(够|能|可以|会|来得及|相等|一样|足够|成立|正确|合理|公平|超过|贵|便宜|对|有)[^,。]{0,12}吗",
+        "(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])(?:一些|一点)?吗",
+        "(是)[^,。]{0,12}吗",
+    ):
         match = re.search(pattern, clause)
         if match:
             return next(g for g in match.groups() if g)
@@ -134,7 +191,11 @@ def polarity(text: str, asked: Question) -> bool | None:
         if _NO.match(bare):
             return False
     word = _predicate(asked)
-    spoken = [p for p in re.split("[,;。]", plain) if word and word in p] or [p for p in re.split("[,;。]", plain) if re.search("所以|因此|故", p)] or re.split("[,;。]", plain)
+    spoken = (
+        [p for p in re.split("[,;。]", plain) if word and word in p]
+        or [p for p in re.split("[,;。]", plain) if re.search("所以|因此|故", p)]
+        or re.split("[,;。]", plain)
+    )
     for piece in reversed(spoken):
         verdict = _piece(piece, word)
         if verdict is not None:
@@ -155,13 +216,17 @@ def _piece(piece: str, word: str) -> bool | None:
         return True
     if word and word in piece:
         before = piece[: piece.rfind(word)][-6:]
-        return not (_NEGATION.search(before) or re.search(f"{re.escape(word)}[^,。]{{0,4}}(?:不[到了成]|错误)", piece))
+        return not (
+            _NEGATION.search(before) or re.search(f"{re.escape(word)}[^,。]{{0,4}}(?:不[到了成]|错误)", piece)
+        )
     opposite = _OPPOSITES.get(word)
     if opposite and re.search(f"[{opposite}]" if len(opposite) < 3 else opposite, piece):
         return False
     if _NEGATION.search(piece):
         return False
-    if _AFFIRM.search(piece) and (not re.search(r"\d", piece) or re.search("够|能|可以|正确|来得及|成立|足", piece)):
+    if _AFFIRM.search(piece) and (
+        not re.search(r"\d", piece) or re.search("够|能|可以|正确|来得及|成立|足", piece)
+    ):
         return True
     return None
 
@@ -176,7 +241,9 @@ def yes_no(asked: Question, gold: str, predicted: str) -> Fields:
     wanted = polarity(gold, asked) if is_verdict(gold.strip(" 。.!")) else None
     if wanted is None:
         found = conclude.find(gold, asked, "yesno", speaks)
-        wanted = bool(found.statement.items[0]) if found.statement else polarity(conclude.split(gold)[-1], asked)
+        wanted = (
+            bool(found.statement.items[0]) if found.statement else polarity(conclude.split(gold)[-1], asked)
+        )
     mine = conclude.find(predicted, asked, "yesno", speaks)
     if wanted is None:
         return words(asked, gold, predicted)
@@ -188,8 +255,14 @@ def yes_no(asked: Question, gold: str, predicted: str) -> Fields:
 
 
 _NAME = re.compile(
-    "小[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组)|[\u4e00-\u9fff][一二三四五六]班|"
-    "[一二三四五六]班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|大[杯盒瓶袋包桶]装?|小[杯盒瓶袋包桶]装?|[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|星期[一二三四五六日天]|一样[多快大重长高贵]?|相等|同样"
+    "小[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|"
+    "[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|"
+    "[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|"
+    "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组)|"
+    "[\u4e00-\u9fff][一二三四五六]班|"
+    "[一二三四五六]班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|大[杯盒瓶袋包桶]装?|"
+    "小[杯盒瓶袋包桶]装?|[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|"
+    "星期[一二三四五六日天]|一样[多快大重长高贵]?|相等|同样"
 )
 
 
@@ -203,14 +276,34 @@ def names(asked: Question, text: str) -> list[str]:
 
 def _candidates(asked: Question) -> list[str]:
     listed: list[str] = []
-    for match in re.finditer("([\u4e00-\u9fffA-Z]{1,5})(?:和|与|、|还是|或)([\u4e00-\u9fffA-Z]{1,5}?)(?=两|谁|哪|,|、|和|的|比|中|\\?|。|一起|同时|$)", asked.text):
+    for match in re.finditer(
+        "([\u4e00-\u9fffA-Z]{1,5})(?:和|与|、|还是|或)([\u4e00-\u9fffA-Z]{1,5}?)(?=两|谁|哪|,|"
+        "、|和|的|比|中|\\?|。|一起|同时|$)",
+        asked.text,
+    ):
         listed += [match[1], match[2]]
     return [*_NAME.findall(asked.text), *(x for x in listed if x in asked.main.clause)]
 
 
 _ADJECTIVE = re.compile("便宜|划算|省钱|合算|[快慢多少大小高矮低长短重轻贵早晚远近先]")
-_LESS = {"快": "慢", "多": "少", "大": "小", "高": "矮", "长": "短", "重": "轻", "贵": "便宜", "早": "晚", "远": "近"}
-_LESS |= {v: k for k, v in list(_LESS.items())} | {"划算": "贵", "合算": "贵", "省钱": "贵", "低": "高", "先": "晚"}
+_LESS = {
+    "快": "慢",
+    "多": "少",
+    "大": "小",
+    "高": "矮",
+    "长": "短",
+    "重": "轻",
+    "贵": "便宜",
+    "早": "晚",
+    "远": "近",
+}
+_LESS |= {v: k for k, v in list(_LESS.items())} | {
+    "划算": "贵",
+    "合算": "贵",
+    "省钱": "贵",
+    "低": "高",
+    "先": "晚",
+}
 
 
 def _subject(asked: Question, text: str) -> list[str]:
@@ -219,9 +312,15 @@ def _subject(asked: Question, text: str) -> list[str]:
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(asked, tail) else plain
     found = names(asked, plain)
-    wanted = _ADJECTIVE.search(re.split("谁|哪", asked.main.clause)[-1]) or _ADJECTIVE.search(asked.main.clause)
+    wanted = _ADJECTIVE.search(re.split("谁|哪", asked.main.clause)[-1]) or _ADJECTIVE.search(
+        asked.main.clause
+    )
     if wanted:
-        said = [c for c in re.split("[,;。]", plain) if names(asked, c) and (wanted[0] in c or _LESS.get(wanted[0], wanted[0]) in c)]
+        said = [
+            c
+            for c in re.split("[,;。]", plain)
+            if names(asked, c) and (wanted[0] in c or _LESS.get(wanted[0], wanted[0]) in c)
+        ]
         plain = said[-1] if said else plain
         found = names(asked, plain)
     compared = re.search("比(.{1,8}?)(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])", plain)
@@ -243,7 +342,12 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
         return False, wanted, "", found.reason
     signs = _sign(gold), _sign(found.statement.text)
     if signs[0] and "比" not in gold and re.search("比较|[<>]|[(] ?[)]|○|填|哪个|一样", asked.text):
-        return signs[0] == signs[1], signs[0], signs[1], "same relation" if signs[0] == signs[1] else "other relation"
+        return (
+            signs[0] == signs[1],
+            signs[0],
+            signs[1],
+            "same relation" if signs[0] == signs[1] else "other relation",
+        )
     said = _subject(asked, found.statement.text)
     if said and wanted in names(asked, gold):
         same = said[0] == wanted or said[0] in wanted or wanted in said[0]
@@ -252,13 +356,15 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     tail = _squeeze(gold)
     zone = STRONG.split(gold)[-1]
     core = _squeeze(zone or gold)
-    same = bool(core) and (core in plain or plain in core and len(plain) > 1 or tail in plain)
+    same = bool(core) and (core in plain or (plain in core and len(plain) > 1) or tail in plain)
     return same, core[:60], plain[:60], "same words" if same else "other words"
 
 
 def _sign(text: str) -> str:
     """The relation a statement ends in: ">", "<" or "=", "" where none."""
-    hits = list(re.finditer("([>大]于?|>)|([<小]于?|<)|(=|等于|相等|一样)", re.sub("大小|不大|不小", "", text)))
+    hits = list(
+        re.finditer("([>大]于?|>)|([<小]于?|<)|(=|等于|相等|一样)", re.sub("大小|不大|不小", "", text))
+    )
     hits = [h for h in hits if h[0] not in ("大", "小")]
     if not hits:
         return ""
@@ -280,7 +386,9 @@ def _formula(text: str) -> list[str]:
     """The expression a statement ends in: of S=ab+c the right side."""
     plain = conclude.strip_denied(text).replace("⟦", "").replace("⟧", "")
     found = [m[0].strip() for m in _FORMULA.finditer(re.sub(r"\b(?:cm|km|kg|m|g)\b", " ", plain))]
-    point = {c: Fraction(k + 2) for k, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")}
+    point = {
+        c: Fraction(k + 2) for k, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")
+    }
     good = [f for f in found if len(f) > 0 and expression.evaluate(f, point) is not None]
     after = [f for f in good if re.search("[=:是为]\\s?\\(?" + re.escape(f), plain)]
     return (after or good)[-1:]
