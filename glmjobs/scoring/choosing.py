@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
-from glmjobs.scoring import conclude, units
+from glmjobs.scoring import conclude, phrases, units
 from glmjobs.scoring.question import Question, pairs
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 
@@ -46,7 +47,7 @@ def local(text: str, item: Item) -> str:
 
 def _value_zone(text: str) -> int:
     """Where the answer proper begins: after 答案是, in a box."""
-    marks = list(conclude.STRONG.finditer(text))
+    marks = list(phrases.STRONG.finditer(text))
     return marks[-1].end() if marks else 0
 
 
@@ -72,7 +73,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     if len(fitting) == 1:
         chosen = fitting[0]
     else:
-        pool = fitting or pool
+        pool = list(fitting or pool)
         scored = [(_score(plain, item, index, pool, question), index) for index, item in enumerate(pool)]
         chosen = pool[max(scored)[1]]
     rivals = isinstance(chosen, Quantity) and conclude.competing(plain, chosen, items)
@@ -98,7 +99,7 @@ def _in_parentheses(text: str, item: Item) -> bool:
     )
 
 
-def _fitting(pool: list[Item], question: Question) -> list[Item]:
+def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     """Values in the asked dimension; where none is, those without a unit."""
     if question.kind == "ratio":
         return [i for i in pool if isinstance(i, Ratio)]
@@ -177,5 +178,5 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     score += _conditions(clause, question.main.clause)
     if _SAYS.search(before):
         score += 0.5
-    order = -index if conclude.STRONG.search(text) and "=" not in text else index
+    order = -index if phrases.STRONG.search(text) and "=" not in text else index
     return score + 0.15 * order

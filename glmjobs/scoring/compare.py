@@ -64,7 +64,8 @@ def _endless(value: Fraction) -> bool:
 
 
 def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, question: Question) -> bool:
-    """Whether ``short`` is ``exact`` rounded: an endless decimal to one place or more, others to two or more."""
+    """Whether ``short`` is ``exact`` rounded: an endless decimal to one place or more, others to two or
+    more."""
     places = s.places
     if s.form == "percent":
         exact, short, places = exact * 100, short * 100, places - 2
@@ -174,7 +175,8 @@ def _numerator(unit: Unit | None) -> Unit | None:
 
 
 def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> str:
-    """Different dimensions: 60千米/时 beside 60千米 where the question (or the other side) says 每小时; 分 of time …."""
+    """Different dimensions: 60千米/时 beside 60千米 where the question (or the other side) says 每小时; 分
+    of time …."""
     (a, dim_a, _unit_a), (b, dim_b, _unit_b) = gold, other
     for compound, plain, flip in ((gold, other, False), (other, gold, True)):
         top = _numerator(compound[2])
@@ -242,7 +244,8 @@ def ratios(g: Ratio, p: Ratio) -> bool:
 
 
 def clocks(g: Clock, p: Clock, question: Question) -> bool:
-    """The same time; where one side leaves 上午/下午 open, modulo twelve hours (unless the question is of a morning)."""
+    """The same time; where one side leaves 上午/下午 open, modulo twelve hours (unless the question is of a
+    morning)."""
     if g.half and p.half:
         return g.seconds == p.seconds
     starts = [c.seconds for c in scan(question.text, "clock") if isinstance(c, Clock)]

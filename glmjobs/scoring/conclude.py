@@ -1,15 +1,21 @@
-"""Finding what a solution concludes: the last conclusion counts; withdrawn, denied, hypothetical values, checks and
+"""Finding what a solution concludes: the last conclusion counts; withdrawn, denied, hypothetical values,
+checks and
 remarks do not."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from glmjobs.scoring import units, values
+from glmjobs.scoring import phrases, units, values
 from glmjobs.scoring.question import Question, pairs
 from glmjobs.scoring.text import BOX_CLOSE, BOX_OPEN
 from glmjobs.scoring.values import Item, Quantity
+
+Speaks = Callable[[str], list[Any]]
+"""Which answers of the asked kind a statement puts forward; none for working and talk."""
 
 MAX_STATEMENTS = 400
 """Statements looked at closely (the first 100 and the last 300 of a longer text)."""
@@ -20,110 +26,17 @@ _BOUNDARY = re.compile(
     r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\d]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|"
     r"(?<=⟧)(?=\s)"
 )
-STRONG = re.compile(
-
-        r"(?:最终|最后|正确|本题|参考|标准|我的|那么|所以|因此|"
-        r"故)?的?(?<!写出)(?<!检验)答案(?:应该|应当|应|就|依次|分别|仍然|仍|还|便|只能|"
-        r"才)?(?:是|为|等于|:|=|选|\s?(?=[\d⟦A-H]))|答案(?=[\d⟦])|"
-        r"^\s?\[?答案?\]?(?:案)?\s?[:,]?(?=.)(?<=[:,\]])|(?:[,;。\s)])答[:,]|"
-        r"^答(?=[\d\u4e00-\u9fff])(?!案|题|应|了|错|对|出|卷|完|复|得)|"
-    r"(?i:\banswer\b\s?(?:is|:|=)?)|####|" + BOX_OPEN +
-        "|(?:故|应|因此|所以|应该|因而|即|答案)?(?:选择|选)[项:]?(?=[是为]?\\s?[(\\[]?[A-H])|"
-        "综上(?:所述)?|最[终后](?:的)?(?:结果|得数|结论|答复|得出|得到|算得|答)|结论[:是为]|"
-        "[是为]正确答案"
-)  # fmt: skip
-_MEDIUM = re.compile(
-    "所以|因此|因而|(?<!事)故(?!事|意|障|乡)|于是|从而|可见|可知|由此|得出|求得|算得|解得|"
-    "[得]到|总之|也就是|这样|那么|即(?!使|将|便)|最终|最后|结果[是为:]|得数|∴|"
-    "(?i:therefore|\\bthus\\b|\\bhence\\b|\\bso\\b)|显然|说明[^:]|应(?:该|当)?[是为]|"
-    "一共[需有是要]|总共|[得]:"
-)
-_HARD = re.compile(
-    "(?:^|[,。])(?:哦|啊|噢|呃|嗯|唉|哎)?不[,!。](?=.)|口误|笔误|"
-    "(?<![A-H])(?<!项)(?<!是不)(?<!对)(?:不对(?!称|等|应)|错了(?!\\?)|算错|写错|看错|说错|"
-    "搞错|弄错|答错|抄错|想错|漏[算看掉乘加减]了|忘[了记](?:乘|加|减|算|除|减去|加上)|有误|"
-    "作废|撤回|收回|更正|纠正|修正|订正|改正|(?:答案|结果|结论)(?:是)?(?:错|不正确|不成立)|"
-    "并不正确|不正确|前面的不算|以上不算|上面不算|划掉|改[为成](?!本)|推翻|"
-    "误[算看写](?!为))"
-)
-_SOFT = re.compile(
-    "等等|等一下|抱歉|对不起|重新(?:计算|算|来|审|考虑|检查|看|思考|分析|整理)|"
-    "再算一[次遍]|再想想|仔细(?:看|想|一)|其实|实际上(?:应|是)|准确地说|(?i:wait|sorry|"
-    "correction|actually)"
-)
-_RIGHT_AFTER_ALL = re.compile("没有?(?:算)?错|正确无误|并没有错|不会错|无误|是对的|没问题")
-_CHECK = re.compile(
-    "^\\s?[(\\[]?(?:验算|检验|验证|检查|代入(?:检验|验证|原)|核对|反过来|倒推|复查|验一下|"
-    "检验一下|验算一下|把?.{0,12}代入|可以?验证|我们可以(?:验证|检验|检查)|经(?:检验|验证|"
-    "检查|验算)(?=[:,]?[^是为]{0,20}=))"
-)
-_REMARK = re.compile(
-    '^\\s?[(\\["]?(?:注意?[:：,]|注意|备注|提示|说明[:]|ps[:：]|另外|此外|顺便|补充|拓展|'
-    "思考[:]|小结|点评|评注|值得|例如|比如|举例|类似|常见错误|易错|有人|有的(?:同学|人)|"
-    "有些|有同学|某同学|错误[解答]|误以为|错解|如果把|如果误|错误的|别忘|千万别|记得|温馨|"
-    "附|扩展|延伸|变式|反思|同理可以|这道题考|本题考|知识点|考点|顺带|补一句|多说一句|"
-    "相比之下|作为对比|参考[:]|题外|原题|题目[:]|已知[:]|若改|换成|要是改|可能有人|"
-    "或许有人|也许有人|不少人|很多人|许多人|许多同学|很多同学)",
-    re.IGNORECASE,
-)
-_MARKING = re.compile(
-    "评分|满分|阅卷|打分|判(?:为|作|定|卷|分|对|我)|评卷|批改|得分[:]|请给|(?:我的?|这个|"
-    "此|该|以上|上述)?(?:回答|作答|解答|解法)(?:是|完全|绝对)?正确|与(?:参考|"
-    "标准)答案(?:一致|相同|相符)|(?i:grader|grading|mark(?:ed)? (?:this|as|it)|verdict|"
-    "full marks|is correct)|应判|算作正确|视为正确|correct\\s?[:=]|自评|参考答案也"
-)
-_HYPOTHETICAL = re.compile(
-    '^\\s?[(\\["]?(?:但是?|不过|而|当然)?,?(?:假如|假设|假若|要是|倘若|设想|万一|反之|'
-    "反过来说|若是|若(?!干)|如果|假定|试想|如(?=每|改|再|多|少))"
-)
-_STEP = re.compile(
-    "^\\s?[(\\[]?(?:首先|第[一二三四1-9]步|步骤|接下来|接着|下一步|下面|然后|再(?!见)|先|"
-    "我们(?:需要|可以|先|要)|需要(?:先|计算|求)|要求|为了|已知|题目|根据题|由题|因为|由于|"
-    "设|令|解[:]|分析|思路|让我|现在(?:来|我们|计算|求|要)|计算(?:过程|步骤)?[:]|列式)"
-)
-_DENIED = re.compile(
-    "(?:答案|结果)?(?:而|并|绝|决|也|当然)?(?:不|非|并非)(?:可能|应该|应当|应|会|能|再|"
-    "一定)?(?:是|为|等于|选|得|取|算作|写成|等同于)(?!否)[^,。;、而]*(?:,?而(?=是|为|应))?|"
-    "而(?:非|不是)[^,。;]*|≠\\s?[-\\d./]+[\u4e00-\u9fff]?|"
-    "(?:排除|否定|去掉|舍去|不选|舍弃|不能选)(?:了)?[^,。;]*|[^,。;]*(?:是错误的|是错的|"
-    "不成立|不正确|不符合[^,。;]*|不合题意|应?舍去|(?:是)?不对的?|太[大小多少]了)"
-)
-_NOT_EXACTLY = re.compile("(?:超过|大于|小于|多于|少于|不到|不足|低于|高于|接近|将近|不止|至多不超过)\\s?$")
-_OR = re.compile("或者?(?:是|许是)?|还是(?=\\d)|也(?:可能|许|可以)是|要么|~|至(?=\\d)|到(?=\\d)|不是.*就是")
-_QUESTION_END = re.compile(
-    r"\?\s*[)\"\]]?\s*$|(?:是|有|为|要|需|剩|共)(?:多少|几)[\u4e00-\u9fff]{0,4}[。:,]?\s*$"
-)
-_UNFINISHED = re.compile(
-    r"[=+\-×*÷/(,、:≈]\s*$|(?:因此|所以|因为|由于|然后|接着|再|故|的|是|为|于|有|得|还剩|共|"
-    r"和|用|需要|需|要|每|计算|减去|加上|乘以|除以|乘|除|加|减|即|则|那么)[,:]?\s*$"
-)
-_CLAIM = re.compile(
-    "认为|以为|觉得|误|(?:同学|有人|小[一-鿿])[^,。]{0,6}(?:说|算成|算出|写成|得出|得到)|"
-    "乍一看|看起来|看似|似乎|起初|一开始|本来"
-)
-_TURN = re.compile(
-    "(?:但是?|可是|然而|不过)?(?:其实|实际上|事实上|正确(?:的)?(?:答案|结果|做法|"
-    "算法)?(?:应该?|却)?(?:是|为|:)|应该?(?:是|为)|真正的)"
-)
-_DANGLING = re.compile(
-    r"[,;:。\s]\s?(?:因此|所以|因为|由于|然后|接着|再|故|那么|即|则|答|于是|接下来|最后|"
-    r"综上)[,:]?\s*$"
-)
-_ENDS_WELL = re.compile(r"[。!?.;)\]⟧\"%]\s*$")
-_CLOSING = re.compile(
-    "希望|祝|以上|谢谢|完毕|欢迎|就是(?:这道题|本题)|解答完|帮助|如有|请告诉我|作答|解题过程"
-)
 
 
 @dataclass
 class Statement:
-    """One sentence with its values; ``rank``: 3 marked conclusion, 2 restates the question, 1 equation or so-sentence."""
+    """One sentence with its values; ``rank``: 3 marked conclusion, 2 restates the question, 1 equation or
+    so-sentence."""
 
     text: str
     rank: float = 0.0
     overlap: float = 0.0
-    items: list[Item] = field(default_factory=list)
-    note: str = ""
+    items: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -145,7 +58,8 @@ def split(text: str) -> list[str]:
 
 
 def overlap(statement: str, question: Question) -> float:
-    """How far a statement speaks of what is asked: the mean share of the asked clause's characters and pairs, 0 to 1."""
+    """How far a statement speaks of what is asked: the mean share of the asked clause's characters and
+    pairs, 0 to 1."""
     mine = pairs(statement)
     chars = set(statement)
     best = 0.0
@@ -174,12 +88,15 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         return list(values.weekdays(plain))
     items = [i for i in items if not _anothers(plain, i, question)]
     return [
-        i for i in items if not _NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2]
+        i
+        for i in items
+        if not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2]
     ]
 
 
 def _anothers(text: str, item: Item, question: Question) -> bool:
-    """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for 甲仓)."""
+    """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for
+    甲仓)."""
     if not question.others:
         return False
     head = re.split("[,。;、]", text[: item.start])[-1]
@@ -191,11 +108,12 @@ def strip_denied(text: str) -> str:
     """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
     if not re.search("不|非|≠|排除|否定|舍|错|去掉|太", text):
         return text
-    return _DENIED.sub(lambda m: " " * len(m[0]), text)
+    return phrases.DENIED.sub(lambda m: " " * len(m[0]), text)
 
 
-def find(text: str, question: Question, kind: str, speaks) -> Conclusion:  # type: ignore[no-untyped-def]
-    """The conclusion of a normalised solution. ``speaks(statement_text) -> list`` tells which answers (of the asked
+def find(text: str, question: Question, kind: str, speaks: Speaks) -> Conclusion:
+    """The conclusion of a normalised solution. ``speaks(statement_text) -> list`` tells which answers (of
+    the asked
     kind) a statement puts forward; a statement without any is working or talk."""
     raw = split(text)
     if not raw:
@@ -209,22 +127,22 @@ def find(text: str, question: Question, kind: str, speaks) -> Conclusion:  # typ
     return state.decide(raw)
 
 
-def _bare(sentence: str, speaks) -> bool:  # type: ignore[no-untyped-def]
+def _bare(sentence: str, speaks: Speaks) -> bool:
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
     return (
         len(sentence) <= 24
         and bool(speaks(sentence))
-        and (len(sentence) <= 4 or not _UNFINISHED.search(sentence))
+        and (len(sentence) <= 4 or not phrases.UNFINISHED.search(sentence))
         and not re.search("因为|首先|先算|如果|\\?|或|可能", sentence)
-        and not _CLAIM.search(sentence)
-        and not _HARD.search(sentence)
+        and not phrases.CLAIM.search(sentence)
+        and not phrases.HARD.search(sentence)
     )
 
 
 class _Walk:
     """One pass over the statements, in order."""
 
-    def __init__(self, question: Question, speaks) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, question: Question, speaks: Speaks) -> None:
         self.question, self.speaks = question, speaks
         self.plain_question = re.sub(r"[\s。.,;!]", "", question.text)
         self.kept: list[Statement] = []
@@ -244,57 +162,57 @@ class _Walk:
         if turned is not None:
             self.kept.clear()
             self.corrected = True
-            self._add(turned, list(STRONG.finditer(turned)), last)
+            self._add(turned, list(phrases.STRONG.finditer(turned)), last)
             return
-        strong = list(STRONG.finditer(sentence))
+        strong = list(phrases.STRONG.finditer(sentence))
         if self._ignored(sentence, bool(strong)):
             return
         body = self._withdraw(sentence)
         if body is None:
             return
-        strong = list(STRONG.finditer(body))
+        strong = list(phrases.STRONG.finditer(body))
         self._add(body, strong, last)
 
     def _cut(self, sentence: str) -> tuple[str, bool]:
         """A sentence that ends in 所以 or 接着 without going on: the broken end is dropped."""
-        match = _DANGLING.search(sentence)
+        match = phrases.DANGLING.search(sentence)
         return (sentence[: match.start()], True) if match and match.start() else (sentence, bool(match))
 
     def _others(self, sentence: str) -> str | None:
         """有人认为是12，其实是9: the part after the turn, where it gives an answer of its own."""
-        match = _TURN.search(sentence)
-        if not match or not _CLAIM.search(sentence[: match.start()]):
+        match = phrases.TURN.search(sentence)
+        if not match or not phrases.CLAIM.search(sentence[: match.start()]):
             return None
         tail = sentence[match.end() :]
         return tail if self.speaks(tail) else None
 
     def _ignored(self, sentence: str, strong: bool) -> bool:
         if (
-            _MARKING.search(sentence)
+            phrases.MARKING.search(sentence)
             and not re.search(BOX_OPEN, sentence)
             and not self._marked_value(sentence)
         ):
             return True
-        if _QUESTION_END.search(sentence) and BOX_OPEN not in sentence:
+        if phrases.QUESTION_END.search(sentence) and BOX_OPEN not in sentence:
             self.pending_marker = False
             return True
-        if _CHECK.search(sentence):
+        if phrases.CHECK.search(sentence):
             self.checking = True
             return not (strong and not self.kept) and not re.search("(?:所以|因此|故|最终)答案", sentence)
-        if _REMARK.search(sentence) and not (strong and BOX_OPEN in sentence):
+        if phrases.REMARK.search(sentence) and not (strong and BOX_OPEN in sentence):
             self.checking = False
             return not re.search("(?:所以|因此|故|最终|正确)的?答案", sentence)
-        if _HYPOTHETICAL.search(sentence):
+        if phrases.HYPOTHETICAL.search(sentence):
             return self._hypothesis(sentence)
-        if self.checking and not strong and not _MEDIUM.search(sentence):
+        if self.checking and not strong and not phrases.MEDIUM.search(sentence):
             return True
         self.checking = False
         return False
 
     def _marked_value(self, sentence: str) -> bool:
         """A claim about marking inside a sentence that also concludes keeps the conclusion before it."""
-        head = _MARKING.split(sentence, maxsplit=1)[0]
-        return bool(STRONG.search(head) or _MEDIUM.search(head)) and bool(self.speaks(head))
+        head = phrases.MARKING.split(sentence, maxsplit=1)[0]
+        return bool(phrases.STRONG.search(head) or phrases.MEDIUM.search(head)) and bool(self.speaks(head))
 
     def _hypothesis(self, sentence: str) -> bool:
         if any(s.rank >= 2 for s in self.kept):
@@ -315,18 +233,18 @@ class _Walk:
 
     def _withdraw(self, sentence: str) -> str | None:
         """Handle 不对/更正; what is left of the sentence, or None when nothing is."""
-        if _RIGHT_AFTER_ALL.search(sentence) or any(
+        if phrases.RIGHT_AFTER_ALL.search(sentence) or any(
             w in self.question.text for w in ("更正", "改正", "错误", "误")
         ):
             return sentence
-        hard = list(_HARD.finditer(sentence))
+        hard = list(phrases.HARD.finditer(sentence))
         if hard and not self.kept and hard[0].start() == 0:
             return sentence
         if hard and not self.kept and not self.speaks(sentence[hard[-1].end() :]):
             return sentence  # nothing to withdraw: 这句话不对 is a verdict
         denies_value = (
             hard
-            and _DENIED.search(sentence)
+            and phrases.DENIED.search(sentence)
             and hard[0].start() > 0
             and self.speaks(sentence[: hard[0].start()])
             and not re.search("应|改|更正|纠正|修正|订正", sentence)
@@ -348,7 +266,7 @@ class _Walk:
             self.corrected = self.withdrawn = True
             tail = re.sub("^[了的是,:。!;\\s]+", "", tail)
             return tail or None
-        if _SOFT.search(sentence):
+        if phrases.SOFT.search(sentence):
             self.corrected = True
         return sentence
 
@@ -379,16 +297,16 @@ class _Walk:
         return len(plain) >= 6 and plain in self.plain_question
 
     def _rank(self, body: str, strong: list[re.Match[str]], near: float) -> float:
-        medium = bool(_MEDIUM.search(body))
+        medium = bool(phrases.MEDIUM.search(body))
         if self.cut and not strong:
             return 1.0
         if strong and not (
             re.match("综上", strong[-1][0]) and len(strong) == 1 and near == 0.0 and len(body) > 40
         ):
             return 3.0
-        if medium and len(re.sub(r"[\d\s,。:.=+\-×÷*/()]", "", _MEDIUM.sub("", body))) <= 4:
+        if medium and len(re.sub(r"[\d\s,。:.=+\-×÷*/()]", "", phrases.MEDIUM.sub("", body))) <= 4:
             return 2.6
-        if self.corrected and not _STEP.search(body):
+        if self.corrected and not phrases.STEP.search(body):
             return 2.6
         if near >= 0.25 and self._fits(body):
             return 2.5 if medium else 2.0
@@ -439,7 +357,7 @@ class _Walk:
         return last
 
     def _closes(self, statement: Statement) -> bool:
-        return "=" in statement.text or bool(_MEDIUM.search(statement.text))
+        return "=" in statement.text or bool(phrases.MEDIUM.search(statement.text))
 
     def _no_end(self, statement: Statement, raw: list[str]) -> bool:
         """Working that breaks off, loops, or only repeats the question concludes nothing."""
@@ -447,20 +365,24 @@ class _Walk:
         if self.repeats.get(statement.text, 0) >= 4 or self.cut:
             return True
         trailing = [
-            a for a in self.after if not _CLOSING.search(a) and not _REMARK.search(a) and not _CHECK.search(a)
+            a
+            for a in self.after
+            if not phrases.CLOSING.search(a) and not phrases.REMARK.search(a) and not phrases.CHECK.search(a)
         ]
         if trailing and (
-            _UNFINISHED.search(trailing[-1])
-            or _STEP.search(trailing[-1])
-            or _MEDIUM.search(trailing[-1])
-            or not _ENDS_WELL.search(trailing[-1])
+            phrases.UNFINISHED.search(trailing[-1])
+            or phrases.STEP.search(trailing[-1])
+            or phrases.MEDIUM.search(trailing[-1])
+            or not phrases.ENDS_WELL.search(trailing[-1])
         ):
             return True
-        if statement.text == ending and _UNFINISHED.search(ending):
+        if statement.text == ending and phrases.UNFINISHED.search(ending):
             return True
         if "=" not in statement.text and "≈" not in statement.text:
             return self._echo(statement.text) or bool(
-                _STEP.search(statement.text) and len(raw) > 1 and not _MEDIUM.search(statement.text)
+                phrases.STEP.search(statement.text)
+                and len(raw) > 1
+                and not phrases.MEDIUM.search(statement.text)
             )
         return False
 
@@ -469,9 +391,6 @@ class _Walk:
         theirs = pairs(self.question.text)
         whole = frozenset(self.question.text[i : i + 2] for i in range(len(self.question.text) - 1))
         return len(mine) > 3 and len(mine & (theirs | whole)) >= 0.8 * len(mine)
-
-
-_SAME_AS = re.compile("^[,(]?(?:也就是|即|就是|等于|换算成?|合)(?:约|为|是)?\\s?$")
 
 
 def _differ(a: Quantity, b: Quantity) -> bool:
@@ -487,10 +406,10 @@ def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
             continue
         first, second = sorted((chosen, other), key=lambda q: q.start)
         between = text[first.end : second.start]
-        if len(between) <= 12 and _SAME_AS.search(between) and _differ(first, second):
+        if len(between) <= 12 and phrases.SAME_AS.search(between) and _differ(first, second):
             return True
-        if len(between) <= 12 and (_OR.search(between) or between.strip() in ("-", "~")):
-            if _SAME_AS.search(between):
+        if len(between) <= 12 and (phrases.OR.search(between) or between.strip() in ("-", "~")):
+            if phrases.SAME_AS.search(between):
                 continue
             if (
                 not chosen.units

@@ -155,7 +155,8 @@ def _false_pair(left: str, right: str, rounded: bool) -> bool:
 def gold_has_false_equation(solution: str) -> bool:
     """Whether a worked solution contains an arithmetic equation that does not hold (about 4 % of BELLE's do).
 
-    Rounded decimals (10÷3=3.33) and remainders that fit (25÷9=2余7) hold; equations with letters are not judged.
+    Rounded decimals (10÷3=3.33) and remainders that fit (25÷9=2余7) hold; equations with letters are not
+    judged.
 
     >>> gold_has_false_equation("15 - 6 = 9，所以剩9颗"), gold_has_false_equation("3×7=24")
     (False, True)

@@ -1,7 +1,9 @@
 """The verdict on one prediction: does its conclusion give the gold answer?
 
-The rules are a careful marker's: final answers only, the last conclusion counts, values compared exactly whatever their
-notation, units converted within their dimension, rounding as asked. No rule looks at what a prediction says of itself.
+The rules are a careful marker's: final answers only, the last conclusion counts, values compared exactly
+whatever their
+notation, units converted within their dimension, rounding as asked. No rule looks at what a prediction says
+of itself.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def _values_in(text: str, kind: str) -> bool:
     return bool(scan(text, kind) or weekdays(text))
 
 
-def _speaker(asked: Question, kind: str):  # type: ignore[no-untyped-def]
+def _speaker(asked: Question, kind: str) -> conclude.Speaks:
     def speaks(text: str) -> list[Item]:
         return conclude.usable(text, asked, kind)
 
@@ -206,7 +208,8 @@ def _gold_conclusion(asked: Question, gold: str, kind: str) -> conclude.Conclusi
 
 
 def answer_type(gold: str, question: str = "") -> str:
-    """The category of an answer for the report: integer, decimal, fraction, percent, ratio, remainder, time, choice,
+    """The category of an answer for the report: integer, decimal, fraction, percent, ratio, remainder,
+    time, choice,
     yes/no, several, expression or text."""
     asked, plain = questions.read(question), normalise(gold).strip()
     kind = kind_of(asked, plain)

@@ -1,4 +1,5 @@
-"""Numbers as people write them, read exactly: 1,234.5, 2又3/4, 四分之三, 百分之二十, 八五折, 三成五, 3.6亿, 3×10^5, 十五."""
+"""Numbers as people write them, read exactly: 1,234.5, 2又3/4, 四分之三, 百分之二十, 八五折, 三成五, 3.6亿,
+3×10^5, 十五."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ _RECURRING = re.compile(r"\.{3,}(?!\s?\d)|…|循环")
 class Number:
     """One number in a text: ``text[start:end]``.
 
-    ``places``: decimal places as written (-1 for an exact fraction); ``form``: plain, fraction, percent, discount (折,
+    ``places``: decimal places as written (-1 for an exact fraction); ``form``: plain, fraction, percent,
+    discount (折,
     成) or half; ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333….
     """
 

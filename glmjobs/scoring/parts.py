@@ -1,4 +1,5 @@
-"""Answers of several parts: 长12厘米，宽8厘米; 3和5; every asked part is required, named ones are matched by name."""
+"""Answers of several parts: 长12厘米，宽8厘米; 3和5; every asked part is required, named ones are matched
+by name."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def _wanted(asked: Question) -> int:
 
 
 def _gather(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
-    """The parts stated in the region; what it lacks is looked for in the statements before it, latest first."""
+    """The parts stated in the region; what it lacks is looked for in the statements before it, latest
+    first."""
     if len(asked.labels) >= 2:
         named = _named(asked, region)
         for statement in reversed(kept):
@@ -112,7 +114,8 @@ def _values(statement: Statement, asked: Question) -> list[Item]:
     for item in statement.items:
         if isinstance(item, Remainder):
             result += [
-                Quantity(item.quotient, (), item.start, item.end), Quantity(item.remainder, (), item.start, item.end),
+                Quantity(item.quotient, (), item.start, item.end), Quantity(item.remainder, (), item.start,
+                item.end),
             ]  # fmt: skip
         elif isinstance(item, (Quantity, Ratio)):
             result.append(item)

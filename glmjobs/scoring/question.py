@@ -61,14 +61,16 @@ _YES_NO = re.compile(
 _WHO = re.compile("谁|哪(?![里儿])|什么(?!时)|哪个|哪种")
 _PLACES = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "1": 1, "2": 2, "3": 3, "4": 4}
 _POSITIONS = {
-    "整数": 0, "个位": 0, "元": 0, "十分位": 1, "百分位": 2, "千分位": 3, "万分位": 4, "十位": -1, "百位": -2, "千位": -3, "万位": -4,
+    "整数": 0, "个位": 0, "元": 0, "十分位": 1, "百分位": 2, "千分位": 3, "万分位": 4, "十位": -1,
+    "百位": -2, "千位": -3, "万位": -4,
     "亿位": -8, "角": 1, "分": 2, "米": 0, "千克": 0, "吨": 0, "厘米": 0, "十分之一": 1, "百分之一": 2,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Round to ``places`` decimals (negative: tens …), of the percentage where ``percent``; or significant digits."""
+    """Round to ``places`` decimals (negative: tens …), of the percentage where ``percent``; or significant
+    digits."""
 
     places: int = 0
     percent: bool = False
@@ -102,7 +104,8 @@ class Asked:
 
 @dataclass
 class Question:
-    """A question as read. ``labels``: the names of the asked parts (长, 宽); ``givens``: values stated as known."""
+    """A question as read. ``labels``: the names of the asked parts (长, 宽); ``givens``: values stated as
+    known."""
 
     text: str
     kind: str = "number"
@@ -193,7 +196,8 @@ def _asked_clauses(body: str) -> list[str]:
 
 
 def _keep_last_per_clause(parts: list[str], asking: list[str]) -> list[str]:
-    """'已知…求…' narrows to what really asks; a clause with 几 in the data part is dropped when a later one asks."""
+    """'已知…求…' narrows to what really asks; a clause with 几 in the data part is dropped when a later one
+    asks."""
     strong = [p for p in asking if re.search("多少|几|多[长远高重大久]|各", p)]
     if len(strong) > 1:
         strong = [
@@ -265,7 +269,8 @@ def _kind(body: str, result: Question) -> str:
         return "choice"
     text = " ".join(a.clause for a in result.asked)
     for kind, pattern in (
-        ("percent", _PERCENT), ("discount", re.compile("几折|什么折扣|折扣是")), ("tenths", re.compile("几成(?!立)")),
+        ("percent", _PERCENT), ("discount", re.compile("几折|什么折扣|折扣是")),
+        ("tenths", re.compile("几成(?!立)")),
         ("weekday", _WEEKDAY), ("clock", _CLOCK), ("date", _DATE), ("ratio", _RATIO),
     ):  # fmt: skip
         if pattern.search(text):
@@ -325,7 +330,8 @@ _SUBJECT = re.compile(
 
 
 def _others(body: str, result: Question) -> list[str]:
-    """Names parallel to the asked subject (科技书 where 故事书 is asked, 乙仓 where 甲仓 is): another quantity's names."""
+    """Names parallel to the asked subject (科技书 where 故事书 is asked, 乙仓 where 甲仓 is): another
+    quantity's names."""
     if len(result.asked) != 1 or result.labels or result.kind not in ("number", "percent", "rate"):
         return []
     clause = result.main.clause

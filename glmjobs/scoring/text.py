@@ -1,6 +1,7 @@
 """Text in one form: half width, simplified script, no markup. LaTeX and markdown become plain notation.
 
-Every pattern here is linear in the text: character classes that exclude their own delimiter, no nested quantifier.
+Every pattern here is linear in the text: character classes that exclude their own delimiter, no nested
+quantifier.
 """
 
 from __future__ import annotations
@@ -22,22 +23,34 @@ _TRADITIONAL = str.maketrans(
 )
 _SYMBOLS = str.maketrans(
     {
-        "²": "^2", "³": "^3", "⁄": "/", "∕": "/", "－": "-", "−": "-", "–": "-", "—": "-", "―": "-", "‐": "-",
-        "∶": ":", "︰": ":", "꞉": ":", "✕": "×", "✖": "×", "∙": "·", "⋅": "·", "•": "·", "﹣": "-", "﹒": ".",
-        "‘": "'", "’": "'", "“": '"', "”": '"', "【": "[", "】": "]", "〔": "(", "〕": ")", "「": '"', "」": '"',
-        "〖": "[", "〗": "]", "『": '"', "』": '"', "≒": "≈", "≅": "≈", "✓": "√", "✔": "√", "☑": "√", "✅": "√",
-        "❌": "×", "✗": "×", "✘": "×", "➗": "÷", "➕": "+", "➖": "-", "⁺": "^+", "⁻": "^-", "﹢": "+", "﹦": "=",
-        "⟦": "", "⟧": "", "\ufe0f": "", "\u20e3": "", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "",
+        "²": "^2", "³": "^3", "⁄": "/", "∕": "/", "－": "-", "−": "-", "–": "-", "—": "-", "―": "-",
+        "‐": "-",
+        "∶": ":", "︰": ":", "꞉": ":", "✕": "×", "✖": "×", "∙": "·", "⋅": "·", "•": "·", "﹣": "-",
+        "﹒": ".",
+        "‘": "'", "’": "'", "“": '"', "”": '"', "【": "[", "】": "]", "〔": "(", "〕": ")", "「": '"',
+        "」": '"',
+        "〖": "[", "〗": "]", "『": '"', "』": '"', "≒": "≈", "≅": "≈", "✓": "√", "✔": "√", "☑": "√",
+        "✅": "√",
+        "❌": "×", "✗": "×", "✘": "×", "➗": "÷", "➕": "+", "➖": "-", "⁺": "^+", "⁻": "^-", "﹢": "+",
+        "﹦": "=",
+        "⟦": "", "⟧": "", "\ufe0f": "", "\u20e3": "", "\u200b": "", "\u200c": "", "\u200d": "",
+        "\ufeff": "",
         "\u2060": "", "\r": "\n", "\t": " ", "\u3000": " ", "\x00": " ",
     }
 )  # fmt: skip
 _LATEX_WORDS = {
-    "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "thickapprox": "≈", "pi": "π", "circ": "°",
-    "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "lt": "<", "gt": ">", "therefore": "所以",
-    "because": "因为", "cdots": "...", "ldots": "...", "dots": "...", "dotsb": "...", "quad": " ", "qquad": " ",
-    "left": "", "right": "", "displaystyle": "", "degree": "°", "yuan": "元", "Rightarrow": "所以", "implies": "所以",
-    "colon": ":", "mid": "|", "pm": "±", "infty": "∞", "angle": "∠", "begin": "", "end": "", "hline": "", "bf": "",
-    "rm": "", "it": "", "large": "", "Large": "", "big": "", "Big": "", "space": " ", "to": "→", "rightarrow": "→",
+    "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "thickapprox": "≈", "pi": "π",
+    "circ": "°",
+    "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "lt": "<", "gt": ">",
+    "therefore": "所以",
+    "because": "因为", "cdots": "...", "ldots": "...", "dots": "...", "dotsb": "...", "quad": " ",
+    "qquad": " ",
+    "left": "", "right": "", "displaystyle": "", "degree": "°", "yuan": "元", "Rightarrow": "所以",
+    "implies": "所以",
+    "colon": ":", "mid": "|", "pm": "±", "infty": "∞", "angle": "∠", "begin": "", "end": "", "hline": "",
+    "bf": "",
+    "rm": "", "it": "", "large": "", "Large": "", "big": "", "Big": "", "space": " ", "to": "→",
+    "rightarrow": "→",
 }  # fmt: skip
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")

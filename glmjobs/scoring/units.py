@@ -1,6 +1,8 @@
-"""Units with their dimension and exact factor, and the classifiers of Chinese (只, 本, 盒 …) with what they count.
+"""Units with their dimension and exact factor, and the classifiers of Chinese (只, 本, 盒 …) with what they
+count.
 
-Factors: the SI and the international yard and pound (exact by definition); 市制 units after the Chinese 1959 ordinance
+Factors: the SI and the international yard and pound (exact by definition); 市制 units after the Chinese
+1959 ordinance
 (1 斤 = 500 g, 1 里 = 500 m, 1 亩 = 2000/3 m²).
 """
 
@@ -59,10 +61,14 @@ _TABLE = {
 
 # Classifiers of single things; two that share a row may stand for each other, and 个 for any of them.
 _SINGLE = (
-    "人 名 位 口 员 人次 名学生 个人 同学 学生", "只 头 匹 条 尾 羽 峰 口", "支 枝 根 条 管 把 杆 枚", "颗 粒 枚 块 滴 瓣 片 丸",
-    "张 片 幅 枚 块 面 页 份", "本 册 部 卷", "辆 部 台 架 艘 只 条 列 节", "棵 株 丛 根", "朵 枝 支", "台 部 架", "件 条 套 样 项 身",
-    "座 栋 幢 间 所 家 户 处 套", "把 张 条", "次 回 遍 下 趟 场 轮 局 声", "道 题", "种 类 样", "封 份 张", "款 件", "盏 只", "顶 只",
-    "扇 面", "门 科", "块 片 段 截", "段 截 节", "圈 周", "组 队", "箱 盒", "袋 包", "瓶 罐", "束 把 扎", "行 排 列", "碗 份",
+    "人 名 位 口 员 人次 名学生 个人 同学 学生", "只 头 匹 条 尾 羽 峰 口", "支 枝 根 条 管 把 杆 枚",
+    "颗 粒 枚 块 滴 瓣 片 丸",
+    "张 片 幅 枚 块 面 页 份", "本 册 部 卷", "辆 部 台 架 艘 只 条 列 节", "棵 株 丛 根", "朵 枝 支",
+    "台 部 架", "件 条 套 样 项 身",
+    "座 栋 幢 间 所 家 户 处 套", "把 张 条", "次 回 遍 下 趟 场 轮 局 声", "道 题", "种 类 样",
+    "封 份 张", "款 件", "盏 只", "顶 只",
+    "扇 面", "门 科", "块 片 段 截", "段 截 节", "圈 周", "组 队", "箱 盒", "袋 包", "瓶 罐", "束 把 扎",
+    "行 排 列", "碗 份",
     "票 张", "门 扇", "页 版", "步", "字", "层 楼", "课时 节",
 )  # fmt: skip
 _COLLECTIVE = [
@@ -137,7 +143,7 @@ _COLLECTIVE = [
     "场",
 ]
 _MULTIPLE = {"双": 2, "对": 2, "打": 12}
-_GUARD = (
+_GUARD: tuple[str, ...] = (
     "角形",
     "边形",
     "年级",

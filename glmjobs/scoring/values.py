@@ -58,7 +58,8 @@ class Remainder:
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds since midnight; ``half`` tells whether 上午/下午 (or a 24-hour time) fixes the half of the day."""
+    """Seconds since midnight; ``half`` tells whether 上午/下午 (or a 24-hour time) fixes the half of the
+    day."""
 
     seconds: int
     half: bool
@@ -131,7 +132,8 @@ _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
 
 
 def scan(text: str, kind: str = "number") -> list[Item]:
-    """Every value in one statement, from left to right; ``kind`` (ratio, clock, date, …) decides what 3:20 is."""
+    """Every value in one statement, from left to right; ``kind`` (ratio, clock, date, …) decides what 3:20
+    is."""
     items: list[Item] = []
     at = 0
     while True:
@@ -220,7 +222,8 @@ def weekdays(text: str) -> list[Date]:
 
 def _quantity(text: str, at: int) -> Quantity | None:
     """Number, unit and smaller units after it (2小时30分, 5元6角, 两个半小时) as one quantity."""
-    start, prefix = at, ()
+    start = at
+    prefix: tuple[Unit, ...] = ()
     if text[at] in "¥$€£":
         prefix = tuple(units.UNITS[text[at]])
         at += 1
@@ -366,7 +369,8 @@ def _embedded(text: str, at: int) -> bool:
 
 
 def _plausible(text: str, number: numbers.Number, end: int) -> bool:
-    """Chinese numerals are also syllables: one counts only before a unit, at an end, or when it is long enough."""
+    """Chinese numerals are also syllables: one counts only before a unit, at an end, or when it is long
+    enough."""
     first = text[number.start]
     if _ORDINAL_AFTER.match(text, end):
         return False

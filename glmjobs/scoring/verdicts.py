@@ -6,7 +6,8 @@ import re
 from fractions import Fraction
 
 from glmjobs.scoring import conclude, expression, values
-from glmjobs.scoring.conclude import STRONG
+from glmjobs.scoring.conclude import Speaks
+from glmjobs.scoring.phrases import STRONG
 from glmjobs.scoring.question import Question
 
 Fields = tuple[bool, str, str, str]
@@ -110,7 +111,7 @@ def choice(asked: Question, gold: str, predicted: str) -> Fields:
     return found == wanted, wanted, found, "same choice" if found == wanted else "other choice"
 
 
-def _concluded(asked: Question, text: str, speaks) -> str:  # type: ignore[no-untyped-def]
+def _concluded(asked: Question, text: str, speaks: Speaks) -> str:
     found = conclude.find(text, asked, "choice", speaks)
     return str(found.statement.items[0]) if found.statement else ""
 
@@ -307,7 +308,8 @@ _LESS |= {v: k for k, v in list(_LESS.items())} | {
 
 
 def _subject(asked: Question, text: str) -> list[str]:
-    """The name a comparing sentence puts first in the asked sense: 小明比小红快 and 小红比小明慢 both name 小明."""
+    """The name a comparing sentence puts first in the asked sense: 小明比小红快 and 小红比小明慢 both name
+    小明."""
     plain = conclude.strip_denied(text)
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(asked, tail) else plain
@@ -330,7 +332,8 @@ def _subject(asked: Question, text: str) -> list[str]:
 
 
 def words(asked: Question, gold: str, predicted: str) -> Fields:
-    """Names and other words: the gold's name is the conclusion's subject, or its text stands in the conclusion."""
+    """Names and other words: the gold's name is the conclusion's subject, or its text stands in the
+    conclusion."""
     wanted = _subject_of(asked, gold)
 
     def speaks(text: str) -> list[str]:
