@@ -314,7 +314,7 @@ def main() -> int:
                     row["ratio_cp"] = round(row["ours_seconds"] / row["cp_seconds"], 2)
                     rows.append(row)
                     print(
-                        f"{total / 1e9:>10.3f}B {stage:>4} {dtype:>9} {row.get('deepspeed_seconds', math.nan):>9.2f}s "  # noqa: E501
+                        f"{total / 1e9:>10.3f}B {stage:>4} {dtype:>9} {row.get('deepspeed_seconds', math.nan):>9.2f}s "
                         f"{row['ours_seconds']:>7.2f}s {row['cp_seconds']:>7.2f}s {row['ratio']:>7.1f}x {row['ratio_cp']:>7.2f}x "  # noqa: E501
                         f"{row.get('deepspeed_rss_mib', math.nan):>4.0f}MiB {row['ours_rss_mib']:>6.0f}MiB "
                         f"{row['tensors_compared']:>9}",

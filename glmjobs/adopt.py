@@ -22,7 +22,9 @@ from hpc.cluster import ClusterProfile
 
 def main(argv: list[str] | None = None) -> int:
     """Adopt the job named by SLURM_JOB_ID."""
-    p = argparse.ArgumentParser(prog="python -m glmjobs.adopt", description="Make this Slurm job a job of a run.")
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.adopt", description="Make this Slurm job a job of a run."
+    )
     p.add_argument("run", type=Path, help="run directory; made for the train job where it is not there")
     p.add_argument("--stage", choices=CHAIN, default="train")
     p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
@@ -31,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        raise BadInput("glmjobs.adopt: not inside a Slurm job (no SLURM_JOB_ID); submit with sbatch sbatch/….sh")
+        raise BadInput(
+            "glmjobs.adopt: not inside a Slurm job (no SLURM_JOB_ID); submit with sbatch sbatch/….sh"
+        )
     if args.stage == "train" and not (args.run / "run.yaml").is_file():
         run = make_run(args)
     else:
@@ -73,8 +77,12 @@ def submit_rest(run: Run, job: str) -> None:
     if not missing:
         return
     jobs = requests(run.recipe, run.shape, missing)
-    ids = chain.submit(run.path, chain.plan(jobs, run.cluster, run.path, PROJECT), key=run.file.key, known=known)
-    print(f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr)
+    ids = chain.submit(
+        run.path, chain.plan(jobs, run.cluster, run.path, PROJECT), key=run.file.key, known=known
+    )
+    print(
+        f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     state = states.read(run)
     open_stages = [s for s in state.stages if s.job and s.state != states.DONE]
     slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()})
-    local = sorted({int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")})
+    local = sorted(
+        {int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")}
+    )
     for stage in open_stages:
         ledger.append(run.path, "cancelled", stage=stage.stage, job=stage.job)
     if slurm_jobs:

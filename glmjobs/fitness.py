@@ -13,7 +13,9 @@ from hpc.cluster import ClusterProfile
 from hpc.preflight import query_gpus
 
 
-def check(recipe: Recipe, profile: ClusterProfile, shape: Shape, stages: tuple[str, ...], executor: str) -> Recipe:
+def check(
+    recipe: Recipe, profile: ClusterProfile, shape: Shape, stages: tuple[str, ...], executor: str
+) -> Recipe:
     """Check GPUs, model and data; the recipe with its paths made absolute.
 
     Raises:
@@ -37,8 +39,8 @@ def check_local_gpus(shape: Shape) -> None:
     found = len(query_gpus())
     if found < shape.gpus:
         raise NotFit(
-            f"--gpus {shape.gpus}: this machine has {found or 'no'} NVIDIA GPUs and no Slurm was asked; submit from a "
-            "login node (--executor slurm), or try the CPU-sized recipe: --recipe configs/tiny.yaml"
+            f"--gpus {shape.gpus}: this machine has {found or 'no'} NVIDIA GPUs and no Slurm was asked; "
+            "submit from a login node (--executor slurm), or try the CPU-sized recipe: --recipe configs/tiny.yaml"
         )
 
 
@@ -69,7 +71,9 @@ def check_model(path: Path) -> Path:
     if not (path / "config.json").is_file():
         raise NotFit(f"{path}: no config.json there (model.path); a model directory as on the hub is needed")
     if not any(p.suffix in (".bin", ".safetensors") for p in path.iterdir()):
-        raise NotFit(f"{path}: no weights (*.safetensors or *.bin) there (model.path); the download is not whole")
+        raise NotFit(
+            f"{path}: no weights (*.safetensors or *.bin) there (model.path); the download is not whole"
+        )
     return path.absolute()
 
 

@@ -37,7 +37,8 @@ def follow(run: Run, *, as_json: bool = False) -> int:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(
-            f"the run goes on; watch it: python -m glmjobs.status {run.path}   end it: python -m glmjobs.cancel {run.path}",
+            f"the run goes on; watch it: python -m glmjobs.status {run.path}   "
+            f"end it: python -m glmjobs.cancel {run.path}",
             file=sys.stderr,
         )
         return 130
@@ -66,7 +67,10 @@ def finish(run: Run, state: RunState, *, as_json: bool) -> int:
     if state.state == states.DONE:
         return 0
     bad = next(s for s in state.stages if s.state in states.ENDED and s.state != states.DONE)
-    print(f"error: {bad.stage} {bad.state}: {bad.error or bad.reason} (logs: {run.jobs(bad.stage)})", file=sys.stderr)
+    print(
+        f"error: {bad.stage} {bad.state}: {bad.error or bad.reason} (logs: {run.jobs(bad.stage)})",
+        file=sys.stderr,
+    )
     return 1
 
 
@@ -78,7 +82,9 @@ def outcome(run: Run, state: RunState) -> dict[str, Any]:
         "state": state.state,
         "model": str(run.model),
         "report": str(run.report / "report.html"),
-        "scores": {which: ledger.read_json(run.scores / which / "summary.json") for which in ("base", "finetuned")},
+        "scores": {
+            which: ledger.read_json(run.scores / which / "summary.json") for which in ("base", "finetuned")
+        },
         "comparison": ledger.read_json(run.scores / "comparison.json"),
     }
 
@@ -93,7 +99,11 @@ def result(run: Run) -> None:
         if summary:
             low, high = summary["interval"]
             table.add_row(
-                label, f"{summary['accuracy']:.1%}", f"{low:.1%} – {high:.1%}", str(summary["correct"]), str(summary["rows"])
+                label,
+                f"{summary['accuracy']:.1%}",
+                f"{low:.1%} – {high:.1%}",
+                str(summary["correct"]),
+                str(summary["rows"]),
             )
     console = Console(width=100, soft_wrap=True)
     if table.row_count:

@@ -5,6 +5,7 @@ Idempotent and safe to call from several processes: one does the work under a lo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
 from collections.abc import Iterator
@@ -57,14 +58,13 @@ def ensure_base(run: Run) -> None:
     from glmjobs.data.prepared import read_rows
     from glmjobs.models.make_model import make_model, token_ids
     from glmjobs.models.make_tokenizer import make_tokenizer
+    from glmjobs.models.tokenization_chatglm import ChatGLMTokenizerFast
 
     building = run.path / ".base"
     shutil.rmtree(building, ignore_errors=True)
     texts = (text for row in read_rows(run.data / "train.jsonl") for text in (row.instruction, row.output))
     make_tokenizer(building, texts, vocab_size=spec.vocab_size, seed=spec.seed)
-    from glmjobs.models import load_tokenizer
-
-    tokenizer = load_tokenizer(building)
+    tokenizer = ChatGLMTokenizerFast.from_pretrained(building)
     make_model(
         building, hidden_size=spec.hidden_size, layers=spec.layers, heads=spec.heads, vocab_size=len(tokenizer),
         max_positions=spec.max_positions, seed=spec.seed, ids=token_ids(tokenizer), alpha=spec.alpha,
@@ -75,8 +75,7 @@ def ensure_base(run: Run) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("a") as file:
-        try:
+        # A file system without locks: the work is idempotent and written atomically all the same.
+        with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: the work is idempotent and written atomically
-            pass
         yield

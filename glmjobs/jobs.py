@@ -14,15 +14,19 @@ CHAIN = ("train", "consolidate", "score", "report")
 """The jobs, in order; each waits for the one before."""
 
 
-def requests(recipe: Recipe, shape: Shape, stages: tuple[str, ...] = CHAIN, *, local: bool = False) -> list[JobRequest]:
+def requests(
+    recipe: Recipe, shape: Shape, stages: tuple[str, ...] = CHAIN, *, local: bool = False, local_gpus: int = 0
+) -> list[JobRequest]:
     """What each job asks for.
 
     Args:
         stages: which jobs, a subset of :data:`CHAIN`.
         local: on this machine, where scoring is spread by the local launch instead of a Slurm array.
+        local_gpus: GPUs of this machine: what is held is counted, not what is asked for.
     """
+    gpus = min(local_gpus, shape.gpus) if local else shape.gpus
     made = {
-        "train": lambda: _train(recipe, shape),
+        "train": lambda: _train(recipe, shape, gpus),
         "consolidate": lambda: _single(recipe, "consolidate", recipe.jobs.consolidate),
         "score": lambda: _score(recipe, shape, local=local),
         "report": lambda: _single(recipe, "report", recipe.jobs.report),
@@ -30,13 +34,13 @@ def requests(recipe: Recipe, shape: Shape, stages: tuple[str, ...] = CHAIN, *, l
     return [made[stage]() for stage in CHAIN if stage in stages]
 
 
-def _train(recipe: Recipe, shape: Shape) -> JobRequest:
+def _train(recipe: Recipe, shape: Shape, gpus: int) -> JobRequest:
     return JobRequest(
         stage="train",
         name=f"{recipe.name}-train",
         nodes=shape.nodes,
         tasks_per_node=shape.gpus,
-        gpus_per_node=shape.gpus,
+        gpus_per_node=gpus,
         cpus_per_task=recipe.jobs.train.cpus_per_task,
         time=recipe.jobs.train.time,
         memory=recipe.jobs.train.memory,

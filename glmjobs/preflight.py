@@ -24,12 +24,23 @@ from hpc import ledger, ranks
 from hpc.preflight import Need, NodeReport, check_node, node_name
 
 WAIT_SECONDS = 600.0
-PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "tokenizers", "safetensors", "submitit")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "deepspeed",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "submitit",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Check this node; 0 fit, 3 not."""
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.preflight", description="Check the nodes of a run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m glmjobs.preflight", description="Check the nodes of a run."
+    )
     parser.add_argument("run", help="run directory, or its name under runs/")
     run = Run.open(parser.parse_args(argv).run)
     place = ranks.find(run.jobs("preflight"))
@@ -69,7 +80,12 @@ def preflight(run: Run, place: ranks.Ranks) -> int:
 def needs(run: Run) -> Need:
     """What each node of this run must have."""
     gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
-    return Need(gpus=gpus, gpu_memory=run.cluster.gpu_memory_gb * 10**9 if gpus else 0, host_memory=2 << 30, disk=1 << 30)
+    return Need(
+        gpus=gpus,
+        gpu_memory=run.cluster.gpu_memory_gb * 10**9 if gpus else 0,
+        host_memory=2 << 30,
+        disk=1 << 30,
+    )
 
 
 def gather(run: Run, nodes: int, since: str) -> list[ledger.Json]:
@@ -85,7 +101,9 @@ def gather(run: Run, nodes: int, since: str) -> list[ledger.Json]:
                 found[rank] = report
         missing -= set(found)
         if missing and time.monotonic() > end:
-            raise WorkFailed(f"no report from node {min(missing)} within {WAIT_SECONDS:.0f} s; can it see {run.path}?")
+            raise WorkFailed(
+                f"no report from node {min(missing)} within {WAIT_SECONDS:.0f} s; can it see {run.path}?"
+            )
         if missing:
             time.sleep(0.1)
     return [found[rank] for rank in sorted(found)]
@@ -128,7 +146,9 @@ def show(report: NodeReport) -> None:
     for column in ("what", "found", "needed", ""):
         table.add_column(column)
     for finding in report.findings:
-        table.add_row(finding.what, finding.found, finding.needed, "ok" if finding.ok else f"NO: {finding.remedy}")
+        table.add_row(
+            finding.what, finding.found, finding.needed, "ok" if finding.ok else f"NO: {finding.remedy}"
+        )
     Console(file=sys.stderr, width=120).print(table)
 
 

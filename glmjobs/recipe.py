@@ -7,6 +7,7 @@ one line that names the file, the field and the nearest valid one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,9 @@ class TinyModel(Section):
     heads: int = Field(default=4, ge=1)
     vocab_size: int = Field(default=800, ge=400, description="pieces of the sentencepiece model made for it")
     max_positions: int = Field(default=512, ge=64)
-    alpha: float = Field(default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B")
+    alpha: float = Field(
+        default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B"
+    )
     seed: int = 0
 
 
@@ -62,7 +65,9 @@ class MadeProblems(Section):
 class DataSection(Section):
     """Which rows, and which of them are for training and for scoring (rows count from 1, as lines of the file)."""
 
-    path: str | None = Field(default=None, description="JSON lines (.json, .jsonl, .gz), a .json array, or hub id")
+    path: str | None = Field(
+        default=None, description="JSON lines (.json, .jsonl, .gz), a .json array, or hub id"
+    )
     make: MadeProblems | None = None
     prompt_column: str = "instruction"
     query_column: str = Field(default="input", description="appended to the prompt where not empty")
@@ -74,7 +79,9 @@ class DataSection(Section):
     too_long: Literal["drop", "keep_end"] = Field(
         default="drop", description="over-long examples: leave out (counted), or keep the end of the question"
     )
-    deduplicate: bool = Field(default=True, description="leave train rows out whose question is also a dev row's")
+    deduplicate: bool = Field(
+        default=True, description="leave train rows out whose question is also a dev row's"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
@@ -90,14 +97,18 @@ class TrainSection(Section):
     learning_rate: float = Field(default=1e-5, gt=0)
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
-    per_device_batch_size: int = Field(default=16, ge=1, description="examples a GPU and micro-step; packed, on average")
+    per_device_batch_size: int = Field(
+        default=16, ge=1, description="examples a GPU and micro-step; packed, on average"
+    )
     gradient_accumulation: int = Field(default=1, ge=1)
     precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     device: Literal["cuda", "cpu", "auto"] = Field(
         default="cuda", description="auto: the CPU where a rank finds no GPU; for small recipes"
     )
     zero_stage: Literal[1, 2, 3] = 2
-    deepspeed: str | None = Field(default=None, description="a DeepSpeed JSON of your own, instead of configs/deepspeed/")
+    deepspeed: str | None = Field(
+        default=None, description="a DeepSpeed JSON of your own, instead of configs/deepspeed/"
+    )
     optimizer_offload: bool = False
     activation_checkpointing: bool = True
     packing: bool = Field(default=True, description="several examples share a row, isolated from each other")
@@ -107,7 +118,9 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     label_sop: bool = Field(default=False, description="the original's labels: <sop> is a target too")
-    save_steps: int = Field(default=1000, ge=1, description="a committed checkpoint every so many steps, and at the end")
+    save_steps: int = Field(
+        default=1000, ge=1, description="a committed checkpoint every so many steps, and at the end"
+    )
     save_total_limit: int = Field(default=2, ge=1)
     logging_steps: int = Field(default=10, ge=1)
     seed: int = 42
@@ -118,7 +131,9 @@ class ConsolidateSection(Section):
 
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     shard_size: str = "5GB"
-    allow_overflow: bool = Field(default=False, description="accept values that become inf in float16 (counted)")
+    allow_overflow: bool = Field(
+        default=False, description="accept values that become inf in float16 (counted)"
+    )
 
 
 class ScoreSection(Section):
@@ -128,7 +143,9 @@ class ScoreSection(Section):
     base: bool = Field(default=True, description="score the base model too")
     max_new_tokens: int = Field(default=512, ge=1)
     batch_size: int | Literal["auto"] = "auto"
-    shards: int | Literal["auto"] = Field(default="auto", description="parts scored side by side; auto: one a GPU")
+    shards: int | Literal["auto"] = Field(
+        default="auto", description="parts scored side by side; auto: one a GPU"
+    )
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
 
@@ -137,7 +154,9 @@ class Limits(Section):
 
     time: str = Field(default="24:00:00", description="Slurm's time form: D-HH:MM:SS, HH:MM:SS, MM")
     cpus_per_task: int = Field(default=8, ge=1)
-    memory: str | None = Field(default=None, description="memory a node, as Slurm writes it; null: the node's share")
+    memory: str | None = Field(
+        default=None, description="memory a node, as Slurm writes it; null: the node's share"
+    )
 
     @field_validator("time")
     @classmethod
@@ -165,7 +184,9 @@ class JobsSection(Section):
     consolidate: Limits = Limits(time="01:00:00", cpus_per_task=8, memory="16G")
     score: Limits = Limits(time="06:00:00", cpus_per_task=8)
     report: Limits = Limits(time="00:15:00", cpus_per_task=1, memory="4G")
-    signal_seconds: int = Field(default=600, ge=5, description="warning before the time limit: one save must fit")
+    signal_seconds: int = Field(
+        default=600, ge=5, description="warning before the time limit: one save must fit"
+    )
     max_attempts_without_progress: int = Field(default=3, ge=1)
 
 
@@ -231,10 +252,8 @@ def apply_override(raw: dict[str, Any], item: str) -> None:
     except yaml.YAMLError:
         value = text
     if isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value) if any(c in value for c in "eE.") else value
-        except ValueError:
-            pass
     here = raw
     for depth, key in enumerate(keys[:-1]):
         nested = here.get(key)
@@ -256,9 +275,15 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
         near = difflib.get_close_matches(where, names, n=1, cutoff=0.4)
         if not near:
             last = where.rsplit(".", 1)[-1]
-            near = [n for n in names if n.rsplit(".", 1)[-1] in difflib.get_close_matches(
-                last, [n.rsplit(".", 1)[-1] for n in names], n=1, cutoff=0.5)][:1]
-        hint = f"; did you mean {near[0]}?" if near else f"; valid: {', '.join(list(schema.model_fields)[:12])}"
+            near = [
+                n
+                for n in names
+                if n.rsplit(".", 1)[-1]
+                in difflib.get_close_matches(last, [n.rsplit(".", 1)[-1] for n in names], n=1, cutoff=0.5)
+            ][:1]
+        hint = (
+            f"; did you mean {near[0]}?" if near else f"; valid: {', '.join(list(schema.model_fields)[:12])}"
+        )
         return f"unknown field {where}{hint}"
     if first["type"] == "missing":
         return f"missing field {where}"

@@ -75,7 +75,12 @@ class Run:
         except OSError as error:
             raise BadInput(f"{path}: cannot make the run directory: {error.strerror}") from None
         file = RunFile(
-            name=path.name, key=uuid.uuid4().hex[:16], created=ledger.now(), recipe=recipe, cluster=cluster, shape=shape
+            name=path.name,
+            key=uuid.uuid4().hex[:16],
+            created=ledger.now(),
+            recipe=recipe,
+            cluster=cluster,
+            shape=shape,
         )
         run = cls(path, file)
         ledger.write_atomic(path / "run.yaml", run_yaml(file))
@@ -98,7 +103,11 @@ class Run:
                 except ValidationError as error:
                     raise BadInput(f"{path / 'run.yaml'}: {explain(error, RunFile)}") from None
         known = sorted(p.parent.name for p in Path(RUNS).glob("*/run.yaml"))
-        hint = f"; runs here: {', '.join(known[-5:])}" if known else f"; there are no runs under {Path(RUNS).absolute()}"
+        hint = (
+            f"; runs here: {', '.join(known[-5:])}"
+            if known
+            else f"; there are no runs under {Path(RUNS).absolute()}"
+        )
         raise BadInput(f"{where}: no run of this name or path (a directory with run.yaml){hint}")
 
     @property
@@ -172,7 +181,9 @@ class Run:
         outcome: str = "done",
     ) -> None:
         """Write the stage's marker; the last thing a stage does. ``started`` comes from :func:`hpc.ledger.now`."""
-        ledger.write_marker(self.path, stage, outcome=outcome, started=started, outputs=outputs, figures=figures)
+        ledger.write_marker(
+            self.path, stage, outcome=outcome, started=started, outputs=outputs, figures=figures
+        )
 
 
 def run_yaml(file: RunFile) -> str:
@@ -184,7 +195,9 @@ def run_yaml(file: RunFile) -> str:
 def free_name(stem: str, parent: Path) -> str:
     """A run name not yet taken under ``parent``: ``stem-1``, ``stem-2`` and so on."""
     taken = [
-        int(m.group(1)) for p in parent.glob(f"{stem}-*") if (m := re.fullmatch(re.escape(stem) + r"-(\d+)", p.name))
+        int(m.group(1))
+        for p in parent.glob(f"{stem}-*")
+        if (m := re.fullmatch(re.escape(stem) + r"-(\d+)", p.name))
     ]
     return f"{stem}-{max(taken, default=0) + 1}"
 

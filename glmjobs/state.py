@@ -59,7 +59,9 @@ class RunState:
         submitted = [s for s in self.stages if s.job or s.state != WAITING]
         if any(s.state == RUNNING for s in submitted):
             return False
-        return all(s.state == DONE for s in submitted) or any(s.state in ENDED and s.state != DONE for s in submitted)
+        return all(s.state == DONE for s in submitted) or any(
+            s.state in ENDED and s.state != DONE for s in submitted
+        )
 
     def get(self, stage: str) -> StageState:
         """One stage's state."""
@@ -101,7 +103,9 @@ def _apply(state: StageState, event: ledger.Json) -> None:
         state.state, state.nodes = RUNNING, event.get("nodes")
     elif kind == "ended":
         state.state = {"done": DONE, "stopped": STOPPED}.get(str(event.get("outcome")), FAILED)
-        state.error = event.get("error") or (f"exit code {event.get('exit_code')}" if state.state == FAILED else None)
+        state.error = event.get("error") or (
+            f"exit code {event.get('exit_code')}" if state.state == FAILED else None
+        )
     elif kind == "requeued":
         state.state, state.reason = WAITING, "requeued"
     elif kind == "cancelled" and state.state != DONE:

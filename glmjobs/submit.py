@@ -22,25 +22,38 @@ from glmjobs.recipe import Recipe
 from glmjobs.run import PROJECT, Run, Shape, free_name, runs_directory
 from hpc import chain
 from hpc.cluster import ClusterProfile
+from hpc.preflight import query_gpus
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.submit",
-        description="Fine-tune a GLM-family model: preflight, train, consolidate, score and report, as one chain of jobs.",
+        description="Fine-tune a GLM-family model: preflight, train, consolidate, score, report, as one chain of jobs.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
     )
     p.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
-    p.add_argument("--gpus", type=int, default=8, metavar="N", help="GPUs on each node, one rank each (default 8)")
+    p.add_argument(
+        "--gpus", type=int, default=8, metavar="N", help="GPUs on each node, one rank each (default 8)"
+    )
     p.add_argument("--recipe", metavar="FILE", default=recipes.DEFAULT_RECIPE, help="default: %(default)s")
-    p.add_argument("--cluster", metavar="FILE", help="cluster profile; default: $GLMJOBS_CLUSTER, else the mission's")
-    p.add_argument("--executor", choices=("auto", "slurm", "local"), default="auto", help="auto: Slurm where sbatch is")
-    p.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides",
-                   help="override a field of the recipe, or of the profile as cluster.field=value; repeatable")  # fmt: skip
-    p.add_argument("--name", metavar="NAME", help="run directory under runs/ (default: the recipe's name and a number)")
+    p.add_argument(
+        "--cluster", metavar="FILE", help="cluster profile; default: $GLMJOBS_CLUSTER, else the mission's"
+    )
+    p.add_argument(
+        "--executor", choices=("auto", "slurm", "local"), default="auto", help="auto: Slurm where sbatch is"
+    )
+    p.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], dest="overrides",
+        help="override a field of the recipe, or of the profile as cluster.field=value; repeatable",
+    )  # fmt: skip
+    p.add_argument(
+        "--name", metavar="NAME", help="run directory under runs/ (default: the recipe's name and a number)"
+    )
     p.add_argument("--stages", metavar="A,B", help="only these of train, consolidate, score, report")
-    p.add_argument("--dry-run", action="store_true", help="print each script exactly as it would go out; touch nothing")
+    p.add_argument(
+        "--dry-run", action="store_true", help="print each script exactly as it would go out; touch nothing"
+    )
     p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     return p
@@ -55,16 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     stages = parse_stages(args.stages)
     parent = runs_directory()
     name = check_name(args.name) if args.name else free_name(recipe.name, parent)
-    jobs = requests(recipe, shape, stages, local=executor == "local")
+    local = executor == "local"
+    jobs = requests(recipe, shape, stages, local=local, local_gpus=len(query_gpus()) if local else 0)
     if args.dry_run:
-        return dry_run(chain.plan(jobs, profile, parent / name, PROJECT, local=executor == "local"), args.json)
+        return dry_run(chain.plan(jobs, profile, parent / name, PROJECT, local=local), args.json)
 
     from glmjobs import fitness
 
     recipe = fitness.check(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
-    planned = chain.plan(jobs, profile, run.path, PROJECT, local=executor == "local")
-    if executor == "local":
+    planned = chain.plan(jobs, profile, run.path, PROJECT, local=local)
+    if local:
         process = chain.start_here(run.path, planned)
         ids = {job.request.stage: f"local-{process}" for job in planned}
     else:
@@ -84,13 +98,17 @@ def choose_executor(wanted: str) -> str:
     return "slurm" if shutil.which("sbatch") else "local"
 
 
-def load(recipe: str, cluster: str | None, overrides: list[str], executor: str) -> tuple[Recipe, ClusterProfile]:
+def load(
+    recipe: str, cluster: str | None, overrides: list[str], executor: str
+) -> tuple[Recipe, ClusterProfile]:
     """Recipe and profile, with overrides applied to whichever they name."""
     import os
 
     of_cluster = [item.removeprefix("cluster.") for item in overrides if item.startswith("cluster.")]
     of_recipe = [item for item in overrides if not item.startswith("cluster.")]
-    fallback = "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
+    fallback = (
+        "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
+    )
     named = cluster or os.environ.get("GLMJOBS_CLUSTER") or fallback
     return recipes.load(find_config(recipe), of_recipe), load_profile(find_config(named), of_cluster)
 
@@ -136,7 +154,9 @@ def check_name(name: str) -> str:
     import re
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise BadInput(f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        raise BadInput(
+            f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
     return name
 
 
@@ -164,7 +184,9 @@ def dry_run(planned: list[chain.Planned], as_json: bool) -> int:
         return 0
     for job in planned:
         options = " ".join(job.options(shown))
-        print(f"# ---- {job.request.stage}: sbatch {options + ' ' if options else ''}script.sh", file=sys.stderr)
+        print(
+            f"# ---- {job.request.stage}: sbatch {options + ' ' if options else ''}script.sh", file=sys.stderr
+        )
         print(job.script)
     return 0
 

@@ -79,12 +79,17 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
         return STOPPED  # nothing was done since the last checkpoint, so nothing is to be saved
     result = trainer.train(resume_from_checkpoint=resume_point(run.checkpoints, place))
     if stop.stopped and trainer.state.global_step < steps:
-        say(place, f"stopped at step {trainer.state.global_step} of {steps} ({flag.reason or 'another rank was told'})")
+        say(
+            place,
+            f"stopped at step {trainer.state.global_step} of {steps} ({flag.reason or 'another rank was told'})",
+        )
         return STOPPED
     return finish(run, trainer, result, data.figures, started, place)
 
 
-def finish(run: Run, trainer: Any, result: Any, figures: dict[str, Any], started: str, place: ranks.Ranks) -> int:
+def finish(
+    run: Run, trainer: Any, result: Any, figures: dict[str, Any], started: str, place: ranks.Ranks
+) -> int:
     """Results in the Trainer's own files; the marker on rank 0."""
     last = checkpoints.newest(run.checkpoints)
     if last is None or last.step != trainer.state.global_step:

@@ -46,8 +46,6 @@ class Attempt:
         """Run the stages; the exit code for the batch script."""
         for number in preempt.SIGNALS:
             signal.signal(number, self._on_signal)
-        if self.on_slurm:  # a rerun of a job whose script was submitted long ago must find the run still there
-            os.chdir("/" if not Path.cwd().is_dir() else Path.cwd())
         for stage, command in self.stages:
             code = self._stage(stage, command)
             if code != 0:
@@ -61,9 +59,12 @@ class Attempt:
             code = self._run(command)
             after = self._step(stage)
             outcome = self._outcome(stage, code)
-            failure = ranks.first_failure(self.run / "jobs" / stage, since=started) if outcome == "failed" else None
+            failure = (
+                ranks.first_failure(self.run / "jobs" / stage, since=started) if outcome == "failed" else None
+            )
             ledger.append(
-                self.run, "ended", stage=stage, job=self.job, outcome=outcome, exit_code=code, step=after,
+                self.run, "ended", stage=stage, job=self.job, outcome=outcome, exit_code=code,
+                step=ledger.progress(self.run, stage).get("step"),
                 last_checkpoint=ledger.progress(self.run, stage).get("checkpoint"),
                 signal=signal.Signals(self.stopped).name if self.stopped else None,
                 error=failure["error"].splitlines()[-1][:500] if failure else None,
@@ -95,7 +96,9 @@ class Attempt:
         if self.stopped is not None:
             return preempt.STOPPED
         try:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm
+            )
         except OSError as error:
             print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
             return 127
@@ -106,9 +109,12 @@ class Attempt:
         return code if code >= 0 else 128 - code
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = number
+        if self.stopped != signal.SIGUSR1:  # the time limit's TERM after its warning changes nothing
+            self.stopped = number
         if self.process is not None:
-            self.process.send_signal(signal.SIGUSR1)  # srun hands USR1 on to every task; TERM would end srun itself
+            self.process.send_signal(
+                signal.SIGUSR1
+            )  # srun hands USR1 on to every task; TERM would end srun itself
 
     def _step(self, stage: str) -> int | None:
         step = ledger.progress(self.run, stage).get("checkpoint")
@@ -127,14 +133,22 @@ class Attempt:
         if code in FINAL_CODES:
             return False
         if outcome == "stopped":
-            return self.on_slurm
-        return progressed or self._fruitless(stage) < self.limit
+            # Only the warning before the time limit is ours to answer with a requeue. TERM means that Slurm requeues
+            # the job itself (preemption), or that somebody wants it to end.
+            return self.on_slurm and self.stopped == signal.SIGUSR1 and not self._cancelled()
+        return not self._cancelled() and (progressed or self._fruitless(stage) < self.limit)
+
+    def _cancelled(self) -> bool:
+        """Somebody cancelled this job since it last started."""
+        mine = [e for e in ledger.read(self.run) if e.get("job") in (self.job, None)]
+        last = next((e["event"] for e in reversed(mine) if e["event"] in ("cancelled", "attempt")), "")
+        return last == "cancelled"
 
     def _fruitless(self, stage: str) -> int:
         """Failed attempts of this stage in a row, newest backwards, that made no checkpoint."""
         count, newest = 0, None
         for event in reversed(ledger.events(self.run, event="ended", stage=stage)):
-            if event.get("outcome") != "failed":
+            if event.get("outcome") != "failed" or event.get("job") != self.job:
                 break
             step = event.get("last_checkpoint")
             if count and step != newest:
@@ -156,10 +170,15 @@ class Attempt:
 
     def _explain(self, stage: str, outcome: str, code: int, failure: ledger.Json | None) -> None:
         if outcome == "stopped":
-            print(f"{stage} stopped on request at checkpoint {self._step(stage)}; run it again to go on", file=sys.stderr)
+            print(
+                f"{stage} stopped on request at checkpoint {self._step(stage)}; run it again to go on",
+                file=sys.stderr,
+            )
             return
         if failure is not None:
-            text = f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
+            text = (
+                f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
+            )
         else:
             text = f"{stage} failed with exit code {code}"
         print(f"error: {text} (logs: {self.run / 'jobs' / stage})", file=sys.stderr)

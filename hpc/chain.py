@@ -54,11 +54,14 @@ def write_scripts(run: Path, jobs: Sequence[Planned]) -> None:
         ledger.write_atomic(run / "jobs" / job.request.stage / "script.sh", job.script, mode=0o755)
 
 
-def submit(run: Path, jobs: Sequence[Planned], key: str, known: dict[str, str] | None = None) -> dict[str, str]:
+def submit(
+    run: Path, jobs: Sequence[Planned], key: str, known: dict[str, str] | None = None
+) -> dict[str, str]:
     """Submit the jobs to Slurm, in order; stage → job id.
 
-    ``key`` is the run's and goes into each job's comment. ``known``: job ids of stages submitted before, which new jobs may wait for. When one is refused, those already
-    accepted are cancelled, so that no half chain is left in the queue.
+    ``key`` is the run's and goes into each job's comment. ``known``: job ids of stages submitted before, which new
+    jobs may wait for. When one is refused, those already accepted are cancelled, so that no half chain is left in the
+    queue.
     """
     from hpc import executor, slurm
 
@@ -69,7 +72,9 @@ def submit(run: Path, jobs: Sequence[Planned], key: str, known: dict[str, str] |
         stage = job.request.stage
         ledger.append(run, "submitting", stage=stage, comment=comment(key, stage))
         try:
-            ids[stage] = executor.to_slurm(job.script, job.options(ids, key), run / "jobs" / stage / "submitit")
+            ids[stage] = executor.to_slurm(
+                job.script, job.options(ids, key), run / "jobs" / stage / "submitit"
+            )
         except HpcError as error:
             if new:
                 slurm.cancel(new)
@@ -107,13 +112,17 @@ class LocalChain:
     def execute(self) -> int:
         """Run all; the first exit code that is not 0."""
         lock = (self.run / "jobs" / "local.lock").open("a")
-        ledger._lock(lock.fileno())  # two starts of one run wait for each other, and the second finds all done
+        ledger._lock(
+            lock.fileno()
+        )  # two starts of one run wait for each other, and the second finds all done
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for stage in self.stages:
             code = self._job(stage)
             if code != 0:
-                ledger.append(self.run, "chain_ended", outcome="stopped" if self.stopping else "failed", stage=stage)
+                ledger.append(
+                    self.run, "chain_ended", outcome="stopped" if self.stopping else "failed", stage=stage
+                )
                 return code
         ledger.append(self.run, "chain_ended", outcome="done")
         return 0
@@ -122,10 +131,16 @@ class LocalChain:
         if self.stopping:
             return 1
         folder = self.run / "jobs" / stage
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))
+        }
         with (folder / "local.out").open("ab") as log:
             self.process = subprocess.Popen(
-                ["bash", str(folder / "script.sh")], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                ["bash", str(folder / "script.sh")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
             code = self.process.wait()
         return code if code >= 0 else 128 - code

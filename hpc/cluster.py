@@ -25,9 +25,12 @@ class Environment(Part):
     module_init: str | None = Field(
         default="/etc/profile.d/modules.sh", description="script that defines `module` in a batch shell"
     )
-    modules: tuple[str, ...] = Field(default=(), description="loaded in this order, each checked to be loaded")
+    modules: tuple[str, ...] = Field(
+        default=(), description="loaded in this order, each checked to be loaded"
+    )
     python: str | None = Field(
-        default=None, description="virtual environment or prefix with bin/python; null: the submitting Python's"
+        default=None,
+        description="virtual environment or prefix with bin/python; null: the submitting Python's",
     )
     variables: dict[str, str] = Field(default_factory=dict, description="exported as they are, quoted")
 
@@ -48,7 +51,9 @@ class Environment(Part):
             if "\n" in text or "\0" in text:
                 raise ValueError(f"{name}: a value is one line")
             if re.search(r"TOKEN|SECRET|PASSWORD|API_?KEY", name, re.I):
-                raise ValueError(f"{name}: secrets never go into a profile; stage what needs them on the login node")
+                raise ValueError(
+                    f"{name}: secrets never go into a profile; stage what needs them on the login node"
+                )
         return value
 
 
@@ -61,8 +66,10 @@ class ClusterProfile(Part):
     qos: str | None = None
     constraint: str | None = None
     reservation: str | None = None
-    exclude: str | None = Field(default=None, description='nodes never to use, as Slurm writes them: "node[3,7]"')
-    gpu_type: str | None = Field(default=None, description='GRES type, as in gpu:a100:8; null: any')
+    exclude: str | None = Field(
+        default=None, description='nodes never to use, as Slurm writes them: "node[3,7]"'
+    )
+    gpu_type: str | None = Field(default=None, description="GRES type, as in gpu:a100:8; null: any")
     gpu_request: Literal["gres", "gpus-per-node"] = Field(
         default="gres", description="--gres works on every release; --gpus-per-node needs cons_tres"
     )
@@ -70,7 +77,9 @@ class ClusterProfile(Part):
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
     environment: Environment = Environment()
 
-    @field_validator("partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition")
+    @field_validator(
+        "partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition"
+    )
     @classmethod
     def _plain(cls, value: str | None) -> str | None:
         if value is not None and not PLAIN.match(value):

@@ -91,5 +91,7 @@ def here(command: list[str], log: Path, folder: Path) -> str:
 def sbatch_message(text: str) -> str:
     """sbatch's own words out of an error of submitit's."""
     lines = [line.strip() for line in text.splitlines()]
-    said = [line.partition("error:")[2].strip() for line in lines if "error:" in line and "stderr" not in line]
+    said = [
+        line.partition("error:")[2].strip() for line in lines if "error:" in line and "stderr" not in line
+    ]
     return "; ".join(said) or " ".join(text.split())[-400:]

@@ -10,6 +10,7 @@ The run directory is the truth; Slurm's own memory can be late, purged or switch
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -51,10 +52,8 @@ def append(run: Path, event: str, **fields: Any) -> Json:
 
 def _lock(descriptor: int) -> None:
     """Lock where the file system can; some parallel file systems are mounted without locks."""
-    try:
+    with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        pass
 
 
 def read(run: Path) -> list[Json]:

@@ -27,7 +27,7 @@ def prologue(environment: Environment) -> str:
         words = [environment.module_init or "/dev/null", *environment.modules]
         lines.append("load_modules " + " ".join(shlex.quote(word) for word in words))
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.variables.items()]
-    lines.append(f"export PATH={shlex.quote(str(python_prefix(environment) / 'bin'))}:\"$PATH\"")
+    lines.append(f'export PATH={shlex.quote(str(python_prefix(environment) / "bin"))}:"$PATH"')
     return "\n".join(lines)
 
 

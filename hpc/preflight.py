@@ -82,7 +82,14 @@ def query_gpus() -> list[dict[str, str]]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    fields = ("index", "name", "memory.total", "driver_version", "uuid", "ecc.errors.uncorrected.volatile.total")
+    fields = (
+        "index",
+        "name",
+        "memory.total",
+        "driver_version",
+        "uuid",
+        "ecc.errors.uncorrected.volatile.total",
+    )
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -99,7 +106,7 @@ def check_gpus(gpus: list[dict[str, str]], need: Need) -> list[Finding]:
     findings = [
         Finding(
             what="GPUs", ok=len(gpus) >= need.gpus, found=str(len(gpus)), needed=str(need.gpus),
-            remedy="ask for a node that has them (gpu_type, partition), or take this node out with --set cluster.exclude",
+            remedy="ask for a node that has them (gpu_type, partition), or take this node out: --set cluster.exclude=NODE",
         )
     ]  # fmt: skip
     for gpu in gpus:

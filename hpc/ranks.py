@@ -98,7 +98,9 @@ def _from_slurm(env: Mapping[str, str], meeting: Path) -> Ranks:
         rank=rank,
         world_size=size,
         local_rank=int(env.get("SLURM_LOCALID", "0")),
-        local_size=tasks_on_node(env.get("SLURM_STEP_TASKS_PER_NODE", ""), int(env.get("SLURM_NODEID", "0")), size),
+        local_size=tasks_on_node(
+            env.get("SLURM_STEP_TASKS_PER_NODE", ""), int(env.get("SLURM_NODEID", "0")), size
+        ),
         node=int(env.get("SLURM_NODEID", "0")),
         nodes=nodes,
         address=str(place["address"]),
@@ -114,7 +116,9 @@ def _await_json(file: Path) -> ledger.Json:
         if found:
             return found
         time.sleep(0.05)
-    raise JobFailed(f"{file}: rank 0 did not publish its address within {MEET_SECONDS:.0f} s; is this path shared?")
+    raise JobFailed(
+        f"{file}: rank 0 did not publish its address within {MEET_SECONDS:.0f} s; is this path shared?"
+    )
 
 
 def tasks_on_node(spec: str, node: int, default: int) -> int:
@@ -141,7 +145,13 @@ def record_failure(folder: Path, rank: int, error: BaseException) -> None:
     """Leave word of this rank's failure, so that the first of many can be told from those it pulled down."""
     last = "".join(traceback.format_exception_only(type(error), error)).strip()
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    record = {"time": ledger.now(), "rank": rank, "host": socket.gethostname(), "error": last, "trace": trace[-8000:]}
+    record = {
+        "time": ledger.now(),
+        "rank": rank,
+        "host": socket.gethostname(),
+        "error": last,
+        "trace": trace[-8000:],
+    }
     try:
         ledger.write_json(folder / f"failed-rank-{rank}.json", record)
     except OSError as problem:
@@ -150,7 +160,9 @@ def record_failure(folder: Path, rank: int, error: BaseException) -> None:
 
 def first_failure(folder: Path, since: str = "") -> ledger.Json | None:
     """The earliest failure that ranks recorded in ``folder`` at or after the time ``since``."""
-    found = [r for p in folder.glob("failed-rank-*.json") if (r := ledger.read_json(p)) and str(r["time"]) >= since]
+    found = [
+        r for p in folder.glob("failed-rank-*.json") if (r := ledger.read_json(p)) and str(r["time"]) >= since
+    ]
     return min(found, key=lambda r: str(r["time"]), default=None)
 
 
@@ -207,15 +219,24 @@ class LocalLaunch:
         """End the other ranks, as srun does: first asked, then, after a grace, killed."""
         for process in pending:
             process.terminate()
-        signal.signal(signal.SIGALRM, lambda *_: [p.kill() for p in pending])
+
+        def kill(*_: object) -> None:
+            for process in pending:
+                process.kill()
+
+        signal.signal(signal.SIGALRM, kill)
         signal.setitimer(signal.ITIMER_REAL, KILL_GRACE_SECONDS)
 
 
 def main(argv: list[str] | None = None) -> int:
     """``python -m hpc.ranks --nproc N [--log DIR] -- COMMAND …``"""
-    parser = argparse.ArgumentParser(prog="python -m hpc.ranks", description="start N ranks of a command here")
+    parser = argparse.ArgumentParser(
+        prog="python -m hpc.ranks", description="start N ranks of a command here"
+    )
     parser.add_argument("--nproc", type=int, required=True, help="ranks")
-    parser.add_argument("--log", type=Path, help="directory for rank-N.log; default: this process's own output")
+    parser.add_argument(
+        "--log", type=Path, help="directory for rank-N.log; default: this process's own output"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -226,7 +247,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def describe(ranks: Ranks) -> str:
     """One line for a log."""
-    return json.dumps({k: getattr(ranks, k) for k in ("rank", "world_size", "local_rank", "node", "address", "port")})
+    return json.dumps(
+        {k: getattr(ranks, k) for k in ("rank", "world_size", "local_rank", "node", "address", "port")}
+    )
 
 
 if __name__ == "__main__":

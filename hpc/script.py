@@ -85,12 +85,16 @@ def _path_option(folder: Path, name: str) -> str:
     """A path for a directive: Slurm's own ``%`` patterns in the folder are doubled, quotes protect blanks."""
     text = str(folder)
     if re.search(r"[\n\r\"\\]", text):
-        raise BadInput(f"{text!r}: Slurm cannot take a log path with line breaks, double quotes or backslashes")
+        raise BadInput(
+            f"{text!r}: Slurm cannot take a log path with line breaks, double quotes or backslashes"
+        )
     text = text.replace("%", "%%") + "/" + name
     return f'"{text}"' if re.search(r"[^A-Za-z0-9_./%+:@,=-]", text) else text
 
 
-def render(request: JobRequest, profile: ClusterProfile, run: Path, project: Path, *, local: bool = False) -> str:
+def render(
+    request: JobRequest, profile: ClusterProfile, run: Path, project: Path, *, local: bool = False
+) -> str:
     """The whole script, exactly as it goes to sbatch; with ``local``, the same for bash on this machine."""
     log = run / "jobs" / request.stage
     head = "" if local else "\n" + "\n".join(f"#SBATCH {o}" for o in directives(request, profile, log))

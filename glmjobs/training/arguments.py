@@ -18,7 +18,11 @@ def deepspeed_config(train: TrainSection) -> dict[str, Any]:
     Raises:
         BadInput: the file is absent or not a JSON object.
     """
-    path = Path(train.deepspeed) if train.deepspeed else PROJECT / "configs" / "deepspeed" / f"zero{train.zero_stage}.json"
+    path = (
+        Path(train.deepspeed)
+        if train.deepspeed
+        else PROJECT / "configs" / "deepspeed" / f"zero{train.zero_stage}.json"
+    )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -28,7 +32,10 @@ def deepspeed_config(train: TrainSection) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise BadInput(f"{path}: a DeepSpeed configuration is a JSON object")
     if train.optimizer_offload:
-        config.setdefault("zero_optimization", {})["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        config.setdefault("zero_optimization", {})["offload_optimizer"] = {
+            "device": "cpu",
+            "pin_memory": True,
+        }
     return config
 
 

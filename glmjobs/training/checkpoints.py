@@ -60,7 +60,9 @@ def newest(folder: Path) -> Checkpoint | None:
 def commit(path: Path, step: int, world_size: int) -> None:
     """Declare a checkpoint whole. Call on one rank, after a barrier, when every rank's files are written and synced."""
     files = [{"path": str(f.relative_to(path)), "bytes": f.stat().st_size} for f in _files(path)]
-    ledger.write_json(path / COMMITTED, {"step": step, "world_size": world_size, "time": ledger.now(), "files": files})
+    ledger.write_json(
+        path / COMMITTED, {"step": step, "world_size": world_size, "time": ledger.now(), "files": files}
+    )
 
 
 def sync(path: Path) -> None:

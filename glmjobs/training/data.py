@@ -47,7 +47,9 @@ def training_data(run: Run, tokenizer: Any) -> TrainingData:
         batch_rows = rows_for(settings.per_device_batch_size, len(tokenised), len(one))
     plan = rows_plan(tokenised, settings, batch_rows * settings.gradient_accumulation * run.shape.world_size)
     pad = int(tokenizer.pad_token_id)
-    collator = PackedCollator(settings.pack_length, pad) if settings.packing else PaddedCollator(pad, multiple=8)
+    collator = (
+        PackedCollator(settings.pack_length, pad) if settings.packing else PaddedCollator(pad, multiple=8)
+    )
     figures = {
         "examples": len(tokenised),
         "tokens": int(tokenised.lengths.sum()),

@@ -43,7 +43,9 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        if self.is_world_process_zero():  # a save of this step that was broken off: its leavings must not be listed
+        if (
+            self.is_world_process_zero()
+        ):  # a save of this step that was broken off: its leavings must not be listed
             (folder / checkpoints.COMMITTED).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         if self.args.local_process_index == 0:
@@ -72,12 +74,16 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
         self.stopped = False
         self.group: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Make the group for the flags."""
         if dist.is_initialized() and dist.get_world_size() > 1:
             self.group = dist.new_group(backend="gloo")
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Ask everyone; stop and save where anyone was told to."""
         if state.global_step >= state.max_steps:
             control.should_save = True
@@ -107,7 +113,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.since = time.monotonic()
         self.seen = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Start the clock; lines of steps that a resume will repeat are dropped, so that each step stands once."""
         self.since = time.monotonic()
         if not state.is_world_process_zero:
@@ -118,7 +126,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             ledger.write_atomic(self.path, text)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **_: Any,
     ) -> None:
         """Append one line."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
@@ -148,7 +161,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             file=sys.stderr, flush=True,
         )  # fmt: skip
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Say that a checkpoint counts."""
         if state.is_world_process_zero:
             ledger.write_progress(

@@ -40,7 +40,14 @@ def here(
 
 def arguments(name: str, *more: str, nodes: int = 2, gpus: int = 1) -> list[str]:
     """submit's command line for a small run on the rehearsal cluster."""
-    words = ["--recipe", "configs/tiny.yaml", "--cluster", "configs/clusters/devcluster.yaml", "--executor", "slurm"]
+    words = [
+        "--recipe",
+        "configs/tiny.yaml",
+        "--cluster",
+        "configs/clusters/devcluster.yaml",
+        "--executor",
+        "slurm",
+    ]
     words += ["--nodes", str(nodes), "--gpus", str(gpus), "--name", name]
     for item in SMALL + more:
         words += ["--set", item]
@@ -54,7 +61,9 @@ def jobs_of(run: Run) -> dict[str, str]:
 
 def show(run: Run) -> str:
     """Everything the jobs wrote, for a failure's message."""
-    return "\n".join(f"== {p}\n{p.read_text(errors='replace')[-3000:]}" for p in sorted(run.path.glob("jobs/*/*.*")))
+    return "\n".join(
+        f"== {p}\n{p.read_text(errors='replace')[-3000:]}" for p in sorted(run.path.glob("jobs/*/*.*"))
+    )
 
 
 def wait_done(run: Run, wait_for: Callable[..., Any], stage: str = "report") -> None:
@@ -156,7 +165,9 @@ def test_cancel_ends_everything(here: Path, cluster: DevCluster, wait_for: Any) 
     ids = jobs_of(run)
     assert cancel.main([str(run.path)]) == 0
     wait_for(
-        lambda: all(i.state.is_final for i in slurm.jobs(list(ids.values())).values()), 90, "all jobs to be gone"
+        lambda: all(i.state.is_final for i in slurm.jobs(list(ids.values())).values()),
+        90,
+        "all jobs to be gone",
     )
     left = [line for line in slurm.run(["squeue", "-h", "-o", "%i"], env=os.environ).split() if line]
     assert left == []
@@ -164,7 +175,9 @@ def test_cancel_ends_everything(here: Path, cluster: DevCluster, wait_for: Any) 
 
 
 def test_warning_signal_saves_and_requeues(here: Path, cluster: DevCluster, wait_for: Any) -> None:
-    assert submit.main([*arguments("warned", "train.max_steps=60", nodes=1, gpus=2), "--stages", "train"]) == 0
+    assert (
+        submit.main([*arguments("warned", "train.max_steps=60", nodes=1, gpus=2), "--stages", "train"]) == 0
+    )
     run = Run.open(here / "runs" / "warned")
     job = jobs_of(run)["train"]
     wait_for(lambda: (ledger.progress(run.path, "train").get("step") or 0) >= 1, PATIENCE, "a first step")
@@ -175,7 +188,10 @@ def test_warning_signal_saves_and_requeues(here: Path, cluster: DevCluster, wait
     wait_done(run, wait_for, "train")
     attempts = ledger.events(run.path, event="attempt", stage="train")
     assert len(attempts) == 2 and {a["job"] for a in attempts} == {job}, "the same job id"
-    assert f"resuming from checkpoint-{stopped['last_checkpoint']}" in (run.jobs("train") / "rank-0.log").read_text()
+    assert (
+        f"resuming from checkpoint-{stopped['last_checkpoint']}"
+        in (run.jobs("train") / "rank-0.log").read_text()
+    )
 
 
 def test_more_gpus_than_any_node_has(here: Path, cluster: DevCluster, repo: Path) -> None:
