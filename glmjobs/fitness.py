@@ -57,7 +57,8 @@ def check_slurm_gpus(profile: ClusterProfile, shape: Shape) -> None:
     where = f"partition {profile.partition}" if profile.partition else "this cluster"
     raise NotFit(
         f"--nodes {shape.nodes} --gpus {shape.gpus}: {where} has {len(fitting)} nodes with {shape.gpus} or more "
-        f"{wanted or ''} GPUs (its GPUs: {', '.join(kinds) or 'none'}); set cluster.gpu_type and cluster.partition to fit"
+        f"{wanted or ''} GPUs (its GPUs: {', '.join(kinds) or 'none'}); "
+        "set cluster.gpu_type and cluster.partition to fit"
     )
 
 

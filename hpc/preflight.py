@@ -106,7 +106,7 @@ def check_gpus(gpus: list[dict[str, str]], need: Need) -> list[Finding]:
     findings = [
         Finding(
             what="GPUs", ok=len(gpus) >= need.gpus, found=str(len(gpus)), needed=str(need.gpus),
-            remedy="ask for a node that has them (gpu_type, partition), or leave this node out: --set cluster.exclude=N",
+            remedy="ask for a node that has them (gpu_type, partition), or leave this one out: cluster.exclude",
         )
     ]  # fmt: skip
     for gpu in gpus:
