@@ -50,7 +50,8 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
     from glmjobs import compat, inputs
     from glmjobs.models import load_model, load_tokenizer
     from glmjobs.training.data import training_data
-    from glmjobs.training.trainer import GLMTrainer, RunLog, StopTogether
+    from glmjobs.training.telemetry import RunLog
+    from glmjobs.training.trainer import GLMTrainer, StopTogether
 
     settings = run.recipe.train
     transformers.set_seed(settings.seed)
