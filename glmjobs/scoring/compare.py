@@ -41,6 +41,8 @@ def close(
     """Equality of two values in one unit; ``scale``: size of the unit that rounding refers to."""
     if gold == other:
         return True
+    if g.form == p.form == "root":  # 2√2 and √8, each to 30 decimals
+        return abs(gold - other) < abs(gold) / 10**20
     a, b = gold / scale, other / scale
     precision = question.precision
     if precision is not None:
@@ -71,7 +73,7 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
         exact, short, places = exact * 100, short * 100, places - 2
     if places < 0 or s.scaled:
         return False
-    finer = _endless(exact) or e.form == "pi" or e.vague
+    finer = _endless(exact) or e.form in ("pi", "root") or e.vague
     digits = len(str(abs(round(short * 10**places)))) if places < 30 else 0
     if round_half_up(exact, places) != short:
         return bool(s.vague and places >= 2 and abs(exact - short) < Fraction(1, 10**places) and finer)

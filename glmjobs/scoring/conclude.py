@@ -134,6 +134,7 @@ def _bare(sentence: str, speaks: Speaks) -> bool:
         and bool(speaks(sentence))
         and (len(sentence) <= 4 or not phrases.UNFINISHED.search(sentence))
         and not re.search("因为|首先|先算|如果|\\?|或|可能", sentence)
+        and not phrases.HYPOTHETICAL.search(sentence)
         and not phrases.CLAIM.search(sentence)
         and not phrases.HARD.search(sentence)
     )
@@ -158,6 +159,9 @@ class _Walk:
     def step(self, sentence: str, last: bool) -> None:
         sentence, self.cut = self._cut(sentence)
         self.repeats[sentence] = self.repeats.get(sentence, 0) + 1
+        refuted = phrases.REFUTED.search(sentence) if phrases.HYPOTHETICAL.search(sentence) else None
+        if refuted:
+            sentence = sentence[refuted.end(1) :]
         turned = self._others(sentence)
         if turned is not None:
             self.kept.clear()
@@ -275,7 +279,8 @@ class _Walk:
         return any(said & {str(i) for i in s.items} for s in self.kept)
 
     def _add(self, body: str, strong: list[re.Match[str]], last: bool) -> None:
-        items = [] if self._echoes(body) and not strong else self.speaks(body)
+        broken = last and phrases.UNFINISHED.search(body) and not strong and self.kept
+        items = [] if broken or (self._echoes(body) and not strong) else self.speaks(body)
         if not items:
             self.pending_marker = (bool(strong) and len(body) <= strong[-1].end() + 12) or bool(
                 re.search("(?:答案|答|结论|结果)[是为]?[:]\\s*$", body)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +29,8 @@ _ARABIC = re.compile(
     r"(?:\d{1,3}([,'_ ])\d{3}(?:\1\d{3})*(?!\d)|\d{1,4}([, ])\d{4}(?:\2\d{4})*(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 )
 _SIMPLE = rf"(?:\d+(?:\.\d+)?|[{CN}]+(?:点[{CN_DIGIT}]+)?)"
-_PARTS = re.compile(rf"(?:({_SIMPLE})又)?({_SIMPLE})分之({_SIMPLE})")
+_NUMERATOR = rf"(?:\d+(?:\.\d+)?|(?:[{CN.replace('千', '')}]|千(?![克米瓦卡]))+(?:点[{CN_DIGIT}]+)?)"
+_PARTS = re.compile(rf"(?:({_SIMPLE})又)?({_SIMPLE})分之({_NUMERATOR})")
 _MIXED = re.compile(r"(\d+)(?:\s?又\s?|\s|\+)(\d+)/(\d+)(?![\d/])")
 _CN_MIXED = re.compile(rf"([{CN}]+)又(\d+)/(\d+)")
 _SLASH = re.compile(r"\s?/\s?(\d+(?:\.\d+)?)(?![\d/])")
@@ -37,16 +39,19 @@ _EXPONENT = re.compile(r"[eE]([+-]?\d{1,2})(?![\da-zA-Z])")
 _SCALE = re.compile(r"\s?([十百千万亿]+)")
 _NOT_SCALE = re.compile(r"千(?=[克米瓦卡帕伏]|焦耳)|百(?=分)|万(?=[一能分])")
 _NEXT_SCALED = re.compile(r"零?(\d+(?:\.\d+)?)([十百千]?万|[百千])(?![克米瓦卡])|零?(\d{1,4})(?![\d.,/%:])")
-_RECURRING = re.compile(r"\.{3,}(?!\s?\d)|…|循环")
+_RECURRING = re.compile(r"\.{3,}(?!\s?\d)|…|\(?[\d,]{0,12}循环\)?")
+_PERIOD = re.compile(r"\(([\d]{1,12})\)")
+_ROOT = re.compile(r"\s?(?:√|根号(?:下)?)\s?\(?\s?(\d{1,18}(?:\.\d{1,9})?)\s?\)?(?:\s?/\s?([1-9]\d{0,8}))?")
+_ROOT_DIGITS = 30
 
 
 @dataclass(frozen=True)
 class Number:
     """One number in a text: ``text[start:end]``.
 
-    ``places``: decimal places as written (-1 for an exact fraction); ``form``: plain, fraction, percent,
-    discount (折,
-    成) or half; ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333….
+    ``places``: decimal places as written (-1 for an exact value without any); ``form``: plain, fraction,
+    percent, discount (折, 成) or root (to 30 decimals); ``scaled``: written with 万 or 亿; ``vague``: 300多,
+    0.333….
     """
 
     value: Fraction
@@ -132,7 +137,11 @@ def read(text: str, at: int) -> Number | None:
         at += 1
     if at >= len(text):
         return None
-    number = _parts(text, at) or (_arabic(text, at) if text[at] in "0123456789." else _numeral(text, at))
+    number = (
+        _root(text, at, at, Fraction(1))
+        or _parts(text, at)
+        or (_arabic(text, at) if text[at] in "0123456789." else _numeral(text, at))
+    )
     if number is None:
         return None
     return Number(
@@ -172,6 +181,23 @@ def _parts(text: str, at: int) -> Number | None:
     return Number(whole + top / bottom_value, at, match.end(), form, places)
 
 
+def _root(text: str, start: int, at: int, factor: Fraction) -> Number | None:
+    """√5, 根号5, 2√3, √2/2 from ``at``: exact where rational, else to 30 decimals."""
+    match = _ROOT.match(text, at)
+    if not match:
+        return None
+    radicand = Fraction(match[1])
+    top, bottom = math.isqrt(radicand.numerator), math.isqrt(radicand.denominator)
+    factor /= int(match[2] or 1)
+    if top * top == radicand.numerator and bottom * bottom == radicand.denominator:
+        return Number(factor * Fraction(top, bottom), start, match.end(), "fraction", -1)
+    scale = 10**_ROOT_DIGITS
+    root = Fraction(
+        math.isqrt(radicand.numerator * radicand.denominator * scale**2), radicand.denominator * scale
+    )
+    return Number(factor * root, start, match.end(), "root", -1)
+
+
 def _arabic(text: str, at: int) -> Number | None:
     mixed = _MIXED.match(text, at)
     if mixed and len(mixed[0]) <= MAX_DIGITS and 0 < int(mixed[2]) < int(mixed[3]):
@@ -181,6 +207,14 @@ def _arabic(text: str, at: int) -> Number | None:
         return None
     plain = re.sub(r"[,'_ ]", "", match[0])
     value, end, places = Fraction(plain), match.end(), len(plain.partition(".")[2])
+    root = _root(text, at, end, value) if text[end : end + 2].lstrip()[:1] in ("√", "根") else None
+    if root:
+        return root
+    period = _PERIOD.match(text, end + (text[end : end + 2] == ".(")) if "." in text[at : end + 1] else None
+    if period:  # 0.1(6), 0.(3): the digits in brackets recur
+        size = len(period[1])
+        value += Fraction(int(period[1]), 10**places * (10**size - 1))
+        return Number(value, at, period.end(), "fraction", -1)
     slash = _SLASH.match(text, end)
     if slash and len(slash[1]) <= MAX_DIGITS and Fraction(slash[1]) != 0:
         value, end, places = value / Fraction(slash[1]), slash.end(), -1

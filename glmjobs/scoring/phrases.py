@@ -84,6 +84,9 @@ HYPOTHETICAL = re.compile(
 )
 """Suppositions: 如果, 假如."""
 
+REFUTED = re.compile("((?:不符|矛盾|不合|不可能|不成立|不满足)[^,。;]{0,6}[,。;])(?=所以|因此|故|应|可见)")
+"""A supposition refuted, after which the truth is concluded: 如果…, 与题意不符, 所以…."""
+
 STEP = re.compile(
     "^\\s?[(\\[]?(?:首先|第[一二三四1-9]步|步骤|接下来|接着|下一步|下面|然后|再(?!见)|先|"
     "我们(?:需要|可以|先|要)|需要(?:先|计算|求)|要求|为了|已知|题目|根据题|由题|因为|由于|"

@@ -67,6 +67,12 @@ _PLAIN = re.compile(r"-?[\d.]+\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
 _COMMENT = re.compile(r"<!--[^<>]{0,400}-->")
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
+_DOTTED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\dot\s?\{?\s?(\d)\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?")
+_BARRED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\overline\s?\{\s?(\d{1,12})\s?\}")
+_DOTS = re.compile("(\\d{1,20}\\.\\d{0,20}?)(\\d)\u0307(?:(\\d{0,12})(\\d)\u0307)?")
+_PLUS_MINUS = re.compile(
+    r"(?<![\d)])(?<!\d[\u4e00-\u9fff])(?<!\d[\u4e00-\u9fff]{2})±\s?(\d{1,20}(?:\.\d{1,20})?)"
+)
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
@@ -76,6 +82,11 @@ def _fraction(match: re.Match[str]) -> str:
     if _PLAIN.match(top) and _PLAIN.match(bottom):
         return f"{whole}{'又' if whole else ''}{top}/{bottom}"
     return f"{whole}{'×' if whole else ''}({top})/({bottom})"
+
+
+def _recurring(match: re.Match[str]) -> str:
+    """0.1\\dot{6} → 0.1(6)"""
+    return f"{match[1]}({''.join(g or '' for g in match.groups()[1:])})"
 
 
 def _latex(text: str) -> str:
@@ -89,6 +100,7 @@ def _latex(text: str) -> str:
         .replace("\\:", " ")
     )
     text = re.sub(r"(\d)\u2009(?=\d{3})", r"\1,", text).replace("\u2009", " ")
+    text = _BARRED.sub(_recurring, _DOTTED.sub(_recurring, text))
     text = re.sub(r"\^\s?\{?\s?\\circ\s?\}?", "°", text)
     text = re.sub(r"\^\{\s?(-?\d{1,6})\s?\}", r"^\1", text)
     text = re.sub(r"\\(?:begin|end)\{[^{}]{0,40}\}", "\n", text)
@@ -147,11 +159,13 @@ def normalise(text: str) -> str:
     text = _width(text)
     if "\\" in text:
         text = _latex(text)
+    if "\u0307" in text:
+        text = _DOTS.sub(_recurring, text)
     text = text.replace("$$", " ")
     if "$" in text:
         text = _MATH.sub(_math, text)
     text = _markdown(text)
-    text = re.sub(r"±\s?(\d{1,20}(?:\.\d{1,20})?)", r"\1或-\1", text)
+    text = _PLUS_MINUS.sub(r"\1或-\1", text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
     return re.sub(

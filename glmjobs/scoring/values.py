@@ -106,7 +106,7 @@ def show(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-_START = re.compile(rf"[0-9.{numbers.CN}半负¥$€£]|-(?=\.?\d)|零下")
+_START = re.compile(rf"[0-9.{numbers.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号")
 _TERM = r"\d+(?:\.\d+)?(?:/\d+)?"
 _RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?{_TERM})*)(?![\d:])")
 _CN_RATIO = re.compile(f"([{numbers.CN}]+)比([{numbers.CN}]+)")
@@ -242,10 +242,29 @@ def _quantity(text: str, at: int) -> Quantity | None:
     return _compound(text, first)
 
 
+_SPOKEN = re.compile(rf"(\d{{1,2}}|[{numbers.CN_DIGIT}]{{1,2}})(?![\d.{numbers.CN}/%:×÷+=-])")
+
+
+def _spoken(text: str, first: Quantity, base: Unit) -> Quantity | None:
+    """1米65, 三块五: decimals said after the unit, with no unit of their own."""
+    match = _SPOKEN.match(text, first.end) if base.name in ("米", "元", "块") and first.places == 0 else None
+    if not match or units.match(text, match.end())[0] or len(match[1]) > (2 if base.name == "米" else 1):
+        return None
+    digits = numbers.simple(match[1])
+    if digits is None or first.value.denominator != 1:
+        return None
+    return replace(
+        first, value=first.value + digits / 10 ** len(match[1]), end=match.end(), places=len(match[1])
+    )
+
+
 def _compound(text: str, first: Quantity) -> Quantity:
     if not first.units or first.form != "plain":
         return first
     total, end, base = first.value, first.end, first.units[0]
+    spoken = _spoken(text, first, base)
+    if spoken:
+        return spoken
     last = base.factor
     for _ in range(4):
         at = end
@@ -256,14 +275,6 @@ def _compound(text: str, first: Quantity) -> Quantity:
         more = _one(text, at, at)
         fit = [u for u in more.units if u.dim == base.dim and u.factor < last] if more else []
         if not more or not fit or more.form != "plain":
-            if (
-                more
-                and not more.units
-                and base.dim == "CNY"
-                and more.end == at + 1
-                and base.name.startswith(("元", "块"))
-            ):
-                total, end = total + more.value / 10, more.end  # 三块五
             break
         total, end, last = total + more.value * fit[0].factor / base.factor, more.end, fit[0].factor
     if end == first.end:
