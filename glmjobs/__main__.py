@@ -10,8 +10,10 @@ from glmjobs.cli import run_command
 COMMANDS = {
     "submit": "make a run and start its chain of jobs",
     "status": "how a run is doing: stages, step, loss, jobs",
+    "runs": "all runs: state, accuracy, GPU-hours",
     "logs": "what a run's stages wrote",
     "cancel": "end a run's jobs",
+    "heal": "let a run that failed or was cut off go on",
     "prepare": "read, check and split a data file",
     "train": "the train stage of a run, in this process",
     "consolidate": "a ZeRO checkpoint becomes a model directory",

@@ -70,9 +70,7 @@ def own_place(profile: ClusterProfile) -> ClusterProfile:
 
 def submit_rest(run: Run, job: str) -> None:
     """Submit the jobs after train that were not submitted yet."""
-    known = {"train": job}
-    for event in ledger.events(run.path, event="submitted"):
-        known[str(event["stage"])] = str(event["job"])
+    known = {"train": job, **chain.current_jobs(run.path)}
     missing = tuple(stage for stage in CHAIN if stage not in known)
     if not missing:
         return

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", help="run directory, or its name under runs/")
     run = Run.open(parser.parse_args(argv).run)
     state = states.read(run)
-    open_stages = [s for s in state.stages if s.job and s.state != states.DONE]
+    open_stages = [s for s in state.stages if s.job and s.state not in (states.DONE, states.FAILED)]
     slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()})
     local = sorted(
         {int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")}
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         from hpc import slurm
 
         slurm.cancel(slurm_jobs)
-    stopped = [pid for pid in local if states.alive(pid) and _ours(pid)]
+    stopped = [pid for pid in local if states.alive(pid) and ours(pid)]
     for pid in stopped:
         end(pid)
     what = [f"job {job}" for job in slurm_jobs] + [f"process {pid}" for pid in stopped]
@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _ours(pid: int) -> bool:
+def ours(pid: int) -> bool:
     """The process is a local chain of ours, not another that got its number."""
     import psutil
 
     try:
-        return "hpc.chain" in psutil.Process(pid).cmdline()
+        return "hpc.localchain" in psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
 

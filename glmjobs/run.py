@@ -71,7 +71,10 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
         except FileExistsError:
-            raise BadInput(f"{path}: there is a run of this name already; take another --name") from None
+            raise BadInput(
+                f"{path}: there is a run of this name already; take another --name, or go on with it: "
+                f"python -m glmjobs.heal {path.name}"
+            ) from None
         except OSError as error:
             raise BadInput(f"{path}: cannot make the run directory: {error.strerror}") from None
         file = RunFile(
@@ -94,7 +97,9 @@ class Run:
             BadInput: no such run, or its run.yaml is not one.
         """
         given = Path(where)
-        candidates = [given] if given.is_absolute() or len(given.parts) > 1 else [Path(RUNS) / given, given]
+        candidates = (
+            [given] if given.is_absolute() or len(given.parts) > 1 else [runs_directory() / given, given]
+        )
         for path in candidates:
             if (path / "run.yaml").is_file():
                 raw = read_yaml(path / "run.yaml", "run")
@@ -102,11 +107,11 @@ class Run:
                     return cls(path.absolute(), RunFile.model_validate(raw))
                 except ValidationError as error:
                     raise BadInput(f"{path / 'run.yaml'}: {explain(error, RunFile)}") from None
-        known = sorted(p.parent.name for p in Path(RUNS).glob("*/run.yaml"))
+        known = sorted(p.parent.name for p in runs_directory().glob("*/run.yaml"))
         hint = (
             f"; runs here: {', '.join(known[-5:])}"
             if known
-            else f"; there are no runs under {Path(RUNS).absolute()}"
+            else f"; there are no runs under {runs_directory()}"
         )
         raise BadInput(f"{where}: no run of this name or path (a directory with run.yaml){hint}")
 
@@ -184,6 +189,13 @@ class Run:
         ledger.write_marker(
             self.path, stage, outcome=outcome, started=started, outputs=outputs, figures=figures
         )
+
+
+def rewrite(run: Run, recipe: Recipe, cluster: ClusterProfile) -> Run:
+    """The run with another recipe and profile, its ``run.yaml`` replaced atomically."""
+    file = run.file.model_copy(update={"recipe": recipe, "cluster": cluster})
+    ledger.write_atomic(run.path / "run.yaml", run_yaml(file))
+    return Run(run.path, file)
 
 
 def run_yaml(file: RunFile) -> str:

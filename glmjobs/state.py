@@ -1,29 +1,42 @@
-"""Where a run stands, read from its own ledger and markers. What Slurm says is only added.
+"""Where a run stands. Its own ledger and markers decide; what Slurm says is only added (:mod:`glmjobs.slurmview`).
 
 One :class:`StageState` per stage, in words a person can use; everything that shows or waits for a run reads this.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
-from glmjobs.run import STAGES, Run
-from hpc import ledger
-from hpc.errors import HpcError
+from glmjobs import vitals
+from hpc import chain, ledger
 
+STAGES = ("preflight", "train", "consolidate", "score", "report")
 WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
     "waiting", "running", "done", "failed", "stopped", "cancelled", "lost",
 )  # fmt: skip
 ENDED = (DONE, FAILED, STOPPED, CANCELLED, LOST)
+BAD = (FAILED, STOPPED, CANCELLED, LOST)
+
+
+class Place(Protocol):
+    """What is needed of a run here: its directory. (A :class:`glmjobs.run.Run` is one.)"""
+
+    @property
+    def path(self) -> Path: ...
 
 
 @dataclass(kw_only=True)
 class StageState:
-    """One stage: its state, and why."""
+    """One stage: its state, and why.
+
+    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute), ``elements``: how many of an
+    array's elements are in which state; ``reason``: why it is so, ``error``: the last error line.
+    """
 
     stage: str
     state: str = WAITING
@@ -34,103 +47,203 @@ class StageState:
     of: int | None = None
     loss: float | None = None
     tokens_per_s: float | None = None
+    gpu_utilisation: float | None = None
+    time_left: float | None = None
+    elements: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     error: str | None = None
     seconds: float | None = None
 
+    @property
+    def stuck(self) -> bool:
+        """Waiting for something that will not happen by itself."""
+        return self.state == WAITING and (self.job is None or self.blocked)
+
+    blocked: bool = False
+
 
 @dataclass(kw_only=True)
 class RunState:
-    """All stages of a run."""
+    """All stages of a run, and what it has cost (GPU-hours by part; see :mod:`glmjobs.reporting.costs`)."""
 
     name: str
     path: str
     stages: list[StageState] = field(default_factory=list)
+    planned: tuple[str, ...] = ()
+    gpu_hours: dict[str, float] = field(default_factory=dict)
+    slurm: str = ""
+    """"" where Slurm answered or was not asked; else why it did not."""
+
+    @property
+    def submitted(self) -> list[StageState]:
+        """The stages that belong to this run's chain."""
+        return [s for s in self.stages if s.job or s.state != WAITING or s.stage in self.planned]
 
     @property
     def state(self) -> str:
-        """The run's own state: done when every submitted stage is; else that of the first stage that isn't."""
-        submitted = [s for s in self.stages if s.job or s.state != WAITING]
-        return next((s.state for s in submitted if s.state != DONE), DONE if submitted else WAITING)
+        """The run's own state: done when every stage of it is; else that of the first stage that isn't."""
+        chosen = self.submitted
+        return next((s.state for s in chosen if s.state != DONE), DONE if chosen else WAITING)
 
     @property
     def ended(self) -> bool:
         """True when nothing more will happen by itself."""
-        submitted = [s for s in self.stages if s.job or s.state != WAITING]
-        if any(s.state == RUNNING for s in submitted):
+        chosen = self.submitted
+        if any(s.state == RUNNING for s in chosen):
             return False
-        return all(s.state == DONE for s in submitted) or any(
-            s.state in ENDED and s.state != DONE for s in submitted
-        )
+        if all(s.state == DONE for s in chosen):
+            return bool(chosen)
+        return any(s.state in BAD for s in chosen) or all(s.stuck for s in chosen if s.state == WAITING)
+
+    @property
+    def trouble(self) -> StageState | None:
+        """The first stage that is not done and will not be by itself."""
+        bad = [s for s in self.submitted if s.state in BAD]
+        return next(iter(bad or [s for s in self.submitted if s.stuck]), None)
 
     def get(self, stage: str) -> StageState:
         """One stage's state."""
         return next(s for s in self.stages if s.stage == stage)
 
+    def document(self) -> dict[str, Any]:
+        """As plain data, for ``--json``."""
+        hours = {part: round(value, 6) for part, value in self.gpu_hours.items()}
+        return {**asdict(self), "state": self.state, "ended": self.ended, "gpu_hours": hours}
 
-def read(run: Run, *, ask_slurm: bool = True) -> RunState:
+
+def read(run: Place, *, ask_slurm: bool = True) -> RunState:
     """The state of a run now."""
-    events = ledger.read(run.path)
-    stages = [_stage(run, stage, events) for stage in STAGES]
-    _job_of_preflight(stages)
-    state = RunState(name=run.name, path=str(run.path), stages=stages)
+    return read_all([run], ask_slurm=ask_slurm)[0]
+
+
+def read_all(runs: Iterable[Place], *, ask_slurm: bool = True, costs: bool = True) -> list[RunState]:
+    """The states of several runs now; Slurm is asked once for all of them."""
+    paths = [run.path for run in runs]
+    found = [_read(path, costs=costs) for path in paths]
+    if ask_slurm and any(_asks_slurm(s) for state in found for s in state.stages):
+        from glmjobs import slurmview
+
+        slurmview.add(found, reread=_stages)
+    for state in found:
+        _follow_up(state)
+    return found
+
+
+def _asks_slurm(stage: StageState) -> bool:
+    return bool(stage.job and stage.job.isdigit() and stage.state != DONE)
+
+
+def _read(path: Path, *, costs: bool) -> RunState:
+    events = ledger.read(path)
+    state = RunState(name=path.name, path=str(path), stages=_stages(path, events))
+    state.planned = chain.intended(path, events)[0]
+    _submissions(state, events)
     _local(state, events)
-    if ask_slurm:
-        _slurm(state)
+    if costs:
+        state.gpu_hours = vitals.gpu_hours(path, events)
     return state
 
 
-def _stage(run: Run, stage: str, events: list[ledger.Json]) -> StageState:
-    mine = [e for e in events if e.get("stage") == stage]
+def _stages(path: Path, events: Sequence[ledger.Json] | None = None) -> list[StageState]:
+    """Every stage by the run directory alone."""
+    events = ledger.read(path) if events is None else events
+    stages = [_stage(path, stage, [e for e in events if _concerns(e, stage)]) for stage in STAGES]
+    by_name = {s.stage: s for s in stages}
+    preflight, train = by_name["preflight"], by_name["train"]
+    preflight.job = preflight.job or train.job  # it runs inside the train job
+    if preflight.state in (FAILED, STOPPED) and train.state == WAITING:
+        train.reason, train.blocked = "preflight failed", True
+    return stages
+
+
+def _concerns(event: ledger.Json, stage: str) -> bool:
+    """Whether a line is about a stage; preflight shares the train job's fate in the queue."""
+    named = event.get("stage")
+    shared = ("submitted", "requeued", "healed", "cancelled")
+    return named == stage or (stage == "preflight" and named == "train" and event.get("event") in shared)
+
+
+def _stage(path: Path, stage: str, events: Sequence[ledger.Json]) -> StageState:
     state = StageState(stage=stage)
-    for event in mine:
-        _apply(state, event)
-    marker = ledger.marker(run.path, stage)
-    if marker and marker.get("outcome") == "done" and state.state != RUNNING:
-        state.state, state.seconds = DONE, marker.get("seconds")
-    progress = ledger.progress(run.path, stage)
-    state.step, state.of = _int(progress.get("step")), _int(progress.get("of"))
-    state.loss, state.tokens_per_s = progress.get("loss"), progress.get("tokens_per_s")
+    tasks: dict[Any, str] = {}
+    for event in events:
+        _apply(state, tasks, event)
+    state.state = _overall(state, tasks)
+    if len(tasks) > 1 or any(task is not None for task in tasks):
+        state.elements = {word: list(tasks.values()).count(word) for word in dict.fromkeys(tasks.values())}
+    marker = ledger.marker(path, stage)
+    if marker and marker.get("outcome") == "done":
+        state.state, state.seconds, state.error, state.reason = DONE, marker.get("seconds"), None, ""
+        state.elements = {}
+    vitals.add_progress(path, state)
     return state
 
 
-def _apply(state: StageState, event: ledger.Json) -> None:
-    kind = event.get("event")
+def _apply(state: StageState, tasks: dict[Any, str], event: ledger.Json) -> None:
+    """Follow the ledger, a line at a time. ``tasks``: the state of each element of an array (else of the one job)."""
+    kind, task = event.get("event"), event.get("array_task")
     if kind == "submitted":
-        state.job, state.state, state.error = str(event.get("job")), WAITING, None
+        state.job, state.state, state.error, state.reason = str(event.get("job")), WAITING, None, ""
+        tasks.clear()
     elif kind == "attempt":
         state.attempts += 1
-        state.state, state.nodes = RUNNING, event.get("nodes")
+        state.state, state.nodes, state.reason, state.error = RUNNING, event.get("nodes"), "", None
+        tasks[task] = RUNNING
     elif kind == "ended":
-        state.state = {"done": DONE, "stopped": STOPPED}.get(str(event.get("outcome")), FAILED)
-        state.error = event.get("error") or (
-            f"exit code {event.get('exit_code')}" if state.state == FAILED else None
-        )
+        outcome = {"done": DONE, "stopped": STOPPED}.get(str(event.get("outcome")), FAILED)
+        if outcome == STOPPED and state.state == CANCELLED:
+            outcome = CANCELLED
+        key = task if task in tasks else next((t for t, s in tasks.items() if s == RUNNING), task)
+        tasks[key] = outcome
+        if outcome in (FAILED, STOPPED):
+            state.error = event.get("error") or (
+                f"exit code {event.get('exit_code')}" if outcome == FAILED else None
+            )
     elif kind == "requeued":
-        state.state, state.reason = WAITING, "requeued"
-    elif kind == "cancelled" and state.state != DONE:
+        for key in [k for k, word in tasks.items() if word in (STOPPED, FAILED)]:
+            tasks[key] = WAITING
+        state.reason = "requeued"
+    elif kind == "healed" and event.get("action") != "replace":
+        for key in [k for k, word in tasks.items() if word != DONE]:
+            tasks[key] = WAITING
+        state.state, state.error, state.reason = WAITING, None, ""
+    elif kind == "cancelled":
         state.state = CANCELLED
 
 
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+def _overall(state: StageState, tasks: dict[Any, str]) -> str:
+    """One word for all elements: running if any is, else the worst."""
+    words = set(tasks.values())
+    if state.state == CANCELLED and FAILED not in words:
+        return CANCELLED
+    for word in (RUNNING, FAILED, CANCELLED, STOPPED, WAITING):
+        if word in words:
+            return word
+    # An ended event without the marker: the other shards of an array are to come.
+    return WAITING
 
 
-def _job_of_preflight(stages: list[StageState]) -> None:
-    """preflight runs inside the train job."""
-    by_name = {s.stage: s for s in stages}
-    by_name["preflight"].job = by_name["preflight"].job or by_name["train"].job
-    if by_name["preflight"].state == FAILED and by_name["train"].state == WAITING:
-        by_name["train"].reason = "preflight failed"
+def _submissions(state: RunState, events: Sequence[ledger.Json]) -> None:
+    """What is meant to be in the queue and is not on record there."""
+    kinds = ("submitting", "submitted", "not_submitted", "refused")
+    for stage in state.stages:
+        own = [e for e in events if e.get("stage") == stage.stage and e.get("event") in kinds]
+        if own and own[-1]["event"] == "submitting":
+            stage.reason, stage.blocked = "sbatch gave no answer: heal looks the job up", True
+        elif own and own[-1]["event"] == "refused":
+            stage.error, stage.blocked = own[-1].get("error"), True
+        elif stage.job is None and stage.state == WAITING and stage.stage in state.planned:
+            stage.reason = "not submitted yet; heal submits it"
 
 
-def _local(state: RunState, events: list[ledger.Json]) -> None:
+def _local(state: RunState, events: Sequence[ledger.Json]) -> None:
     """A local chain's process that is gone without a word has taken its stages with it."""
     for stage in state.stages:
         if not (stage.job or "").startswith("local-") or stage.state in ENDED:
             continue
         if alive(int(str(stage.job).removeprefix("local-"))):
             continue
+        stage.blocked = True
         if stage.state == RUNNING:
             stage.state, stage.error = LOST, "its process is gone (killed, or the machine restarted)"
         elif any(e.get("event") == "chain_ended" for e in events):
@@ -139,43 +252,24 @@ def _local(state: RunState, events: list[ledger.Json]) -> None:
             stage.reason = "the chain's process is gone"
 
 
+def _follow_up(state: RunState) -> None:
+    """Stages after one that ended badly wait for a person; in their own words, whatever Slurm calls it."""
+    bad: StageState | None = None
+    for stage in state.submitted:
+        if bad is not None and stage.state == WAITING and stage.job:
+            stage.blocked = True
+            stage.reason = f"{bad.stage} {bad.state}: it waits for `heal`"
+        if stage.state in BAD or stage.stuck:
+            bad = bad or stage
+        vitals.add_live(Path(state.path), stage)
+
+
 def alive(pid: int) -> bool:
     """True while the process runs (a zombie doesn't)."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
-
-
-def _slurm(state: RunState) -> None:
-    """Add what Slurm knows of jobs that the ledger thinks are still to come or running."""
-    ids = {s.job for s in state.stages if s.job and s.job.isdigit() and s.state not in (DONE,)}
-    if not ids:
-        return
-    from hpc import slurm
-
-    try:
-        known = slurm.jobs(sorted(i for i in ids if i))
-    except HpcError as error:
-        for stage in state.stages:
-            if stage.job in ids:
-                stage.reason = f"Slurm does not answer: {' '.join(str(error).split())[:80]}"
-        return
-    for stage in state.stages:
-        info = known.get(stage.job or "")
-        if info is None or stage.state == DONE:
-            continue
-        _add_slurm(stage, info)
-
-
-def _add_slurm(stage: StageState, info: Any) -> None:
-    if info.state.is_pending:
-        stage.state = stage.state if stage.state in (FAILED, CANCELLED) else WAITING
-        stage.reason = info.reason or stage.reason
-    elif info.state.is_final and not info.state.is_success and stage.state in (RUNNING, WAITING):
-        name = str(info.state.value if hasattr(info.state, "value") else info.state)
-        stage.state = CANCELLED if "CANCELLED" in name else FAILED
-        stage.error = stage.error or f"Slurm: {name}, exit code {info.exit_code}"
 
 
 def tail(path: Path, lines: int = 10) -> list[str]:

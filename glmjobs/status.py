@@ -1,41 +1,181 @@
-"""`python -m glmjobs.status RUN`: how a run is doing."""
+"""`python -m glmjobs.status [RUN]`: how a run is doing, or all runs. `--watch` stays; `--json` is for programs."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import shlex
+import sys
+import time
+from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from glmjobs import runs
 from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.run import Run
+from glmjobs.reporting.text import visible
+from glmjobs.state import RunState, StageState
+
+WATCH_SECONDS = 2.0
+SLURM_EVERY = 5  # refreshes: the controller is asked every 10 s
+COLOURS = {
+    states.DONE: "green", states.RUNNING: "cyan", states.WAITING: "yellow", states.STOPPED: "yellow",
+    states.FAILED: "bold red", states.LOST: "bold red", states.CANCELLED: "magenta",
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.status", description="How a run is doing, or all runs."
+    )
+    p.add_argument(
+        "run", nargs="?", help="run directory, or its name under runs/; without it: all runs there"
+    )
+    p.add_argument(
+        "--watch", action="store_true", help="stay and refresh until the run ends (Ctrl-C leaves it alone)"
+    )
+    p.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Show every stage's state."""
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.status", description="How a run is doing.")
-    parser.add_argument("run", help="run directory, or its name under runs/")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    args = parser.parse_args(argv)
-    run = Run.open(args.run)
-    state = states.read(run)
+    """Show every stage's state, or a line for every run."""
+    args = parser().parse_args(argv)
+    console = Console(highlight=False)
+    if args.run is None:
+        found = runs.directories()
+        if args.json:
+            print(json.dumps([s.document() for s in states.read_all(found)], ensure_ascii=False))
+            return 0
+        if not found:
+            print(f"no runs under {runs.parent()}", file=sys.stderr)
+            return 0
+        return show(
+            console, lambda ask: runs.overview(states.read_all(found, ask_slurm=ask)), watch=args.watch
+        )
+    run = runs.locate(args.run)
     if args.json:
-        print(json.dumps({**asdict(state), "state": state.state, "ended": state.ended}, ensure_ascii=False))
+        print(json.dumps(states.read(run).document(), ensure_ascii=False))
         return 0
-    table = Table(title=f"{state.name}: {state.state}", title_justify="left")
-    for column in ("stage", "state", "job", "attempts", "nodes", "step", "loss", "tokens/s", "why"):
-        table.add_column(column)
-    for s in state.stages:
-        table.add_row(
-            s.stage, s.state, s.job or "", str(s.attempts or ""), s.nodes or "",
-            f"{s.step}/{s.of}" if s.step is not None else "", f"{s.loss:.4f}" if s.loss is not None else "",
-            f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "", s.error or s.reason,
-        )  # fmt: skip
-    Console().print(table)
+    state: list[RunState] = []
+
+    def view(ask: bool) -> RenderableType:
+        state[:] = [states.read(run, ask_slurm=ask)] if ask or not state else [_refresh(run, state[0])]
+        return render(state[0])
+
+    return show(console, view, watch=args.watch, ended=lambda: bool(state) and state[0].ended)
+
+
+def _refresh(run: runs.Place, before: RunState) -> RunState:
+    """The run directory's news; what Slurm last said of a stage stands while the ledger says the same of it."""
+    now = states.read(run, ask_slurm=False)
+    for new, old in zip(now.stages, before.stages, strict=True):
+        if new.state == states.WAITING and new.job == old.job and old.state in (states.WAITING, *states.BAD):
+            new.state, new.reason, new.error = old.state, old.reason, old.error
+    now.slurm = before.slurm
+    return now
+
+
+def show(
+    console: Console,
+    view: Callable[[bool], RenderableType],
+    *,
+    watch: bool,
+    ended: Callable[[], bool] = lambda: False,
+) -> int:
+    """Print once, or keep the terminal up to date."""
+    if not watch:
+        console.print(view(True))
+        return 0
+    with Live(view(True), console=console, auto_refresh=False, screen=False) as live:
+        count = 0
+        while not ended():
+            time.sleep(WATCH_SECONDS)
+            count += 1
+            live.update(view(count % SLURM_EVERY == 0), refresh=True)
+        live.update(view(True), refresh=True)
     return 0
+
+
+def render(state: RunState) -> RenderableType:
+    """A run as a table, with what went wrong and what it cost below it."""
+    parts: list[RenderableType] = [_title(state), table(state)]
+    if state.slurm:
+        parts.append(
+            Text(
+                f"Slurm does not answer ({visible(state.slurm)}): shown is what the run directory says",
+                "yellow",
+            )
+        )
+    trouble = state.trouble
+    if trouble is not None:
+        name = shlex.quote(state.path)
+        parts.append(Text(f"logs     python -m glmjobs.logs {name} --stage {trouble.stage}", overflow="fold"))
+        parts.append(Text(f"mend it  python -m glmjobs.heal {name}", overflow="fold"))
+    if any(hours >= 0.005 for hours in state.gpu_hours.values()):
+        parts.append(Text(cost_line(state.gpu_hours)))
+    return Group(*parts)
+
+
+def _title(state: RunState) -> Text:
+    return Text.assemble(
+        (visible(state.name), "bold"), ": ", (state.state, COLOURS[state.state]), f"   {visible(state.path)}"
+    )
+
+
+def table(state: RunState) -> Table:
+    """One row a stage; columns that have nothing to say are left out."""
+    columns = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "GPU", "left", "why")
+    rows = [cells(stage) for stage in state.stages]
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    used = [i for i, name in enumerate(columns) if i < 2 or any(row[i] for row in rows)]
+    for i in used:
+        right = columns[i] in ("tries", "step", "loss", "tokens/s", "GPU", "left")
+        wide = columns[i] in ("nodes", "why")
+        shown.add_column(
+            columns[i], justify="right" if right else "left", no_wrap=not wide, overflow="fold", min_width=4
+        )
+    for stage, row in zip(state.stages, rows, strict=True):
+        shown.add_row(*(Text(row[i], COLOURS[stage.state] if columns[i] == "state" else "") for i in used))
+    return shown
+
+
+def cells(s: StageState) -> tuple[str, ...]:
+    """A stage's row, as text."""
+    return (
+        s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
+        f"{s.step}/{s.of}" if s.step is not None else "", f"{s.loss:.4f}" if s.loss is not None else "",
+        f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "",
+        f"{s.gpu_utilisation:.0f} %" if s.gpu_utilisation is not None else "", duration(s.time_left),
+        visible(s.error or s.reason),
+    )  # fmt: skip
+
+
+def state_word(stage: StageState) -> str:
+    """``running 3/8`` for an array with three of eight elements done, else the state."""
+    total = sum(stage.elements.values())
+    if total < 2 or stage.state not in (states.RUNNING, states.WAITING):
+        return stage.state
+    return f"{stage.state} {stage.elements.get(states.DONE, 0)}/{total}"
+
+
+def duration(seconds: float | None) -> str:
+    """``2:05:30``; "" for None."""
+    if seconds is None:
+        return ""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+def cost_line(hours: dict[str, float]) -> str:
+    """GPU-hours in one line."""
+    parts = ", ".join(f"{part} {hours[part]:.2f}" for part in ("useful", "startup", "lost", "preflight"))
+    return f"GPU-hours: {hours['held']:.2f} held ({parts}); waiting {hours['waiting']:.2f}"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,7 @@ def load(
     """Recipe and profile, with overrides applied to whichever they name."""
     import os
 
-    of_cluster = [item.removeprefix("cluster.") for item in overrides if item.startswith("cluster.")]
-    of_recipe = [item for item in overrides if not item.startswith("cluster.")]
+    of_cluster, of_recipe = split_overrides(overrides)
     fallback = (
         "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
     )
@@ -128,6 +128,29 @@ def load_profile(path: Path, overrides: list[str]) -> ClusterProfile:
         return ClusterProfile.model_validate(raw)
     except ValidationError as error:
         raise BadInput(f"{path}: {recipes.explain(error, ClusterProfile)}") from None
+
+
+def override(
+    recipe: Recipe, profile: ClusterProfile, overrides: Sequence[str]
+) -> tuple[Recipe, ClusterProfile]:
+    """A run's recipe and profile with some fields changed, checked as a whole again."""
+    from pydantic import ValidationError
+
+    of_cluster, of_recipe = split_overrides(overrides)
+    changed = recipes.parse(recipe.model_dump(mode="json"), source="the run's recipe", overrides=of_recipe)
+    raw = profile.model_dump(mode="json")
+    for item in of_cluster:
+        recipes.apply_override(raw, item)
+    try:
+        return changed, ClusterProfile.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"the run's cluster profile: {recipes.explain(error, ClusterProfile)}") from None
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of the cluster profile (``cluster.field=value``, without the first word), and those of the recipe."""
+    of_cluster = [item.removeprefix("cluster.") for item in overrides if item.startswith("cluster.")]
+    return of_cluster, [item for item in overrides if not item.startswith("cluster.")]
 
 
 def find_config(text: str) -> Path:

@@ -7,6 +7,8 @@ submitit writes the submission file, calls sbatch, reads the id and keeps its ow
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -16,9 +18,16 @@ import submitit
 from submitit.core import utils
 
 from hpc.errors import JobFailed, NotFit
+from hpc.slurm import SlurmUnreachable, SubmitUncertain, not_submitted, unreachable
 
 KEEP = ("SLURM_CONF", "SLURM_CONF_SERVER")
 """Variables of Slurm's that say where it is, not what job this is."""
+
+SBATCH_SECONDS = 90
+"""Longest wait for sbatch's answer; Slurm's own MessageTimeout is 10 s, a busy site's 60 to 100 s are retried by it."""
+
+TIMED_OUT = (124, 137)
+"""Exit codes of timeout(1): the command was ended, and the command had to be killed."""
 
 
 class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
@@ -34,15 +43,32 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
 
         Raises:
             JobFailed: sbatch refused; its own message, in one line.
+            SlurmUnreachable: there is no controller; nothing was submitted.
+            SubmitUncertain: sbatch ended without an answer, so the job may have been accepted.
         """
         self.text, self.options = text, options
-        (self.folder).mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            return str(self._submit_command("").job_id)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what the error says again
+                return str(self._submit_command("").job_id)
         except utils.FailedJobError as error:
-            raise JobFailed(f"sbatch refused the job: {sbatch_message(str(error))}") from None
+            raise self._what_failed(error) from None
         except utils.FailedSubmissionError as error:
-            raise JobFailed(f"cannot read sbatch's answer: {' '.join(str(error).split())}") from None
+            raise SubmitUncertain(f"cannot read sbatch's answer: {' '.join(str(error).split())}") from None
+        except OSError as error:
+            raise JobFailed(f"{self.folder}: cannot keep the script there: {error.strerror}") from None
+
+    @staticmethod
+    def _what_failed(error: utils.FailedJobError) -> JobFailed | SlurmUnreachable:
+        said = sbatch_message(str(error))
+        code = getattr(error.__cause__, "returncode", None)
+        if code in TIMED_OUT and not said:
+            return SubmitUncertain(f"sbatch gave no answer within {SBATCH_SECONDS} s")
+        if not unreachable(said):
+            return JobFailed(f"sbatch refused the job: {said or f'exit code {code}'}")
+        if not_submitted(said):
+            return SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
+        return SubmitUncertain(said)
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self.text
@@ -51,7 +77,8 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         # A job submitted from inside a job would inherit that job's limits through SLURM_* and SBATCH_*.
         inherited = [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_", "SRUN_")) and n not in KEEP]
         unset = [word for name in inherited for word in ("-u", name)]
-        return ["env", *unset, "sbatch", *self.options, str(submission_file_path)]
+        bound = ["timeout", "--kill-after=5", str(SBATCH_SECONDS)]
+        return ["env", *unset, *bound, "sbatch", *self.options, str(submission_file_path)]
 
 
 class ScriptHere(submitit.LocalExecutor):  # type: ignore[misc]
@@ -75,7 +102,8 @@ def to_slurm(text: str, options: list[str], folder: Path) -> str:
     """Submit a script to Slurm; the job id.
 
     Raises:
-        NotFit: this machine has no Slurm client.
+        NotFit: this machine has no Slurm client, or the controller is away; nothing was submitted.
+        SubmitUncertain: no answer; the job may have been accepted.
         JobFailed: sbatch refused.
     """
     if ScriptToSlurm.affinity() < 0:

@@ -118,6 +118,8 @@ class JobInfo:
     derived_exit_code: int | None = None
     """The highest exit code of its steps, which tells of failures the script swallowed. Only sacct knows
     it."""
+    cancelled_by: int | None = None
+    """User id of who cancelled it. Only sacct knows it."""
     source: str = "squeue"
     """Which command said so: ``squeue`` or ``sacct`` (which can lag behind)."""
 
@@ -202,6 +204,7 @@ def parse_sacct(text: str) -> list[JobInfo]:
                 ended=parse_time(row["End"]),
                 time_limit=60 * int(limit) if limit.isdigit() else None,
                 derived_exit_code=int(derived) if derived.isdigit() else None,
+                cancelled_by=int(who[1]) if (who := re.search(r"by (\d+)", row["State"])) else None,
                 source="sacct",
             )
         )

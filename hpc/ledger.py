@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,6 +55,36 @@ def _lock(descriptor: int) -> None:
     """Lock where the file system can; some parallel file systems are mounted without locks."""
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
+    """Hold ``path`` as a lock file; yields False where another process kept it for ``patience`` seconds.
+
+    The lock goes with the process that holds it, however that ends. On a file system that has no locks it is
+    given to everyone: what it guards has to be right without it, only later.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    until = time.monotonic() + patience
+    try:
+        held = _try_lock(descriptor)
+        while not held and time.monotonic() < until:
+            time.sleep(0.1)
+            held = _try_lock(descriptor)
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read(run: Path) -> list[Json]:
@@ -151,7 +182,7 @@ def write_marker(
         started: when the stage began, as :func:`now` gives it.
     """
     ended = now()
-    seconds = (_parse(ended) - _parse(started)).total_seconds()
+    seconds = (parse_time(ended) - parse_time(started)).total_seconds()
     record: Json = {
         "stage": stage,
         "outcome": outcome,
@@ -193,5 +224,6 @@ def progress(run: Path, stage: str) -> Json:
     return read_json(run / "stages" / f"{stage}.progress.json") or {}
 
 
-def _parse(time: str) -> datetime:
-    return datetime.fromisoformat(time.replace("Z", "+00:00"))
+def parse_time(text: str) -> datetime:
+    """The inverse of :func:`now`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

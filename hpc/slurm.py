@@ -35,10 +35,9 @@ from hpc.jobinfo import (
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",
-    "clean_env",
-    "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "node_states", "one_line", "requeue",
-    "run",
-    "show", "submit", "test_only", "update_dependency", "update_node",
+    "clean_env", "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "node_states", "not_submitted",
+    "one_line", "release", "requeue", "run", "show", "submit", "test_only", "unreachable", "update_dependency",
+    "update_node",
 ]  # fmt: skip
 
 # Seconds one call may take. Slurm's own MessageTimeout (10 s by default) ends most of them long before.
@@ -57,6 +56,14 @@ _UNREACHABLE = (
     "unexpected message received",
     "slurm_persist_conn",
     "could not establish a configuration source",
+)
+# sbatch's words for a connection that was never made. A broken one ("timed out", "zero bytes") proves nothing.
+_NEVER_ARRIVED = (
+    "not found on path",
+    "connect failure",
+    "connection refused",
+    "configuration source",
+    "configuration file",
 )
 # Variables that change what the commands print or whom they ask; our parsers need the plain form.
 _FORMATTING = (
@@ -120,8 +127,7 @@ def run(
         if code == 0:
             return out
         said = one_line(err or out) or f"exit code {code}"
-        unreachable = code is None or any(sign in said.lower() for sign in _UNREACHABLE)
-        if not unreachable:
+        if code is not None and not unreachable(said):
             raise SlurmRefused(said if said.startswith(args[0]) else f"{args[0]}: {said}")
         if pause is None:
             break
@@ -193,8 +199,7 @@ def submit(
     try:
         out = run([*args, str(Path(script).absolute())], env=environ, pauses=())
     except SlurmUnreachable as error:
-        said = str(error).lower()
-        if any(sign in said for sign in ("not found", "connect failure", "connection refused", "configur")):
+        if not_submitted(str(error)):
             raise
         raise SubmitUncertain(f"{error}; the job may have been accepted all the same") from None
     lines = out.strip().splitlines()
@@ -204,6 +209,16 @@ def submit(
             f"sbatch printed no job id but {one_line(out)!r}; the job may have been accepted"
         )
     return job
+
+
+def not_submitted(said: str) -> bool:
+    """Whether an unanswered sbatch's words make sure that nothing was accepted: it never reached a controller."""
+    return any(sign in said.lower() for sign in _NEVER_ARRIVED)
+
+
+def unreachable(said: str) -> bool:
+    """Whether a command's words mean that Slurm did not answer, rather than that it said no."""
+    return any(sign in said.lower() for sign in _UNREACHABLE)
 
 
 def test_only(script: Path, *, extra: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
@@ -216,12 +231,18 @@ def test_only(script: Path, *, extra: Sequence[str] = (), env: Mapping[str, str]
     run(["sbatch", "--test-only", *extra, str(Path(script).absolute())], env=environ)
 
 
-def jobs(ids: Sequence[str], *, env: Mapping[str, str] | None = None) -> dict[str, JobInfo]:
+def jobs(
+    ids: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
+    pauses: Sequence[float] = PAUSES,
+) -> dict[str, JobInfo]:
     """What Slurm knows about jobs: one squeue call and, for those it has forgotten, one sacct call.
 
     Of a job array there is one record for each element (``12_3``) and, if ``12`` was asked for, a summary
     under ``12``. A job that neither knows (purged, and no accounting) is absent: that says nothing about
-    how it ended.
+    how it ended. ``timeout`` and ``pauses``: of the squeue call, as for :func:`run`.
 
     Raises:
         BadInput: an id is no job id.
@@ -233,7 +254,7 @@ def jobs(ids: Sequence[str], *, env: Mapping[str, str] | None = None) -> dict[st
             raise BadInput(f"{job!r} is no Slurm job id: right is 1234 or, in an array, 1234_5")
     if not wanted:
         return {}
-    found = {info.id: info for info in _squeue(["-j", ",".join(wanted)], env)}
+    found = {info.id: info for info in _squeue(["-j", ",".join(wanted)], env, timeout, pauses)}
     arrays = {job.partition("_")[0] for job in found if "_" in job}
     unknown = [job for job in wanted if job not in found and job not in arrays]
     # Elements of an array that is partly forgotten are in sacct only.
@@ -279,9 +300,17 @@ def cancel(ids: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
                 raise
 
 
-def requeue(job: str, *, env: Mapping[str, str] | None = None) -> None:
-    """Put a running or ended job back into the queue under its id."""
-    run(["scontrol", "requeue", job], env=env)
+def requeue(job: str, *, hold: bool = False, env: Mapping[str, str] | None = None) -> None:
+    """Put a running or ended job (or array element, ``12_3``) back into the queue under its id.
+
+    ``hold``: it waits there until :func:`release`.
+    """
+    run(["scontrol", "requeuehold" if hold else "requeue", job], env=env)
+
+
+def release(job: str, *, env: Mapping[str, str] | None = None) -> None:
+    """Let a held job start when its turn comes."""
+    run(["scontrol", "release", job], env=env)
 
 
 def update_dependency(job: str, dependency: str, *, env: Mapping[str, str] | None = None) -> None:
@@ -330,11 +359,15 @@ def gres(partition: str | None = None, *, env: Mapping[str, str] | None = None) 
     return [(node, kind, count) for node, words in rows for kind, count in parse_gres(words)]
 
 
-def _squeue(selection: Sequence[str], env: Mapping[str, str] | None) -> list[JobInfo]:
+def _squeue(
+    selection: Sequence[str],
+    env: Mapping[str, str] | None,
+    timeout: float = TIMEOUT,
+    pauses: Sequence[float] = PAUSES,
+) -> list[JobInfo]:
+    words = ["squeue", "-h", "-r", "-t", "all", *selection, "-O", SQUEUE_FORMAT]
     try:
-        return parse_squeue(
-            run(["squeue", "-h", "-r", "-t", "all", *selection, "-O", SQUEUE_FORMAT], env=env)
-        )
+        return parse_squeue(run(words, env=env, timeout=timeout, pauses=pauses))
     except SlurmRefused as error:
         if "invalid job id" in str(error).lower():
             return []

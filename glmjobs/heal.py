@@ -1,0 +1,236 @@
+"""`python -m glmjobs.heal RUN [--set A.B=C]`: a run that failed, was cut off or has a hole goes on where it stands.
+
+Stages that are done are not done again. On Slurm, a job that Slurm still holds keeps its id, and so do those that wait
+for it; what Slurm has forgotten is submitted anew. Here, the chain is started again with what is missing. Healing a
+run that is in order changes nothing; healing twice is healing once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from glmjobs import state as states
+from glmjobs import submit
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput
+from glmjobs.jobs import CHAIN, requests
+from glmjobs.run import PROJECT, Run, rewrite
+from glmjobs.state import RunState
+from hpc import chain, ledger
+from hpc.chain import Planned
+from hpc.cluster import ClusterProfile
+from hpc.mend import DONE, KEEP, Action
+from hpc.preflight import query_gpus
+
+ROWS_OF_A_STEP = (
+    "model", "data", "train.method", "train.per_device_batch_size", "train.gradient_accumulation", "train.packing",
+    "train.pack_length", "train.seed",
+)  # fmt: skip
+"""What decides which rows a training step reads. Changed half-way, rows would be left out or read twice."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.heal",
+        description="Let a run that failed, was cut off or has a hole go on where it stands.",
+        epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
+    )
+    p.add_argument("run", help="run directory, or its name under runs/")
+    p.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], dest="overrides",
+        help="change a field of the run's recipe, or of its profile as cluster.field=value, first; repeatable",
+    )  # fmt: skip
+    p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
+    p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Heal; with --follow, the exit code is the chain's."""
+    args = parser().parse_args(argv)
+    run = Run.open(args.run)
+    with ledger.exclusive(run.path / "jobs" / "heal.lock", patience=chain.LOCK_SECONDS) as held:
+        if not held:
+            raise BadInput(f"{run.path}: another heal of this run is at work")
+        actions = heal(run, args.overrides)
+    if args.json and not args.follow:
+        print(json.dumps({"run": run.name, "path": str(run.path), "jobs": [vars(a) for a in actions]}))
+    else:
+        tell(run, actions)
+    if args.follow:
+        from glmjobs.follow import follow
+
+        return follow(run, as_json=args.json)
+    return 0
+
+
+def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
+    """Mend the run's chain; what was done, a line a job.
+
+    Raises:
+        BadInput: an override that is wrong, or that cannot be honoured any more.
+        NotFit: Slurm is away, or the cluster does not have what the run asks for.
+    """
+    state = states.read(run)
+    local = executor(run) == "local"
+    if overrides:
+        run = change(run, state, overrides, "local" if local else "slurm")
+    stages = wanted(run)
+    if all(run.done(stage) for stage in stages):
+        return [Action(stage=stage, what=DONE) for stage in stages]
+    gpus = len(query_gpus()) if local else 0
+    asked = requests(run.recipe, run.shape, stages, local=local, local_gpus=gpus)
+    jobs = chain.plan(asked, run.cluster, run.path, PROJECT, local=local)
+    return here(run, state, jobs) if local else on_slurm(run, state, jobs)
+
+
+def wanted(run: Run) -> tuple[str, ...]:
+    """The jobs this run was meant to have, in order."""
+    named = chain.intended(run.path)[0] or tuple(chain.current_jobs(run.path))
+    return tuple(stage for stage in CHAIN if stage in named) or CHAIN
+
+
+def executor(run: Run) -> str:
+    """Where the run's jobs run: as its newest submission says."""
+    events = [e for e in ledger.read(run.path) if e.get("executor")]
+    return str(events[-1]["executor"]) if events else submit.choose_executor("auto")
+
+
+def on_slurm(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
+    """Mend the chain on Slurm."""
+    from hpc.mend import Mender
+
+    for stage in state.stages:
+        if stage.state == states.RUNNING and "does not know" in stage.reason:
+            raise BadInput(
+                f"{stage.stage} is alive: {stage.reason}; cancel it where it runs, or wait until it is silent"
+            )
+    same = {job.request.stage: same_script(run, job) for job in jobs}
+    changed = [job for job in jobs if not same[job.request.stage]]
+    actions = Mender(run.path, jobs, run.file.key, same).mend()
+    replaced = {a.stage for a in actions if a.what in ("submit", "replace")}
+    chain.write_scripts(run.path, [job for job in changed if job.request.stage in replaced])
+    return actions
+
+
+def same_script(run: Run, job: Planned) -> bool:
+    """Whether the job would go out as it did. (A train job that was submitted by hand has no script on record.)"""
+    path = run.jobs(job.request.stage) / "script.sh"
+    return not path.is_file() or path.read_text(encoding="utf-8") == job.script
+
+
+def here(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
+    """Start the chain again on this machine, with what is missing."""
+    busy = next((s for s in state.stages if _alive(s.job)), None)
+    done = [Action(stage=j.request.stage, what=DONE) for j in jobs if run.done(j.request.stage)]
+    missing = [job for job in jobs if not run.done(job.request.stage)]
+    if busy is not None:
+        why = f"process {str(busy.job).removeprefix('local-')} is at work"
+        return [*done, *(Action(stage=j.request.stage, what=KEEP, job=busy.job, why=why) for j in missing)]
+    for job in missing:
+        stage = state.get(job.request.stage)
+        ledger.append(
+            run.path, "healed", stage=stage.stage, action="start", why=stage.error or stage.reason or None
+        )
+    process = chain.start_here(run.path, missing)
+    reason = {s.stage: s.error or s.reason for s in state.stages}
+    started = [job.request.stage for job in missing]
+    return [*done, *(Action(stage=s, what="start", job=f"local-{process}", why=reason[s]) for s in started)]
+
+
+def _alive(job: str | None) -> bool:
+    from glmjobs.cancel import ours
+
+    pid = (job or "").removeprefix("local-")
+    return (job or "").startswith("local-") and states.alive(int(pid)) and ours(int(pid))
+
+
+def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> Run:
+    """The run with its recipe or profile changed: checked, on record, and in its ``run.yaml``.
+
+    Raises:
+        BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
+    """
+    from glmjobs import fitness
+
+    running = next((s for s in state.stages if s.state == states.RUNNING), None)
+    if running is not None:
+        raise BadInput(
+            f"--set {overrides[0]}: {running.stage} is running (job {running.job}) with what run.yaml says; "
+            f"end it first: python -m glmjobs.cancel {run.path}"
+        )
+    for item in overrides:
+        too_late(run, item)
+    recipe, profile = submit.override(run.recipe, run.cluster, overrides)
+    stages = tuple(stage for stage in wanted(run) if not run.done(stage))
+    recipe = fitness.check(recipe, profile, run.shape, stages, where)
+    ledger.append(run.path, "changed", set=list(overrides), differences=differences(run, recipe, profile))
+    return rewrite(run, recipe, profile)
+
+
+def too_late(run: Run, item: str) -> None:
+    """Refuse a change that would have no effect, or that would spoil what is there already."""
+    field = item.partition("=")[0].strip()
+    section = field.partition(".")[0]
+    if section == "name":
+        raise BadInput(f"--set {item}: a run keeps its name")
+    if section in CHAIN and run.done(section):
+        raise BadInput(
+            f"--set {item}: {section} is done, so this would change nothing; make a new run for it"
+        )
+    fixed = any(field == name or field.startswith(f"{name}.") for name in ROWS_OF_A_STEP)
+    step = ledger.progress(run.path, "train").get("checkpoint")
+    if fixed and (step or run.done("train")):
+        raise BadInput(
+            f"--set {item}: training has got to checkpoint-{step} with the rows that the old value gave it; "
+            "make a new run for it"
+        )
+
+
+def differences(run: Run, recipe: Any, profile: ClusterProfile) -> dict[str, list[Any]]:
+    """Field → [before, after], of everything that changed."""
+    before = _flat(
+        {"recipe": run.recipe.model_dump(mode="json"), "cluster": run.cluster.model_dump(mode="json")}
+    )
+    after = _flat({"recipe": recipe.model_dump(mode="json"), "cluster": profile.model_dump(mode="json")})
+    return {
+        key.removeprefix("recipe."): [before.get(key), after.get(key)]
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def tell(run: Run, actions: Sequence[Action]) -> None:
+    """What was done, a line a job."""
+    if all(a.what in (DONE, KEEP) for a in actions):
+        waiting = next((a for a in actions if a.what == KEEP), None)
+        why = f": {waiting.stage}: {waiting.why} (job {waiting.job})" if waiting else ": every stage is done"
+        print(f"nothing to heal{why}", file=sys.stderr)
+        return
+    for a in actions:
+        why = f"  {a.why}" if a.why else ""
+        print(
+            f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip(), file=sys.stderr
+        )
+    print(f"watch python -m glmjobs.status {run.path}", file=sys.stderr)
+
+
+WORDS = {
+    "requeue": "queued again", "re-arm": "waits again", "release": "released", "replace": "submitted new",
+    "submit": "submitted new", "keep": "as it was", "done": "done", "start": "started again",
+}  # fmt: skip
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

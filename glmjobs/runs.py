@@ -1,0 +1,133 @@
+"""`python -m glmjobs.runs`: all runs, with what came out of them and what they cost.
+
+Also how the commands that watch find a run: by path, or by name, and without reading its whole ``run.yaml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from glmjobs import state as states
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput
+from glmjobs.reporting.text import visible
+from glmjobs.state import RunState
+from hpc import ledger
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run directory."""
+
+    path: Path
+
+
+def parent() -> Path:
+    """Where runs are: ``$GLMJOBS_RUNS``, or ``runs/`` of the current directory."""
+    return Path(os.environ.get("GLMJOBS_RUNS") or RUNS).absolute()
+
+
+def directories() -> list[Place]:
+    """All runs there, oldest first."""
+    found = [p.parent for p in parent().glob("*/run.yaml")]
+    return [Place(p) for p in sorted(found, key=lambda p: ((p / "run.yaml").stat().st_mtime, p.name))]
+
+
+def locate(where: str) -> Place:
+    """A run by path, or by its name under ``runs/``.
+
+    Raises:
+        BadInput: there is none; the line names those that are there.
+    """
+    given = Path(where)
+    named = [] if given.is_absolute() or len(given.parts) > 1 else [parent() / given]
+    for path in (*named, given):
+        if (path / "run.yaml").is_file():
+            return Place(path.absolute())
+    known = [place.path.name for place in directories()]
+    hint = f"runs here: {', '.join(known[-5:])}" if known else f"there are no runs under {parent()}"
+    raise BadInput(f"{where}: no run of this name or path (a directory with run.yaml); {hint}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List them."""
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.runs", description="All runs: state, accuracy, GPU-hours."
+    )
+    p.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    args = p.parse_args(argv)
+    found = states.read_all(directories())
+    if args.json:
+        print(json.dumps([summary(state) for state in found], ensure_ascii=False))
+        return 0
+    if not found:
+        print(f"no runs under {parent()}", file=sys.stderr)
+        return 0
+    Console(highlight=False).print(overview(found))
+    return 0
+
+
+def summary(state: RunState) -> dict[str, Any]:
+    """One run's result as plain data."""
+    hours = {part: round(value, 6) for part, value in state.gpu_hours.items()}
+    trouble = state.trouble
+    return {
+        "run": state.name, "path": state.path, "state": state.state, "stage": current(state),
+        "accuracy": {model: accuracy(state, model) for model in ("base", "finetuned")},
+        "gpu_hours": hours, "error": (trouble.error or trouble.reason) if trouble else None,
+    }  # fmt: skip
+
+
+def accuracy(state: RunState, model: str) -> float | None:
+    """A model's accuracy (0 to 1) once it is scored."""
+    value = (ledger.read_json(Path(state.path) / "scores" / model / "summary.json") or {}).get("accuracy")
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def current(state: RunState) -> str:
+    """The stage that the run's state is about."""
+    return next((s.stage for s in state.submitted if s.state != states.DONE), "")
+
+
+def overview(found: Sequence[RunState]) -> Table:
+    """One row a run."""
+    from glmjobs.status import COLOURS
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("run", "state", "stage"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("base", "fine-tuned", "GPU-hours", "lost"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("why", overflow="ellipsis", no_wrap=True)
+    for state in found:
+        stage = next((s for s in state.submitted if s.state != states.DONE), None)
+        trouble = state.trouble or stage
+        shown.add_row(
+            visible(state.name), Text(state.state, COLOURS[state.state]), stage.stage if stage else "",
+            *(_percent(accuracy(state, model)) for model in ("base", "finetuned")),
+            f"{state.gpu_hours['held']:.2f}" if state.gpu_hours else "",
+            f"{state.gpu_hours['lost']:.2f}" if state.gpu_hours else "",
+            visible((trouble.error or trouble.reason) if trouble else ""),
+        )  # fmt: skip
+    return shown
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
