@@ -27,6 +27,9 @@ _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
 _PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
 _CUT = re.compile("[,。;、]")
+_SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
+_NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
+_GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
 
 def per_units(text: str, item: Quantity) -> Quantity:
@@ -43,6 +46,20 @@ def local(text: str, item: Item) -> str:
     cuts = [m.end() for m in _CUT.finditer(text, 0, item.start)]
     after = _CUT.search(text, item.end)
     return text[(cuts[-1] if cuts else 0) : after.start() if after else len(text)]
+
+
+def _with_subject(text: str, item: Item) -> str:
+    """The clause around a value, with the one before it where it has no subject of its own (是42人)."""
+    clause = local(text, item)
+    cuts = [0, *(m.end() for m in _CUT.finditer(text, 0, item.start))]
+    if len(cuts) > 1 and _SUBJECTLESS.match(clause):
+        return text[cuts[-2] : cuts[-1]] + clause
+    return clause
+
+
+def _numbered(clause: str) -> set[str]:
+    """Names told apart by a number: (2)班, 3号, 第1组."""
+    return {m[0] for m in _NUMBERED.finditer(clause)}
 
 
 def _value_zone(text: str) -> int:
@@ -155,7 +172,7 @@ def _conditions(clause: str, asked: str) -> float:
 
 
 def _score(text: str, item: Item, index: int, pool: list[Item], question: Question) -> float:
-    clause = local(text, item)
+    clause = _with_subject(text, item)
     score = 4 * max(
         (len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0
     )
@@ -173,6 +190,11 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score += 1.0
     if _TOTAL.search(question.main.clause) and _TOTAL.search(before[-6:]):
         score += 1.5
+    mine, wanted = _numbered(clause), _numbered(question.main.clause)
+    if mine and wanted and not mine & wanted:
+        score -= 3.0  # 三(2)班's where 三(1)班's is asked
+    if _GOES_ON.match(text, item.end):
+        score -= 5.0  # 120公里，加上30公里，一共150公里
     score -= _lacks_turn(before, question.main.clause)
     score += 0.6 * min(4, _same_lead(before, question.main.clause))
     score += _conditions(clause, question.main.clause)

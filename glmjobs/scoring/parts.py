@@ -7,7 +7,7 @@ import itertools
 import re
 from dataclasses import dataclass, replace
 
-from glmjobs.scoring import choosing, compare, conclude
+from glmjobs.scoring import choosing, compare, conclude, phrases
 from glmjobs.scoring.conclude import Conclusion, Statement
 from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
@@ -17,6 +17,8 @@ _SEVERAL = re.compile(
     "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
 )
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
+_RANGE_ASKED = re.compile("范围|区间|之间")
+_RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
@@ -43,6 +45,8 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         return found if len(found) >= 2 else []
     if gold.statement is None:
         return []
+    if _RANGE_ASKED.search(asked.main.clause):
+        return _range(asked, gold.statement)
     items = [i for i in gold.statement.items if isinstance(i, Quantity)]
     text = gold.statement.text
     listed = len(items) >= 2 and all(
@@ -54,6 +58,16 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         or (len(text) < 30 and not re.search("[\u4e00-\u9fff]{3}", text))
     ):
         return [Part("", asked.main, i) for i in items]
+    return []
+
+
+def _range(asked: Question, statement: Statement) -> list[Part]:
+    """Both ends of the last range stated (24.5~25.5千克, 24.5千克到25.5千克), or []."""
+    items = [i for i in statement.items if isinstance(i, Quantity)]
+    for low, high in reversed(list(itertools.pairwise(items))):
+        if _RANGE.fullmatch(statement.text[low.end : high.start].strip()):
+            low = low if low.units else replace(low, units=high.units)
+            return [Part("", asked.main, low), Part("", asked.main, high)]
     return []
 
 
@@ -120,6 +134,15 @@ def _values(statement: Statement, asked: Question) -> list[Item]:
         elif isinstance(item, (Quantity, Ratio)):
             result.append(item)
     return result
+
+
+def _answers(statement: Statement, asked: Question) -> list[Item]:
+    """The values of the statement's last clause that draws a conclusion (36=2×2×3×3，所以36的质因数有2和3: 2, 3)."""
+    text = statement.text
+    values = [i for i in _values(statement, asked) if not text.startswith("的", i.end)]
+    marks = [m.end() for p in (phrases.STRONG, phrases.MEDIUM) for m in p.finditer(text)]
+    after = [i for i in values if marks and i.start >= max(marks)]
+    return after if len(after) > 1 else values
 
 
 def _fits(item: Item, asked: Asked) -> bool:
@@ -269,7 +292,8 @@ def compare_parts(
     if _wanted(asked) >= 2:
         mine = _gather(asked, found.region, found.kept)
     else:
-        mine = [Part("", asked.main, i) for i in _values(found.statement, asked)]
+        ranged = _RANGE_ASKED.search(asked.main.clause) and _range(asked, found.statement)
+        mine = ranged or [Part("", asked.main, i) for i in _answers(found.statement, asked)]
         if len(mine) < len(gold):
             mine = _unnamed(asked, found.region, found.kept, len(gold))
     shown = "，".join(map(str, mine))

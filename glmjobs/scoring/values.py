@@ -366,9 +366,9 @@ def _embedded(text: str, at: int) -> bool:
     if text[at].isdigit():
         if tail and ((tail.isascii() and tail.isalpha()) or tail in "_^") and text[at - 1 : at] == tail:
             return True
-        if re.match(r"\d{1,2}(?:[.、](?![\d])|\)(?!\s?[-+×÷*/=]))", text[at : at + 4]) and not text[
-            :at
-        ].strip(" ([\n"):
+        if re.match(
+            r"\d{1,2}(?:[.、](?!\d|\(\d{1,12}\))|\)(?!\s?[-+×÷*/=]))", text[at : at + 18]
+        ) and not text[:at].strip(" ([\n"):
             return True
     if tail in "这那" and text[at] in numbers.CN and tail:
         return True

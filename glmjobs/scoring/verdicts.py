@@ -53,7 +53,7 @@ def _by_text(plain: str, asked: Question) -> list[str]:
     if not asked.options:
         return []
     whole = [k for k, v in asked.options.items() if len(_squeeze(v)) > 1 and _contains(plain, v)]
-    if len(whole) == 1:
+    if len(whole) == 1 and not _MANY.search(asked.text):
         return whole
     zone = [m.end() for m in STRONG.finditer(plain)] or [
         m.end() for m in re.finditer("所以|因此|故|即|[=是为:]", plain)
@@ -67,7 +67,15 @@ def _by_text(plain: str, asked: Question) -> list[str]:
     if not hits:
         numbers = [i for i in values.results(tail, values.scan(tail)) if isinstance(i, values.Quantity)]
         hits = [k for k, v in asked.options.items() if numbers and _same_value(v, numbers[-1])]
+        if _MANY.search(asked.text):
+            numbers = [i for i in values.results(plain, values.scan(plain)) if isinstance(i, values.Quantity)]
+            hits = [k for k, v in asked.options.items() if any(_same_value(v, n) for n in numbers)]
+    if len(hits) > 1 and _MANY.search(asked.text):
+        return ["".join(sorted(hits))]
     return hits if len(hits) == 1 else []
+
+
+_MANY = re.compile("哪些|多选|多项|哪几|所有")
 
 
 def _squeeze(text: str) -> str:
@@ -353,7 +361,7 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
         )
     said = _subject(asked, found.statement.text)
     if said and wanted in names(asked, gold):
-        same = said[0] == wanted or said[0] in wanted or wanted in said[0]
+        same = said[0] == wanted or said[0] in wanted or wanted in said[0] or _same_label(said[0], wanted)
         return same, wanted, said[0], "same name" if same else "other name"
     plain = _squeeze(conclude.strip_denied(found.statement.text))
     tail = _squeeze(gold)
@@ -361,6 +369,11 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     core = _squeeze(zone or gold)
     same = bool(core) and (core in plain or (plain in core and len(plain) > 1) or tail in plain)
     return same, core[:60], plain[:60], "same words" if same else "other words"
+
+
+def _same_label(a: str, b: str) -> bool:
+    """乙店 and 乙商店: 甲, 乙 … and A, B … tell apart by themselves."""
+    return a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD" and (len(a) < 3 or len(b) < 4)
 
 
 def _sign(text: str) -> str:
