@@ -23,12 +23,16 @@ from pathlib import Path
 from types import FrameType
 
 from hpc import ledger, preempt, ranks
-from hpc.errors import BadInput, HpcError
+from hpc.errors import BadInput, HpcError, JobFailed
 
 FINAL_CODES = (2, 3)
 """Bad input, and a machine not fit: trying again cannot help."""
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
+
+RIVAL_SECONDS = 180.0
+"""How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
+that lost touch, needs KillWait and a file server's lease (90 s on NFSv4) until it is gone for certain."""
 
 
 class Attempt:
@@ -87,6 +91,7 @@ class Attempt:
             attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
             restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
+            array_job=env.get("SLURM_ARRAY_JOB_ID"),
             array_task=int(env["SLURM_ARRAY_TASK_ID"]) if env.get("SLURM_ARRAY_TASK_ID", "").isdigit() else None,
         )  # fmt: skip
         return str(record["time"])
@@ -145,9 +150,13 @@ class Attempt:
         return last == "cancelled"
 
     def _fruitless(self, stage: str) -> int:
-        """Failed attempts of this stage in a row, newest backwards, that made no checkpoint."""
+        """Failed attempts of this stage in a row, newest backwards, that made no checkpoint. A heal starts afresh."""
         count, newest = 0, None
-        for event in reversed(ledger.events(self.run, event="ended", stage=stage)):
+        for event in reversed(ledger.events(self.run)):
+            if event["event"] == "healed" and event.get("stage") in (stage, self.stages[-1][0]):
+                break
+            if event["event"] != "ended" or event.get("stage") != stage:
+                continue
             if event.get("outcome") != "failed" or event.get("job") != self.job:
                 break
             step = event.get("last_checkpoint")
@@ -211,11 +220,20 @@ def parse(argv: list[str]) -> tuple[Path, list[tuple[str, list[str]]], int]:
     return run, stages, limit
 
 
+def work_lock(run: Path, stage: str) -> Path:
+    """The file that an attempt holds locked while it works: never two of one stage (or array element) of a run."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return run / "jobs" / stage / (f"work-{task}.lock" if task else "work.lock")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The batch process of a job."""
     try:
         run, stages, limit = parse(sys.argv[1:] if argv is None else argv)
-        return Attempt(run, stages, limit).execute()
+        with ledger.exclusive(work_lock(run, stages[-1][0]), patience=RIVAL_SECONDS) as alone:
+            if not alone:
+                raise JobFailed(f"{stages[-1][0]} of {run} is at work in another job: this one does nothing")
+            return Attempt(run, stages, limit).execute()
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

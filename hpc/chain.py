@@ -245,8 +245,8 @@ def current_jobs(run: Path) -> dict[str, str]:
         stage = event.get("stage")
         if event.get("event") == "submitted" and stage:
             found[str(stage)] = str(event["job"])
-        elif event.get("event") == "attempt" and stage and "array_task" not in event:
-            found.setdefault(str(stage), str(event.get("job")))
+        elif event.get("event") == "attempt" and stage:
+            found.setdefault(str(stage), str(event.get("array_job") or event.get("job")))
     return found
 
 
