@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from glmjobs.scoring import conclude, phrases, units
 from glmjobs.scoring.question import Question, pairs
-from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder
 
 _SUBORDINATE = re.compile(
     "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|"
@@ -28,6 +28,8 @@ _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得�
 _PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
 _CUT = re.compile("[,。;、]")
 _SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
+_AMENDED = re.compile("[^。]{0,30}(?:再|还要?|还需要?)加[^,。;]{0,12}[,;](?:所以|因此)?(?:一共|总共|共|合计)")
+_JOINT = re.compile("[和与及、].*(?:共|合计|总)")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -118,6 +120,8 @@ def _in_parentheses(text: str, item: Item) -> bool:
 
 def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     """Values in the asked dimension; where none is, those without a unit."""
+    if question.kind in ("clock", "date", "weekday"):
+        return [i for i in pool if isinstance(i, (Clock, Date))] or pool
     if question.kind == "ratio":
         return [i for i in pool if isinstance(i, Ratio)]
     if question.kind in ("percent", "rate", "discount", "tenths"):
@@ -192,9 +196,11 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score += 1.5
     mine, wanted = _numbered(clause), _numbered(question.main.clause)
     if mine and wanted and not mine & wanted:
-        score -= 3.0  # 三(2)班's where 三(1)班's is asked
-    if _GOES_ON.match(text, item.end):
-        score -= 5.0  # 120公里，加上30公里，一共150公里
+        score -= 8.0  # 三(2)班's where 三(1)班's is asked
+    if _GOES_ON.match(text, item.end) or _AMENDED.match(text, item.end):
+        score -= 8.0  # 120公里，加上30公里，一共150公里
+    if _JOINT.search(clause) and not re.search("[和与及、两共总]", question.main.clause):
+        score -= 2.0  # 苹果树和梨树一共120棵
     score -= _lacks_turn(before, question.main.clause)
     score += 0.6 * min(4, _same_lead(before, question.main.clause))
     score += _conditions(clause, question.main.clause)

@@ -42,7 +42,7 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     """
     asked = questions.read(question)
     gold_text, predicted = normalise(gold).strip(), normalise(prediction).strip()
-    if not re.search(r"\w|[√×]", predicted):
+    if not re.search(r"\w|[√×<>=]", predicted):
         return Verdict(False, _short(gold_text), "", "empty prediction")
     try:
         return _judge(asked, gold_text, predicted)
@@ -66,6 +66,8 @@ def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
         return Verdict(*verdicts.choice(asked, gold, predicted))
     if kind == "yesno":
         return Verdict(*verdicts.yes_no(asked, gold, predicted))
+    if kind == "relation":
+        return Verdict(*verdicts.relations(asked, gold, predicted))
     if kind == "expression":
         return Verdict(*verdicts.expressions(asked, gold, predicted))
     if kind == "text":
@@ -84,6 +86,8 @@ def kind_of(asked: Question, gold: str) -> str:
     bare = gold.strip(" 。.")
     if kind == "choice":
         return kind
+    if verdicts.relation(gold, asked):
+        return "relation"
     if re.fullmatch(r"[(\[]?[A-H](?:[、, ]?[A-H])*[)\]]?", bare) and not _NUMERIC.search(bare):
         return "choice"
     if verdicts.is_verdict(bare) and kind in ("number", "text", "rate", "ratio"):

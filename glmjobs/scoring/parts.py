@@ -110,7 +110,7 @@ def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], co
     for statements in (region[:1], region, kept[-count:], kept):
         found: list[Item] = []
         for statement in statements:
-            found.extend(_values(statement, asked))
+            found.extend((_answers if len(statements) == 1 else _values)(statement, asked))
         if len(found) >= count:
             fitting = [i for i in found if _fits(i, asked.main)]
             found = fitting if len(fitting) >= count else found
@@ -158,11 +158,27 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
         text = conclude.strip_denied(statement.text)
         marks = _label_marks(text, asked.labels)
         items = [i for i in _values(statement, asked) if _fits(i, asked.main)]
+        if _division(asked, [statement]):
+            items = [i for i in statement.items if isinstance(i, Quantity)]
         if not marks or not items:
             continue
         for label, item in _assign(text, marks, items):
             found[label] = Part(label, asked.main, item)
+    for label, item in _division(asked, statements):
+        found.setdefault(label, Part(label, asked.main, item))
     return found
+
+
+def _division(asked: Question, statements: list[Statement]) -> list[tuple[str, Item]]:
+    """商 and 余数 of 3……2, the latest first."""
+    result: list[tuple[str, Item]] = []
+    divisions = [i for s in reversed(statements) for i in s.items if isinstance(i, Remainder)]
+    for item in divisions[:1]:
+        for label in asked.labels:
+            if label.endswith(("商", "余数")):
+                value = item.quotient if label.endswith("商") else item.remainder
+                result.append((label, Quantity(value, (), item.start, item.end)))
+    return result
 
 
 def _label_marks(text: str, labels: list[str]) -> list[tuple[int, str]]:

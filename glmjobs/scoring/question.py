@@ -359,7 +359,7 @@ _SHARE = re.compile("(?:各自|各|分别)")
 
 def _labels(clauses: list[str], result: Question) -> list[str]:
     """The names of several asked parts: 苹果和梨各多少 → 苹果, 梨."""
-    labels: list[str] = []
+    labels: list[str] = _unknowns(result.text)
     for clause in clauses:
         share = _SHARE.search(clause)
         head = clause[: share.start()] if share else ""
@@ -383,6 +383,17 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
         if len(parts) >= 2:
             labels.extend(_trim(parts))
     return labels[:6]
+
+
+_EQUATION = re.compile(r"[\da-z+\-×*/(). ]{1,40}=[\da-z+\-×*/(). ]{1,40}")
+
+
+def _unknowns(text: str) -> list[str]:
+    """The letters of a system of equations."""
+    if "方程组" not in text:
+        return []
+    letters = sorted({c for m in _EQUATION.finditer(text) for c in m[0] if c.isalpha()})
+    return letters if 2 <= len(letters) <= 4 else []
 
 
 def _trim(parts: list[str]) -> list[str]:

@@ -52,6 +52,7 @@ _LATEX_WORDS = {
     "rm": "", "it": "", "large": "", "Large": "", "big": "", "Big": "", "space": " ", "to": "→",
     "rightarrow": "→",
 }  # fmt: skip
+_SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+(?!⁄)")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _WRAPPER = re.compile(
@@ -129,6 +130,7 @@ def _width(text: str) -> str:
     """Full width, circled, superscript and foreign digits to ASCII."""
     text = re.sub("[①-⑳]", lambda m: f"({ord(m[0]) - 0x2460 + 1})", text)
     text = _VULGAR.sub(_vulgar, text)
+    text = _SUPERSCRIPT.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]).replace("−", "-"), text)
     text = text.translate(_SYMBOLS)
     text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS).translate(_TRADITIONAL)
     return re.sub(r"(?![0-9])\d", lambda m: str(unicodedata.digit(m[0], 0)), text)

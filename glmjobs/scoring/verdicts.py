@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 
@@ -421,3 +422,71 @@ def expressions(asked: Question, gold: str, predicted: str) -> Fields:
     said = str(found.statement.items[-1])
     same = expression.same(wanted, said)
     return same, wanted, said, "same expression" if same else "other expression"
+
+
+_BLANK = re.compile(r"[○〇□◯]|\(\s?\)|_{2,}")
+_RELATION_ASKED = re.compile("比较.{0,12}大小|填.{0,6}(?:[><]|大于|小于)|[○〇◯]")
+_RELATION = re.compile("(大于|>)|(小于|<)|(等于|相等|一样大|=)")
+
+
+def _sides(asked: Question) -> tuple[Fraction, Fraction] | None:
+    """What stands left and right of the one blank (3/4 ○ 2/3), or the two values to compare."""
+    blanks = list(_BLANK.finditer(asked.text))
+    found = [i for i in values.scan(asked.text) if isinstance(i, values.Quantity)]
+    if len(blanks) == 1:
+        left = [i for i in found if i.end <= blanks[0].start()]
+        right = [i for i in found if i.start >= blanks[0].end()]
+        found = [*left[-1:], *right[:1]]
+    return (_size(found[0]), _size(found[1])) if len(found) == 2 else None
+
+
+def _size(item: values.Quantity) -> Fraction:
+    return item.value * (item.units[0].factor if item.units else 1)
+
+
+def relation(text: str, asked: Question) -> str:
+    """The relation a statement puts between the question's two sides, read in the question's order: ">", "<",
+    "=", or ""."""
+    if not _RELATION_ASKED.search(asked.text) or len(_BLANK.findall(asked.text)) > 1:
+        return ""
+    bare = re.fullmatch(r"[\s(\"⟦]*(?:填|选|是|应?填)?[:\"]?\s?(大于|小于|等于|[><=])号?[\s)\"⟧。]*", text)
+    if bare:
+        return {"大于": ">", "小于": "<", "等于": "="}.get(bare[1], bare[1])
+    sides = _sides(asked)
+    if sides is None:
+        return ""
+    found = [i for i in values.scan(text) if isinstance(i, values.Quantity)]
+    for left, right in reversed(list(itertools.pairwise(found))):
+        pair = (_size(left), _size(right))
+        if pair not in (sides, sides[::-1]):
+            continue
+        sign = _between(text, left, right)
+        if sign:
+            return sign if pair == sides else {"<": ">", ">": "<"}.get(sign, sign)
+    return ""
+
+
+def _between(text: str, left: values.Quantity, right: values.Quantity) -> str:
+    middle, after = text[left.end : right.start], text[right.end : right.end + 3]
+    sign = _RELATION.search(middle)
+    if sign and len(middle) <= 8:
+        return ">" if sign[1] else "<" if sign[2] else "="
+    if "比" in middle and len(middle) <= 4:
+        compared = re.match("要?更?([大多长重高]|[小少短轻低])", after)
+        return "" if not compared else ">" if compared[1] in "大多长重高" else "<"
+    return "=" if "和" in middle and re.match("相等|一样|大小相", after) else ""
+
+
+def relations(asked: Question, gold: str, predicted: str) -> Fields:
+    """3/4>2/3 is 2/3<3/4 is ">"."""
+
+    def speaks(text: str) -> list[str]:
+        said = relation(text, asked)
+        return [said] if said else []
+
+    wanted = relation(gold, asked)
+    found = conclude.find(predicted, asked, "relation", speaks)
+    if found.statement is None:
+        return False, wanted, "", found.reason
+    said = str(found.statement.items[0])
+    return said == wanted, wanted, said, "same relation" if said == wanted else "other relation"
