@@ -30,6 +30,9 @@ _CUT = re.compile("[,。;、]")
 _SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
 _AMENDED = re.compile("[^。]{0,30}(?:再|还要?|还需要?)加[^,。;]{0,12}[,;](?:所以|因此)?(?:一共|总共|共|合计)")
 _JOINT = re.compile("[和与及、].*(?:共|合计|总)")
+_PORTION = re.compile(
+    r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
+)
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -137,7 +140,7 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     same = [i for i in quantities if any(u.dim in expect.dims and _agree(u, expect.units) for u in i.units)]
     if same:
         exact = [i for i in same if any(u.name in names for u in i.units)]
-        return same if len(exact) != len(same) and not exact else (exact or same)
+        return exact if expect.units and expect.units[0].dim == "count" and exact else same
     special = [i for i in pool if isinstance(i, Remainder)]
     if special:
         return special
@@ -184,6 +187,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     if isinstance(item, Quantity):
         if item.result:
             score += 1.0
+        if any(u.name == w.name for u in item.units for w in question.main.expect.units):
+            score += 0.8
         if (item.value, item.units[0].name if item.units else "") in question.givens:
             score -= 1.2
     if _SUBORDINATE.search(before) and "每" not in question.main.clause:
@@ -197,6 +202,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     mine, wanted = _numbered(clause), _numbered(question.main.clause)
     if mine and wanted and not mine & wanted:
         score -= 8.0  # 三(2)班's where 三(1)班's is asked
+    if _PORTION.match(text, item.end) or text[max(0, item.start - 2) : item.end] == "的一半":
+        score -= 8.0  # 140°的一半
     if _GOES_ON.match(text, item.end) or _AMENDED.match(text, item.end):
         score -= 8.0  # 120公里，加上30公里，一共150公里
     if _JOINT.search(clause) and not re.search("[和与及、两共总]", question.main.clause):

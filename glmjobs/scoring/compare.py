@@ -219,6 +219,8 @@ def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question:
     expected = question.main.expect.dim
     if question.kind in RATES:
         return "unit"
+    if dim in MONEY and unit is not None and _foreign(unit, question):
+        return "unit"
     if (
         expected
         and dim != expected
@@ -236,6 +238,12 @@ def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question:
     if flip and close(plain, bare, g, p, question, Fraction(1)):
         return ""
     return "value"
+
+
+def _foreign(unit: Unit, question: Question) -> bool:
+    """Whether money is named in a currency that the question doesn't use (元 alone may stand for any)."""
+    used = {dim for dim in question.context if dim in MONEY}
+    return bool(used) and unit.dim not in used and unit.name not in ("元", "块", "块钱", "圆", "元钱")
 
 
 def ratios(g: Ratio, p: Ratio) -> bool:

@@ -47,6 +47,7 @@ class Conclusion:
     region: list[Statement]
     reason: str = ""
     kept: list[Statement] = field(default_factory=list)
+    source: str = ""
 
 
 def split(text: str) -> list[str]:
@@ -101,7 +102,8 @@ def _anothers(text: str, item: Item, question: Question) -> bool:
         return False
     head = re.split("[,。;、]", text[: item.start])[-1]
     head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
-    return head.startswith(tuple(question.others))
+    named = next((n for n in question.others if head.startswith(n)), "")
+    return bool(named) and not head.startswith(("后", "前", "了"), len(named))  # 降价后: a time, no subject
 
 
 def strip_denied(text: str) -> str:
@@ -124,7 +126,9 @@ def find(text: str, question: Question, kind: str, speaks: Speaks) -> Conclusion
     state = _Walk(question, speaks)
     for index, sentence in enumerate(raw):
         state.step(sentence, index == len(raw) - 1)
-    return state.decide(raw)
+    found = state.decide(raw)
+    found.source = "\n".join(raw)
+    return found
 
 
 def _bare(sentence: str, speaks: Speaks) -> bool:
@@ -155,8 +159,12 @@ class _Walk:
         self.pending_marker = False
         self.repeats: dict[str, int] = {}
         self.after: list[str] = []
+        self.over = False
 
     def step(self, sentence: str, last: bool) -> None:
+        if self.over or self._another_task(sentence):
+            self.over = True
+            return
         sentence, self.cut = self._cut(sentence)
         self.repeats[sentence] = self.repeats.get(sentence, 0) + 1
         refuted = phrases.REFUTED.search(sentence) if phrases.HYPOTHETICAL.search(sentence) else None
@@ -176,6 +184,12 @@ class _Walk:
             return
         strong = list(phrases.STRONG.finditer(body))
         self._add(body, strong, last)
+
+    def _another_task(self, sentence: str) -> bool:
+        """After a conclusion, a made-up question of the model's own: what follows answers that one."""
+        if not phrases.NEXT_TASK.search(sentence) or not any(s.rank >= 2 for s in self.kept):
+            return False
+        return not self._echoes(phrases.NEXT_TASK.sub("", sentence))
 
     def _cut(self, sentence: str) -> tuple[str, bool]:
         """A sentence that ends in 所以 or 接着 without going on: the broken end is dropped."""
@@ -410,6 +424,8 @@ def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
         if other is chosen or not isinstance(other, Quantity) or other.value == chosen.value:
             continue
         first, second = sorted((chosen, other), key=lambda q: q.start)
+        if any(first.end <= i.start < second.start for i in items):
+            continue  # 从8月5日到8月20日一共16天
         between = text[first.end : second.start]
         if len(between) <= 12 and phrases.SAME_AS.search(between) and _differ(first, second):
             return True

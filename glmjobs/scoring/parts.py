@@ -17,6 +17,7 @@ _SEVERAL = re.compile(
     "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
 )
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
+_OWNER = re.compile(r"(?:\s?[和与、,]\s?\d+)*的")  # 12和18的公因数
 _RANGE_ASKED = re.compile("范围|区间|之间")
 _RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
@@ -41,7 +42,7 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     wanted = _wanted(asked)
     statements = gold.region if wanted < 2 else gold.region or gold.kept
     if wanted >= 2:
-        found = _gather(asked, statements, gold.kept)
+        found = _gather(asked, statements, gold)
         return found if len(found) >= 2 else []
     if gold.statement is None:
         return []
@@ -90,11 +91,14 @@ def _wanted(asked: Question) -> int:
     )
 
 
-def _gather(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
+def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list[Part]:
     """The parts stated in the region; what it lacks is looked for in the statements before it, latest
     first."""
+    kept = found.kept
     if len(asked.labels) >= 2:
         named = _named(asked, region)
+        for label, item in _supposed(asked, found.source, region):
+            named.setdefault(label, Part(label, asked.main, item))
         for statement in reversed(kept):
             for label, part in _named(asked, [statement]).items():
                 named.setdefault(label, part)
@@ -139,7 +143,7 @@ def _values(statement: Statement, asked: Question) -> list[Item]:
 def _answers(statement: Statement, asked: Question) -> list[Item]:
     """The values of the statement's last clause that draws a conclusion (36=2×2×3×3，所以36的质因数有2和3: 2, 3)."""
     text = statement.text
-    values = [i for i in _values(statement, asked) if not text.startswith("的", i.end)]
+    values = [i for i in _values(statement, asked) if not _OWNER.match(text, i.end)]
     marks = [m.end() for p in (phrases.STRONG, phrases.MEDIUM) for m in p.finditer(text)]
     after = [i for i in values if marks and i.start >= max(marks)]
     return after if len(after) > 1 else values
@@ -167,6 +171,28 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
     for label, item in _division(asked, statements):
         found.setdefault(label, Part(label, asked.main, item))
     return found
+
+
+def _supposed(asked: Question, source: str, statements: list[Statement]) -> list[tuple[str, Item]]:
+    """Parts by the letters they were supposed to be: 设足球有x个，篮球有2x个 … x=10，2x=20."""
+    letters: dict[str, str] = {}
+    for label in asked.labels:
+        name = re.escape(label)
+        match = re.search(
+            rf"{name}[^,。;=]{{0,6}}?(?:有|为|是)\s?\(?([\da-z+\-]{{0,6}}[a-z])(?![a-z])", source
+        ) or re.search(rf"([a-z])(?:表示|代表|为|是)[^,。;=]{{0,4}}{name}", source)
+        if match:
+            letters[match[1]] = label
+    result: list[tuple[str, Item]] = []
+    for statement in reversed(statements):
+        for item in _values(statement, asked):
+            before = re.search(
+                r"(?:^|[^\da-z+\-])([\da-z+\-]{1,8})\)?\s?=\s?$",
+                statement.text[max(0, item.start - 14) : item.start],
+            )
+            if before and before[1] in letters:
+                result.append((letters[before[1]], item))
+    return result
 
 
 def _division(asked: Question, statements: list[Statement]) -> list[tuple[str, Item]]:
@@ -306,7 +332,7 @@ def compare_parts(
     if found.statement is None:
         return False, gold_text, "", found.reason
     if _wanted(asked) >= 2:
-        mine = _gather(asked, found.region, found.kept)
+        mine = _gather(asked, found.region, found)
     else:
         ranged = _RANGE_ASKED.search(asked.main.clause) and _range(asked, found.statement)
         mine = ranged or [Part("", asked.main, i) for i in _answers(found.statement, asked)]

@@ -87,6 +87,11 @@ HYPOTHETICAL = re.compile(
 REFUTED = re.compile("((?:不符|矛盾|不合|不可能|不成立|不满足)[^,。;]{0,6}[,。;])(?=所以|因此|故|应|可见)")
 """A supposition refuted, after which the truth is concluded: 如果…, 与题意不符, 所以…."""
 
+NEXT_TASK = re.compile(
+    r"^\s?(?:\[?(?:问题|题目|问|例题|练习题?|下一题|新题|Q|Question|Human|User|用户)\]?\s?[\d一二三四五]{0,2}\s?:)(?=.)"
+)
+"""The start of another task, which a model may make up after its answer: 问题：, Human:."""
+
 STEP = re.compile(
     "^\\s?[(\\[]?(?:首先|第[一二三四1-9]步|步骤|接下来|接着|下一步|下面|然后|再(?!见)|先|"
     "我们(?:需要|可以|先|要)|需要(?:先|计算|求)|要求|为了|已知|题目|根据题|由题|因为|由于|"

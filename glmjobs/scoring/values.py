@@ -245,8 +245,14 @@ def _quantity(text: str, at: int) -> Quantity | None:
 _SPOKEN = re.compile(rf"(\d{{1,2}}|[{numbers.CN_DIGIT}]{{1,2}})(?![\d.{numbers.CN}/%:×÷+=-])")
 
 
+_MINUTES = re.compile(r"(\d{2})(?![\d.%/:×÷+=-])")
+
+
 def _spoken(text: str, first: Quantity, base: Unit) -> Quantity | None:
-    """1米65, 三块五: decimals said after the unit, with no unit of their own."""
+    """1米65, 三块五, 1小时35: what is said after the unit, with no unit of its own."""
+    hours = _MINUTES.match(text, first.end) if base.name in ("小时", "个小时") else None
+    if hours and not units.match(text, hours.end())[0] and int(hours[1]) < 60:
+        return replace(first, value=first.value + Fraction(int(hours[1]), 60), end=hours.end())
     match = _SPOKEN.match(text, first.end) if base.name in ("米", "元", "块") and first.places == 0 else None
     if not match or units.match(text, match.end())[0] or len(match[1]) > (2 if base.name == "米" else 1):
         return None
@@ -424,7 +430,7 @@ def results(text: str, items: list[Item]) -> list[Item]:
     return kept
 
 
-_OPERATION = re.compile(r"[是有为剩要]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
+_OPERATION = re.compile(r"[是有为剩要了共]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
 
 
 def _worked(text: str, items: list[Item], end: int) -> list[Item]:

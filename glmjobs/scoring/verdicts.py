@@ -292,7 +292,9 @@ def _candidates(asked: Question) -> list[str]:
         asked.text,
     ):
         listed += [match[1], match[2]]
-    return [*_NAME.findall(asked.text), *(x for x in listed if x in asked.main.clause)]
+    ranked = re.search("第[一二三四五]名", asked.main.clause)
+    named = [n for n in _NAME.findall(asked.text) if not (ranked and n.startswith("第"))]
+    return [*named, *(x for x in listed if x in asked.main.clause)]
 
 
 _ADJECTIVE = re.compile("便宜|划算|省钱|合算|[快慢多少大小高矮低长短重轻贵早晚远近先]")
