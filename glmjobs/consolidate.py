@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ class Options:
         cross_check: compare with the checkpoint's own half-precision copy.
         fsync: force the files to disk before they count (off only to measure).
         replace: an existing output directory is replaced.
+        adapter: of LoRA factors: "merge" them into the base model, or "keep" only them, beside the base.
     """
 
     dtype: str = "float16"
@@ -61,6 +63,7 @@ class Options:
     cross_check: bool = True
     fsync: bool = True
     replace: bool = False
+    adapter: str = "merge"
 
 
 def consolidate(
@@ -84,12 +87,15 @@ def consolidate(
     if options.cross_check:
         cross_check(checkpoint)
     with publishing(out, replace=options.replace, fsync=options.fsync) as new:
+        kept = False
         if lora.has_adapter(checkpoint):
+            kept = options.adapter == "keep"
             scratch = new.parent / "merged"
             scratch.mkdir()
-            checkpoint = lora.merge(checkpoint, base, scratch)
+            checkpoint = lora.keep(checkpoint, base, new) if kept else lora.merge(checkpoint, base, scratch)
         tensors, tied = _tensors_to_write(checkpoint, base)
-        shards = plan_shards(tensors, dtype, limit)
+        # PEFT reads one file of this name.
+        shards = plan_shards(tensors, dtype, sys.maxsize if kept else limit, lora.STEM if kept else "model")
         check_space(new, sum(shard.size for shard in shards))
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
         with Meter(f"consolidate {source.name} -> {out}", reading) as meter:
@@ -98,7 +104,7 @@ def consolidate(
             )
         _judge_overflow(written.overflow, options)
         sources = [source, *([base] if base is not None else [])]
-        names = carry(new, sources, dtype, closed=[source])
+        names = carry(new, sources, dtype, closed=[source]) + ([lora.CONFIG] if kept else [])
         written.files += [manifests.describe(new, name) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
@@ -195,6 +201,7 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
         allow_overflow=settings.allow_overflow,
         workers=workers,
         replace=True,
+        adapter=settings.adapter,
     )
     manifest = _finished(run.model, checkpoint, options)
     if manifest is None:
@@ -237,9 +244,11 @@ def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any]
         manifest = manifests.verify(model, hashes=False)
     except (BadInput, WorkFailed):
         return None
+    source = manifest.get("source", {})
     same = (
-        manifest.get("source", {}).get("checkpoint") == checkpoint.name
+        source.get("checkpoint") == checkpoint.name
         and manifest.get("dtype") == options.dtype
+        and source.get("kind") != {"merge": "adapter", "keep": "merged"}[options.adapter]
     )
     return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
 
@@ -273,6 +282,9 @@ def parser() -> argparse.ArgumentParser:
         help="don't compare with the checkpoint's half-precision copy",
     )
     parse.add_argument("--no-fsync", action="store_true", help="don't wait for the disk (for measurements)")
+    parse.add_argument(
+        "--adapter", choices=("merge", "keep"), help="LoRA factors: into the base (default), or kept alone"
+    )
     parse.add_argument("--replace", action="store_true", help="replace an existing output directory")
     parse.add_argument(
         "--verify", type=Path, metavar="DIR", help="check a model directory against its manifest, and end"
@@ -306,9 +318,10 @@ def main(argv: list[str] | None = None) -> int:
 
     run = Run.open(args.source)
     if args.out is None:
-        if args.dtype or args.shard_size or args.base or args.allow_overflow:
+        if args.dtype or args.shard_size or args.base or args.allow_overflow or args.adapter:
             raise BadInput(
-                "a run's dtype, shard size and base are its recipe's; name an output directory for others"
+                "a run's dtype, shard size, adapter and base are its recipe's; "
+                "name an output directory for others"
             )
         manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
@@ -330,6 +343,7 @@ def _one(source: Path, args: argparse.Namespace) -> int:
         cross_check=not args.no_cross_check,
         fsync=not args.no_fsync,
         replace=args.replace,
+        adapter=args.adapter or "merge",
     )
     manifest = consolidate(source, args.out, options, args.base)
     return _report(_summary(args.out, manifest), manifest, args.json)

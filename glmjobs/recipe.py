@@ -90,10 +90,22 @@ class DataSection(Section):
         return self
 
 
+class LoraSection(Section):
+    """Adapters, with ``train.method: lora``: W + alpha / rank * B A on the named linear maps."""
+
+    rank: int = Field(default=8, ge=1, le=1024)
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of what goes into the adapters, in training")
+    targets: list[str] | None = Field(
+        default=None, min_length=1, description="names of linear maps; null: all of a block, see the family"
+    )
+
+
 class TrainSection(Section):
     """Optimisation. Batch sizes count per GPU; steps are optimizer steps."""
 
     method: Literal["full", "lora"] = "full"
+    lora: LoraSection = LoraSection()
     learning_rate: float = Field(default=1e-5, gt=0)
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
@@ -133,6 +145,10 @@ class ConsolidateSection(Section):
     shard_size: str = "5GB"
     allow_overflow: bool = Field(
         default=False, description="accept values that become inf in float16 (counted)"
+    )
+    adapter: Literal["merge", "keep"] = Field(
+        default="merge",
+        description="after LoRA: a whole model, or only the adapter beside the base model it names",
     )
 
 

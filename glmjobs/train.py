@@ -1,4 +1,4 @@
-"""The train stage: `python -m glmjobs.train RUN`, one process per GPU, full fine-tuning with DeepSpeed ZeRO.
+"""The train stage: `python -m glmjobs.train RUN`, one process per GPU: all weights or LoRA, with DeepSpeed ZeRO.
 
 Resumes by itself from the newest committed checkpoint; stops at a signal with one (exit code 85, see
 :mod:`hpc.preempt`). Output, in the shape people know: ``checkpoints/checkpoint-N/…``, ``train_results.json``,
@@ -49,6 +49,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
 
     from glmjobs import compat, inputs
     from glmjobs.models import load_model, load_tokenizer
+    from glmjobs.models.family import family_for
     from glmjobs.training.data import training_data
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.trainer import GLMTrainer, StopTogether
@@ -69,6 +70,11 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
     precision = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
     model = load_model(run.base_model, dtype=precision)
     model.config.use_cache = False
+    if settings.method == "lora":
+        from glmjobs.training import lora
+
+        model = lora.adapt(model, settings.lora, family_for(run.base_model))
+        data.figures.update(lora.counted(model))
     trainer = GLMTrainer(
         model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
         processing_class=tokenizer, keep=settings.save_total_limit,

@@ -1,5 +1,5 @@
 """LoRA checkpoints: adapters merged into their base model, W + scale * B A, tensor by tensor, in constant
-memory.
+memory; or kept alone, in PEFT's form.
 
 scale is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA (Hu et al. 2021, arXiv:2106.09685, section 4.1;
 Kalajdzievski 2023, arXiv:2312.03732). The sum is made in float32 and rounded once, when the model is written.
@@ -22,6 +22,7 @@ from glmjobs.zero.checkpoint import WEIGHT_FILES, Checkpoint, inside, read_value
 from glmjobs.zero.layout import Extent, Tensor, Vector
 
 CONFIG = "adapter_config.json"
+STEM = "adapter_model"  # with .safetensors: PEFT's name
 # PEFT's names: base_model.model.MODULE.lora_A.ADAPTER.weight; without the adapter's name in its own files.
 FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
 SAVED = re.compile(r"\.modules_to_save\.[^.]+\.(.+)")
@@ -74,6 +75,33 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
             weight, pair["A"], pair["B"], _scale(config, module, pair["A"]), scratch / str(index)
         )
     return replace(checkpoint, kind="merged", tensors=tensors, aliases={}, comparisons={})
+
+
+def keep(checkpoint: Checkpoint, base: Path | None, into: Path) -> Checkpoint:
+    """The LoRA factors alone, under the names that PEFT gives them in a file of its own.
+
+    Args:
+        base: the model directory that was adapted; written into ``into``'s adapter_config.json by its path.
+        into: where adapter_config.json is written.
+
+    Raises:
+        BadInput: no base given.
+        WorkFailed: the checkpoint's adapter_config.json is missing or of a kind other than plain LoRA.
+    """
+    if base is None:
+        raise BadInput(f"{checkpoint.path}: holds LoRA factors; name the base model they adapt (--base DIR)")
+    config = {
+        **_config(checkpoint.path),
+        "base_model_name_or_path": str(base.absolute()),
+        "inference_mode": True,
+    }
+    (into / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tensors = {}
+    for name, tensor in checkpoint.tensors.items():
+        if match := FACTOR.fullmatch(name):
+            plain = f"base_model.model.{match[1]}.lora_{match[2]}.weight"
+            tensors[plain] = replace(tensor, name=plain)
+    return replace(checkpoint, kind="adapter", tensors=tensors, aliases={}, comparisons={})
 
 
 def _config(path: Path) -> dict[str, Any]:
