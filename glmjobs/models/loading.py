@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from glmjobs.compat import DTYPE_NAME
 from glmjobs.errors import BadInput
+from glmjobs.models.adapter import base_of, merge_adapter
 from glmjobs.models.family import family_for, read_config
 from glmjobs.models.modeling_chatglm import ChatGLMForCausalLM
 from glmjobs.models.modeling_glm import GLMForCausalLM
@@ -47,7 +48,8 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     """The model of a directory, in evaluation mode.
 
     Args:
-        directory: an original directory (``.bin`` shards) or one that was saved here; no remote code is run.
+        directory: an original directory (``.bin`` shards) or one that was saved here; no remote code is run. One with
+            a LoRA adapter only gives the base model with the adapter merged in.
         dtype: "float32", "float16", "bfloat16"; None: as the directory says.
         **options: for transformers' ``from_pretrained``.
 
@@ -60,6 +62,9 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     family = family_for(directory)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
+    if not any((directory / name).exists() for name in _WEIGHT_FILES) and (base := base_of(directory)):
+        adapted: PreTrainedModel = merge_adapter(load_model(base, dtype, **options), directory)
+        return adapted.eval()
     config = _configuration(directory, family.name)
     where = check_weight_files(directory)
     _join_deepspeed()
