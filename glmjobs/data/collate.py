@@ -2,13 +2,16 @@
 
 A batch is a dict of int64 tensors [B, L]: ``input_ids``; ``segment_ids``, 0 for padding and 1, 2, … for the
 examples of a row; ``labels``, -100 where there is no loss. The number of targets is
-``target_tokens(batch)``.
+``target_tokens(batch)``. Also, found here because a GPU would have to be waited for:
+``target_positions`` int64 [n], where in the flattened [B * L] the labels are; and in a packed batch
+``segment_sizes``, a list of int that stays on the host, with which attention is computed example by example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,7 @@ from glmjobs.data.tokenised import Tokenised
 from glmjobs.errors import BadInput
 
 Item = dict[str, npt.NDArray[np.int32]]
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 
 
 class PackedDataset(Dataset[Item]):
@@ -79,7 +82,9 @@ class PackedCollator:
 
     def __call__(self, items: Sequence[Item]) -> Batch:
         """A batch [B, pack_length]."""
-        return _padded(items, self.pack_length, self.pad_id)
+        batch = _padded(items, self.pack_length, self.pad_id)
+        batch["segment_sizes"] = segment_sizes(batch["segment_ids"].numpy())
+        return batch
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,26 @@ class PaddedCollator:
 
 def target_tokens(batch: Batch) -> torch.Tensor:
     """Number of positions with a label, as a tensor [] on the labels' device (no host sync)."""
-    return (batch["labels"] != NO_LABEL).sum()
+    count: torch.Tensor = (batch["labels"] != NO_LABEL).sum()
+    return count
+
+
+def segment_sizes(segment_ids: npt.NDArray[np.int64]) -> list[int]:
+    """Positions of each example and run of padding (negative), row after row; [B, L], adding up to B * L."""
+    ids = segment_ids.reshape(-1)
+    opens = np.ones(segment_ids.shape, bool)
+    opens[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    starts = np.flatnonzero(opens)
+    sizes = np.diff(starts, append=len(ids))
+    return [int(size) for size in np.where(ids[starts] > 0, sizes, -sizes)]
 
 
 def _padded(items: Sequence[Item], length: int, pad_id: int) -> Batch:
-    batch = {}
+    batch: Batch = {}
     for name, padding in (("input_ids", pad_id), ("segment_ids", 0), ("labels", NO_LABEL)):
         values = np.full((len(items), length), padding, np.int64)
         for row, item in zip(values, items, strict=True):
             row[: len(item[name])] = item[name]  # a row that is too long fails here: shapes don't fit
         batch[name] = torch.from_numpy(values)
+    batch["target_positions"] = (batch["labels"].reshape(-1) != NO_LABEL).nonzero().squeeze(1)
     return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glmjobs.compat import CACHE_NAME
+from glmjobs.models.attention import Pieces
 from glmjobs.models.layout import Layout, prefix_lm_mask
 
 
@@ -19,9 +21,10 @@ def place(
     segment_ids: Tensor | None,
     cache: Any,
     lay_out_rows: Any,
-) -> tuple[Tensor, Tensor]:
+    segment_sizes: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor | Pieces]:
     """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
-    the rows.
+    the rows. With ``segment_sizes`` (see :class:`Pieces`) the mask comes cut into the examples.
 
     Raises:
         ValueError: tokens are cached, and positions or mask are not given: they follow from the whole row.
@@ -37,16 +40,39 @@ def place(
     layout: Layout = lay_out_rows(
         input_ids, attention_mask if segment_ids is None and full is None else segment_ids
     )
-    return (
-        layout.position_ids if position_ids is None else position_ids,
-        prefix_lm_mask(layout) if full is None else full.bool(),
-    )
+    visible: Tensor | Pieces = prefix_lm_mask(layout) if full is None else full.bool()
+    if segment_sizes is not None and full is None and cache is None:
+        visible = Pieces.of(visible, segment_sizes)
+    return layout.position_ids if position_ids is None else position_ids, visible
 
 
 def cache_for(cache: Any, past_key_values: Any, use_cache: bool) -> Any:
     """The cache under either of its names, a new one where wanted, or None."""
     cache = past_key_values if cache is None else cache
     return DynamicCache() if cache is None and use_cache else cache
+
+
+def predictions(
+    hidden: Tensor, labels: Tensor, shifted: bool, target_positions: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Hidden states and the labels that they predict, side by side.
+
+    Args:
+        hidden: [B, L, H].
+        labels: [B, L] int64, -100 where there is none.
+        shifted: a label is predicted one position before its own.
+        target_positions: [n] int64, where in the flattened [B * L] there are labels: only those are taken, so the
+            vocabulary is not computed for questions and padding. None: all positions.
+
+    Returns:
+        [..., H] and [...] int64.
+    """
+    if target_positions is None:
+        return (hidden[:, :-1], labels[:, 1:]) if shifted else (hidden, labels)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    # No example's first label is a target, so the position before one is its own example's.
+    chosen = flat.index_select(0, target_positions - 1 if shifted else target_positions)
+    return chosen, labels.reshape(-1).index_select(0, target_positions)
 
 
 class GLMGenerationMixin(GenerationMixin):
@@ -65,13 +91,14 @@ class GLMGenerationMixin(GenerationMixin):
         num_items_in_batch: Tensor | int | None,
         return_logits: bool | None,
         logits_to_keep: int,
+        target_positions: Tensor | None = None,
     ) -> CausalLMOutputWithPast:
         """Logits and loss from the hidden states of the base model."""
         head: Any = self.lm_head  # type: ignore[attr-defined]
         hidden = outputs.last_hidden_state
         loss = None
         if labels is not None:
-            predicting, wanted = (hidden[:, :-1], labels[:, 1:]) if self.shifts_labels else (hidden, labels)
+            predicting, wanted = predictions(hidden, labels, self.shifts_labels, target_positions)
             loss = head(predicting, wanted, num_items_in_batch)
         if return_logits is None:
             return_logits = labels is None or not self.training  # type: ignore[attr-defined]

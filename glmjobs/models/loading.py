@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from glmjobs.compat import DTYPE_NAME
 from glmjobs.errors import BadInput
@@ -27,11 +27,12 @@ from glmjobs.models.adapter import base_of, merge_adapter
 from glmjobs.models.family import family_for, read_config
 from glmjobs.models.modeling_chatglm import ChatGLMForCausalLM
 from glmjobs.models.modeling_glm import GLMForCausalLM
+from glmjobs.models.modeling_glm4 import GlmForCausalLM
 
 MODEL_CLASSES: dict[str, Any] = {
     "chatglm": ChatGLMForCausalLM,
     "glm": GLMForCausalLM,
-    "glm4": AutoModelForCausalLM,
+    "glm4": GlmForCausalLM,
 }
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -100,7 +100,7 @@ class OutputHead(nn.Linear):
         if labels is None:
             return F.linear(hidden, self.weight, self.bias)
         labels = labels.reshape(-1)
-        total = summed_cross_entropy(hidden.reshape(len(labels), -1), self.weight, labels)
+        total = summed_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), self.weight, labels)
         if num_items is None:
             return total / (labels != IGNORED).sum().clamp(min=1)
         return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)

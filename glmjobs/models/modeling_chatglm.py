@@ -14,6 +14,7 @@ sake. The two
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from glmjobs.compat import CACHE_NAME, tied_weights
-from glmjobs.models.attention import attend, split_heads
+from glmjobs.models.attention import Pieces, attend, split_heads
 from glmjobs.models.configuration_chatglm import ChatGLMConfig
 from glmjobs.models.generation import GLMGenerationMixin, cache_for, place
 from glmjobs.models.layout import Layout, lay_out
@@ -82,7 +83,9 @@ class ChatGLMAttention(nn.Module):
         )  # in the original's files; follows from the configuration
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def forward(self, hidden: Tensor, visible: Tensor, cos: Tensor, sin: Tensor, cache: Any) -> Tensor:
+    def forward(
+        self, hidden: Tensor, visible: Tensor | Pieces, cos: Tensor, sin: Tensor, cache: Any
+    ) -> Tensor:
         projected = split_heads(self.query_key_value(hidden), self.heads)
         query, key, value = projected.chunk(3, dim=-1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
@@ -114,7 +117,9 @@ class ChatGLMBlock(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = ChatGLMMLP(config)
 
-    def forward(self, hidden: Tensor, visible: Tensor, cos: Tensor, sin: Tensor, cache: Any) -> Tensor:
+    def forward(
+        self, hidden: Tensor, visible: Tensor | Pieces, cos: Tensor, sin: Tensor, cache: Any
+    ) -> Tensor:
         normed = self.input_layernorm(hidden)
         hidden = normed * self.alpha + self.attention(normed, visible, cos, sin, cache)
         normed = self.post_attention_layernorm(hidden)
@@ -181,6 +186,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         cache: Any = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        segment_sizes: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states [B, L, H]; for the arguments see :meth:`ChatGLMForCausalLM.forward`."""
@@ -188,7 +194,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         cache = cache_for(cache, past_key_values, use_cache)
         position_ids, visible = place(
-            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out
+            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out, segment_sizes
         )
         hidden = self.word_embeddings(input_ids)
         cos, sin = rotary_angles(
@@ -247,6 +253,7 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         return_logits: bool | None = None,
         logits_to_keep: int = 0,
+        target_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits and, given labels, the loss.
@@ -264,7 +271,10 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
             return_logits: None: with labels, only outside training (they are never materialised for the
                 loss).
             logits_to_keep: logits of only the last so many tokens; 0: all.
-            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``.
+            target_positions: [n] int64, where in the flattened [B * L] the labels are; None: found by -100.
+            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``, ``segment_sizes``
+                (list of int on the host, see :class:`glmjobs.models.attention.Pieces`: attention is computed
+                example by example).
 
         Returns:
             loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
@@ -276,7 +286,9 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
             segment_ids=segment_ids,
             **kwargs,
         )
-        return self.finish(outputs, labels, num_items_in_batch, return_logits, logits_to_keep)
+        return self.finish(
+            outputs, labels, num_items_in_batch, return_logits, logits_to_keep, target_positions
+        )
 
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
         """See :meth:`ChatGLMModel.lay_out`."""

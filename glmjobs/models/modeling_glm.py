@@ -8,6 +8,7 @@ original's data has each label at the token that predicts it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from glmjobs.compat import CACHE_NAME, tied_weights
 from glmjobs.errors import BadInput
-from glmjobs.models.attention import attend, split_heads
+from glmjobs.models.attention import Pieces, attend, split_heads
 from glmjobs.models.configuration_glm import GLMConfig
 from glmjobs.models.generation import GLMGenerationMixin, cache_for, place
 from glmjobs.models.layout import Layout, lay_out
@@ -35,7 +36,7 @@ class GLMAttention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, visible: Tensor, cache: Any) -> Tensor:
+    def forward(self, hidden: Tensor, visible: Tensor | Pieces, cache: Any) -> Tensor:
         query, key, value = (
             split_heads(part, self.heads) for part in self.query_key_value(hidden).chunk(3, dim=-1)
         )
@@ -69,7 +70,7 @@ class GLMBlock(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = GLMMLP(config)
 
-    def forward(self, hidden: Tensor, visible: Tensor, cache: Any) -> Tensor:
+    def forward(self, hidden: Tensor, visible: Tensor | Pieces, cache: Any) -> Tensor:
         mixed = self.attention(self.input_layernorm(hidden), visible, cache)
         hidden = hidden + F.dropout(mixed, self.dropout, self.training)
         out = self.mlp(self.post_attention_layernorm(hidden))
@@ -90,7 +91,7 @@ class GLMStack(nn.Module):
         self._gradient_checkpointing_func: Any = None  # set by transformers
 
     def forward(
-        self, embedded: Tensor, position_ids: Tensor, visible: Tensor, cache: Any
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
     ) -> tuple[Tensor, ...]:
         """Embedding sum, then each block's output, the last one normalised: layers + 1 tensors [B, L, H]."""
         position, block = position_ids.unbind(dim=1)
@@ -167,6 +168,7 @@ class GLMModel(GLMPreTrainedModel):
         cache: Any = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        segment_sizes: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states [B, L, H]; for the arguments see :meth:`GLMForCausalLM.forward`."""
@@ -174,7 +176,7 @@ class GLMModel(GLMPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         cache = cache_for(cache, past_key_values, use_cache)
         position_ids, visible = place(
-            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out
+            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out, segment_sizes
         )
         states = self.transformer(self.word_embeddings(input_ids), position_ids, visible, cache)
         return BaseModelOutputWithPast(
@@ -229,6 +231,7 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         return_logits: bool | None = None,
         logits_to_keep: int = 0,
+        target_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits and, given labels, the loss.
@@ -245,7 +248,10 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
             return_logits: None: with labels, only outside training (they are never materialised for the
                 loss).
             logits_to_keep: logits of only the last so many tokens; 0: all.
-            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``.
+            target_positions: [n] int64, where in the flattened [B * L] the labels are; None: found by -100.
+            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``, ``segment_sizes``
+                (list of int on the host, see :class:`glmjobs.models.attention.Pieces`: attention is computed
+                example by example).
 
         Returns:
             loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
@@ -257,7 +263,9 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
             segment_ids=segment_ids,
             **kwargs,
         )
-        return self.finish(outputs, labels, num_items_in_batch, return_logits, logits_to_keep)
+        return self.finish(
+            outputs, labels, num_items_in_batch, return_logits, logits_to_keep, target_positions
+        )
 
 
 def _complete_names(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

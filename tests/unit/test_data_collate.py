@@ -39,8 +39,14 @@ def test_a_packed_batch_holds_each_example_once_and_unchanged(tokenised: Tokenis
     seen: list[tuple[list[int], list[int]]] = []
     targets = 0
     for batch in loader:
-        assert set(batch) == {"input_ids", "segment_ids", "labels"}
-        assert all(value.shape == (4, 256) and value.dtype == torch.int64 for value in batch.values())
+        rows = {name: batch[name] for name in ("input_ids", "segment_ids", "labels")}
+        assert set(batch) == {*rows, "target_positions", "segment_sizes"}
+        assert all(value.shape == (4, 256) and value.dtype == torch.int64 for value in rows.values())
+        flat = batch["labels"].flatten()
+        assert torch.equal(flat[batch["target_positions"]], flat[flat != -100])
+        pieces = batch["segment_ids"].flatten().split([abs(size) for size in batch["segment_sizes"]])
+        for piece, size in zip(pieces, batch["segment_sizes"], strict=True):
+            assert len(piece.unique()) == 1 and (int(piece[0]) > 0) == (size > 0)
         padding = batch["segment_ids"] == 0
         assert torch.equal(padding, batch["input_ids"] == PAD)
         assert (batch["labels"][padding] == -100).all()
@@ -66,7 +72,11 @@ def test_worker_processes_give_the_same(tokenised: Tokenised) -> None:
         list(DataLoader(data, batch_size=8, collate_fn=PackedCollator(256, PAD), num_workers=n))
         for n in (0, 1)
     ]
-    assert all(torch.equal(a[name], b[name]) for a, b in zip(*batches, strict=True) for name in a)
+    assert all(
+        torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
+        for a, b in zip(*batches, strict=True)
+        for name in a
+    )
 
 
 def test_single_examples_padded_to_the_longest_a_multiple_or_a_length(tokenised: Tokenised) -> None:
