@@ -79,10 +79,10 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
         return bool(s.vague and places >= 2 and abs(exact - short) < Fraction(1, 10**places) and finer)
     if finer:
         return (
-            (places >= 1 and digits >= 2) or s.vague or (question.approximate and places == 0 and digits >= 1)
+            (places >= 1 and digits >= 2) or s.vague or (question.approximate and places == 0 and digits >= 2)
         )
     if s.about or question.approximate:
-        return places >= 1 or question.approximate
+        return places >= 1 or (question.approximate and digits >= 2)
     return places >= 2 and e.places > places
 
 

@@ -18,6 +18,8 @@ from glmjobs.scoring.question import Question
 from glmjobs.scoring.text import normalise
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, scan, weekdays
 
+MAX_TEXT = 200_000
+"""Characters of a solution read: of a longer one its first quarter and its last three quarters of this."""
 GOLD_LOOKED_AT = 4000
 """Characters (head and tail) of a gold that decide which kind of answer it is."""
 
@@ -41,7 +43,7 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     True
     """
     asked = questions.read(question)
-    gold_text, predicted = normalise(gold).strip(), normalise(prediction).strip()
+    gold_text, predicted = normalise(_ends(gold)).strip(), normalise(_ends(prediction)).strip()
     if not re.search(r"\w|[√×<>=]", predicted):
         return Verdict(False, _short(gold_text), "", "empty prediction")
     try:
@@ -54,6 +56,13 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
         IndexError,
     ) as error:  # pragma: no cover
         return Verdict(False, _short(gold_text), "", f"unreadable ({type(error).__name__})")
+
+
+def _ends(text: str) -> str:
+    """Head and tail of a very long text, as two statements."""
+    if len(text) <= MAX_TEXT:
+        return text
+    return text[: MAX_TEXT // 4] + "\n" + text[-3 * MAX_TEXT // 4 :]
 
 
 def _short(text: str) -> str:

@@ -433,12 +433,16 @@ _RELATION = re.compile("(大于|>)|(小于|<)|(等于|相等|一样大|=)")
 
 def _sides(asked: Question) -> tuple[Fraction, Fraction] | None:
     """What stands left and right of the one blank (3/4 ○ 2/3), or the two values to compare."""
-    blanks = list(_BLANK.finditer(asked.text))
     found = [i for i in values.scan(asked.text) if isinstance(i, values.Quantity)]
-    if len(blanks) == 1:
-        left = [i for i in found if i.end <= blanks[0].start()]
-        right = [i for i in found if i.start >= blanks[0].end()]
-        found = [*left[-1:], *right[:1]]
+    blanks = _BLANK.finditer(asked.text)
+    filled = [
+        pair
+        for blank, pair in itertools.product(blanks, itertools.pairwise(found))
+        if pair[0].end <= blank.start() <= pair[0].end + 1 and blank.end() <= pair[1].start <= blank.end() + 1
+    ]
+    if len(filled) > 1:
+        return None
+    found = list(filled[0]) if filled else found
     return (_size(found[0]), _size(found[1])) if len(found) == 2 else None
 
 
@@ -449,8 +453,9 @@ def _size(item: values.Quantity) -> Fraction:
 def relation(text: str, asked: Question) -> str:
     """The relation a statement puts between the question's two sides, read in the question's order: ">", "<",
     "=", or ""."""
-    if not _RELATION_ASKED.search(asked.text) or len(_BLANK.findall(asked.text)) > 1:
+    if not _RELATION_ASKED.search(asked.text):
         return ""
+    text = text.replace("比", "较")  # 0.5比2/3小 is no ratio here
     bare = re.fullmatch(r"[\s(\"⟦]*(?:填|选|是|应?填)?[:\"]?\s?(大于|小于|等于|[><=])号?[\s)\"⟧。]*", text)
     if bare:
         return {"大于": ">", "小于": "<", "等于": "="}.get(bare[1], bare[1])
@@ -473,7 +478,7 @@ def _between(text: str, left: values.Quantity, right: values.Quantity) -> str:
     sign = _RELATION.search(middle)
     if sign and len(middle) <= 8:
         return ">" if sign[1] else "<" if sign[2] else "="
-    if "比" in middle and len(middle) <= 4:
+    if "较" in middle and len(middle) <= 4:
         compared = re.match("要?更?([大多长重高]|[小少短轻低])", after)
         return "" if not compared else ">" if compared[1] in "大多长重高" else "<"
     return "=" if "和" in middle and re.match("相等|一样|大小相", after) else ""

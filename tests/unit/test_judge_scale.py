@@ -1,0 +1,47 @@
+"""Marking stays linear: a megabyte of anything takes no longer per character than an eighth of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from glmjobs.scoring import judge
+
+PIECES = [
+    "1", "(", "=", "1/", "一", "1:", "米", "1米", "1,", "1 000", "1.", "1+", "-1", "±1", "√(", "\\frac{",
+    "\\frac{1}{2}", "\\boxed{", "\\text{a}", "$", "⟦", "<a ", "<!--", "~~", "*", "|", "#\n", "答案是",
+    "所以1。", "不是", "如果1，", "等等，", "验算：1。", "小明和", "A、", "1年1月1日", "1点", "1比", "1余",
+    "1…", "1万", "1又", "分之", "半", "½", "①", "a\u0307", "0.1\u0307", "&amp;", "\n", " ", "。", "1或",
+    "1~", "😀", "x=1，", "设x为1，",
+]  # fmt: skip
+ASKED = [
+    ("还剩多少平方米？", "12平方米"), ("选哪个？A.1 B.2 C.3", "B"), ("小红和小明谁快？", "小明"), ("够吗？", "够"),
+    ("甲、乙各是多少？", "甲是1，乙是2"), ("比较大小：1 ○ 2", "<"),
+]  # fmt: skip
+SMALL, LARGE = 125_000, 1_000_000
+BOUND_S = 3.0
+"""Generous: a megabyte takes about a fifth of a second on one core that is otherwise idle."""
+
+
+def seconds(question: str, gold: str, text: str) -> float:
+    start = time.process_time()
+    judge(question, gold, text)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("index", range(len(PIECES)), ids=[repr(p) for p in PIECES])
+def test_a_megabyte_is_linear(index: int) -> None:
+    piece = PIECES[index]
+    question, gold = ASKED[index % len(ASKED)]
+    small = seconds(question, gold, piece * (SMALL // len(piece)))
+    large = seconds(question, gold, piece * (LARGE // len(piece)))
+    assert large < max(2.5 * (LARGE / SMALL) * small, 0.5)
+    assert large < BOUND_S
+
+
+@pytest.mark.parametrize("piece", ["1", "(", "1/", "一"])
+def test_long_questions_and_golds_too(piece: str) -> None:
+    text = piece * (LARGE // len(piece))
+    assert seconds(text, text, "12") < BOUND_S
+    assert seconds(text, "12", text) < BOUND_S
