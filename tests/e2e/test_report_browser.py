@@ -1,6 +1,6 @@
 """The report in a headless Chromium: renders, filters, stays quick, fits a phone, runs nothing hostile.
 
-Needs Debian's ``chromium`` and ``chromium-driver`` and PyPI's ``selenium``; skips where they are absent,
+Needs Debian's ``chromium`` and ``chromium-driver``; skips where they are absent,
 unless HPC_REQUIRE_BROWSER=1. Screenshots are kept in $HPC_SCREENSHOTS where that is set, else in the test's
 own directory.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import report_sample as sample
+from webdriver import KEYS, Browser, BrowserError
 
 from glmjobs import report
 
@@ -34,41 +35,17 @@ def _absent(reason: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A headless Chromium with a profile of its own."""
-    try:
-        from selenium import webdriver
-        from selenium.common.exceptions import WebDriverException
-        from selenium.webdriver.chrome.service import Service
-    except ImportError:
-        _absent("the Python package selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         _absent("chromium or chromedriver is not installed (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     try:
-        window = webdriver.Chrome(options=options, service=Service(driver))
-    except WebDriverException as error:
-        _absent(f"chromium does not start: {str(error).splitlines()[0]}")
-    window.set_script_timeout(WAIT_SECONDS)
-    yield window
-    window.quit()
+        window = Browser(chromium, driver, tmp_path_factory.mktemp("profile"), WAIT_SECONDS)
+    except BrowserError as error:
+        _absent(f"chromium does not start: {error}")
+    with window:
+        yield window
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +64,21 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def show(browser: Any, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+def show(browser: Browser, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
     """Open a page in a window of this size and colour scheme; a width below 500 is a phone."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.devtools("Emulation.setDeviceMetricsOverride", **metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.devtools("Emulation.setEmulatedMedia", features=[scheme])
     for kind in ("browser", "performance"):
-        browser.get_log(kind)
+        browser.log(kind)
     browser.get(page.as_uri())
 
 
-def complaints(browser: Any) -> list[str]:
+def complaints(browser: Browser) -> list[str]:
     """Console messages above information, and requests other than for the page itself."""
-    found = [
-        entry["message"] for entry in browser.get_log("browser") if entry["level"] not in ("INFO", "DEBUG")
-    ]
-    for entry in browser.get_log("performance"):
+    found = [entry["message"] for entry in browser.log("browser") if entry["level"] not in ("INFO", "DEBUG")]
+    for entry in browser.log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             url = message["params"]["request"]["url"]
@@ -112,29 +87,37 @@ def complaints(browser: Any) -> list[str]:
     return found
 
 
-def wait_for(browser: Any, condition: str, *args: Any) -> Any:
+def wait_for(browser: Browser, condition: str) -> Any:
     """Wait until a JavaScript expression is true; returns its value."""
-    from selenium.webdriver.support.ui import WebDriverWait
+    script = """
+        const holds = () => CONDITION, end = performance.now() + 1000 * arguments[0];
+        return new Promise((done, fail) => {
+          const look = () => {
+            const value = holds();
+            if (value) done(value);
+            else if (performance.now() > end) fail(new Error("never true: " + holds));
+            else setTimeout(look, 20);
+          };
+          look();
+        });
+    """
+    return browser.run(script.replace("CONDITION", condition), WAIT_SECONDS - 1)
 
-    return WebDriverWait(browser, WAIT_SECONDS).until(
-        lambda b: b.execute_script(f"return {condition}", *args)
-    )
 
-
-def keep(browser: Any, name: str, tmp_path: Path) -> Path:
+def keep(browser: Browser, name: str, tmp_path: Path) -> Path:
     """A screenshot of the whole page."""
     folder = Path(os.environ.get("HPC_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
-    size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    size = browser.devtools("Page.getLayoutMetrics")["cssContentSize"]
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 12_000), "scale": 1}
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    shot = browser.devtools("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
     path = folder / f"report-{name}.png"
     path.write_bytes(base64.b64decode(shot["data"]))
     return path
 
 
-def rows_shown(browser: Any) -> int:
-    return browser.execute_script("return document.querySelectorAll('#rows > details').length")
+def rows_shown(browser: Browser) -> int:
+    return browser.run("return document.querySelectorAll('#rows > details').length")
 
 
 def luminance(colour: str) -> float:
@@ -157,7 +140,7 @@ def test_it_renders_without_a_complaint(browser, pages, tmp_path, name, width, d
     show(browser, pages["plain"], width=width, dark=dark)
     assert rows_shown(browser) > 0
     assert keep(browser, name, tmp_path).stat().st_size > 50_000
-    charts = browser.execute_script(
+    charts = browser.run(
         "return [...document.querySelectorAll('svg.chart')].filter(s => s.getBoundingClientRect().width).map("
         "s => [s.getAttribute('aria-label'), s.getBoundingClientRect().height])"
     )
@@ -168,10 +151,10 @@ def test_it_renders_without_a_complaint(browser, pages, tmp_path, name, width, d
 def test_a_phone_needs_no_sideways_scrolling(browser, pages):
     for page in ("plain", "hostile", "bare"):
         show(browser, pages[page], width=360, height=740)
-        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-        width = browser.execute_script("return document.documentElement.scrollWidth")
+        browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        width = browser.run("return document.documentElement.scrollWidth")
         assert width <= 360, page
-        small = browser.execute_script(
+        small = browser.run(
             "return [...document.querySelectorAll('button, input')].filter(e => e.offsetParent)"
             ".filter(e => e.getBoundingClientRect().height < 36).map(e => e.id || e.textContent)"
         )
@@ -179,59 +162,47 @@ def test_a_phone_needs_no_sideways_scrolling(browser, pages):
 
 
 def test_filters_and_search(browser, pages):
-    from selenium.webdriver.common.keys import Keys
-
     show(browser, pages["plain"])
     document = json.loads((pages["plain"].parent / "report.json").read_text(encoding="utf-8"))
     counts = document["predictions"]["counts"]
-    assert browser.find_element("css selector", "#rows details").get_attribute("class") == "lost"
-    gained = browser.find_element("css selector", "button[data-outcome=gained]")
-    gained.send_keys(Keys.ENTER)
-    assert gained.get_attribute("aria-pressed") == "true"
-    assert browser.find_element("id", "shown").text == f"{counts['gained']} of 300 rows"
-    kinds = browser.execute_script(
-        "return [...document.querySelectorAll('#rows details')].map(d => d.className)"
-    )
+    assert browser.find("#rows details").attribute("class") == "lost"
+    gained = browser.find("button[data-outcome=gained]")
+    gained.type(KEYS["ENTER"])
+    assert gained.attribute("aria-pressed") == "true"
+    assert browser.find("#shown").text == f"{counts['gained']} of 300 rows"
+    kinds = browser.run("return [...document.querySelectorAll('#rows details')].map(d => d.className)")
     assert set(kinds) == {"gained"}
     question = next(r for r in document["predictions"]["rows"] if r["outcome"] == "gained")["question"]
-    search = browser.find_element("id", "search")
-    search.send_keys(question[:24])
+    search = browser.find("#search")
+    search.type(question[:24])
     wait_for(browser, "document.getElementById('shown').textContent === '1 of 300 rows'")
-    assert question in browser.find_element("id", "rows").text
-    search.send_keys(" 没有这样的题")
+    assert question in browser.find("#rows").text
+    search.type(" 没有这样的题")
     wait_for(browser, "document.getElementById('shown').textContent.startsWith('No row')")
     assert rows_shown(browser) == 0
     assert complaints(browser) == []
 
 
 def test_a_row_opens_by_keyboard_with_its_answers_marked(browser, pages):
-    from selenium.webdriver.common.keys import Keys
-
     show(browser, pages["plain"])
-    browser.find_element("css selector", "#rows summary").send_keys(Keys.ENTER)
+    browser.find("#rows summary").type(KEYS["ENTER"])
     wait_for(browser, "document.querySelector('#rows .panel') !== null")
-    marked = browser.execute_script(
-        "return [...document.querySelectorAll('#rows .panel mark')].map(m => m.textContent)"
-    )
+    marked = browser.run("return [...document.querySelectorAll('#rows .panel mark')].map(m => m.textContent)")
     assert len(marked) == 3 and all(text.endswith("个") for text in marked)
-    heads = browser.execute_script(
-        "return [...document.querySelectorAll('#rows .panel h3')].map(h => h.textContent)"
-    )
+    heads = browser.run("return [...document.querySelectorAll('#rows .panel h3')].map(h => h.textContent)")
     assert heads[0] == "Question" and heads[1].startswith("Gold answer") and heads[3].startswith("Fine-tuned")
 
 
 def test_charts_read_out_their_values(browser, pages):
-    from selenium.webdriver.common.keys import Keys
-
     show(browser, pages["plain"])
-    chart = browser.find_element("css selector", "figure[data-chart=loss] svg")
-    output = browser.find_element("css selector", "figure[data-chart=loss] output")
+    chart = browser.find("figure[data-chart=loss] svg")
+    output = browser.find("figure[data-chart=loss] output")
     idle = output.text
-    chart.send_keys(Keys.HOME)
+    chart.type(KEYS["HOME"])
     assert output.text.endswith("step 10")
-    chart.send_keys(Keys.END)
+    chart.type(KEYS["END"])
     assert output.text.endswith("step 3,100")
-    chart.send_keys(Keys.ESCAPE)
+    chart.type(KEYS["ESCAPE"])
     assert output.text == idle
     assert complaints(browser) == []
 
@@ -239,25 +210,25 @@ def test_charts_read_out_their_values(browser, pages):
 def test_the_theme_follows_the_system_and_can_be_switched(browser, pages):
     background = "return getComputedStyle(document.body).backgroundColor"
     show(browser, pages["plain"])
-    browser.execute_script("try { localStorage.clear() } catch {}")
-    light = browser.execute_script(background)
+    browser.run("try { localStorage.clear() } catch {}")
+    light = browser.run(background)
     show(browser, pages["plain"], dark=True)
-    dark = browser.execute_script(background)
+    dark = browser.run(background)
     assert luminance(light) > 0.8 and luminance(dark) < 0.05
-    toggle = browser.find_element("id", "theme")
+    toggle = browser.find("#theme")
     assert toggle.text == "Light"
     toggle.click()
-    assert browser.execute_script(background) == light and toggle.text == "Dark"
-    browser.execute_script("try { localStorage.clear() } catch {}")
+    assert browser.run(background) == light and toggle.text == "Dark"
+    browser.run("try { localStorage.clear() } catch {}")
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_has_enough_contrast(browser, pages, dark):
     """WCAG AA: 4.5 for every text, each against the nearest background behind it."""
     show(browser, pages["plain"], dark=dark)
-    browser.execute_script("document.querySelectorAll('#rows details').forEach((d, i) => { d.open = i < 3 })")
+    browser.run("document.querySelectorAll('#rows details').forEach((d, i) => { d.open = i < 3 })")
     wait_for(browser, "document.querySelectorAll('#rows .panel').length === 3")
-    pairs = browser.execute_script(
+    pairs = browser.run(
         """
         const found = [];
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -282,7 +253,7 @@ def test_text_has_enough_contrast(browser, pages, dark):
 
 def test_everything_a_person_operates_has_a_name(browser, pages):
     show(browser, pages["plain"])
-    tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    tree = browser.devtools("Accessibility.getFullAXTree")["nodes"]
     unnamed = [
         node["role"]["value"]
         for node in tree
@@ -292,67 +263,65 @@ def test_everything_a_person_operates_has_a_name(browser, pages):
         and not node.get("name", {}).get("value")
     ]
     assert unnamed == []
-    headings = browser.execute_script("return [...document.querySelectorAll('h1,h2')].map(h => h.tagName)")
+    headings = browser.run("return [...document.querySelectorAll('h1,h2')].map(h => h.tagName)")
     assert headings.count("H1") == 1 and len(headings) > 8
 
 
 def test_hostile_output_stays_text(browser, pages):
     show(browser, pages["hostile"])
-    browser.execute_script("document.querySelectorAll('#rows details').forEach(d => { d.open = true })")
+    browser.run("document.querySelectorAll('#rows details').forEach(d => { d.open = true })")
     wait_for(browser, "document.querySelectorAll('#rows .panel').length === 40")
-    browser.execute_script("document.getElementById('box').scrollTop = 1e9")
+    browser.run("document.getElementById('box').scrollTop = 1e9")
     wait_for(browser, "document.querySelectorAll('#rows > details').length === 60")
-    browser.execute_script("document.querySelectorAll('#rows details').forEach(d => { d.open = true })")
+    browser.run("document.querySelectorAll('#rows details').forEach(d => { d.open = true })")
     wait_for(browser, "document.querySelectorAll('#rows .panel').length === 60")
-    text = browser.execute_script("return document.getElementById('rows').textContent")
+    text = browser.run("return document.getElementById('rows').textContent")
     for attack in (sample.HOSTILE[0], sample.HOSTILE[1], sample.HOSTILE[2], sample.HOSTILE[5]):
         assert attack in text
-    assert browser.execute_script("return window.hacked") is None
+    assert browser.run("return window.hacked") is None
     assert (
-        browser.execute_script(
-            "return document.querySelectorAll('#rows :is(a, img, svg, script, [onload])').length"
-        )
+        browser.run("return document.querySelectorAll('#rows :is(a, img, svg, script, [onload])').length")
         == 0
     )
-    assert browser.execute_script("return document.scripts.length") == 3
+    assert browser.run("return document.scripts.length") == 3
     assert complaints(browser) == []
 
 
 def test_the_policy_stops_what_is_injected(browser, pages):
     """Should markup ever get in, nothing in it runs: the browser refuses script, handler, style and image."""
     show(browser, pages["plain"])
-    browser.execute_script(
+    browser.run(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">');"
         "const s = document.createElement('script'); s.textContent = 'window.hacked=2';"
         "document.body.append(s);"
     )
     wait_for(browser, "document.querySelector('img').complete")
-    assert browser.execute_script("return window.hacked") is None
+    assert browser.run("return window.hacked") is None
     assert any("Content Security Policy" in said for said in complaints(browser))
 
 
 def test_ten_thousand_rows_render_a_screenful_at_a_time(browser, pages):
     show(browser, pages["large"])
     assert 40 <= rows_shown(browser) <= 200
-    browser.execute_script("document.getElementById('box').scrollTop = 1e9")
+    browser.run("document.getElementById('box').scrollTop = 1e9")
     wait_for(browser, "document.querySelectorAll('#rows > details').length >= 80")
     assert rows_shown(browser) < 1000
-    first = browser.execute_script("return document.querySelector('#rows .id').textContent")
-    browser.find_element("css selector", "button[data-outcome=neither]").click()
+    first = browser.run("return document.querySelector('#rows .id').textContent")
+    browser.find("button[data-outcome=neither]").click()
     assert rows_shown(browser) <= 200
-    assert browser.execute_script("return document.querySelector('#rows .id').textContent") != first
+    assert browser.run("return document.querySelector('#rows .id').textContent") != first
     assert complaints(browser) == []
 
 
 def test_a_run_with_hardly_anything_says_what_is_missing(browser, pages, tmp_path):
     show(browser, pages["bare"])
-    text = browser.find_element("tag name", "body").text
+    text = browser.find("body").text
     assert (
         "Not in this report" in text
         and "No GPU samples" in text
         and "No model of this run has been scored yet" in text
     )
-    assert browser.find_elements("id", "rows") == []
+    assert browser.run("return document.getElementById('rows')") is None
     keep(browser, "bare", tmp_path)
     assert complaints(browser) == []
 
