@@ -1,0 +1,145 @@
+"""Every family through the same stages: train, consolidate, score; all weights, and LoRA on two ranks with a resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glmjobs import chat, consolidate, score
+from glmjobs.cli import run_command
+from glmjobs.data.problems import write_problems
+from glmjobs.models import load_model, load_tokenizer
+from glmjobs.recipe import parse
+from glmjobs.run import Run, Shape
+from glmjobs.zero import manifest
+from hpc.cluster import ClusterProfile
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from small_families import SMALL
+
+STEPS, SAVED = 6, 4
+TRAIN = {
+    "learning_rate": 5e-3, "max_steps": STEPS, "save_steps": SAVED, "save_total_limit": 2, "per_device_batch_size": 4,
+    "precision": "fp32", "device": "cpu", "pack_length": 256, "activation_checkpointing": False, "logging_steps": 1,
+}  # fmt: skip
+
+
+def make_run(folder: Path, family: str, *, gpus: int, train: dict[str, Any], adapter: str = "merge") -> Run:
+    """A run of a small model of the family, nothing done yet."""
+    base = SMALL[family](folder / "base")
+    write_problems(folder / "problems.jsonl", rows=80)
+    recipe = parse(
+        {
+            "model": {"family": family, "path": str(base)},
+            "data": {"path": str(folder / "problems.jsonl"), "dev_rows": "1-20"},
+            "train": {**TRAIN, **train},
+            "consolidate": {"dtype": "float32", "adapter": adapter},
+            "score": {"rows": 6, "max_new_tokens": 8, "dtype": "float32"},
+        }
+    )
+    return Run.create(folder / "run", recipe, ClusterProfile(), Shape(nodes=1, gpus=gpus))
+
+
+def train(run: Run) -> str:
+    """The train stage on all ranks, as the chain starts it; what it said."""
+    ranks = ["--nproc", str(run.shape.world_size), "--", sys.executable, "-m", "glmjobs.train", str(run.path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc.ranks", *ranks], capture_output=True, text=True, timeout=400,
+        env={k: v for k, v in os.environ.items() if not k.startswith("SLURM_")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def marker(run: Run, stage: str) -> Any:
+    return json.loads((run.path / "stages" / f"{stage}.json").read_text(encoding="utf-8"))
+
+
+def losses(run: Run) -> list[float]:
+    lines = (run.checkpoints / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def logits(model: Any, directory: Path) -> torch.Tensor:
+    """Of a question and an answer in the family's frame."""
+    from glmjobs.models.family import family_for
+
+    tokenizer, family = load_tokenizer(directory), family_for(directory)
+    plain = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("小明有3个苹果", "答案是8个")
+    ]
+    with torch.no_grad():
+        out: torch.Tensor = model(input_ids=torch.tensor([family.frame(tokenizer, *plain).input_ids])).logits
+    return out
+
+
+@pytest.mark.parametrize(("family", "method"), [("glm", "full"), ("glm4", "lora")])
+def test_the_chain_of_a_family(
+    family: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GLM-10B's and GLM-4's architecture: the loss falls, and the model that comes out is scored and answers."""
+    run = make_run(tmp_path, family, gpus=1, train={"method": method}, adapter="keep")
+    train(run)
+    assert losses(run)[-1] < losses(run)[0]
+    assert run_command(consolidate.main, [str(run.path)]) == 0
+    manifest.verify(run.model)
+    base = run.base_model
+    assert (logits(load_model(run.model), base) - logits(load_model(base), base)).abs().max() > 0.01
+    assert run_command(score.main, [str(run.path)]) == 0
+    assert marker(run, "score")["figures"]["finetuned"]["rows"] == 6
+    capsys.readouterr()
+    assert run_command(chat.main, [str(run.path), "--once", "1+1=?", "--max-length", "40", "--json"]) == 0
+    assert "answer" in json.loads(capsys.readouterr().out)
+
+
+def test_lora_on_two_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only adapters are trained and saved; a resume gives the same adapter; merged and kept equal unmerged."""
+    peft = pytest.importorskip("peft")
+    run = make_run(tmp_path, "chatglm", gpus=2, train={"method": "lora", "lora": {"rank": 4, "alpha": 16}})
+    train(run)
+    figures = marker(run, "train")["figures"]
+    assert 0 < figures["trained_parameters"] < 0.2 * figures["parameters"]
+    last = run.checkpoints / f"checkpoint-{STEPS}"
+    sizes = {path.name: path.stat().st_size for path in last.rglob("*") if path.is_file()}
+    weights = (run.base_model / "model.safetensors").stat().st_size
+    assert sizes["mp_rank_00_model_states.pt"] < weights / 2  # the frozen base is not in it
+    trained = (last / "adapter_model.safetensors").read_bytes()
+
+    # As if the last save had been cut off: step 5 and 6 once more, from the checkpoint before.
+    (last / "committed.json").unlink()
+    (run.path / "stages" / "train.json").unlink()
+    assert f"resuming from checkpoint-{SAVED}" in train(run)
+    assert (last / "adapter_model.safetensors").read_bytes() == trained
+
+    assert run_command(consolidate.main, [str(run.path)]) == 0
+    assert json.loads((run.model / manifest.MANIFEST).read_text())["source"]["kind"] == "merged"
+    base = run.base_model
+    with_adapter = peft.PeftModel.from_pretrained(load_model(base, "float32"), str(last)).eval()
+    unmerged, before = logits(with_adapter, base), logits(load_model(base, "float32"), base)
+    assert (unmerged - before).abs().max() > 0.01
+    merged = logits(load_model(run.model, "float32"), run.model)
+    print(f"\nLoRA merged against unmerged: {(merged - unmerged).abs().max():.1e}")
+    torch.testing.assert_close(merged, unmerged, rtol=0, atol=1e-4)
+
+    kept = tmp_path / "kept"
+    words = [str(last), str(kept), "--base", str(base), "--adapter", "keep", "--dtype", "float32"]
+    assert run_command(consolidate.main, words) == 0
+    manifest.verify(kept)
+    assert not list(kept.glob("model*.safetensors"))
+    torch.testing.assert_close(logits(load_model(kept), kept), unmerged, rtol=0, atol=1e-4)
+    loaded = peft.PeftModel.from_pretrained(load_model(base, "float32"), str(kept)).eval()
+    assert torch.equal(logits(loaded, base), unmerged)
+
+    assert run_command(score.main, [str(run.path)]) == 0
+    assert marker(run, "score")["figures"]["finetuned"]["rows"] == 6
+    capsys.readouterr()
+    (kept / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/nowhere"}))
+    assert run_command(chat.main, [str(kept), "--once", "1"]) == 2
+    assert "the base model is not at /nowhere" in capsys.readouterr().err
