@@ -89,7 +89,8 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     if "如果" not in question.text:
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
     solved = [i for i in pool if _SOLVED.search(plain[max(0, i.start - 6) : i.start])]
-    if solved and all(isinstance(i, Quantity) and i.result for i in pool):
+    later = [i for i in pool if solved and i.start > solved[-1].start]
+    if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
         pool = solved[-1:]
     fitting = _fitting(pool, question)
     if len(fitting) == 1:
@@ -190,13 +191,15 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         if any(u.name == w.name for u in item.units for w in question.main.expect.units):
             score += 0.8
         if (item.value, item.units[0].name if item.units else "") in question.givens:
-            score -= 1.2
+            score -= 2.5
     if _SUBORDINATE.search(before) and "每" not in question.main.clause:
         score -= 1.0
     if _COMPARED.search(before) and not re.search("比.*(?:多|几)", question.main.clause):
         score -= 2.0
     if _NAMED.search(before):
         score += 1.0
+    if "平均" in question.main.clause and "平均" in clause:
+        score += 3.0
     if _TOTAL.search(question.main.clause) and _TOTAL.search(before[-6:]):
         score += 1.5
     mine, wanted = _numbered(clause), _numbered(question.main.clause)

@@ -196,7 +196,7 @@ def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Q
         compound_value = (p if flip else g).value * top.factor
         x, y = (plain[0], compound_value) if flip else (compound_value, plain[0])
         return "" if close(x, y, g, p, question, top.factor) else "value"
-    if {dim_a, dim_b} == {"age", "months"}:
+    if {dim_a, dim_b} == {"age", "months"} and question.main.expect.dim != "months":
         years = (a, b / 12) if dim_a == "age" else (a / 12, b)
         return "" if years[0] == years[1] else "value"
     return "unit"

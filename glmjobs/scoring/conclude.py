@@ -88,6 +88,8 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     if kind == "weekday":
         return list(values.weekdays(plain))
     items = [i for i in items if not _anothers(plain, i, question)]
+    if question.subject or not _DIFFERENCE.search(question.main.clause):
+        items = [i for i in items if not _DIFFERS.search(plain[max(0, i.start - 16) : i.start])]
     return [
         i
         for i in items
@@ -95,15 +97,36 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     ]
 
 
+_DIFFERENCE = re.compile(
+    "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜][多少了几]|还[要需剩]|各|分别|[增减提降超节]"
+)
+_DIFFERS = re.compile("比[^,。;]{1,8}(?:多|少|大|小|高|矮|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?\\s?$")
+
+
 def _anothers(text: str, item: Item, question: Question) -> bool:
     """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for
     甲仓)."""
-    if not question.others:
+    if not question.others and not question.subject:
         return False
     head = re.split("[,。;、]", text[: item.start])[-1]
     head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
+    if question.subject and question.subject not in head and _parallel(head, question):
+        return True
     named = next((n for n in question.others if head.startswith(n)), "")
     return bool(named) and not head.startswith(("后", "前", "了"), len(named))  # 降价后: a time, no subject
+
+
+def _parallel(head: str, question: Question) -> bool:
+    """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
+    match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
+    return bool(
+        match
+        and question.predicate
+        and match[1] in question.text
+        and match[1] not in question.main.clause
+        and not match[1].endswith(question.subject)
+        and not question.subject.endswith(match[1])
+    )
 
 
 def strip_denied(text: str) -> str:
@@ -267,6 +290,12 @@ class _Walk:
             and self.speaks(sentence[: hard[0].start()])
             and not re.search("应|改|更正|纠正|修正|订正", sentence)
         )
+        if (
+            denies_value
+            and sentence[: hard[0].start()].rstrip()[-1:] in (",", "。")
+            and hard[0].end() < len(sentence)
+        ):
+            denies_value = not self.speaks(sentence[hard[-1].end() :])  # 27棵，不对，…45棵
         if hard and not (re.match("(?:若|如果|假如)", sentence)):
             tail = sentence[hard[-1].end() :]
             head = sentence[: hard[0].start()]
@@ -302,7 +331,7 @@ class _Walk:
             self.after.append(body)
             return
         near = overlap(body, self.question)
-        rank = self._rank(body, strong, near)
+        rank = self._rank(body, strong, near, items)
         if self.pending_marker and not strong:
             rank = 3.0
         self.pending_marker = False
@@ -315,7 +344,7 @@ class _Walk:
         plain = re.sub(r"[\s。.,;!]", "", body)
         return len(plain) >= 6 and plain in self.plain_question
 
-    def _rank(self, body: str, strong: list[re.Match[str]], near: float) -> float:
+    def _rank(self, body: str, strong: list[re.Match[str]], near: float, items: list[Any]) -> float:
         medium = bool(phrases.MEDIUM.search(body))
         if self.cut and not strong:
             return 1.0
@@ -323,21 +352,25 @@ class _Walk:
             re.match("综上", strong[-1][0]) and len(strong) == 1 and near == 0.0 and len(body) > 40
         ):
             return 3.0
-        if medium and len(re.sub(r"[\d\s,。:.=+\-×÷*/()]", "", phrases.MEDIUM.sub("", body))) <= 4:
+        if (
+            medium
+            and len(re.sub(r"[\d\s,。:.=+\-×÷*/()]", "", phrases.MEDIUM.sub("", body))) <= 4
+            and self._fits(items)
+        ):
             return 2.6
         if self.corrected and not phrases.STEP.search(body):
             return 2.6
-        if near >= 0.25 and self._fits(body):
+        if near >= 0.25 and self._fits(items):
             return 2.5 if medium else 2.0
         if medium:
             return 1.5
         return 1.0
 
-    def _fits(self, body: str) -> bool:
+    def _fits(self, items: list[Any]) -> bool:
         expect = self.question.main.expect
         if not expect.units:
             return True
-        found = [i for i in values.scan(body) if isinstance(i, Quantity)]
+        found = [i for i in items if isinstance(i, Quantity)]
         return not found or any(not i.units or any(u.dim in expect.dims for u in i.units) for i in found)
 
     def decide(self, raw: list[str]) -> Conclusion:
@@ -373,7 +406,8 @@ class _Walk:
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         if plain and (plain[-1] == last or not self._closes(kept[last])):
             return plain[-1]
-        return last
+        fitting = [i for i, s in enumerate(kept) if self._fits(s.items)]
+        return fitting[-1] if fitting else last
 
     def _closes(self, statement: Statement) -> bool:
         return "=" in statement.text or bool(phrases.MEDIUM.search(statement.text))

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glmjobs.scoring import choosing, compare, conclude, expression, parts, verdicts
+from glmjobs.scoring import choosing, compare, conclude, expression, parts, relations, verdicts
 from glmjobs.scoring import question as questions
 from glmjobs.scoring.question import Question
 from glmjobs.scoring.text import normalise
@@ -76,7 +76,7 @@ def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
     if kind == "yesno":
         return Verdict(*verdicts.yes_no(asked, gold, predicted))
     if kind == "relation":
-        return Verdict(*verdicts.relations(asked, gold, predicted))
+        return Verdict(*relations.relations(asked, gold, predicted))
     if kind == "expression":
         return Verdict(*verdicts.expressions(asked, gold, predicted))
     if kind == "text":
@@ -95,7 +95,7 @@ def kind_of(asked: Question, gold: str) -> str:
     bare = gold.strip(" 。.")
     if kind == "choice":
         return kind
-    if verdicts.relation(gold, asked):
+    if relations.relation(gold, asked):
         return "relation"
     if re.fullmatch(r"[(\[]?[A-H](?:[、, ]?[A-H])*[)\]]?", bare) and not _NUMERIC.search(bare):
         return "choice"
@@ -114,6 +114,8 @@ def kind_of(asked: Question, gold: str) -> str:
             else [i for i in scan(gold, kind) if not isinstance(i, Quantity)]
         )
         return kind if found else ("text" if not scan(gold) else "number")
+    if _is_formula(bare, asked):
+        return "expression"
     if re.search("式子|代数式|化简|因式分解|用含|字母表示|解析式|表达式", asked.text) and _ALGEBRA.search(
         gold
     ):
@@ -123,6 +125,18 @@ def kind_of(asked: Question, gold: str) -> str:
     if kind != "text" and not _values_in(gold, kind):
         return "text"
     return kind
+
+
+def _is_formula(gold: str, asked: Question) -> bool:
+    """Whether a bare gold is an expression in letters that stand in the question (4a, a-3b)."""
+    letters = set(re.findall(r"[a-z]", gold))
+    return (
+        len(gold) <= 24
+        and bool(letters)
+        and bool(re.fullmatch(r"[\da-z.+\-×*/()^ ]+", gold))
+        and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked.text))
+        and "方程" not in asked.text
+    )
 
 
 def _values_in(text: str, kind: str) -> bool:
@@ -149,6 +163,10 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
     if target is None:
         return Verdict(False, _short(gold), "", "the gold has no value")
     target = _asked_half(target, asked)
+    if isinstance(target, Ratio) and relations.turned_round(
+        choosing.local(wanted.statement.text, target), asked
+    ):
+        target = Ratio(target.terms[::-1], target.start, target.end)
     if found.statement is None:
         return Verdict(False, str(target), "", found.reason)
     value, rivals = choosing.choose(found.statement.text, found.statement.items, asked)
@@ -157,7 +175,14 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
     value = _asked_half(value, asked)
     if isinstance(target, Remainder) != isinstance(value, Remainder):
         return _remainder_mixed(target, value, found, asked)
+    said = choosing.local(found.statement.text, value)
+    if isinstance(value, Ratio) and relations.turned_round(said, asked):
+        value = Ratio(value.terms[::-1], value.start, value.end)
     same, reason = compare.items(target, value, asked)
+    if same and relations.opposite(said, asked):
+        return Verdict(False, str(target), _short(said), "opposite comparison")
+    if same and not verdicts.same_winner(asked, wanted.statement.text, found):
+        return Verdict(False, str(target), _short(found.statement.text), "other name")
     if same and rivals:
         return Verdict(False, str(target), _short(found.statement.text), "competing answers")
     if (

@@ -72,9 +72,16 @@ def _range(asked: Question, statement: Statement) -> list[Part]:
     return []
 
 
+_GROUP_SIZE = re.compile("([两二三四五3-5])(?:个|种|人|位|名|班|队|段|数|条|堆|组)[^,。;?]{0,8}?(?:各|分别)")
+_SIZES = {"两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "3": 3, "4": 4, "5": 5}
+
+
 def _wanted(asked: Question) -> int:
     if len(asked.labels) >= 2:
         return len(asked.labels)
+    group = _GROUP_SIZE.search(asked.main.clause)
+    if group:
+        return _SIZES[group[1]]
     clauses = [
         a for a in asked.asked if re.search("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?", a.clause)
     ]
@@ -107,7 +114,7 @@ def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list
         return _unnamed(asked, region, kept, len(asked.labels))
     if len(asked.asked) >= 2:
         return _by_clause(asked, region, kept)
-    return _unnamed(asked, region, kept, 2)
+    return _unnamed(asked, region, kept, _wanted(asked))
 
 
 def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], count: int) -> list[Part]:

@@ -117,6 +117,8 @@ class Question:
     context: dict[str, list[Unit]] = field(default_factory=dict)
     approximate: bool = False
     others: list[str] = field(default_factory=list)
+    subject: str = ""
+    predicate: str = ""
 
     @property
     def main(self) -> Asked:
@@ -144,6 +146,7 @@ def read(question: str) -> Question:
     result.precision = _precision(text, result)
     result.labels = _labels(clauses, result)
     result.others = _others(body, result)
+    result.subject, result.predicate = _spoken_of(result)
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))
     for item in values.scan(body):
         if isinstance(item, values.Quantity):
@@ -294,6 +297,8 @@ def _kind(body: str, result: Question) -> str:
 
 
 def _precision(text: str, result: Question) -> Precision | None:
+    if re.search("四舍五入|近似", text) and re.search("最[大小].{0,2}(?:是|为|可能)|原[来数]|取值", text):
+        return None  # the rounding is what is known, not what is asked
     percent = bool(re.search("百分号前|%前", text))
     in_percent = result.kind == "percent"
     match = re.search("百分号前保留([一两二三四1-4])位", text) or re.search(
@@ -324,7 +329,7 @@ def _precision(text: str, result: Question) -> Precision | None:
 _SUBJECT = re.compile(
     "^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|算出|"
     "今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?=有|是|为|重|存|现有|还|共|一共|应|每|需|可|能|要|"
-    "跑|走|行|用|花|得|卖|买|种|做|吃|看|读|写|今年|的?(?:速度|价格|重量|长度|面积|体积|"
+    "跑|走|行|用|花|得|卖|买|种|做|吃|看|读|写|今年|[长高宽深厚](?=多少)|的?(?:速度|价格|重量|长度|面积|体积|"
     "年龄|身高|体重|单价|人数|数量))"
 )
 
@@ -344,6 +349,19 @@ def _others(body: str, result: Question) -> list[str]:
     else:
         found = re.findall(f"[\u4e00-\u9fffA-Z]{{{len(subject) - 1}}}{subject[-1]}", body)
     return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
+
+
+_OF_SUBJECT = re.compile(
+    "^(?:那么|则|请问|问|求|这时|此时|现在|今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?:今年|现在)?([长高重宽深厚有])(?=多少|几|多[长高重宽])"
+)
+
+
+def _spoken_of(result: Question) -> tuple[str, str]:
+    """Subject and predicate of one asked measure: 木棍, 长 of 木棍长多少米."""
+    match = _OF_SUBJECT.match(result.main.clause.strip())
+    if len(result.asked) != 1 or result.labels or not match or re.search("[比和与、共]", match[0]):
+        return "", ""
+    return match[1], match[2]
 
 
 _PERSON = re.compile(
@@ -380,6 +398,8 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
         if len(parts) == 1 and re.fullmatch("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女", parts[0]):
             parts = list(parts[0])
         parts = [p for p in parts if not p.isdigit()]
+        if len(parts) < 2:
+            parts = _listed(result.text, clause)
         if len(parts) >= 2:
             labels.extend(_trim(parts))
     return labels[:6]
@@ -394,6 +414,21 @@ def _unknowns(text: str) -> list[str]:
         return []
     letters = sorted({c for m in _EQUATION.finditer(text) for c in m[0] if c.isalpha()})
     return letters if 2 <= len(letters) <= 4 else []
+
+
+_ENUMERATION = re.compile("(?:[甲乙丙丁戊][、和与,]?){2,5}(?=[两二三四五]|共|一共|合|的和|[\u4e00-\u9fff])")
+_GROUP = re.compile(
+    "^(?:那么|则|问|这|他们|她们|它们)?的?(?:[两二三四五2-5](?:个|位|名|种)?[\u4e00-\u9fff]{0,3})?$"
+)
+
+
+def _listed(text: str, clause: str) -> list[str]:
+    """甲, 乙, 丙 of 三人各分得多少, from where they are listed."""
+    head = clause[: match.start()] if (match := _SHARE.search(clause)) else clause
+    found = _ENUMERATION.search(text)
+    if not found or not _GROUP.match(head):
+        return []
+    return list(dict.fromkeys(c for c in found[0] if c in "甲乙丙丁戊"))
 
 
 def _trim(parts: list[str]) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from glmjobs.scoring import conclude, expression, values
@@ -342,6 +342,19 @@ def _subject(asked: Question, text: str) -> list[str]:
     return found[:1]
 
 
+def same_winner(asked: Question, gold: str, found: conclude.Conclusion) -> bool:
+    """Where who and how much are both asked (谁快？快多少？): whether the names agree too."""
+    who = [a for a in re.split("[?。]", asked.text) if re.search("谁|哪[根个种家辆条只位名班组队边支座]", a)]
+    if not who or found.statement is None:
+        return True
+    clause = re.split("[,;]", who[-1])[-1]
+    view = replace(asked, asked=[replace(asked.main, clause=clause)])
+    wanted, mine = _subject(view, gold), _subject(view, found.source or found.statement.text)
+    if not wanted:
+        return True
+    return bool(mine) and (mine[0] in wanted[0] or wanted[0] in mine[0] or _same_label(mine[0], wanted[0]))
+
+
 def words(asked: Question, gold: str, predicted: str) -> Fields:
     """Names and other words: the gold's name is the conclusion's subject, or its text stands in the
     conclusion."""
@@ -424,76 +437,3 @@ def expressions(asked: Question, gold: str, predicted: str) -> Fields:
     said = str(found.statement.items[-1])
     same = expression.same(wanted, said)
     return same, wanted, said, "same expression" if same else "other expression"
-
-
-_BLANK = re.compile(r"[○〇□◯]|\(\s?\)|_{2,}")
-_RELATION_ASKED = re.compile("比较.{0,12}大小|填.{0,6}(?:[><]|大于|小于)|[○〇◯]")
-_RELATION = re.compile("(大于|>)|(小于|<)|(等于|相等|一样大|=)")
-
-
-def _sides(asked: Question) -> tuple[Fraction, Fraction] | None:
-    """What stands left and right of the one blank (3/4 ○ 2/3), or the two values to compare."""
-    found = [i for i in values.scan(asked.text) if isinstance(i, values.Quantity)]
-    blanks = _BLANK.finditer(asked.text)
-    filled = [
-        pair
-        for blank, pair in itertools.product(blanks, itertools.pairwise(found))
-        if pair[0].end <= blank.start() <= pair[0].end + 1 and blank.end() <= pair[1].start <= blank.end() + 1
-    ]
-    if len(filled) > 1:
-        return None
-    found = list(filled[0]) if filled else found
-    return (_size(found[0]), _size(found[1])) if len(found) == 2 else None
-
-
-def _size(item: values.Quantity) -> Fraction:
-    return item.value * (item.units[0].factor if item.units else 1)
-
-
-def relation(text: str, asked: Question) -> str:
-    """The relation a statement puts between the question's two sides, read in the question's order: ">", "<",
-    "=", or ""."""
-    if not _RELATION_ASKED.search(asked.text):
-        return ""
-    text = text.replace("比", "较")  # 0.5比2/3小 is no ratio here
-    bare = re.fullmatch(r"[\s(\"⟦]*(?:填|选|是|应?填)?[:\"]?\s?(大于|小于|等于|[><=])号?[\s)\"⟧。]*", text)
-    if bare:
-        return {"大于": ">", "小于": "<", "等于": "="}.get(bare[1], bare[1])
-    sides = _sides(asked)
-    if sides is None:
-        return ""
-    found = [i for i in values.scan(text) if isinstance(i, values.Quantity)]
-    for left, right in reversed(list(itertools.pairwise(found))):
-        pair = (_size(left), _size(right))
-        if pair not in (sides, sides[::-1]):
-            continue
-        sign = _between(text, left, right)
-        if sign:
-            return sign if pair == sides else {"<": ">", ">": "<"}.get(sign, sign)
-    return ""
-
-
-def _between(text: str, left: values.Quantity, right: values.Quantity) -> str:
-    middle, after = text[left.end : right.start], text[right.end : right.end + 3]
-    sign = _RELATION.search(middle)
-    if sign and len(middle) <= 8:
-        return ">" if sign[1] else "<" if sign[2] else "="
-    if "较" in middle and len(middle) <= 4:
-        compared = re.match("要?更?([大多长重高]|[小少短轻低])", after)
-        return "" if not compared else ">" if compared[1] in "大多长重高" else "<"
-    return "=" if "和" in middle and re.match("相等|一样|大小相", after) else ""
-
-
-def relations(asked: Question, gold: str, predicted: str) -> Fields:
-    """3/4>2/3 is 2/3<3/4 is ">"."""
-
-    def speaks(text: str) -> list[str]:
-        said = relation(text, asked)
-        return [said] if said else []
-
-    wanted = relation(gold, asked)
-    found = conclude.find(predicted, asked, "relation", speaks)
-    if found.statement is None:
-        return False, wanted, "", found.reason
-    said = str(found.statement.items[0])
-    return said == wanted, wanted, said, "same relation" if said == wanted else "other relation"
