@@ -204,6 +204,11 @@ class JobsSection(Section):
         default=600, ge=5, description="warning before the time limit: one save must fit"
     )
     max_attempts_without_progress: int = Field(default=3, ge=1)
+    heartbeat_seconds: int = Field(
+        default=900,
+        ge=5,
+        description="a rank silent for so long hangs: a step, a save, reading the data must fit",
+    )
 
 
 class Recipe(Section):

@@ -8,11 +8,12 @@ Resumes by itself from the newest committed checkpoint; stops at a signal with o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from glmjobs.cli import run_command
 from glmjobs.errors import NotFit, WorkFailed
@@ -20,7 +21,11 @@ from glmjobs.recipe import TrainSection
 from glmjobs.run import Run
 from glmjobs.training import checkpoints
 from hpc import ledger, ranks
-from hpc.preempt import STOPPED, StopFlag
+from hpc.heartbeat import Heart
+from hpc.preempt import GIVE_UP, STOPPED, StopFlag, StopRequested
+
+if TYPE_CHECKING:
+    from glmjobs.training.trainer import GLMTrainer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,33 +37,83 @@ def main(argv: list[str] | None = None) -> int:
     if run.done("train"):
         print("train: done already", file=sys.stderr)
         return 0
-    place = ranks.find(run.jobs("train"))
-    place.export()
     try:
-        return train(run, place, flag)
+        with flag.nothing_to_save():
+            place = ranks.find(run.jobs("train"))
+    except StopRequested:
+        return STOPPED
+    place.export()
+    limit = float(run.recipe.jobs.heartbeat_seconds)
+    heart = Heart(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
+    try:
+        code = train(run, place, flag, heart)
+    except StopRequested:
+        say(place, f"stopped before the first step ({flag.reason}): there was nothing to save")
+        code = STOPPED
     except BaseException as error:
         ranks.record_failure(run.jobs("train"), place.rank, error)
         raise
+    if code == STOPPED:
+        leave_at_once(code)
+    return code
 
 
-def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
-    """One attempt at the training, on this rank."""
+def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
+    """One attempt at the training, on this rank.
+
+    Raises:
+        StopRequested: a stop signal came before the first step.
+    """
     started = ledger.now()
+    with flag.nothing_to_save():
+        trainer, steps, figures = prepare(run, place, heart)
+    from glmjobs.training.loopstate import LoopState
+    from glmjobs.training.resuming import resume_point
+    from glmjobs.training.telemetry import RunLog
+    from glmjobs.training.trainer import StopTogether
+
+    agreement = trainer.saver.agreement
+    heart.beat("preparing")
+    # From here on the ranks meet in collectives: whoever was told to stop has to be waited for by all.
+    if agreement.most(int(flag.requested)) == [1]:
+        raise StopRequested(flag.reason)
+    resume = resume_point(run.checkpoints, agreement, place.world_size)
+    stop = StopTogether(flag, agreement, trainer)
+    trainer.loop = LoopState(trainer, resume)
+    for callback in (trainer.loop, stop, RunLog(run.path, trainer, steps, run.recipe.train.epochs)):
+        trainer.add_callback(callback)
+    heart.beat("preparing")
+    result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    heart.beat("finishing", trainer.state.global_step)
+    if stop.stopped and trainer.state.global_step < steps:
+        step, why = trainer.state.global_step, flag.reason or "another rank was told"
+        unsaved = " (its checkpoint could not be saved)" if trainer.saver.failed else ""
+        say(place, f"stopped at step {step} of {steps} ({why}){unsaved}")
+        return STOPPED
+    return finish(run, trainer, result, figures, started, place)
+
+
+def prepare(run: Run, place: ranks.Ranks, heart: Heart) -> tuple[GLMTrainer, int, dict[str, Any]]:
+    """Everything before the first step: data, model, trainer; with the steps in all and figures for the record."""
+    heart.beat("importing")
     cuda = use_cuda(run.recipe.train, place)
     import transformers
 
     from glmjobs import compat, inputs
     from glmjobs.models import load_model, load_tokenizer
     from glmjobs.models.family import family_for
+    from glmjobs.training import saving
+    from glmjobs.training.agreement import Agreement
     from glmjobs.training.data import training_data
-    from glmjobs.training.telemetry import RunLog
-    from glmjobs.training.trainer import GLMTrainer, StopTogether
+    from glmjobs.training.health import Health
+    from glmjobs.training.trainer import GLMTrainer
 
     settings = run.recipe.train
     transformers.set_seed(settings.seed)
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     if not cuda:
-        compat.without_shared_memory_op()
+        compat.prepare_cpu_training()
+    heart.beat("reading the data")
     inputs.ensure(run)
     tokenizer = load_tokenizer(run.base_model)
     data = training_data(run, tokenizer)
@@ -66,6 +121,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
     from glmjobs.training.arguments import training_arguments
 
     arguments = training_arguments(settings, run.checkpoints, steps, data.batch_rows, cuda=cuda)
+    heart.beat("loading the model")
     # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
     precision = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
     model = load_model(run.base_model, dtype=precision)
@@ -77,21 +133,14 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag) -> int:
         data.figures.update(lora.counted(model))
     trainer = GLMTrainer(
         model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
-        processing_class=tokenizer, keep=settings.save_total_limit,
+        processing_class=tokenizer,
     )  # fmt: skip
-    stop = StopTogether(flag)
-    trainer.add_callback(stop)
-    trainer.add_callback(RunLog(run.path, trainer, steps, settings.epochs))
-    if flag.requested:
-        return STOPPED  # nothing was done since the last checkpoint, so nothing is to be saved
-    result = trainer.train(resume_from_checkpoint=resume_point(run.checkpoints, place))
-    if stop.stopped and trainer.state.global_step < steps:
-        say(
-            place,
-            f"stopped at step {trainer.state.global_step} of {steps} ({flag.reason or 'another rank was told'})",
-        )
-        return STOPPED
-    return finish(run, trainer, result, data.figures, started, place)
+    trainer.heart, trainer.health = heart, Health(settings.precision, settings.learning_rate)
+    trainer.saver = saving.Saver(
+        run.checkpoints, settings.save_total_limit, Agreement().open(), partial(ledger.append, run.path, stage="train"),
+        estimate=partial(saving.estimate, model), world_size=place.world_size, syncs=place.local_rank == 0,
+    )  # fmt: skip
+    return trainer, steps, data.figures
 
 
 def finish(
@@ -100,7 +149,11 @@ def finish(
     """Results in the Trainer's own files; the marker on rank 0."""
     last = checkpoints.newest(run.checkpoints)
     if last is None or last.step != trainer.state.global_step:
-        raise WorkFailed(f"{run.checkpoints}: the last step's checkpoint is not committed")
+        raise LastSaveFailed(
+            f"{run.checkpoints}: the last step's checkpoint could not be saved ({trainer.saver.failed}); "
+            f"make room and run it again: it goes on from {last.path.name if last else 'the beginning'}"
+        )
+    result.metrics["train_loss"] = trainer.mean_loss()
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
     trainer.save_state()
@@ -125,8 +178,25 @@ def finish(
     return 0
 
 
+class LastSaveFailed(WorkFailed):
+    """All steps are done and the result is not on disk; the same disk would refuse it again."""
+
+    exit_code = GIVE_UP
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """Exit without the interpreter's second of tidying up: the first rank to end has the launcher end the others."""
+    leave()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 def leave() -> None:
     """Part from the other ranks in good order."""
+    if "torch.distributed" not in sys.modules:
+        return
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -164,20 +234,6 @@ def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: 
     if settings.max_steps > 0:
         return settings.max_steps
     return max(1, math.ceil(rows / (batch_rows * world_size * settings.gradient_accumulation)))
-
-
-def resume_point(folder: Path, place: ranks.Ranks) -> str | None:
-    """The newest committed checkpoint; what was passed over, and why, is said on rank 0."""
-    chosen = None
-    for checkpoint in checkpoints.scan(folder):
-        if checkpoint.problem is None:
-            chosen = checkpoint
-            break
-        say(place, f"passing over {checkpoint.path.name}: {checkpoint.problem}")
-    if chosen is None:
-        return None
-    say(place, f"resuming from {chosen.path.name}")
-    return str(chosen.path)
 
 
 def say(place: ranks.Ranks, text: str) -> None:

@@ -6,14 +6,14 @@ This is what a batch script ends in (by ``exec``, so that Slurm's signals to the
 
 * writes the attempt and its outcome to the ledger, so that nothing depends on Slurm's memory;
 * hands a warning signal (USR1 before the time limit, TERM at preemption) on to the running command;
-* when a command exits with :data:`hpc.preempt.STOPPED`, or died although it had got further than the attempt before,
-  requeues the job under the same id (on Slurm) or starts it again (locally);
-* ends the run when so many attempts in a row got nowhere;
+* ends a command one of whose ranks hangs (:mod:`hpc.heartbeat`), with the stacks in the ranks' logs;
+* has the job start again where :mod:`hpc.verdict` says so: requeued under the same id on Slurm, locally in place;
 * on a failure names the first rank that failed, its node and its error, and keeps the exit code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,17 +22,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from hpc import ledger, preempt, ranks
+from hpc import heartbeat, ledger, preempt, ranks, verdict
 from hpc.errors import BadInput, HpcError, JobFailed
-
-FINAL_CODES = (2, 3)
-"""Bad input, and a machine not fit: trying again cannot help."""
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
 
 RIVAL_SECONDS = 180.0
 """How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
 that lost touch, needs KillWait and a file server's lease (90 s on NFSv4) until it is gone for certain."""
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the heartbeats."""
+
+STACKS_SECONDS = 5.0
+"""For hanging ranks to write their stacks before they are killed."""
 
 
 class Attempt:
@@ -43,12 +46,15 @@ class Attempt:
         env = os.environ
         self.on_slurm = "SLURM_JOB_ID" in env
         self.job = env.get("SLURM_JOB_ID") or f"local-{os.getpid()}"
+        # Slurm's commands take an element of an array by this name; its own id may mean the whole array.
+        element = f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}"
+        self.slurm_id = element if "SLURM_ARRAY_TASK_ID" in env else self.job
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped: int | None = None
 
     def execute(self) -> int:
         """Run the stages; the exit code for the batch script."""
-        for number in preempt.SIGNALS:
+        for number in (*preempt.SIGNALS, signal.SIGINT):
             signal.signal(number, self._on_signal)
         for stage, command in self.stages:
             code = self._stage(stage, command)
@@ -57,28 +63,34 @@ class Attempt:
         return 0
 
     def _stage(self, stage: str, command: list[str]) -> int:
+        """Run a stage until it is done or no attempt follows; the exit code."""
         while True:
-            before = self._step(stage)
+            before = self._checkpoint(stage)
             started = self._record_start(stage)
-            code = self._run(command)
-            after = self._step(stage)
-            outcome = self._outcome(stage, code)
-            failure = (
-                ranks.first_failure(self.run / "jobs" / stage, since=started) if outcome == "failed" else None
+            code, hang = self._run(stage, command)
+            after = self._checkpoint(stage)
+            marker = ledger.marker(self.run, stage)
+            outcome = verdict.outcome(
+                code, told=self.stopped is not None, marked=bool(marker and marker.get("outcome") == "done")
             )
-            ledger.append(
-                self.run, "ended", stage=stage, job=self.job, outcome=outcome, exit_code=code,
-                step=ledger.progress(self.run, stage).get("step"),
-                last_checkpoint=ledger.progress(self.run, stage).get("checkpoint"),
-                signal=signal.Signals(self.stopped).name if self.stopped else None,
-                error=failure["error"].splitlines()[-1][:500] if failure else None,
-                failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
-            )  # fmt: skip
-            if outcome == "done":
+            failure = self._failure(stage, started, hang) if outcome == verdict.FAILED else None
+            intends = self._intends() if outcome != verdict.DONE else verdict.RUNNING
+            self._record_end(stage, outcome, code, failure, taken=intends == verdict.LOST)
+            if outcome == verdict.DONE:
                 return 0
-            if not self._again(stage, outcome, code, progressed=after is not None and after > (before or 0)):
-                self._explain(stage, outcome, code, failure)
-                return code
+            first = failure.get("exit_code") if failure else None
+            decided = verdict.decide(
+                ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code, limit=self.limit,
+                warned=self.stopped == signal.SIGUSR1, intends=intends,
+                progressed=after is not None and after > (before or 0),
+            )  # fmt: skip
+            code = code or preempt.STOPPED  # srun can end with 0 when its step was ended
+            if not decided.again:
+                if intends == verdict.ENDING and self.on_slurm and decided.reason != "cancelled":
+                    ledger.append(self.run, "cancelled", stage=stage, job=self.job)
+                self._explain(stage, outcome, code, failure, decided.reason)
+                final = first if first in verdict.FINAL_CODES else code
+                return 1 if final == preempt.GIVE_UP else final
             if self.on_slurm:
                 return self._requeue(stage, code)
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
@@ -96,101 +108,145 @@ class Attempt:
         )  # fmt: skip
         return str(record["time"])
 
-    def _run(self, command: list[str]) -> int:
-        """Run one command in a process group of its own; its exit code, 128+N where signal N ended it."""
+    def _record_end(
+        self, stage: str, outcome: str, code: int, failure: ledger.Json | None, *, taken: bool
+    ) -> None:
+        progress = ledger.progress(self.run, stage)
+        ledger.append(
+            self.run, "ended", stage=stage, job=self.job, outcome=outcome, exit_code=code,
+            step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
+            signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
+            error=failure["error"].splitlines()[-1][:500] if failure else None,
+            failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
+        )  # fmt: skip
+
+    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None]:
+        """Run one command; its exit code (128+N where signal N ended it), and the hang that it was ended for.
+
+        Locally it gets a session of its own, so that a Ctrl-C at the terminal comes only here.
+        """
         if self.stopped is not None:
-            return preempt.STOPPED
+            return preempt.STOPPED, None
+        watch = heartbeat.Watch(self.run / "jobs" / stage / "heartbeat")
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm
-            )
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm,
+                preexec_fn=None if self.on_slurm else ranks.die_with_parent,
+            )  # fmt: skip
         except OSError as error:
             print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
-            return 127
+            return 127, None
         if self.stopped is not None:  # the signal came between the check above and the start
             self.process.send_signal(signal.SIGUSR1)
-        code = self.process.wait()
+        hang = None
+        while True:
+            try:
+                code = self.process.wait(timeout=WATCH_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if hang is None and (hang := watch.check()) is not None:
+                    self._end_hanging(stage, hang)
         self.process = None
-        return code if code >= 0 else 128 - code
+        return (code if code >= 0 else 128 - code), hang
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped != signal.SIGUSR1:  # the time limit's TERM after its warning changes nothing
-            self.stopped = number
-        if self.process is not None:
-            self.process.send_signal(
-                signal.SIGUSR1
-            )  # srun hands USR1 on to every task; TERM would end srun itself
+    def _end_hanging(self, stage: str, hang: heartbeat.Hang) -> None:
+        """Have every rank write its stacks to its log, then kill them all."""
+        assert self.process is not None
+        logs = self.run / "jobs" / stage
+        print(f"error: {stage}: {hang}; stacks of all ranks: {logs}/rank-*.log", file=sys.stderr)
+        first = hang.behind[0]
+        ledger.append(
+            self.run, "hung", stage=stage, job=self.job, ranks=[b["rank"] for b in hang.behind],
+            node=first["host"], phase=first["phase"], step=first["step"], seconds=round(hang.seconds),
+        )  # fmt: skip
+        self.process.send_signal(heartbeat.STACKS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=STACKS_SECONDS)
+        self._kill()
 
-    def _step(self, stage: str) -> int | None:
-        step = ledger.progress(self.run, stage).get("checkpoint")
-        return int(step) if isinstance(step, int) else None
-
-    def _outcome(self, stage: str, code: int) -> str:
-        if code == 0:
-            return "done"
-        if code == preempt.STOPPED or self.stopped is not None:
-            return "stopped"
-        return "failed"
-
-    def _again(self, stage: str, outcome: str, code: int, *, progressed: bool) -> bool:
-        """Another attempt? Stopped on Slurm's request: yes. Failed: while attempts get somewhere, or fewer than
-        ``limit`` in a row got nowhere."""
-        if code in FINAL_CODES:
-            return False
-        if outcome == "stopped":
-            # Only the warning before the time limit is ours to answer with a requeue. TERM means that Slurm requeues
-            # the job itself (preemption), or that somebody wants it to end.
-            return self.on_slurm and self.stopped == signal.SIGUSR1 and not self._cancelled()
-        return not self._cancelled() and (progressed or self._fruitless(stage) < self.limit)
-
-    def _cancelled(self) -> bool:
-        """Somebody cancelled this job since it last started."""
-        mine = [e for e in ledger.read(self.run) if e.get("job") in (self.job, None)]
-        last = next((e["event"] for e in reversed(mine) if e["event"] in ("cancelled", "attempt")), "")
-        return last == "cancelled"
-
-    def _fruitless(self, stage: str) -> int:
-        """Failed attempts of this stage in a row, newest backwards, that made no checkpoint. A heal starts afresh."""
-        count, newest = 0, None
-        for event in reversed(ledger.events(self.run)):
-            if event["event"] == "healed" and event.get("stage") in (stage, self.stages[-1][0]):
-                break
-            if event["event"] != "ended" or event.get("stage") != stage:
-                continue
-            if event.get("outcome") != "failed" or event.get("job") != self.job:
-                break
-            step = event.get("last_checkpoint")
-            if count and step != newest:
-                break
-            newest = step
-            count += 1
-        return count
-
-    def _requeue(self, stage: str, code: int) -> int:
+    def _kill(self) -> None:
+        """Kill the running command with all its ranks."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        if not self.on_slurm:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return
         from hpc import slurm
 
         try:
-            slurm.requeue(self.job)
+            slurm.kill_steps(self.job)  # srun ends when its tasks have
         except HpcError as error:
-            print(f"error: {stage} has more to do, but requeue failed: {error}", file=sys.stderr)
-            return code
-        ledger.append(self.run, "requeued", stage=stage, job=self.job)
-        return code  # Slurm ends this attempt itself; a code other than 0 keeps afterok dependents waiting
+            print(f"error: cannot kill the step: {error}", file=sys.stderr)
+            self.process.kill()
+        if isinstance(self.process.args, list) and Path(str(self.process.args[0])).name != "srun":
+            self.process.kill()
 
-    def _explain(self, stage: str, outcome: str, code: int, failure: ledger.Json | None) -> None:
-        if outcome == "stopped":
-            print(
-                f"{stage} stopped on request at checkpoint {self._step(stage)}; run it again to go on",
-                file=sys.stderr,
-            )
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.stopped == signal.SIGINT:
+            self._kill()  # whoever presses Ctrl-C twice does not want to wait for a checkpoint
             return
+        if self.stopped != signal.SIGUSR1:  # the time limit's TERM after its warning changes nothing
+            self.stopped = number
+        if self.process is not None:
+            # srun hands USR1 on to every task; TERM would end srun itself.
+            self.process.send_signal(signal.SIGUSR1)
+
+    def _checkpoint(self, stage: str) -> int | None:
+        step = ledger.progress(self.run, stage).get("checkpoint")
+        return int(step) if isinstance(step, int) else None
+
+    def _intends(self) -> str:
+        """What is in store for this job: see :func:`hpc.verdict.slurm_intends`."""
+        if not self.on_slurm:
+            return verdict.RUNNING if self.stopped is None else verdict.ENDING
+        from hpc import slurm
+
+        try:
+            return verdict.slurm_intends(slurm.show(self.slurm_id))
+        except HpcError:
+            return verdict.UNKNOWN
+
+    def _failure(self, stage: str, started: str, hang: heartbeat.Hang | None) -> ledger.Json | None:
+        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not."""
+        if hang is not None:
+            first = hang.behind[0]
+            return {"rank": first["rank"], "host": first["host"], "error": str(hang)}
+        return ranks.first_failure(self.run / "jobs" / stage, since=started)
+
+    def _requeue(self, stage: str, code: int) -> int:
+        """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
+        from hpc import slurm
+
+        ledger.append(self.run, "requeued", stage=stage, job=self.job)
+        try:
+            slurm.requeue(self.slurm_id)
+        except HpcError as error:
+            text = f"{stage} has more to do, but requeue failed: {error}"
+            print(f"error: {text}", file=sys.stderr)
+            ledger.append(
+                self.run,
+                "ended",
+                stage=stage,
+                job=self.job,
+                outcome=verdict.FAILED,
+                exit_code=code,
+                error=text,
+            )
+        return code  # a code other than 0 keeps afterok dependents waiting
+
+    def _explain(self, stage: str, outcome: str, code: int, failure: ledger.Json | None, reason: str) -> None:
+        logs = self.run / "jobs" / stage
+        if outcome == verdict.STOPPED:
+            text = f"{stage} stopped at checkpoint {self._checkpoint(stage)}: {reason}; run it again to go on"
+            print(text, file=sys.stderr)
+            return
+        text = f"{stage} failed with exit code {code}"
         if failure is not None:
             text = (
                 f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
             )
-        else:
-            text = f"{stage} failed with exit code {code}"
-        print(f"error: {text} (logs: {self.run / 'jobs' / stage})", file=sys.stderr)
+        print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
 
 
 def parse(argv: list[str]) -> tuple[Path, list[tuple[str, list[str]]], int]:

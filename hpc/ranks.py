@@ -10,6 +10,8 @@ its own log; when one fails, the others are stopped and its exit code is handed 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -25,11 +27,16 @@ from types import FrameType
 
 from hpc import ledger
 from hpc.errors import BadInput, JobFailed
+from hpc.preempt import STOPPED
 
 MEET_SECONDS = 300.0
 """How long a rank waits for rank 0's address: tasks of one step start within seconds, slow file systems lag."""
 
-KILL_GRACE_SECONDS = 10.0
+KILL_GRACE_SECONDS = 3.0
+"""Between asking the other ranks to end and killing them, once one has failed: they can only wait for it."""
+
+STOP_GRACE_SECONDS = 60.0
+"""The same once one has stopped on request: the others are about to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +157,7 @@ def record_failure(folder: Path, rank: int, error: BaseException) -> None:
         "rank": rank,
         "host": socket.gethostname(),
         "error": last,
+        "exit_code": getattr(error, "exit_code", None),
         "trace": trace[-8000:],
     }
     try:
@@ -166,20 +174,29 @@ def first_failure(folder: Path, since: str = "") -> ledger.Json | None:
     return min(found, key=lambda r: str(r["time"]), default=None)
 
 
+def die_with_parent() -> None:
+    """For ``preexec_fn``: the kernel kills this child when its parent is gone (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class LocalLaunch:
     """N ranks of one command on this machine; the local counterpart of ``srun --kill-on-bad-exit=1``."""
 
     def __init__(self, command: Sequence[str], nproc: int, log: Path | None = None) -> None:
         self.command, self.nproc, self.log = list(command), nproc, log
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.told: int | None = None
 
     def run(self) -> int:
         """Start all, wait for all; the exit code of the first that failed, else 0."""
-        for number in (signal.SIGUSR1, signal.SIGTERM):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._forward)
+        signal.signal(signal.SIGINT, self._interrupt)
         port = free_port()
         for rank in range(self.nproc):
             self.processes.append(self._start(rank, port))
+        if self.told is not None:  # the signal came while they were being started
+            self._send(self.told)
         code = 0
         pending = set(self.processes)
         while pending:
@@ -191,7 +208,7 @@ class LocalLaunch:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0 and code == 0:
                 code = process.returncode if process.returncode > 0 else 128 - process.returncode
-                self._stop(pending)
+                self._stop(STOP_GRACE_SECONDS if code == STOPPED else KILL_GRACE_SECONDS)
         return code
 
     def _start(self, rank: int, port: int) -> subprocess.Popen[bytes]:
@@ -204,28 +221,36 @@ class LocalLaunch:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
+        null = subprocess.DEVNULL
         if self.log is None:
-            return subprocess.Popen(self.command, env=env, stdin=subprocess.DEVNULL)
+            return subprocess.Popen(self.command, env=env, stdin=null, preexec_fn=die_with_parent)
         self.log.mkdir(parents=True, exist_ok=True)
         with (self.log / f"rank-{rank}.log").open("ab") as file:
-            return subprocess.Popen(self.command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            return subprocess.Popen(
+                self.command, env=env, stdin=null, stdout=file, stderr=file, preexec_fn=die_with_parent
+            )
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.told = number
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        """Not ``Popen.send_signal``: that would reap a rank behind the back of the loop that waits for it."""
         for process in self.processes:
             if process.returncode is None:
-                process.send_signal(number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
-    def _stop(self, pending: set[subprocess.Popen[bytes]]) -> None:
-        """End the other ranks, as srun does: first asked, then, after a grace, killed."""
-        for process in pending:
-            process.terminate()
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C: the ranks save and stop; a second one ends them."""
+        signal.signal(signal.SIGINT, lambda *_: self._send(signal.SIGKILL))
+        self._forward(signal.SIGUSR1, frame)
 
-        def kill(*_: object) -> None:
-            for process in pending:
-                process.kill()
-
-        signal.signal(signal.SIGALRM, kill)
-        signal.setitimer(signal.ITIMER_REAL, KILL_GRACE_SECONDS)
+    def _stop(self, grace: float) -> None:
+        """End the other ranks, as srun does: first asked, then, after a grace (seconds), killed."""
+        self._send(signal.SIGTERM)
+        signal.signal(signal.SIGALRM, lambda *_: self._send(signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, grace)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -35,9 +35,9 @@ from hpc.jobinfo import (
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",
-    "clean_env", "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "node_states", "not_submitted",
-    "one_line", "release", "requeue", "run", "show", "submit", "test_only", "unreachable", "update_dependency",
-    "update_node",
+    "clean_env", "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "kill_steps", "node_states",
+    "not_submitted", "one_line", "release", "requeue", "run", "show", "submit", "test_only", "unreachable",
+    "update_dependency", "update_node",
 ]  # fmt: skip
 
 # Seconds one call may take. Slurm's own MessageTimeout (10 s by default) ends most of them long before.
@@ -311,6 +311,14 @@ def requeue(job: str, *, hold: bool = False, env: Mapping[str, str] | None = Non
 def release(job: str, *, env: Mapping[str, str] | None = None) -> None:
     """Let a held job start when its turn comes."""
     run(["scontrol", "release", job], env=env)
+
+
+def kill_steps(job: str, *, env: Mapping[str, str] | None = None) -> None:
+    """Kill (SIGKILL) the steps that a job has running; its batch script goes on."""
+    steps = run(["squeue", "-h", "-s", "-j", job, "-o", "%i"], env=env).split()
+    numbered = [step for step in steps if step.rpartition(".")[2].isdigit()]  # not .batch, not .extern
+    if numbered:
+        run(["scancel", "--signal=KILL", *numbered], env=env)
 
 
 def update_dependency(job: str, dependency: str, *, env: Mapping[str, str] | None = None) -> None:

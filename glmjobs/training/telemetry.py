@@ -33,6 +33,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.since = time.monotonic()
         if not state.is_world_process_zero:
             return
+        self.seen = self._tokens(args)
         kept = [r for r in ledger.read_jsonl(self.path) if int(r.get("step", 0)) <= state.global_step]
         if self.path.exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
@@ -49,7 +50,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         """Append one line."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        tokens = int(self.trainer.tokens.item()) * args.world_size if self.trainer.tokens is not None else 0
+        tokens = self._tokens(args)
         now = time.monotonic()
         rate = (tokens - self.seen) / max(1e-9, now - self.since)
         self.since, self.seen = now, tokens
@@ -82,6 +83,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             ledger.write_progress(
                 self.run, "train", step=state.global_step, of=self.total, checkpoint=self._checkpoint()
             )
+
+    def _tokens(self, args: TrainingArguments) -> int:
+        return int(self.trainer.tokens.item()) * args.world_size if self.trainer.tokens is not None else 0
 
     def _checkpoint(self) -> int | None:
         found = checkpoints.newest(Path(self.trainer.args.output_dir))

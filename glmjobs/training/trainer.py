@@ -2,96 +2,179 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from glmjobs.training import checkpoints
+from glmjobs.training import checkpoints, saving
+from glmjobs.training.agreement import Agreement
+from glmjobs.training.health import AT_MINIMUM, Health
+from glmjobs.training.loopstate import LoopState
+from hpc.heartbeat import Heart
 from hpc.preempt import StopFlag
 
 
 class GLMTrainer(Trainer):  # type: ignore[misc]
     """Trains with DeepSpeed; a checkpoint counts only once it is committed.
 
-    Args:
-        keep: committed checkpoints to keep (the newest always stays).
+    Attributes (set by :func:`glmjobs.train.train` before training):
+        saver: how checkpoints are saved.
+        health: watches the loss.
+        loop: sums that a resume takes up.
+        heart: this rank's heartbeat.
+        tokens: real (not padding) positions of this rank so far, on the device.
     """
 
-    def __init__(self, *args: Any, keep: int, **kwargs: Any) -> None:
+    saver: saving.Saver
+    health: Health
+    loop: LoopState
+    heart: Heart
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.keep = keep
         self.tokens: torch.Tensor | None = None
+        self.running_loss: torch.Tensor | None = None
+        self.carried_loss: float | None = None
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         """Rows are read in the order they were planned in."""
         return SequentialSampler(self.train_dataset)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """One micro-step. Real (not padding) positions are summed on the device; nobody waits for the number here."""
+        """One micro-step. Real positions and bad losses are noted on the device; nobody waits for them here."""
+        step = self.state.global_step + 1
+        self.heart.beat("training", step)
         count = inputs["segment_ids"].count_nonzero()
         self.tokens = count if self.tokens is None else self.tokens + count.to(self.tokens.device)
-        return super().training_step(model, inputs, *args, **kwargs)
+        try:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        except Exception as error:
+            if AT_MINIMUM in str(error):
+                raise self.health.at_minimum(step, self.newest()) from error
+            raise
+        self.health.note(loss, step)
+        if self.carried_loss is not None:
+            loss, self.carried_loss = loss + self.carried_loss, None
+        return loss
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward pass; after it the ranks meet in the gradients, so that a beat tells who never got there."""
+        loss = super().compute_loss(*args, **kwargs)
+        self.heart.beat("training", self.state.global_step + 1)
+        return loss
+
+    def mean_loss(self) -> float:
+        """Mean loss over all steps of the training, those of earlier attempts included."""
+        steps: int = self.state.global_step
+        return float(self._total_loss_scalar) / max(1, steps)
+
+    def newest(self) -> int | None:
+        """Step of the newest committed checkpoint."""
+        found = checkpoints.newest(Path(self.args.output_dir))
+        return found.step if found else None
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log; a disk too full for a log line must not end the training."""
+        try:
+            super().log(logs, *args, **kwargs)
+        except OSError as error:
+            saving.say(f"warning: cannot write the log of step {self.state.global_step}: {error}")
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, *args: Any, **kwargs: Any) -> None:
+        self.running_loss = tr_loss
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+        except OSError as error:  # by now only a callback's: writes of a checkpoint keep their errors
+            saving.say(f"warning: step {self.state.global_step}: {error}")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        self.heart.beat("saving", step)
+        saving.keep_errors(self.model_wrapped, self.saver.writes)
+        write = super()._save_checkpoint
+        self.saver.save(step, lambda: write(model, trial))
+        self.heart.beat("training", step)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Weights in half precision where one rank has them, else (ZeRO-3) only what describes the model.
+
+        transformers would copy the weights on every rank of a node, and under ZeRO-3 save the whole checkpoint twice.
+        """
+        stage = self.model_wrapped.zero_optimization_stage()
+        if stage < 3 and not self.args.should_save:
+            return
+        gathers = self.model_wrapped.zero_gather_16bit_weights_on_model_save()
+        if stage == 3 and not gathers and not hasattr(self.model, "peft_config"):
+            self._save(output_dir, state_dict={})
+            return
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.saver.writes.do("model.safetensors", super()._save, output_dir, state_dict)
+        if state_dict == {} and self.args.should_save and output_dir is not None:
+            for name in (
+                "model.safetensors",
+                "pytorch_model.bin",
+            ):  # a file without weights would only mislead
+                (Path(output_dir) / name).unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """DeepSpeed's own checkpoint. ``latest`` comes after everything else, so that it never names half a one."""
+        save = self.model_wrapped.save_checkpoint
+        options: dict[str, Any] = {"save_latest": False}
         if (
-            self.is_world_process_zero()
-        ):  # a save of this step that was broken off: its leavings must not be listed
-            (folder / checkpoints.COMMITTED).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
-        if self.args.local_process_index == 0:
-            checkpoints.sync(folder)
-        barrier()
-        if self.is_world_process_zero():
-            checkpoints.commit(folder, step, self.args.world_size)
-            checkpoints.rotate(folder.parent, self.keep)
-        barrier()
+            hasattr(self.model, "peft_config")
+            and "exclude_frozen_parameters" in inspect.signature(save).parameters
+        ):
+            options["exclude_frozen_parameters"] = True
+        save(output_dir, **options)
+        if self.args.should_save:
+            latest = f"global_step{self.model_wrapped.global_steps}"
+            self.saver.writes.do("latest", (Path(output_dir) / "latest").write_text, latest)
 
-
-def barrier() -> None:
-    """Wait for all ranks, where there are several."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
+    def _save_rng_state(self, output_dir: str) -> None:
+        self.saver.writes.do("rng_state", super()._save_rng_state, output_dir)
+        self.saver.writes.do("loop_state", self.loop.save, Path(output_dir))
 
 
 class StopTogether(TrainerCallback):  # type: ignore[misc]
     """All ranks stop at the same step: a signal that reached any rank is known to all at the next step's end.
 
-    The flags travel over a gloo group of their own, so the GPU is never waited for.
+    So is a loss that is no number: looked at where the device is waited for anyway, to log or to save.
     """
 
-    def __init__(self, flag: StopFlag) -> None:
-        self.flag = flag
+    def __init__(self, flag: StopFlag, agreement: Agreement, trainer: GLMTrainer) -> None:
+        self.flag, self.agreement, self.trainer = flag, agreement, trainer
         self.stopped = False
-        self.group: Any = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Make the group for the flags."""
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            self.group = dist.new_group(backend="gloo")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Ask everyone; stop and save where anyone was told to."""
-        if state.global_step >= state.max_steps:
+        """Ask everyone; stop and save where anyone was told to.
+
+        Raises:
+            Diverged: on all ranks, before anything is saved.
+        """
+        trainer, step = self.trainer, state.global_step
+        engine, health = trainer.model_wrapped, trainer.health
+        trainer.heart.beat("training", step)
+        health.after_step(engine)
+        last = step >= state.max_steps
+        look = control.should_log or control.should_save or last
+        stop, urgency = self.agreement.most(
+            int(self.flag.requested), health.urgency(engine, step) if look else 0
+        )
+        if stop and not look:
+            [urgency] = self.agreement.most(health.urgency(engine, step))
+        if urgency:
+            raise health.complain(urgency, trainer.newest())
+        if last:
             control.should_save = True
-            return
-        if self._anyone():
+        elif stop:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
-
-    def _anyone(self) -> bool:
-        if self.group is None:
-            return self.flag.requested
-        flags = torch.tensor([int(self.flag.requested)])
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.group)
-        return bool(flags.item())

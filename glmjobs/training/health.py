@@ -1,0 +1,89 @@
+"""Is the loss still a number? Looked at without waiting for the GPU, and always before a checkpoint is written.
+
+In float32 and bfloat16 a loss or gradient that is not finite has spoilt the weights, or is about to. In float16
+DeepSpeed leaves such steps out and halves the loss scale; at its minimum DeepSpeed (0.16.4 and 0.19.8 alike) raises a
+bare Exception. With a fixed loss scale it leaves out step after step in silence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from glmjobs.errors import WorkFailed
+from hpc.preempt import GIVE_UP
+
+SKIPPED_IN_A_ROW = 50
+"""Steps that float16 may leave out, one after the other: 18 reach the minimum from 2^16, where configurations start."""
+
+AT_MINIMUM = "loss scale already at minimum"
+_FAR = 1 << 40
+
+
+class Diverged(WorkFailed):
+    """The loss is no number any more; the same steps would only lead there again."""
+
+    exit_code = GIVE_UP
+
+
+class Health:
+    """Watches one rank's losses.
+
+    Args:
+        precision: fp32, fp16 or bf16.
+    """
+
+    def __init__(self, precision: str, learning_rate: float) -> None:
+        self.precision, self.learning_rate = precision, learning_rate
+        self.first: torch.Tensor | None = None
+        self.skipped = 0
+
+    def note(self, loss: torch.Tensor, step: int) -> None:
+        """Remember, on the device, the first step whose loss was not finite."""
+        if self.precision == "fp16":
+            return
+        if self.first is None:
+            self.first = torch.full((), _FAR, dtype=torch.int64, device=loss.device)
+        now = torch.full_like(self.first, step)
+        self.first = torch.where(
+            torch.isfinite(loss.detach()).all(), self.first, torch.minimum(self.first, now)
+        )
+
+    def after_step(self, engine: Any) -> None:
+        """Count the steps that DeepSpeed left out, one after the other. It knows that without being waited for."""
+        left_out = bool(getattr(getattr(engine, "optimizer", None), "overflow", False))
+        self.skipped = self.skipped + 1 if left_out else 0
+
+    def urgency(self, engine: Any, step: int) -> int:
+        """0 while all is well; else the larger, the earlier the first bad step was. Waits for the device."""
+        bad = int(self.first.item()) if self.first is not None else _FAR
+        if self.precision == "fp16":
+            bad = min(bad, step - self.skipped + 1) if self.skipped >= SKIPPED_IN_A_ROW else bad
+        elif self.skipped or not _finite_norm(engine):
+            bad = min(bad, step)
+        return _FAR - bad
+
+    def complain(self, urgency: int, newest: int | None) -> Diverged:
+        """The error for the worst ``urgency`` of all ranks. ``newest``: step of the newest checkpoint."""
+        what = "the loss or its gradient is not finite (NaN or infinite)"
+        if self.precision == "fp16":
+            what = f"float16 overflowed in {SKIPPED_IN_A_ROW} steps in a row, from this one on"
+        return self._error(_FAR - urgency, what, newest)
+
+    def at_minimum(self, step: int, newest: int | None) -> Diverged:
+        """The error for DeepSpeed's own, in words."""
+        return self._error(step, "float16 overflows although the loss scale is at its minimum", newest)
+
+    def _error(self, step: int, what: str, newest: int | None) -> Diverged:
+        precision = "" if self.precision == "bf16" else "train.precision=bf16 or "
+        kept = f"checkpoint-{newest}, saved before, is kept" if newest else "nothing was saved before"
+        lower = f"a learning rate below train.learning_rate={self.learning_rate:g}"
+        return Diverged(f"step {step}: {what}; try {precision}{lower}; {kept}")
+
+
+def _finite_norm(engine: Any) -> bool:
+    """DeepSpeed's gradient norm of the last step; it writes -1 where the true one is not finite."""
+    norm = engine.get_global_grad_norm() if hasattr(engine, "get_global_grad_norm") else None
+    return norm is None or (math.isfinite(float(norm)) and float(norm) >= 0)

@@ -1,0 +1,74 @@
+"""Where training goes on: the newest checkpoint that is committed, whole and readable; what is passed over is said.
+
+Sizes are compared first (cheap, on rank 0). Then the ranks share the checkpoint's files out among themselves and read
+each once against the CRC-32 that the zip container of torch's files carries: a disk that has gone bad is found here and
+costs a checkpoint, rather than an attempt after the other. The pages read are those that DeepSpeed reads next.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from glmjobs.errors import BadInput
+from glmjobs.training import checkpoints
+from glmjobs.training.agreement import Agreement
+from glmjobs.training.saving import say
+from hpc import ledger
+
+
+def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | None:
+    """The checkpoint to resume from, the same on all ranks; None: start at the beginning.
+
+    Raises:
+        BadInput: the newest good one was saved by another number of ranks.
+    """
+    first = agreement.rank == 0
+    candidates: list[tuple[str, str | None]] = agreement.of_rank_zero(
+        [(c.path.name, c.problem) for c in checkpoints.scan(folder)]
+    )
+    for name, problem in candidates:
+        path = folder / name
+        if problem is None:
+            damage = agreement.first_problem(unreadable(path, agreement.rank, world_size))
+            problem = damage.text if damage is not None else None
+        if problem is None:
+            _same_world(path, world_size)
+            if first:
+                say(f"resuming from {name}")
+            return path
+        if first:
+            say(f"passing over {name}: {problem}")
+    if candidates and first:
+        say("no checkpoint is good: starting at the beginning")
+    return None
+
+
+def unreadable(path: Path, rank: int, world_size: int) -> str | None:
+    """What this rank's share of a checkpoint's files (every ``world_size``-th) has wrong; None: nothing."""
+    files = sorted(f for f in path.rglob("*") if f.suffix in (".pt", ".pth", ".json"))
+    for file in files[rank::world_size]:
+        name = file.relative_to(path)
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    bad = archive.testzip()
+                if bad is not None:
+                    return f"{name} is damaged ({bad} does not match its checksum)"
+            else:
+                return f"{name} is damaged (no zip archive, as torch writes them)"
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return f"{name} cannot be read: {error}"
+    return None
+
+
+def _same_world(path: Path, world_size: int) -> None:
+    saved = (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size")
+    if saved != world_size:
+        raise BadInput(
+            f"{path.name} was saved by {saved} ranks and this attempt has {world_size}: "
+            f"give it {saved} again (DeepSpeed shards its state by rank)"
+        )
