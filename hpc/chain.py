@@ -15,6 +15,7 @@ from pathlib import Path
 from hpc import ledger
 from hpc.cluster import ClusterProfile
 from hpc.errors import BadInput, HpcError, JobFailed
+from hpc.jobinfo import JobInfo
 from hpc.script import JobRequest, render
 
 LOOK_UP_PAUSES = (0.0, 1.0, 2.0, 4.0)
@@ -156,13 +157,29 @@ def waits_for(
         marker = ledger.marker(run, stage)
         if marker is not None and marker.get("outcome") == "done":
             continue
-        if ids[stage] not in fresh and ids[stage] not in slurm.jobs([ids[stage]]):
+        if ids[stage] in fresh:
+            found.append(ids[stage])
+            continue
+        known = slurm.jobs([ids[stage]])
+        if ids[stage] not in known:
             raise JobFailed(
                 f"job {ids[stage]} ({stage}) is gone from Slurm and {stage} is not done: nothing may wait for it; "
                 f"`python -m glmjobs.heal {run}` submits it again"
             )
-        found.append(ids[stage])
+        found += to_wait_for(ids[stage], known)
     return found
+
+
+def to_wait_for(job: str, known: dict[str, JobInfo]) -> list[str]:
+    """The ids to name in ``afterok``: the job; of an array that is on its way, each element that has not ended well.
+
+    Slurm keeps the worst exit code of an array for ever (observed on 22.05): after one element failed and was queued
+    again, ``afterok:ARRAY`` is never satisfied, however well the element then ends. ``afterok:ARRAY_3`` is.
+    """
+    parts = [info for name, info in known.items() if name.startswith(f"{job}_")]
+    if not any(info.restarts or info.state.is_final for info in parts):
+        return [job]
+    return [info.id for info in parts if not info.state.is_success] or [job]
 
 
 def send(

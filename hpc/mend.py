@@ -7,6 +7,7 @@ dependents are re-armed: Slurm refuses to wait for a job that has failed.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Mender:
         self.run, self.jobs, self.key, self.same_script, self.say = run, list(jobs), key, same_script, say
         self.ids: dict[str, str] = {}
         self.fresh: list[str] = []
+        self.moved: set[str] = set()
 
     def mend(self) -> list[Action]:
         """Do what is needed; what was done, a line a job.
@@ -159,6 +161,7 @@ class Mender:
         try:
             for item in again:
                 slurm.requeue(item, hold=bool(waits))
+            self.moved.add(str(action.job))
         except SlurmRefused as error:
             return self._submit(
                 Action(stage=action.stage, what=REPLACE, job=action.job, why=f"{action.why}; {error}"), job
@@ -170,11 +173,20 @@ class Mender:
         return self._record(action)
 
     def _arm(self, action: Action, job: Planned, infos: Sequence[JobInfo]) -> bool:
-        """Give a pending job the dependency it should have; whether it had another."""
+        """Give a pending job the dependency it should have; whether it had another.
+
+        A job that waits for one that was queued again just now is always armed anew: Slurm may have judged the old
+        end, or be about to.
+        """
         waits = self._waits(job)
         has = infos[0].dependency
         right = all(w in has for w in waits) if waits else not has
-        if right and "failed" not in has and not any(i.reason == "DependencyNeverSatisfied" for i in infos):
+        if (
+            right
+            and not self.moved & set(waits)
+            and "failed" not in has
+            and not any(i.reason == "DependencyNeverSatisfied" for i in infos)
+        ):
             return False
         slurm.update_dependency(str(action.job), f"afterok:{':'.join(waits)}" if waits else "")
         return True
@@ -190,6 +202,15 @@ class Mender:
             self.run, "healed", stage=action.stage, job=action.job, action=action.what, why=action.why
         )
         return action
+
+
+def bases(dependency: str) -> set[str]:
+    """The jobs that a dependency names, arrays by their own id.
+
+    >>> sorted(bases("afterok:12_*(unfulfilled),afterok:13_4(failed)"))
+    ['12', '13']
+    """
+    return set(re.findall(r"(?<![\d_])(\d+)", dependency))
 
 
 def elements(known: dict[str, JobInfo], job: str | None) -> list[JobInfo]:
