@@ -15,6 +15,7 @@ def _release(package: str) -> tuple[int, int]:
 
 
 TRANSFORMERS = _release("transformers")
+TORCH = _release("torch")
 
 #: transformers renamed the key-value cache's argument and output field from ``past_key_values`` to ``cache``.
 CACHE_NAME = "cache" if TRANSFORMERS >= (5, 24) else "past_key_values"
@@ -37,7 +38,14 @@ def autocast_dtype(device_type: str) -> Any:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
-def without_shared_memory_op() -> None:
+def prepare_cpu_training() -> None:
+    """Make the CPU path train with gloo; call before DeepSpeed starts. Does nothing to training on GPUs."""
+    if TORCH < (2, 1):
+        _complete_torch_2_0()
+    _without_shared_memory_op()
+
+
+def _without_shared_memory_op() -> None:
     """Keep DeepSpeed from compiling its CPU all-reduce while ranks start.
 
     torch builds it behind a lock file in the user's cache; a job killed during that minute leaves the lock,
@@ -48,6 +56,71 @@ def without_shared_memory_op() -> None:
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+
+
+def _complete_torch_2_0() -> None:
+    """What accelerate and DeepSpeed call on the CPU and torch 2.0 has for GPUs (NCCL) only.
+
+    ``torch.cpu`` has no device functions there, its streams' events have no methods, and gloo has neither of the
+    collectives on one flat tensor; they are put together from those that gloo has.
+    """
+    import torch
+    import torch.distributed as dist
+
+    cpu: Any = torch.cpu
+    for name, function in (("device_count", lambda: 1), ("set_device", lambda device: None)):
+        if not hasattr(cpu, name):
+            setattr(cpu, name, function)
+    if not hasattr(torch.Tensor, "_glmjobs_record_stream"):
+        record = torch.Tensor.record_stream
+        torch.Tensor._glmjobs_record_stream = record
+        torch.Tensor.record_stream = lambda self, stream: record(self, stream) if self.is_cuda else None
+
+    gather_on_gpu, scatter_on_gpu = dist.all_gather_into_tensor, dist.reduce_scatter_tensor
+
+    def all_gather_into_tensor(
+        output_tensor: Any, input_tensor: Any, group: Any = None, async_op: bool = False
+    ) -> Any:
+        output, source = output_tensor, input_tensor
+        if output.is_cuda:
+            return gather_on_gpu(output, source, group=group, async_op=async_op)
+        parts = list(output.view(-1).chunk(dist.get_world_size(group)))
+        return _maybe_async(dist.all_gather(parts, source.view(-1), group=group, async_op=async_op), async_op)
+
+    def reduce_scatter_tensor(
+        output: Any, input: Any, op: Any = dist.ReduceOp.SUM, group: Any = None, async_op: bool = False
+    ) -> Any:
+        source = input
+        if output.is_cuda:
+            return scatter_on_gpu(output, source, op=op, group=group, async_op=async_op)
+        size, rank = dist.get_world_size(group), dist.get_rank(group)
+        whole = source.clone()
+        if op == dist.ReduceOp.AVG:  # gloo sums only
+            dist.all_reduce(whole, group=group)
+            whole /= size
+        else:
+            dist.all_reduce(whole, op=op, group=group)
+        output.copy_(whole.view(-1).chunk(size)[rank].view_as(output))
+        return _Done() if async_op else None
+
+    dist.all_gather_into_tensor = all_gather_into_tensor
+    dist.reduce_scatter_tensor = reduce_scatter_tensor
+
+
+class _Done:
+    """The handle of a collective that is over."""
+
+    def wait(self) -> bool:
+        """True at once."""
+        return True
+
+    def is_completed(self) -> bool:
+        """True."""
+        return True
+
+
+def _maybe_async(handle: Any, async_op: bool) -> Any:
+    return (handle or _Done()) if async_op else None
 
 
 #: TrainingArguments' names for activation checkpointing.

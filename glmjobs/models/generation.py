@@ -40,10 +40,13 @@ def place(
     layout: Layout = lay_out_rows(
         input_ids, attention_mask if segment_ids is None and full is None else segment_ids
     )
-    visible: Tensor | Pieces = prefix_lm_mask(layout) if full is None else full.bool()
-    if segment_sizes is not None and full is None and cache is None:
-        visible = Pieces.of(visible, segment_sizes)
-    return layout.position_ids if position_ids is None else position_ids, visible
+    position_ids = layout.position_ids if position_ids is None else position_ids
+    if full is not None:
+        return position_ids, full.bool()
+    visible = prefix_lm_mask(layout)
+    if segment_sizes is None or cache is not None:
+        return position_ids, visible
+    return position_ids, Pieces.of(visible, segment_sizes)
 
 
 def cache_for(cache: Any, past_key_values: Any, use_cache: bool) -> Any:
