@@ -148,9 +148,10 @@ def gpu_samples(seed: int) -> Iterable[dict[str, Any]]:
             for gpu in range(8):
                 yield {
                     "time": at(begin + minute / 60),
+                    "node": "node17",
                     "gpu": gpu,
                     "utilisation": 3 if loading else min(100, round(draw.gauss(95, 2))),
-                    "memory_used": (6 if loading else 61) * 2**30 + draw.randrange(2**28),
+                    "memory": (6 if loading else 61) * 2**30 + draw.randrange(2**28),
                     "power": draw.gauss(90 if loading else 368, 9),
                 }
 

@@ -33,13 +33,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: a share of 1 with its interval, and how many rows it stands on."""
+    """One bar: a share of 1 with its interval, and how many rows it stands on; ``beside`` is a published share
+    to hold it against, drawn as a dashed line across the bar."""
 
     name: str
     value: float
     kind: str
     interval: tuple[float, float] | None = None
     rows: int | None = None
+    beside: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,17 @@ class Group:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About ``count`` numbers within ``[low, high]``, 1, 2 or 5 times a power of ten apart."""
+    """About ``count`` numbers within ``[low, high]``, 1, 2 or 5 times a power of ten apart; three at least."""
     if not high > low:
         return [low]
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    found: list[float] = []
+    for step in (m * power for m in (10, 5, 2, 1)):
+        if step < raw * 0.999 and len(found) > 2:
+            break
+        found = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return found
 
 
 def time_ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -237,6 +243,10 @@ def _bar(bar: Bar, left: float, inner: float, top: float, thick: float) -> list[
             parts.append(
                 tag("line", class_="whisker", x1=_f(x), x2=_f(x), y1=_f(top + 4), y2=_f(top + thick - 4))
             )
+    if bar.beside is not None:
+        x = _f(left + bar.beside * inner)
+        told = tag("title", f"the tutorial's: {percent(bar.beside)}")
+        parts.append(tag("line", told, class_="beside", x1=x, x2=x, y1=_f(top - 3), y2=_f(top + thick + 3)))
     parts.append(tag("text", note, class_="value", x=WIDTH - 2, y=_f(top + thick - 4), text_anchor="end"))
     return parts
 

@@ -50,7 +50,7 @@ def document(
         "checkpoints": [
             {key: number(item[key]) for key in ("step", "world_size", "bytes")} for item in facts.checkpoints
         ],
-        "environment": _tree(facts.environment),
+        "environment": _environment(facts.environment),
         "nodes": _nodes(facts),
         "settings": {
             key: _tree(value) for key, value in facts.settings.items() if key in ("shape", "cluster")
@@ -78,13 +78,14 @@ def _summary(facts: RunFacts, recipe: Json) -> Json:
         "precision": shown(train.get("precision"), 20),
         "nodes": number(shape.get("nodes")),
         "gpus_per_node": number(shape.get("gpus")),
-        "on_cpus": _no_gpus(facts),
+        "on_cpus": facts.no_gpus,
     }
 
 
 def _stages(facts: RunFacts) -> list[Json]:
-    """Every stage's outcome: from its marker, else from the newest ledger line that tells one."""
+    """Every stage's outcome: from its marker, else from the newest ledger line that tells one; and where."""
     told: dict[str, Json] = {}
+    nodes: dict[str, dict[str, None]] = {}
     for event in facts.ledger:
         stage, kind = str(event.get("stage", "")), event.get("event")
         state = {
@@ -94,6 +95,8 @@ def _stages(facts: RunFacts) -> list[Json]:
             "cancelled": "cancelled",
         }.get(str(kind))
         outcome = event.get("outcome") if kind == "ended" else state
+        if kind == "attempt" and event.get("nodes"):
+            nodes.setdefault(stage, {})[shown(event["nodes"], 200)] = None
         if outcome:
             told[stage] = {"outcome": shown(outcome, 40), "error": shown(event.get("error"), 500)}
     found = []
@@ -103,12 +106,14 @@ def _stages(facts: RunFacts) -> list[Json]:
             continue  # this one
         if marker is None:
             found.append({"stage": shown(stage, 40), **told.get(stage, {"outcome": "not run", "error": ""})})
+            found[-1]["nodes"] = ", ".join(nodes.get(stage, ()))
             continue
         found.append(
             {
                 "stage": shown(stage, 40),
                 "outcome": shown(marker.get("outcome"), 40),
                 "error": told.get(stage, {}).get("error", "") if marker.get("outcome") != "done" else "",
+                "nodes": ", ".join(nodes.get(stage, ())),
                 "attempt": number(marker.get("attempt")),
                 "started": utc(unix_time(marker.get("started"))),
                 "ended": utc(unix_time(marker.get("ended"))),
@@ -264,7 +269,7 @@ def _nodes(facts: RunFacts) -> list[Json]:
 def _cost(facts: RunFacts, now: float) -> Json:
     """Attempts with seconds and GPU-hours of each part, and the sums."""
     alive = {sample.time for node in facts.gpu.values() for sample in node}
-    ledger = [_without_gpus(event) for event in facts.ledger] if _no_gpus(facts) else facts.ledger
+    ledger = [_without_gpus(event) for event in facts.ledger] if facts.no_gpus else facts.ledger
     items = costs.costs(ledger, facts.train_log, now, alive)
     rows = []
     for item in items:
@@ -289,11 +294,6 @@ def _cost(facts: RunFacts, now: float) -> Json:
         )
     wall = {part: sum(item.seconds.get(part, 0.0) for item in items) for part in costs.PARTS}
     return {"attempts": rows, "gpu_hours": costs.totals(items), "seconds": wall}
-
-
-def _no_gpus(facts: RunFacts) -> bool:
-    """True where preflight looked on every node and found no GPU: ranks then ran on CPUs."""
-    return bool(facts.nodes) and not any(report["gpus"] for report in facts.nodes)
 
 
 def _without_gpus(event: Json) -> Json:
@@ -324,6 +324,13 @@ def _data(facts: RunFacts) -> Json | None:
         },
         "gold_noise": _tree(noise),
     }
+
+
+def _environment(environment: Mapping[str, Any]) -> Json:
+    """As recorded, with the time of recording as people read it."""
+    rest = {key: value for key, value in environment.items() if key != "time"}
+    recorded = utc(unix_time(environment.get("time")))
+    return _tree({**rest, **({"recorded": recorded} if recorded else {})})  # type: ignore[no-any-return]
 
 
 def _mapping(value: Any) -> Json:

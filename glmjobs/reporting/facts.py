@@ -34,12 +34,15 @@ class State(str):
 
 @dataclass(frozen=True)
 class Table:
-    """Head, rows, an optional foot; ``numeric`` are the columns set flush right."""
+    """Head, rows, an optional foot; ``numeric`` are the columns set flush right. ``notes``, one a row, are long
+    texts that go below their row where that is possible, else into a last column named ``note_head``."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric: frozenset[int] = frozenset()
     foot: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    note_head: str = ""
 
 
 def unseen(doc: Json) -> bool:
@@ -67,6 +70,9 @@ def accuracy_sentences(doc: Json) -> list[str]:
             + f"; {plain(comparison['only_finetuned'])} rows went from wrong to right and "
             f"{plain(comparison['only_base'])} from right to wrong."
         )
+    noise = (doc["data"] or {}).get("gold_noise")
+    if said and isinstance(noise, dict) and noise.get("rows"):
+        said.append(f"The gold is not clean: {gold_noise(noise)}.")
     if anchor := content["anchor"]:
         said.append(
             f"To hold it against: the tutorial that this work follows reports {anchor['name']} at "
@@ -190,47 +196,33 @@ def cost_table(doc: Json) -> Table | None:
     for a in cost["attempts"]:
         outcome = a["outcome"] + (f" (exit {a['exit_code']})" if a["exit_code"] else "")
         nodes = f"{a['nodes']} × {a['gpus']}" if a["gpus"] else a["nodes"]
-        begun = a["started"].removesuffix(" UTC")[:-3]
-        step = plain(a["step"]) + (
-            "" if a["last_checkpoint"] is None else f" ({plain(a['last_checkpoint'])})"
-        )
+        begun = a["started"][5:16]  # month, day, hour, minute
+        step = ""
+        if a["stage"] == "train" and a["step"] is not None:
+            step = plain(a["step"]) + (
+                "" if a["last_checkpoint"] is None else f" ({plain(a['last_checkpoint'])})"
+            )
         amount = amounts(a["gpu_hours"], a["seconds"])
-        rows.append(
-            [
-                f"{a['stage']} {a['attempt']}",
-                a["job"],
-                nodes,
-                begun,
-                State(outcome),
-                step,
-                *amount,
-                a["error"],
-            ]
-        )
+        rows.append([f"{a['stage']} {a['attempt']}", State(outcome), begun, step, *amount, nodes, a["job"]])
     unit = "GPU-h" if on_gpus else "time"
     names = [words(name) for _, name, _ in (*COST_PARTS, WAITING)]
-    head = [
-        "Attempt",
-        "Job",
-        "Nodes × GPUs",
-        "Started (UTC)",
-        "Outcome",
-        "Step (saved)",
-        f"Held ({unit})",
-        *names,
-    ]
-    foot = ["All", "", "", "", "", "", *amounts(cost["gpu_hours"], cost["seconds"]), ""]
-    return _trimmed(Table([*head, "Error"], rows, frozenset(range(5, len(head))), foot))
+    head = ["Attempt", "Outcome", "Started (UTC)", "Step (saved)", f"Held ({unit})", *names]
+    foot = ["All", "", "", "", *amounts(cost["gpu_hours"], cost["seconds"]), "", ""]
+    numeric = frozenset(range(3, len(head)))
+    notes = [a["error"] for a in cost["attempts"]]
+    return _trimmed(Table([*head, "Nodes × GPUs", "Job"], rows, numeric, foot, notes, "Error"))
 
 
 def _trimmed(table: Table) -> Table:
     """Without the columns in which no row says anything."""
-    kept = [i for i in range(len(table.head)) if any(row[i] for row in table.rows)]
+    kept = [i for i in range(len(table.head)) if any(row[i] not in ("", "–") for row in table.rows)]
     return Table(
         [table.head[i] for i in kept],
         [[row[i] for i in kept] for row in table.rows],
         frozenset(new for new, old in enumerate(kept) if old in table.numeric),
         [table.foot[i] for i in kept] if table.foot else [],
+        table.notes,
+        table.note_head,
     )
 
 
@@ -277,13 +269,13 @@ def stage_table(doc: Json) -> Table:
     """Every stage's outcome and time."""
     rows = [
         [
-            s["stage"], State(s["outcome"]), plain(s.get("attempt")), s.get("started") or "",
-            duration(s.get("seconds")), s.get("error") or "",
+            s["stage"], State(s["outcome"]), s.get("nodes") or "", plain(s.get("attempt")),
+            s.get("started") or "", duration(s.get("seconds")), s.get("error") or "",
         ]
         for s in doc["stages"]
     ]  # fmt: skip
-    head = ["Stage", "Outcome", "Attempts", "Started", "Time", "Last error"]
-    return _trimmed(Table(head, rows, frozenset({2, 4})))
+    head = ["Stage", "Outcome", "Nodes", "Attempts", "Started", "Time", "Last error"]
+    return _trimmed(Table(head, rows, frozenset({3, 5})))
 
 
 def node_table(doc: Json) -> Table | None:

@@ -110,14 +110,14 @@ def gpu(doc: Json) -> list[Markup]:
 
 def accuracy(doc: Json) -> Markup:
     """One bar for each model, with its 95 % interval."""
-    models = doc["accuracy"]["models"]
-    groups = [
-        charts.Group(
-            m["label"], [charts.Bar(m["label"], m["accuracy"], m["model"], _pair(m["interval"]), m["rows"])]
+    anchor = doc["accuracy"]["anchor"] or {}
+    bars = [
+        charts.Bar(
+            m["label"], m["accuracy"], m["model"], _pair(m["interval"]), m["rows"], anchor.get(m["model"])
         )
-        for m in models
+        for m in doc["accuracy"]["models"]
     ]
-    return charts.bar_chart("Accuracy", groups)
+    return charts.bar_chart("Accuracy", [charts.Group(bar.name, [bar]) for bar in bars])
 
 
 def breakdown(name: str, groups: list[Json]) -> Markup:

@@ -52,6 +52,11 @@ class RunFacts:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def no_gpus(self) -> bool:
+        """True where preflight looked on every node and found no GPU: ranks then ran on CPUs."""
+        return bool(self.nodes) and not any(report["gpus"] for report in self.nodes)
+
 
 def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
     """Read the run directory ``path``; ``settings`` is its parsed ``run.yaml``."""
@@ -66,9 +71,9 @@ def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
     facts.ledger = _lines(facts, path / "ledger.jsonl", "attempts and their cost are not known")
     facts.train_log = _lines(facts, path / "checkpoints" / "train_log.jsonl", "there are no training curves")
     facts.prepare = _document(facts, path / "data" / "prepare.json", "facts about the data are not shown")
-    facts.gpu = _gpu(facts, path / "gpu")
     reports = (read_document(file)[0] for file in sorted((path / "jobs" / "preflight").glob("node-*.json")))
     facts.nodes = [report for report in reports if isinstance(report.get("gpus"), list)]
+    facts.gpu = _gpu(facts, path / "gpu")
     for model in MODELS:
         scores = _scores(facts, path / "scores" / model, model)
         if scores is not None:
@@ -141,14 +146,12 @@ def _relative(facts: RunFacts, path: Path) -> str:
 def _gpu(facts: RunFacts, folder: Path) -> dict[str, list[GpuSample]]:
     nodes: dict[str, list[GpuSample]] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        samples = [
-            sample
-            for row in _lines(facts, file, "this node's GPUs are not shown")
-            if (sample := _sample(row))
-        ]
-        if samples:
-            nodes[file.stem] = sorted(samples, key=lambda sample: sample.time)
-    if not nodes:
+        for row in _lines(facts, file, "this node's GPUs are not shown"):
+            if sample := _sample(row):
+                nodes.setdefault(str(row.get("node") or file.stem), []).append(sample)
+    for samples in nodes.values():
+        samples.sort(key=lambda sample: sample.time)
+    if not nodes and not facts.no_gpus:
         facts.missing.append(
             "No GPU samples (gpu/ has none): utilisation, memory and power over time are not shown."
         )
@@ -159,7 +162,7 @@ def _sample(row: dict[str, Any]) -> GpuSample | None:
     time = unix_time(row.get("time"))
     if time is None:
         return None
-    readings = (number(row.get(key)) for key in ("utilisation", "memory_used", "power"))
+    readings = (number(row.get(key)) for key in ("utilisation", "memory", "power"))
     return GpuSample(time, visible(str(row.get("gpu", "")))[:64], *readings)
 
 

@@ -70,6 +70,10 @@ def table(content: facts.Table | None) -> str:
         return ""
     rule = ["---:" if i in content.numeric else "---" for i in range(len(content.head))]
     rows = [content.head, *content.rows, *([content.foot] if content.foot else [])]
+    if any(content.notes):
+        notes = [content.note_head, *content.notes, *([""] if content.foot else [])]
+        rows = [[*row, note] for row, note in zip(rows, notes, strict=True)]
+        rule.append("---")
     lines = ["| " + " | ".join(escape(str(cell)) for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
 

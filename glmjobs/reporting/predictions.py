@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glmjobs.reporting.gather import MODELS, ModelScores
@@ -59,7 +59,7 @@ def _natural(key: str) -> tuple[int, str]:
 
 def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     any_answer = next(iter(answers.values()))
-    gold_value = shown(any_answer.get("gold_value"), 200)
+    gold_value = _gold_value([answer.get("gold_value") for answer in answers.values()])
     return {
         "id": visible(clip(key, 80)),
         "outcome": kind,
@@ -68,6 +68,13 @@ def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]]) -> dict[
         "gold_value": gold_value,
         "answers": {model: _answer(answer) for model, answer in answers.items()},
     }
+
+
+def _gold_value(found: Sequence[Any]) -> str:
+    """The gold's value as the rows tell it: an empty prediction is judged before the gold is taken apart, and
+    has the gold's text there, so the shortest is the value; a text of several lines is none."""
+    values = sorted((shown(value, 200) for value in found if value not in (None, "")), key=len)
+    return values[0] if values and "\n" not in values[0] else ""
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def accuracy(doc: Json) -> Markup:
         if content[key]:
             svg = figures.breakdown(title, content[key])
             cards.append(tag("figure", tag("figcaption", tag("h3", title)), svg, class_="card"))
-    legend = _legend([(m["model"], m["label"]) for m in content["models"]])
+    entries = [(m["model"], m["label"]) for m in content["models"]]
+    if anchor := content["anchor"]:
+        entries.append(("beside", f"{anchor['name']} in the tutorial's own table"))
+    legend = _legend(entries)
     return join(
         tag("p", *(tag("span", sentence) for sentence in facts.accuracy_sentences(doc)), class_="lead"),
         legend,
@@ -143,9 +146,20 @@ def recipe(doc: Json) -> Markup | None:
     blocks = []
     for name, section in doc["recipe"].items():
         if isinstance(section, dict):
-            pairs = [(key, shown(value)) for key, value in section.items() if value is not None]
+            pairs = [(key, shown(value)) for key, value in _flat(section)]
             blocks.append(tag("div", tag("h3", name), _pairs(pairs), class_="card"))
     return tag("div", *blocks, class_="columns")
+
+
+def _flat(section: Json, before: str = "") -> list[tuple[str, Any]]:
+    """Settings as ``("lora.rank", 8)``, the way ``--set`` writes them; what is not set is left out."""
+    found: list[tuple[str, Any]] = []
+    for key, value in section.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{before}{key}.")
+        elif value is not None:
+            found.append((f"{before}{key}", value))
+    return found
 
 
 def reproduce(doc: Json) -> Markup:
@@ -178,7 +192,10 @@ def table(content: facts.Table | None, caption: str = "") -> Markup | None:
         tag("th", name, scope="col", class_="n" if i in numeric else None)
         for i, name in enumerate(content.head)
     )
-    body = (tag("tr", *(cell(i, v) for i, v in enumerate(row))) for row in content.rows)
+    body = [tag("tr", *(cell(i, v) for i, v in enumerate(row))) for row in content.rows]
+    for index, note in reversed(list(enumerate(content.notes))):
+        if note:
+            body.insert(index + 1, tag("tr", tag("td", note, colspan=len(content.head)), class_="below"))
     foot = (
         tag("tfoot", tag("tr", *(cell(i, v) for i, v in enumerate(content.foot)))) if content.foot else None
     )

@@ -133,6 +133,58 @@ def test_ranks_on_cpus_hold_no_gpus(run: Run):
     document = report.make(run)
     assert {a["gpus"] for a in document["cost"]["attempts"] if a["job"].startswith("local-")} == {0}
     assert "1 node × 8 CPU ranks" in (run.report / "report.html").read_text(encoding="utf-8")
+    shutil.rmtree(run.path / "gpu")
+    assert not any("GPU" in sentence for sentence in report.make(run)["missing"]), "nothing is missing there"
+
+
+def test_gpu_readings_stand_by_the_node_they_name(run: Run):
+    """As hpc's watcher writes them: several nodes, some readings that a driver refused, one hostile name."""
+    readings = [
+        {"time": sample.at(t / 3600), "node": node, "gpu": gpu, "utilisation": use, "memory": 2**30 * 40,
+         "power": None if node == "a100-2" else 300.0}
+        for node, use in (("a100-1", 80), ("a100-2", 40), ("<script>x", 10)) for gpu in range(2)
+        for t in range(20)
+    ]  # fmt: skip
+    (run.path / "gpu" / "node17.jsonl").write_text("".join(json.dumps(r) + "\n" for r in readings))
+    document = report.make(run)
+    nodes = {node["node"]: node for node in document["gpu"]["nodes"]}
+    assert {n["gpus"] for n in nodes.values()} == {2} and nodes["a100-1"]["utilisation"] == 80
+    assert nodes["a100-2"]["power"] is None and nodes["a100-1"]["memory_peak"] == 2**30 * 40
+    mean, low, high = document["gpu"]["curves"]["utilisation"][0][1:]
+    assert mean == pytest.approx(130 / 3) and (low, high) == (10, 80)
+    page = Page((run.report / "report.html").read_text(encoding="utf-8"))
+    assert "<script>x" in "".join(page.text) and len(page.scripts) == 1
+
+
+def test_the_tutorials_result_stands_beside(run: Run):
+    report.make(run)
+    page = (run.report / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="beside"') == 2 and "ChatGLM-6B in the tutorial&#x27;s own table" in page
+    text = (run.report / "report.md").read_text(encoding="utf-8")
+    assert "4.8 % before and 20.0 % after" in text.replace("\u00a0", " ")
+
+
+def test_an_attempts_error_stands_below_it(run: Run):
+    report.make(run)
+    page = (run.report / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'train 1</th>.*?<tr class="below"><td colspan="\d+">ncclRemoteError: rank 3', page)
+    assert re.search(
+        r"\| train 1 .*\| ncclRemoteError: rank 3 .*\|\n", (run.report / "report.md").read_text()
+    )
+
+
+def test_a_golds_value_is_not_its_text(run: Run):
+    """Where a prediction is empty, its verdict has the gold's whole text in place of the value."""
+    path = run.scores / "base" / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row.update(prediction="", predicted_value="", gold_value=row["gold"].strip(), correct=False)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = report.make(run)["predictions"]["rows"]
+    assert all(re.fullmatch(r"\d+ 个", row["gold_value"]) for row in shown)
+    assert all(row["gold"][1] for row in shown), "the gold's answer is marked in its text"
+    shutil.rmtree(run.scores / "finetuned")
+    assert {row["gold_value"] for row in report.make(run)["predictions"]["rows"]} == {""}
 
 
 def test_changed_answers_come_first_and_every_row_once(run: Run):
