@@ -427,6 +427,8 @@ def _add_module(opened: Checkpoint, model: TorchFile) -> None:
             opened.aliases[name] = by_place[_place(ref)]
         elif ref.numel or opened.zero_stage != 3:
             opened.tensors[name] = tensor_of(model, name, ref)
+        elif name in shared and any(".lora_A." in other for other in module):
+            continue  # tied to a frozen parameter, which the Trainer leaves out: the base model has it
         else:
             raise WorkFailed(f"{model.path}: parameter {name} is in the model but no shard holds its values")
 
