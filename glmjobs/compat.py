@@ -71,10 +71,9 @@ def _complete_torch_2_0() -> None:
     for name, function in (("device_count", lambda: 1), ("set_device", lambda device: None)):
         if not hasattr(cpu, name):
             setattr(cpu, name, function)
-    if not hasattr(torch.Tensor, "_glmjobs_record_stream"):
-        record = torch.Tensor.record_stream
-        torch.Tensor._glmjobs_record_stream = record
-        torch.Tensor.record_stream = lambda self, stream: record(self, stream) if self.is_cuda else None
+    tensor: Any = torch.Tensor
+    record_on_gpu = tensor.record_stream
+    tensor.record_stream = lambda self, stream: record_on_gpu(self, stream) if self.is_cuda else None
 
     gather_on_gpu, scatter_on_gpu = dist.all_gather_into_tensor, dist.reduce_scatter_tensor
 
