@@ -33,6 +33,7 @@ _JOINT = re.compile("[和与及、].*(?:共|合计|总)")
 _PORTION = re.compile(
     r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
 )
+_ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -205,6 +206,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     mine, wanted = _numbered(clause), _numbered(question.main.clause)
     if mine and wanted and not mine & wanted:
         score -= 8.0  # 三(2)班's where 三(1)班's is asked
+    if _ONE_OF.search(before) and not re.search("每|一|1|单价", question.main.clause):
+        score -= 3.0  # 一个60元，7个420元
     if _PORTION.match(text, item.end) or text[max(0, item.start - 2) : item.end] == "的一半":
         score -= 8.0  # 140°的一半
     if _GOES_ON.match(text, item.end) or _AMENDED.match(text, item.end):

@@ -23,7 +23,7 @@ MAX_STATEMENT = 1200
 """Characters of one statement looked at (its first 400 and last 800)."""
 
 _BOUNDARY = re.compile(
-    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\d]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|"
+    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|"
     r"(?<=⟧)(?=\s)"
 )
 

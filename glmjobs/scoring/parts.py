@@ -263,9 +263,11 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[
 
 def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool:
     """Whether names stand right behind their values (12个苹果)."""
-    behind = sum(any(i.end <= at <= i.end + 1 for at, _ in marks) for i in items)
+    behind = sum(
+        any(i.end <= at <= i.end + 1 and text[i.end : at] in ("", "的") for at, _ in marks) for i in items
+    )
     ahead = sum(
-        any(0 <= i.start - at <= 8 and not re.search("[,、;和]", text[at : i.start]) for at, _ in marks)
+        any(0 <= i.start - at <= 24 and not re.search("[,、;和]", text[at : i.start]) for at, _ in marks)
         for i in items
     )
     return behind > ahead

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 
 from glmjobs.scoring import numbers, units, values
 from glmjobs.scoring.text import normalise
@@ -135,8 +136,9 @@ def pairs(clause: str) -> frozenset[str]:
     return frozenset(plain[i : i + 2] for i in range(len(plain) - 1)) or frozenset(plain)
 
 
+@lru_cache(maxsize=256)
 def read(question: str) -> Question:
-    """Parse a question; never raises."""
+    """Parse a question; never raises. The result is shared: it is read, not changed."""
     text = normalise(question[: 2 * MAX_QUESTION])[:MAX_QUESTION].strip()
     result = Question(text)
     body = _options(text, result)
@@ -326,6 +328,10 @@ def _precision(text: str, result: Question) -> Precision | None:
     return None
 
 
+_PERSON = re.compile(
+    "小[\u4e00-\u9fff]|爸爸|妈妈|爷爷|奶奶|哥哥|弟弟|姐姐|妹妹|爷爷|[\u4e00-\u9fff](?:老师|"
+    "叔叔|阿姨)|父亲|母亲"
+)
 _SUBJECT = re.compile(
     "^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|算出|"
     "今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?=有|是|为|重|存|现有|还|共|一共|应|每|需|可|能|要|"
@@ -340,7 +346,7 @@ def _others(body: str, result: Question) -> list[str]:
     if len(result.asked) != 1 or result.labels or result.kind not in ("number", "percent", "rate"):
         return []
     clause = result.main.clause
-    match = _SUBJECT.search(clause)
+    match = _SUBJECT.search(clause) or _PERSON_FIRST.match(clause)
     if not match or re.search("[比和与、]|一共|共|总|相差", clause):
         return []
     subject = match[1]
@@ -351,6 +357,7 @@ def _others(body: str, result: Question) -> list[str]:
     return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
 
 
+_PERSON_FIRST = re.compile(f"(?:那么|则|请问|问|求|这时|此时|现在|今年)*({_PERSON.pattern})")
 _OF_SUBJECT = re.compile(
     "^(?:那么|则|请问|问|求|这时|此时|现在|今年)*([\u4e00-\u9fffA-Z]{2,4}?)(?:今年|现在)?([长高重宽深厚有])(?=多少|几|多[长高重宽])"
 )
@@ -364,10 +371,6 @@ def _spoken_of(result: Question) -> tuple[str, str]:
     return match[1], match[2]
 
 
-_PERSON = re.compile(
-    "小[\u4e00-\u9fff]|爸爸|妈妈|爷爷|奶奶|哥哥|弟弟|姐姐|妹妹|爷爷|[\u4e00-\u9fff](?:老师|"
-    "叔叔|阿姨)|父亲|母亲"
-)
 _NAME = re.compile(
     "^(?:那么|则|请问|问|求|请|这时|此时|现在|原来|这个?长方形的?|它的|他们的?|其中|"
     "分别求出?|算出|今年|你知道)+"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from glmjobs.scoring import numbers, units
 from glmjobs.scoring.expression import evaluate
@@ -134,12 +135,17 @@ _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
 def scan(text: str, kind: str = "number") -> list[Item]:
     """Every value in one statement, from left to right; ``kind`` (ratio, clock, date, …) decides what 3:20
     is."""
+    return list(_scan(text, kind if kind in ("clock", "date") else "number"))
+
+
+@lru_cache(maxsize=2048)  # one statement is looked at from several sides
+def _scan(text: str, kind: str) -> tuple[Item, ...]:
     items: list[Item] = []
     at = 0
     while True:
         found = _START.search(text, at)
         if not found:
-            return items
+            return tuple(items)
         at = found.start()
         item = _special(text, at, kind) or _quantity(text, at)
         if item is None:

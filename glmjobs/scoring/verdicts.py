@@ -20,7 +20,7 @@ _LETTERS = re.compile(
 )
 _CHOSEN = re.compile(
     r"(?:选择?|答案|选项|应为|(?i:answer)|"
-    r"结果)[^A-H\n。,;]{0,8}?[(\[⟦\"]?\s?([A-H](?:\s?[、,和与及]?\s?[A-H])*)(?![A-Za-z\d])"
+    r"结果)[^A-H\n。,;]{0,8}?[(\[⟦\"]?\s?([A-H](?:\s?[、,和与及]?\s?[A-H](?!选?项|是|的|错|对|正))*)(?![A-Za-z\d])"
 )
 _RIGHT_LETTER = re.compile(r"(?<![A-Za-z])([A-H])(?:选项|项)?[^A-H。,;]{0,12}?(?:正确|符合|是对的|成立|满足)")
 _WRONG_LETTERS = re.compile(
@@ -67,6 +67,13 @@ def _by_text(plain: str, asked: Question) -> list[str]:
         hits = [longest] if all(asked.options[k] in asked.options[longest] for k in hits) else hits
     if not hits:
         numbers = [i for i in values.results(tail, values.scan(tail)) if isinstance(i, values.Quantity)]
+        stems = {k: re.match("[\u4e00-\u9fff]{2,8}", v) for k, v in asked.options.items()}
+        hits = [
+            k
+            for k, m in stems.items()
+            if m and m[0] in tail and sum(m[0] in v for v in asked.options.values()) == 1
+        ]
+    if not hits:
         hits = [k for k, v in asked.options.items() if numbers and _same_value(v, numbers[-1])]
         if _MANY.search(asked.text):
             numbers = [i for i in values.results(plain, values.scan(plain)) if isinstance(i, values.Quantity)]
@@ -329,10 +336,9 @@ def _subject(asked: Question, text: str) -> list[str]:
         asked.main.clause
     )
     if wanted:
-        said = [
-            c
-            for c in re.split("[,;。]", plain)
-            if names(asked, c) and (wanted[0] in c or _LESS.get(wanted[0], wanted[0]) in c)
+        clauses = [c for c in re.split("[,;。]", plain) if names(asked, c)]
+        said = [c for c in clauses if wanted[0] in c] or [
+            c for c in clauses if _LESS.get(wanted[0], wanted[0]) in c
         ]
         plain = said[-1] if said else plain
         found = names(asked, plain)
