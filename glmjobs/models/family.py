@@ -1,14 +1,16 @@
 """What the rest of the code needs to know of a model family, behind one interface. No torch, no transformers.
 
-A family says how an example becomes tokens and labels, what generation starts from and stops at, and what a
-chat prompt looks like. Adding a family is a subclass of :class:`Family` here (or in a module of its own) and
-an entry in :data:`FAMILIES`.
+A family says which directories are its own, how they are loaded, how an example becomes tokens and labels, what
+generation starts from and stops at, and what a chat prompt looks like. Each is a file ``family_NAME.py`` beside this
+one that ends with ``FAMILY = Name()``, found by its name: adding one changes nothing else (docs/add-a-model.md).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,12 +35,33 @@ class Family:
             convention); else labels stand where their prediction stands.
         lora_targets: names of the linear maps that LoRA adapts by default.
         frame_tokens: tokens that a frame adds to source and target.
+        owns_config: its configuration class is ours and reads config.json as it is; else transformers reads it.
     """
 
     name: ClassVar[str]
     shifts_labels: ClassVar[bool] = True
     lora_targets: ClassVar[tuple[str, ...]]
     frame_tokens: ClassVar[int]
+    owns_config: ClassVar[bool] = False
+
+    def recognises(self, config: dict[str, Any]) -> bool:
+        """Whether a directory with this config.json is of the family."""
+        raise NotImplementedError
+
+    def model_class(self) -> Any:
+        """The class whose ``from_pretrained`` loads a directory; imported here, not before.
+
+        Its forward takes ``segment_ids``, ``labels``, ``num_items_in_batch`` and ``target_positions`` as
+        :class:`glmjobs.models.modeling_chatglm.ChatGLMForCausalLM` does;
+        :func:`glmjobs.models.packed.packed` gives that to transformers' own decoders.
+        """
+        raise NotImplementedError
+
+    def load_tokenizer(self, directory: Path) -> Any:
+        """The tokenizer of a directory: transformers' own, without remote code."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
     def frame(
         self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
@@ -72,97 +95,34 @@ class Family:
         return []
 
 
-class ChatGLM(Family):
-    """ChatGLM-6B: ``question [gMASK] <sop> answer <eop>``."""
+class Templated(Family):
+    """A family whose prompt is one turn of its tokenizer's chat template.
 
-    name = "chatglm"
-    lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-    frame_tokens = 3
+    Attributes:
+        between: the template's words after a question and after an answer, where another turn follows.
+    """
 
-    def frame(
-        self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
-    ) -> Framed:
-        framed = super().frame(tokenizer, source_ids, target_ids)
-        if label_sop:
-            sop_at = len(source_ids) + 1
-            framed.labels[sop_at] = framed.input_ids[sop_at]
-        return framed
+    between: ClassVar[tuple[str, str]]
 
     def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
-        return [*source_ids, _id(tokenizer, "[gMASK]"), _id(tokenizer, "<sop>")]
-
-    def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
-        """The original's chat: the bare query, or numbered rounds from 0 once there is a history."""
-        if not history:
-            return query
-        rounds = [
-            f"[Round {i}]\n问：{asked}\n答：{answered}\n" for i, (asked, answered) in enumerate(history)
-        ]
-        return "".join(rounds) + f"[Round {len(history)}]\n问：{query}\n答："
-
-    def stop_id(self, tokenizer: Any) -> int:
-        return _id(tokenizer, "<eop>")
-
-
-class GLM(Family):
-    """GLM-10B and GLM-10B-chinese, sequence to sequence: ``[CLS] question [sMASK] eos <sop> answer`` predicts
-    ``answer <eop>``, each label standing at the token that predicts it (THUDM/GLM's customization task)."""
-
-    name = "glm"
-    shifts_labels = False
-    lora_targets = ChatGLM.lora_targets
-    frame_tokens = 4
-
-    def frame(
-        self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
-    ) -> Framed:
-        if label_sop:
-            raise BadInput(
-                "train.label_sop = true: GLM-10B never predicts <sop>; only ChatGLM-6B's original labels do"
-            )
-        prompt = self.prompt(tokenizer, source_ids)
-        labels = [NO_LABEL] * (len(prompt) - 1) + [*target_ids, self.stop_id(tokenizer)]
-        return Framed([*prompt, *target_ids], labels)
-
-    def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
-        names = ("[sMASK]", "<|endoftext|>", "<|startofpiece|>")
-        return [_id(tokenizer, "[CLS]"), *source_ids, *(_id(tokenizer, name) for name in names)]
-
-    def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
-        """GLM-10B was not trained to chat: what was said before stands in front, a line each."""
-        return "\n".join([*(line for turn in history for line in turn), query])
-
-    def stop_id(self, tokenizer: Any) -> int:
-        return _id(tokenizer, "<|endofpiece|>")
-
-    def banned_ids(self, tokenizer: Any) -> list[int]:
-        """``[gMASK]``: in GLM-10B-chinese its row was copied from ``<eop>``'s, and the output matrix is the
-        embedding. Both get the same logit until training parts them, so half of all ends would go unseen."""
-        gmask = tokenizer.convert_tokens_to_ids("[gMASK]")
-        return [gmask] if isinstance(gmask, int) and gmask != self.stop_id(tokenizer) else []
-
-
-class GLM4(Family):
-    """GLM-4-9B in transformers' own format: one turn of its chat template."""
-
-    name = "glm4"
-    lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
-    frame_tokens = 8
-
-    def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
-        before, after = _template_frame(tokenizer)
+        before, after = template_frame(tokenizer)
         return [*before, *source_ids, *after]
 
     def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
         """Earlier turns in the template's words; the frame opens the first turn and closes the last."""
-        turns = "".join(f"{asked}<|assistant|>\n{answered}<|user|>\n" for asked, answered in history)
-        return turns + query
+        after_question, after_answer = self.between
+        return "".join(f"{q}{after_question}{a}{after_answer}" for q, a in history) + query
 
     def stop_id(self, tokenizer: Any) -> int:
         return int(tokenizer.eos_token_id)
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (ChatGLM(), GLM(), GLM4())}
+@cache
+def families() -> dict[str, Family]:
+    """The families of the files beside this one, by name."""
+    files = sorted(Path(__file__).parent.glob("family_*.py"))
+    found = [import_module(f"glmjobs.models.{file.stem}").FAMILY for file in files]
+    return {family.name: family for family in found}
 
 
 def family_for(name_or_dir: str | Path) -> Family:
@@ -172,12 +132,13 @@ def family_for(name_or_dir: str | Path) -> Family:
         BadInput: an unknown name, or a directory whose config.json is missing, broken or of another
             architecture.
     """
-    if str(name_or_dir) in FAMILIES:
-        return FAMILIES[str(name_or_dir)]
+    known = families()
+    if str(name_or_dir) in known:
+        return known[str(name_or_dir)]
     directory = Path(name_or_dir)
     if not directory.is_dir():
-        raise BadInput(f"{name_or_dir}: neither a family ({', '.join(FAMILIES)}) nor a model directory")
-    return FAMILIES[family_name(read_config(directory), directory / "config.json")]
+        raise BadInput(f"{name_or_dir}: neither a family ({', '.join(known)}) nor a model directory")
+    return known[family_name(read_config(directory), directory / "config.json")]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -204,22 +165,19 @@ def family_name(config: dict[str, Any], where: str | Path) -> str:
     ``model_type`` alone doesn't tell: "glm" is both THUDM's GLM-10B and transformers' name for GLM-4,
     "chatglm" is also ChatGLM2, ChatGLM3 and GLM-4 with remote code.
     """
+    for name, family in families().items():
+        if family.recognises(config):
+            return name
     kind = config.get("model_type")
-    if kind == "chatglm" and not {"multi_query_attention", "padded_vocab_size"} & config.keys():
-        return "chatglm"
-    if kind == "glm10b" or (kind == "glm" and {"block_position_encoding", "num_layers"} & config.keys()):
-        return "glm"
-    if kind == "glm" and "num_key_value_heads" in config:
-        return "glm4"
     if kind == "chatglm":
         raise BadInput(
             f"{where}: this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the "
             "first generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
         )
-    raise BadInput(f"{where}: model_type = {kind!r} is none of the families here ({', '.join(FAMILIES)})")
+    raise BadInput(f"{where}: model_type = {kind!r} is none of the families here ({', '.join(families())})")
 
 
-def _id(tokenizer: Any, token: str) -> int:
+def special_id(tokenizer: Any, token: str) -> int:
     """The id of a special token, which the tokenizer must have as one."""
     found = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(found, int) or (found == getattr(tokenizer, "unk_token_id", None)):
@@ -227,7 +185,7 @@ def _id(tokenizer: Any, token: str) -> int:
     return found
 
 
-def _template_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+def template_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The tokens that a chat template puts before and after one user's words, up to where the answer
     starts."""
     words = "\u2402words\u2403"  # in no template

@@ -24,16 +24,8 @@ from transformers import PreTrainedModel
 from glmjobs.compat import DTYPE_NAME
 from glmjobs.errors import BadInput
 from glmjobs.models.adapter import base_of, merge_adapter
-from glmjobs.models.family import family_for, read_config
-from glmjobs.models.modeling_chatglm import ChatGLMForCausalLM
-from glmjobs.models.modeling_glm import GLMForCausalLM
-from glmjobs.models.modeling_glm4 import GlmForCausalLM
+from glmjobs.models.family import Family, family_for, read_config
 
-MODEL_CLASSES: dict[str, Any] = {
-    "chatglm": ChatGLMForCausalLM,
-    "glm": GLMForCausalLM,
-    "glm4": GlmForCausalLM,
-}
 DTYPES = ("float32", "float16", "bfloat16")
 
 #: In order of preference; an index names the shards.
@@ -66,11 +58,11 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     if not any((directory / name).exists() for name in _WEIGHT_FILES) and (base := base_of(directory)):
         adapted: PreTrainedModel = merge_adapter(load_model(base, dtype, **options), directory)
         return adapted.eval()
-    config = _configuration(directory, family.name)
+    config = _configuration(directory, family)
     where = check_weight_files(directory)
     _join_deepspeed()
     try:
-        model, info = MODEL_CLASSES[family.name].from_pretrained(
+        model, info = family.model_class().from_pretrained(
             directory,
             config=config,
             output_loading_info=True,
@@ -110,12 +102,12 @@ def _join_deepspeed() -> None:
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
 
 
-def _configuration(directory: Path, family: str) -> Any:
+def _configuration(directory: Path, family: Family) -> Any:
     """The configuration, every complaint of it naming its file."""
-    if family == "glm4":
+    if not family.owns_config:
         return None
     try:
-        return MODEL_CLASSES[family].config_class.from_dict(read_config(directory))
+        return family.model_class().config_class.from_dict(read_config(directory))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{directory / 'config.json'}: {_first_line(error)}") from None
 
@@ -233,7 +225,7 @@ def load_tokenizer(directory: str | Path) -> Any:
     """
     directory = Path(directory)
     family = family_for(directory)
-    tokenizer = _tokenizer_of(family.name, directory)
+    tokenizer = family.load_tokenizer(directory)
     rows = read_config(directory).get("vocab_size")
     if isinstance(rows, int) and len(tokenizer) > rows:
         raise BadInput(
@@ -241,20 +233,6 @@ def load_tokenizer(directory: str | Path) -> Any:
             f"the model's config.json a vocab_size of {rows}"
         )
     return tokenizer
-
-
-def _tokenizer_of(family: str, directory: Path) -> Any:
-    if family == "chatglm":
-        from glmjobs.models.tokenization_chatglm import ChatGLMTokenizerFast
-
-        return ChatGLMTokenizerFast.from_pretrained(directory, local_files_only=True)
-    if family == "glm":
-        from glmjobs.models.tokenization_glm import load_glm_tokenizer
-
-        return load_glm_tokenizer(directory)
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from glmjobs.data.framing import NO_LABEL, Frame, Limits, tokenizer_fingerprint
 from glmjobs.data.rows import question_text
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.errors import BadInput, WorkFailed
-from glmjobs.models.family import FAMILIES, family_for
+from glmjobs.models.family import families, family_for
 
 SPECIAL = (
     "[gMASK]",
@@ -68,7 +68,7 @@ def prepared(tmp_path: Path) -> Prepared:
     return prepare(source, tmp_path / "data", dev_rows="1-10")
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(families()))
 def test_ids_and_labels_are_the_familys(prepared: Prepared, tmp_path: Path, name: str) -> None:
     tokenizer, family = CharTokenizer(), family_for(name)
     found = tokenise(prepared, "train", tokenizer, family, tmp_path / "t")

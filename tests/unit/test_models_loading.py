@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from glmjobs.errors import BadInput
 from glmjobs.models import load_model
-from glmjobs.models.family import FAMILIES, family_for
+from glmjobs.models.family import families, family_for
 from glmjobs.models.make_model import make_model
 
 IDS = {
@@ -220,7 +220,7 @@ class Words:
 
 def test_frames() -> None:
     chat = Words(**{"[gMASK]": 91, "<sop>": 92, "<eop>": 93})
-    family = FAMILIES["chatglm"]
+    family = families()["chatglm"]
     framed = family.frame(chat, [1, 2], [3, 4])
     assert framed == ([1, 2, 91, 92, 3, 4, 93], [-100, -100, -100, -100, 3, 4, 93])
     assert family.frame(chat, [1, 2], [3, 4], label_sop=True).labels == [-100, -100, -100, 92, 3, 4, 93]
@@ -228,18 +228,18 @@ def test_frames() -> None:
 
     names = {"[CLS]": 90, "[sMASK]": 91, "<|endoftext|>": 92, "<|startofpiece|>": 93, "<|endofpiece|>": 94}
     glm = Words(**names, **{"[gMASK]": 95})
-    framed = FAMILIES["glm"].frame(glm, [1, 2], [3, 4])
+    framed = families()["glm"].frame(glm, [1, 2], [3, 4])
     assert framed == ([90, 1, 2, 91, 92, 93, 3, 4], [-100, -100, -100, -100, -100, 3, 4, 94])
-    assert FAMILIES["glm"].banned_ids(glm) == [95]
+    assert families()["glm"].banned_ids(glm) == [95]
 
-    framed = FAMILIES["glm4"].frame(Words(), [1, 2], [3, 4])
+    framed = families()["glm4"].frame(Words(), [1, 2], [3, 4])
     assert framed == ([ord("U"), 1, 2, ord("A"), 3, 4, 99], [-100, -100, -100, -100, 3, 4, 99])
     with pytest.raises(BadInput, match=r"no \[gMASK\]"):
         family.prompt(Words(), [1])
 
 
 def test_prompt_text_is_the_originals() -> None:
-    family = FAMILIES["chatglm"]
+    family = families()["chatglm"]
     assert family.prompt_text("你好") == "你好"
     assert family.prompt_text("c", [("a", "b")]) == "[Round 0]\n问：a\n答：b\n[Round 1]\n问：c\n答："
 

@@ -1,4 +1,4 @@
-"""GLM-4 as transformers has it, with packed rows and the chunked loss that the other families have.
+"""transformers' own decoders, with packed rows and the chunked loss that the families here have.
 
 transformers tells the examples of a row apart by position ids that restart, but only without an attention mask and
 without a cache, and not in every release; otherwise one example reads the one before it, silently. Here the mask says
@@ -8,10 +8,10 @@ it outright: it is made from ``segment_ids`` and holds whatever the cache does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -43,15 +43,33 @@ def packed_inputs(segment_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
     return positions, mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
 
 
-class GlmForCausalLM(transformers.GlmForCausalLM):
-    """transformers' class of the same name (so that saved directories name it), for training on packed rows."""
+@cache
+def packed(kind: Any) -> Any:
+    """A subclass of one of transformers' causal language models, for training on packed rows.
+
+    It has the same name, so that saved directories name transformers' class.
+
+    Args:
+        kind: has its decoder as ``model`` and its output matrix as ``lm_head``, as LlamaForCausalLM and its like do.
+    """
+    # transformers looks into the module of a class for what its attention can do: that is still kind's.
+    return type(kind.__name__, (_PackedRows, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class _PackedRows:
+    """``forward`` as the other families have it, over transformers'."""
 
     accepts_loss_kwargs = True  # transformers' Trainer then passes num_items_in_batch
+    model: Any
+    lm_head: Any
+    dtype: Any
+    training: bool
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        super().__init__(config)  # type: ignore[call-arg]
+        self.lm_head.__class__ = (
+            OutputHead  # a Linear that also computes the loss: the same weight, another forward
+        )
 
     def forward(
         self,
@@ -83,7 +101,7 @@ class GlmForCausalLM(transformers.GlmForCausalLM):
             kwargs["use_cache"] = False
         given = {"attention_mask": attention_mask, "position_ids": position_ids, **kwargs}
         if labels is None:
-            out: CausalLMOutputWithPast = super().forward(input_ids, **given)
+            out: CausalLMOutputWithPast = super().forward(input_ids, **given)  # type: ignore[misc]
             return out
         outputs = self.model(input_ids, **given)
         hidden = outputs.last_hidden_state
