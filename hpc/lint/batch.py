@@ -1,0 +1,151 @@
+"""A batch script with what several rules ask about it, and the register of the rules.
+
+A rule is a function from a :class:`Batch` to (line, what happens, what would be right).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from hpc.lint.shell import Command, Script
+
+LAUNCHERS = frozenset({"srun", "mpirun", "mpiexec", "torchrun", "deepspeed", "accelerate"})
+WORK = LAUNCHERS | {"apptainer", "singularity", "python", "python3"}
+SECRET = re.compile(r"(?<![A-Za-z0-9])[A-Z0-9_]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Z0-9_]*")
+SETUP = frozenset({"cd", "source", ".", "conda", "mamba", "micromamba", "module", "ml", "cp", "rsync", "tar"})
+SHORT = {"-n": "ntasks", "-N": "nodes", "-c": "cpus-per-task", "-o": "output", "-e": "error", "-J": "job-name",
+         "-t": "time", "-p": "partition", "-A": "account", "-a": "array", "-d": "dependency", "-D": "chdir",
+         "-w": "nodelist", "-x": "exclude", "-G": "gpus", "-q": "qos", "-C": "constraint"}  # fmt: skip
+VALUED = frozenset(SHORT.values()) | {"ntasks-per-node", "gres", "mem", "open-mode", "signal", "mpi", "cpu-bind",
+                                      "gpus-per-node", "gpus-per-task", "mem-per-cpu", "export", "jobid"}  # fmt: skip
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that bites: where, which rule, what happens, what would be right."""
+
+    line: int
+    rule: str
+    what: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One srun: its options by long name, and the words of what it starts."""
+
+    command: Command
+    options: dict[str, str]
+    program: list[str]
+
+
+Rule = Callable[["Batch"], Iterator[tuple[int, str, str]]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str) -> Callable[[Rule], Rule]:
+    """Registers a rule under its name."""
+
+    def register(check: Rule) -> Rule:
+        RULES[name] = check
+        return check
+
+    return register
+
+
+class Batch:
+    """A script with what several rules ask about it."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.commands = script.commands
+        self.options = options([word for d in script.directives if d.heeded for word in split(d.text)])[0]
+        self.work = [c for c in self.commands if c.name in WORK]
+        self.steps = [step for c in self.commands for step in _steps(c)]
+        self.is_batch = bool(script.directives)
+        self.exported = {
+            match[1]: match[2]
+            for c in self.commands
+            for word in [*c.assignments, *(c.words[1:] if c.name in ("export", "declare") else [])]
+            if (match := re.match(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", word.text, re.S))
+        }
+
+    def shell_option(self, letter: str, name: str, before: int) -> bool:
+        """Whether ``set -e`` (x, …), or ``set -o pipefail``, is on at the command with that index."""
+        on = bool(letter) and letter in "".join(re.findall(r"\s-([a-z]+)", self.script.shebang))
+        for command in self.commands[:before]:
+            words = [w.text for w in command.words]
+            if words[:1] != ["set"] or command.substituted:
+                continue
+            for at, word in enumerate(words[1:], 1):
+                named = word[1:2] != "-" and word.endswith("o") and words[at + 1 : at + 2] == [name]
+                if word[:1] in "-+" and (named or (letter and letter in word[1:])):
+                    on = word[0] == "-"
+        return on
+
+    def pipe_fails(self, at: int) -> bool:
+        """Whether pipefail is on, or the command's own code is asked for by PIPESTATUS."""
+        return self.shell_option("", "pipefail", at) or "PIPESTATUS" in self.script.text
+
+    def following(self, command: Command) -> list[Command]:
+        """Commands after one, in the same function, outside of substitutions and function definitions."""
+        at = self.commands.index(command)
+        return [c for c in self.commands[at + 1 :] if c.function == command.function and not c.substituted]
+
+    def handles(self, name: str) -> list[str]:
+        """What the script's traps for a signal do: the handlers' text, functions expanded."""
+        found = []
+        for command in self.commands:
+            words = [w.text for w in command.words]
+            if command.name != "trap" or not any(w.removeprefix("SIG") == name for w in words[2:]):
+                continue
+            body = [c for c in self.commands if c.function and c.function in re.findall(r"\w+", words[1])]
+            found.append(" ; ".join([words[1], *(" ".join(w.text for w in c.words) for c in body)]))
+        return found
+
+
+def options(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Slurm options at the start of a list of words, by long name; and the words after them."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        word = rest.pop(0)
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            if not equals and name in VALUED and rest and not rest[0].startswith("-"):
+                value = rest.pop(0)
+        else:
+            name, value = SHORT.get(word[:2], word[1:2]), word[2:].removeprefix("=")
+            if not value and word[:2] in SHORT and rest:
+                value = rest.pop(0)
+        found[name] = value
+    return found, rest
+
+
+def split(text: str) -> list[str]:
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return text.split()
+
+
+def _steps(command: Command) -> list[Step]:
+    """The sruns of a command, also behind a wrapper: ``exec python -m x --stage a srun … --stage b srun …``."""
+    words = [word.text for word in command.words] if command.name in WORK else []
+    starts = [at for at, word in enumerate(words) if word.rsplit("/", 1)[-1] == "srun"]
+    return [
+        Step(command, *options(words[at + 1 : end]))
+        for at, end in zip(starts, [*starts[1:], len(words)], strict=False)
+    ]
+
+
+def count(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 1
+
+
+def raw_text(command: Command) -> str:
+    """A command as written, without its redirections."""
+    return " ".join(w.raw for w in [*command.assignments, *command.words])
