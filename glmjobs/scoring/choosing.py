@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from glmjobs.scoring import conclude, phrases, units
+from glmjobs.scoring import compare, conclude, phrases, units
 from glmjobs.scoring.question import Question, pairs
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder
 
@@ -34,6 +34,7 @@ _PORTION = re.compile(
     r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
 )
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
+_LEFT = re.compile("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -128,7 +129,9 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     if question.kind in ("clock", "date", "weekday"):
         return [i for i in pool if isinstance(i, (Clock, Date))] or pool
     if question.kind == "ratio":
-        return [i for i in pool if isinstance(i, Ratio)]
+        ratios = [i for i in pool if isinstance(i, Ratio)]
+        terms = question.main.clause.count(":") + 1
+        return [i for i in ratios if len(i.terms) == terms > 2] or ratios
     if question.kind in ("percent", "rate", "discount", "tenths"):
         rates = [i for i in pool if isinstance(i, Quantity) and i.form == "percent"]
         bare = [i for i in pool if isinstance(i, Quantity) and (not i.units or i.units[0].dim == "times")]
@@ -138,8 +141,9 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     quantities = [i for i in pool if isinstance(i, Quantity)]
     if not expect.dim or not quantities:
         return pool
+    dims = compare.MONEY if expect.dim in compare.MONEY else expect.dims
     names = {u.name for u in expect.units}
-    same = [i for i in quantities if any(u.dim in expect.dims and _agree(u, expect.units) for u in i.units)]
+    same = [i for i in quantities if any(u.dim in dims and _agree(u, expect.units) for u in i.units)]
     if same:
         exact = [i for i in same if any(u.name in names for u in i.units)]
         return exact if expect.units and expect.units[0].dim == "count" and exact else same
@@ -168,10 +172,13 @@ def _same_lead(before: str, asked: str) -> int:
 
 
 def _lacks_turn(before: str, asked: str) -> float:
-    """1 where the question's 还 (增加, 便宜 …) right before 多少 is missing before the value."""
+    """A penalty where the question's 还 (增加, 便宜 …) right before 多少 is missing before the value, and where
+    the value is what is left and that isn't asked."""
     lead = re.split("多少|几", asked)[0][-6:]
     turn = re.search("还|增加|减少|节约|便宜|提高|降低|超过|找回|剩", lead)
-    return 1.0 if turn and turn[0] not in before[-10:] else 0.0
+    missing = 1.0 if turn and turn[0] not in before[-10:] else 0.0
+    said = _LEFT.search(before)
+    return missing + (2.0 if said and not re.search("剩|余|找|还", asked) else 0.0)
 
 
 def _conditions(clause: str, asked: str) -> float:

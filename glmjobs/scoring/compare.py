@@ -258,6 +258,8 @@ def clocks(g: Clock, p: Clock, question: Question) -> bool:
     morning)."""
     if g.half and p.half:
         return g.seconds == p.seconds
+    if not g.half and p.half and re.search(r"(?:1[3-9]|2[0-3])\s?[:时点]", question.text):
+        return g.seconds == p.seconds  # the question counts hours to 24, and so does its gold
     starts = [c.seconds for c in scan(question.text, "clock") if isinstance(c, Clock)]
     morning = re.search("早|上午|清晨", question.text) and not re.search("下午|晚|中午|夜", question.text)
     if morning and starts and g.seconds >= starts[0] and p.half and p.seconds >= 43200 > g.seconds:

@@ -93,7 +93,8 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     return [
         i
         for i in items
-        if not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2]
+        if (not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2])
+        and not _COEFFICIENT.match(plain, i.end)
     ]
 
 
@@ -101,6 +102,9 @@ _DIFFERENCE = re.compile(
     "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜][多少了几]|还[要需剩]|各|分别|[增减提降超节]"
 )
 _DIFFERS = re.compile("比[^,。;]{1,8}(?:多|少|大|小|高|矮|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?\\s?$")
+
+
+_COEFFICIENT = re.compile("[xyzn](?![a-z])")
 
 
 def _anothers(text: str, item: Item, question: Question) -> bool:
@@ -259,7 +263,7 @@ class _Walk:
         if any(s.rank >= 2 for s in self.kept):
             return True
         condition = re.split("[,;]|那么|则|就", sentence, maxsplit=1)[0]
-        if re.search("(?:假设|如果|若)(?:这.{1,6})?(?:全部?|都)[是为]|[a-zA-Z]", condition):
+        if re.search("(?:假设|如果|若|假如)[^,]{0,6}(?:全部?|都)|[a-zA-Z]", condition):
             return False  # the method of 鸡兔同笼, or an unknown
         if re.search("假设|设想|假定|试想|反之|答案", condition):
             return True
@@ -275,7 +279,7 @@ class _Walk:
     def _withdraw(self, sentence: str) -> str | None:
         """Handle 不对/更正; what is left of the sentence, or None when nothing is."""
         if phrases.RIGHT_AFTER_ALL.search(sentence) or any(
-            w in self.question.text for w in ("更正", "改正", "错误", "误")
+            w in self.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")
         ):
             return sentence
         hard = list(phrases.HARD.finditer(sentence))
@@ -406,6 +410,8 @@ class _Walk:
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         if plain and (plain[-1] == last or not self._closes(kept[last])):
             return plain[-1]
+        if plain and kept[plain[-1]].overlap >= max(0.5, 2 * kept[last].overlap):
+            return plain[-1]  # the answer in the question's words, then its working
         fitting = [i for i, s in enumerate(kept) if self._fits(s.items)]
         return fitting[-1] if fitting else last
 

@@ -155,6 +155,7 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
     wanted = _gold_conclusion(asked, gold, kind)
     if wanted.statement is None:
         return Verdict(*verdicts.words(asked, gold, predicted))
+    asked = parts.with_names(asked, wanted)
     several = parts.gold_parts(asked, wanted)
     found = conclude.find(predicted, asked, kind, speaks)
     if several:

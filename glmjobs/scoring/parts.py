@@ -98,6 +98,27 @@ def _wanted(asked: Question) -> int:
     )
 
 
+_NAME_BEFORE = re.compile("([\u4e00-\u9fffA-Z]{1,4}?)(?:有|是|为|分得|得|花了?|:)?\\s?$")
+
+
+def with_names(asked: Question, gold: Conclusion) -> Question:
+    """The question with the names its gold gives to the parts (三种球各有多少 → 红球, 黄球, 蓝球)."""
+    if (
+        asked.labels
+        or len(asked.asked) != 1
+        or gold.statement is None
+        or not _GROUP_SIZE.search(asked.main.clause)
+    ):
+        return asked
+    text, names = gold.statement.text, []
+    for item in gold.statement.items:
+        match = _NAME_BEFORE.search(re.split("[,;。、和]", text[max(0, item.start - 8) : item.start])[-1])
+        if not match or match[1] not in asked.text:
+            return asked
+        names.append(match[1])
+    return replace(asked, labels=names) if len(set(names)) == len(names) >= 2 else asked
+
+
 def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list[Part]:
     """The parts stated in the region; what it lacks is looked for in the statements before it, latest
     first."""
@@ -217,11 +238,13 @@ def _division(asked: Question, statements: list[Statement]) -> list[tuple[str, I
 def _label_marks(text: str, labels: list[str]) -> list[tuple[int, str]]:
     marks: list[tuple[int, str]] = []
     taken = [False] * len(text)
+    distinct = len({label[0] for label in labels}) == len(labels)
     for label in sorted(labels, key=len, reverse=True):
         for variant in (
             label,
             label[-2:] if len(label) > 2 else label,
             label[:2] if len(label) > 2 else label,
+            label[:1] if distinct else label,
         ):
             hits = [m.start() for m in re.finditer(re.escape(variant), text) if not taken[m.start()]]
             for at in hits:

@@ -45,7 +45,7 @@ _RATE = re.compile(
     "是多少|为多少|有多)|可能性|浓度|含.{1,2}量是"
 )
 _RATIO = re.compile(
-    "几比几|比是多少|的比是|比为多少|的比为|之比|最简(?:单的)?(?:整数)?比|"
+    "[甲乙丙丁]:[甲乙丙丁]|几比几|比是多少|的比是|比为多少|的比为|之比|最简(?:单的)?(?:整数)?比|"
     "求.{0,20}的比(?![值例]|.{0,4}[多少])|比例尺|的比(?:[?。]|$)|比例(?:是|为)(?:多少|什么|"
     "几)"
 )
@@ -186,7 +186,7 @@ def _asked_clauses(body: str) -> list[str]:
     ][-2:]
     clauses: list[str] = []
     for sentence in questions:
-        parts = re.split(r"[,:](?!\d)", re.sub(r"\([^()]{0,40}\)", "", sentence))
+        parts = re.split(r",(?!\d)|(?<![甲乙丙丁]):(?!\d)", re.sub(r"\([^()]{0,40}\)", "", sentence))
         asking = [
             p
             for p in parts

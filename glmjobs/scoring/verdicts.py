@@ -80,7 +80,19 @@ def _by_text(plain: str, asked: Question) -> list[str]:
             hits = [k for k, v in asked.options.items() if any(_same_value(v, n) for n in numbers)]
     if len(hits) > 1 and _MANY.search(asked.text):
         return ["".join(sorted(hits))]
-    return hits if len(hits) == 1 else []
+    return hits if len(hits) == 1 else _by_clause(plain, asked)
+
+
+def _by_clause(plain: str, asked: Question) -> list[str]:
+    """Of several options named, the one whose clause speaks the question's words."""
+    named: list[tuple[float, str]] = []
+    for clause in re.split("[,;。]", plain):
+        hits = [k for k, v in asked.options.items() if v and _contains(clause, v)]
+        if len(hits) == 1:
+            named.append((conclude.overlap(clause, asked), hits[0]))
+    best = max(named, default=(0.0, ""))
+    rivals = {k for near, k in named if near == best[0]}
+    return [best[1]] if best[0] >= 0.3 and len(rivals) == 1 else []
 
 
 _MANY = re.compile("哪些|多选|多项|哪几|所有")
