@@ -19,11 +19,124 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class Nccl(Part):
+    """How the nodes reach each other, where NCCL and gloo would choose wrongly by themselves."""
+
+    interface: str | None = Field(
+        default=None, description='network interface(s) by prefix, "ib0" or "=eno1": NCCL_SOCKET_IFNAME'
+    )
+    hca: str | None = Field(default=None, description='InfiniBand adapters, "mlx5_0,mlx5_1": NCCL_IB_HCA')
+    infiniband: bool | None = Field(default=None, description="false: NCCL_IB_DISABLE=1")
+    debug: Literal["WARN", "INFO", "TRACE"] | None = Field(default=None, description="NCCL_DEBUG")
+
+    @field_validator("interface", "hca")
+    @classmethod
+    def _list(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\^=]{0,2}[A-Za-z0-9_.:,-]+", value):
+            raise ValueError(f'{value!r} is not a list such as "ib0" or "mlx5_0,mlx5_1"')
+        return value
+
+    def variables(self) -> dict[str, str]:
+        """As NCCL's and gloo's environment variables (NCCL user guide, "Environment Variables")."""
+        found: dict[str, str] = {}
+        if self.interface:
+            found["NCCL_SOCKET_IFNAME"] = self.interface
+            if not self.interface.startswith("^"):  # gloo takes one exact name
+                found["GLOO_SOCKET_IFNAME"] = self.interface.lstrip("=").split(",")[0]
+        if self.hca:
+            found["NCCL_IB_HCA"] = self.hca
+        if self.infiniband is not None:
+            found["NCCL_IB_DISABLE"] = "0" if self.infiniband else "1"
+        if self.debug:
+            found["NCCL_DEBUG"] = self.debug
+        return found
+
+
+class Container(Part):
+    """The stages run inside an image; Slurm's commands and the batch script stay outside."""
+
+    runtime: Literal["apptainer", "singularity", "pyxis"] = Field(
+        description="apptainer/singularity: `apptainer exec` in front of each task; pyxis: `srun --container-image`"
+    )
+    image: str = Field(
+        description="a .sif or .sqsh file by its absolute path, or a reference such as docker://…"
+    )
+    mounts: tuple[str, ...] = Field(
+        default=(), description="SOURCE[:TARGET[:ro|rw]], besides the run directory and the project"
+    )
+    python: str = Field(default="python", description="Python inside the image")
+    options: tuple[str, ...] = Field(default=(), description="further words for the runtime, as they are")
+
+    @field_validator("image")
+    @classmethod
+    def _image(cls, value: str) -> str:
+        reference = r"([a-z-]+://)?[A-Za-z0-9_][A-Za-z0-9_.:/@#+-]*"
+        if "\n" in value or not (value.startswith("/") or re.fullmatch(reference, value)):
+            raise ValueError(
+                f"{value!r} is neither an absolute path nor a reference such as docker://org/name:tag"
+            )
+        return value
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in value:
+            if not re.fullmatch(r"/[^:,\n]*(:/[^:,\n]*)?(:r[ow])?", mount):
+                raise ValueError(f'{mount!r} is not a mount such as "/data" or "/scratch:/scratch:ro"')
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if "\n" in word or "\0" in word:
+                raise ValueError(f"{word!r}: an option is one line")
+        return value
+
+
+class Floor(Part):
+    """What a node must offer before the model loads (:mod:`hpc.preflight`). null: reported, not demanded."""
+
+    driver: str | None = Field(default=None, pattern=r"^\d+(\.\d+)*$", description="oldest driver, 515.65.01")
+    cuda: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="CUDA runtime as loaded; 11.7 takes 11.7.99 too"
+    )
+    nccl: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="NCCL as loaded; 2.14 takes 2.14.3 too"
+    )
+    cudnn: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="cuDNN as loaded; 8 takes any 8.x"
+    )
+    write_mb_s: float = Field(
+        default=20, ge=0, description="writing to the run directory with fsync, MB/s a node"
+    )
+    scratch: str | None = Field(default=None, description="node-local directory that must be writable, /tmp")
+    scratch_gb: float = Field(default=1, ge=0, description="room there, GB")
+    clock_seconds: float = Field(
+        default=5, gt=0, description="largest difference of a node's clock from node 0's"
+    )
+    allreduce_gb_s: float | None = Field(
+        default=None, gt=0, description="all-reduce bus bandwidth over all ranks, GB/s; null: only measured"
+    )
+    allreduce_mb: int = Field(
+        default=256, ge=1, le=16384, description="message size of that measurement, MiB"
+    )
+    requeues: int = Field(default=3, ge=0, description="how often a job starts again without nodes found bad")
+
+    @field_validator("scratch")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError(f"{value!r}: an absolute path")
+        return value
+
+
 class Environment(Part):
     """What a job's shell must have before Python starts."""
 
     module_init: str | None = Field(
-        default="/etc/profile.d/modules.sh", description="script that defines `module` in a batch shell"
+        default=None,
+        description="script that defines `module` in a batch shell; null: the usual places are looked through",
     )
     modules: tuple[str, ...] = Field(
         default=(), description="loaded in this order, each checked to be loaded"
@@ -33,6 +146,15 @@ class Environment(Part):
         description="virtual environment or prefix with bin/python; null: the submitting Python's",
     )
     variables: dict[str, str] = Field(default_factory=dict, description="exported as they are, quoted")
+    nccl: Nccl | None = None
+    container: Container | None = None
+
+    @field_validator("module_init", "python")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith("/") and "\n" not in value):
+            raise ValueError(f"{value!r}: an absolute path (of a prefix with bin/python; of a script)")
+        return value
 
     @field_validator("modules")
     @classmethod
@@ -76,6 +198,7 @@ class ClusterProfile(Part):
     gpu_memory_gb: int = Field(default=80, ge=1, description="memory of one GPU, GB; the plan is made for it")
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
     environment: Environment = Environment()
+    preflight: Floor = Floor()
 
     @field_validator(
         "partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition"

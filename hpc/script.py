@@ -108,7 +108,7 @@ cd {shlex.quote(str(project))}
 
 {environment(request, profile, project)}
 
-{body(request, local=local)}
+{body(request, profile, run, project, local=local)}
 """
 
 
@@ -124,12 +124,21 @@ def environment(request: JobRequest, profile: ClusterProfile, project: Path) -> 
     )
 
 
-def body(request: JobRequest, *, local: bool = False) -> str:
+def body(
+    request: JobRequest, profile: ClusterProfile, run: Path, project: Path, *, local: bool = False
+) -> str:
     """The one command a script ends in."""
     lines = [f'exec python -m hpc.attempt "$RUN" --limit {request.attempt_limit}']
+    container = profile.environment.container
     for step in request.steps:
-        command = " ".join('"$RUN"' if word == "$RUN" else shlex.quote(word) for word in step.command)
-        lines.append(f"    --stage {step.stage} {launcher(step, request, local=local)}{command}")
+        words = ['"$RUN"' if word == "$RUN" else shlex.quote(word) for word in step.command]
+        start = launcher(step, request, local=local)
+        if container is None:
+            command = start + " ".join(words)
+        else:
+            gpus, binds = request.gpus_per_node > 0, (project, run)
+            command = modules.contained(container, words, srun=start, gpus=gpus, binds=binds, local=local)
+        lines.append(f"    --stage {step.stage} {command}")
     return " \\\n".join(lines)
 
 

@@ -7,7 +7,7 @@
 #   RECIPE=my.yaml RUN=/scratch/my-run sbatch sbatch/chatglm6b.sh
 #
 # Environment: RECIPE, CLUSTER (profile), RUN (run directory), SET (overrides, "train.epochs=2 score.rows=500"),
-# MODULES ("" where there are none), VENV, PROJECT (this checkout; default: where sbatch was called).
+# MODULES ("" where there are none), MODULE_INIT (script that defines `module`), VENV, PROJECT (this checkout; default: where sbatch was called).
 #
 #SBATCH --job-name=chatglm6b-train
 #SBATCH --nodes=1
@@ -29,7 +29,7 @@ case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
 # The module environment: CUDA 11.7, NCCL 2.14.3, cuDNN 8.8. A module that doesn't load ends the job here.
 source hpc/modules.sh
-load_modules /etc/profile.d/modules.sh ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
+load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export HPC_JOB_GPUS=$SLURM_NTASKS SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}

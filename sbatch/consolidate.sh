@@ -22,7 +22,7 @@ RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/consolidate.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
 source hpc/modules.sh
-load_modules /etc/profile.d/modules.sh ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
+load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 python -m glmjobs.adopt "$RUN" --stage consolidate
