@@ -105,15 +105,10 @@ def _count(parts: Sequence[JobInfo]) -> dict[str, int]:
 
 def _pending(stage: StageState, info: JobInfo) -> None:
     if stage.stage == "preflight":
-        stage.state = states.WAITING if stage.state == states.RUNNING else stage.state
+        stage.state, stage.error = states.WAITING, None
         return
     why = reasons.waiting(info)
-    if stage.state == states.CANCELLED:
-        stage.reason = "Slurm still has it in the queue"
-        return
-    if stage.state in (states.RUNNING, states.STOPPED, states.FAILED) or (
-        stage.attempts and stage.reason == "requeued"
-    ):
+    if stage.state in (states.RUNNING, *states.BAD) or (stage.attempts and stage.reason == "requeued"):
         times = f" for the {_nth(info.restarts)} time" if info.restarts > 1 else ""
         why = f"requeued{times}{'; ' + why if why else ''}"
     stage.state, stage.reason, stage.blocked = states.WAITING, why, reasons.never_starts(info)
@@ -128,8 +123,8 @@ def _active(stage: StageState, info: JobInfo) -> None:
         return
     if stage.stage == "preflight":
         return
-    if stage.state in (states.WAITING, states.STOPPED, states.FAILED) and not stage.blocked:
-        stage.state, stage.reason, stage.error = states.RUNNING, "starting", None
+    if stage.state in (states.WAITING, *states.BAD):
+        stage.state, stage.reason, stage.error, stage.blocked = states.RUNNING, "starting", None, False
         stage.nodes = info.node_list or stage.nodes
     if info.state is JobState.SUSPENDED:
         stage.reason = "suspended by Slurm"

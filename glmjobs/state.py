@@ -76,8 +76,10 @@ class RunState:
 
     @property
     def submitted(self) -> list[StageState]:
-        """The stages that belong to this run's chain."""
-        return [s for s in self.stages if s.job or s.state != WAITING or s.stage in self.planned]
+        """The stages that belong to this run's chain. (A train job submitted by hand need not check its nodes.)"""
+        found = [s for s in self.stages if s.job or s.state != WAITING or s.stage in self.planned]
+        past = any(s.stage == "train" and s.state not in (WAITING, CANCELLED) for s in found)
+        return [s for s in found if not (past and s.stage == "preflight" and s.state != DONE and not s.attempts)]
 
     @property
     def state(self) -> str:

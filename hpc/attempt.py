@@ -203,7 +203,10 @@ class Attempt:
         from hpc import slurm
 
         try:
-            return verdict.slurm_intends(slurm.show(self.slurm_id))
+            restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+            return verdict.slurm_intends(
+                slurm.show(self.slurm_id), int(restarts) if restarts.isdigit() else 0
+            )
         except HpcError:
             return verdict.UNKNOWN
 

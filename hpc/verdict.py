@@ -50,10 +50,18 @@ def outcome(code: int, *, told: bool, marked: bool) -> str:
     return STOPPED if told and code > 128 else FAILED
 
 
-def slurm_intends(shown: Json | None) -> str:
-    """From ``scontrol show job``: does the job go on, or does Slurm (or a person) end it?"""
+def slurm_intends(shown: Json | None, restarts: int = 0) -> str:
+    """From ``scontrol show job``: does the job go on, or does Slurm (or a person) end it?
+
+    Args:
+        restarts: how often the job had been requeued when this attempt began. Slurm counts a requeue (preemption, or
+            by hand) while the job is still COMPLETING, and says nothing else of it then.
+    """
     if shown is None:
         return UNKNOWN
+    again = str(shown.get("Restarts", ""))
+    if again.isdigit() and int(again) > restarts:
+        return LOST
     state = str(shown.get("JobState", "")).split(",")[0].split("+")[0]
     reason = str(shown.get("Reason", ""))
     if state in ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING"):
