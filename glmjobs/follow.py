@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs import state as states
+from glmjobs.reporting.text import duration
 from glmjobs.run import Run
 from glmjobs.state import RunState, StageState
 from hpc import ledger
@@ -53,7 +54,8 @@ def describe(stage: StageState) -> str:
             return f"{stage.stage:<12} running  on {stage.nodes}"
         loss = f"  loss {stage.loss:.4f}" if stage.loss is not None else ""
         rate = f"  {stage.tokens_per_s:,.0f} tokens/s" if stage.tokens_per_s else ""
-        return f"{stage.stage:<12} running  step {stage.step}/{stage.of}{loss}{rate}"
+        left = f"  {duration(stage.time_left)} left" if stage.time_left is not None else ""
+        return f"{stage.stage:<12} running  step {stage.step}/{stage.of}{loss}{rate}{left}"
     seconds = f"  {stage.seconds:.0f} s" if stage.seconds is not None else ""
     return f"{stage.stage:<12} {stage.state}{seconds}{'  ' + stage.error if stage.error else ''}"
 
@@ -108,6 +110,12 @@ def result(run: Run) -> None:
     console = Console(width=100, soft_wrap=True)
     if table.row_count:
         console.print(table)
+    rows = (ledger.marker(run.path, "preflight") or {}).get("figures", {})
+    if "dev_rows_in_train" in rows:
+        counts = f"{rows['train_rows']} train rows, {rows['dev_rows']} dev rows"
+        console.print(
+            f"data    {counts}, {rows['dev_rows_in_train']} of them in train (checked)", highlight=False
+        )
     if (run.model / "config.json").exists():
         console.print(f"model   {run.model}", highlight=False)
     if (run.report / "report.html").exists():

@@ -72,6 +72,7 @@ def preflight(run: Run, place: ranks.Ranks) -> int:
             "train_rows": prepared.train,
             "dev_rows": prepared.dev,
             "dropped": sum(prepared.dropped_by_reason.values()),
+            "dev_rows_in_train": prepared.record["overlap"]["dev_in_train"],
         }
         run.mark("preflight", started=started, outputs=[mine], figures=figures)
     return 0
