@@ -68,12 +68,11 @@ def small_glm(directory: Path) -> Path:
     return save(GLMForCausalLM(config), directory)
 
 
-def small_glm4(directory: Path) -> Path:
-    """GLM-4's architecture and chat template, a byte-level tokenizer in tokenizer.json."""
+def byte_level_tokenizer(special: list[str], template: str, end: str) -> Any:
+    """A byte-level BPE with a chat template, of the kind that tokenizer.json holds."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GlmConfig, GlmForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    special = ["<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -83,11 +82,21 @@ def small_glm4(directory: Path) -> Path:
     )
     tokenizer.train_from_iterator(texts(), trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", padding_side="left"
+        tokenizer_object=tokenizer, eos_token=end, pad_token=special[0], padding_side="left"
     )
-    fast.chat_template = (
+    fast.chat_template = template
+    return fast
+
+
+def small_glm4(directory: Path) -> Path:
+    """GLM-4's architecture and chat template, a byte-level tokenizer in tokenizer.json."""
+    from transformers import GlmConfig, GlmForCausalLM
+
+    fast = byte_level_tokenizer(
+        ["<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"],
         "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+        "<|endoftext|>",
     )
     fast.save_pretrained(directory)
     config = GlmConfig(

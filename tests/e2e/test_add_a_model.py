@@ -1,0 +1,139 @@
+"""docs/add-a-model.md does what it says: its one file and its recipe take a model through every stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glmjobs.models import family as registry
+from glmjobs.models import load_model, load_tokenizer
+from glmjobs.models.family import families, family_for
+from glmjobs.recipe import parse
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from small_families import byte_level_tokenizer, save
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def block(repo: Path, language: str) -> str:
+    """The page's one block in a language."""
+    page = (repo / "docs" / "add-a-model.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def small_qwen2(directory: Path) -> Path:
+    """A small Qwen2 with a tokenizer and the ChatML template; tied embeddings, as its small releases have."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = byte_level_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], TEMPLATE, "<|im_end|>")
+    tokenizer.save_pretrained(directory)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), **sizes, num_key_value_heads=2, max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True,
+    )  # fmt: skip
+    return save(Qwen2ForCausalLM(config), directory)
+
+
+@pytest.fixture
+def qwen2(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The page's file, known to the registry."""
+    module = types.ModuleType("glmjobs.models.family_qwen2")
+    exec(block(repo, "python"), module.__dict__)
+    known = {**families(), module.FAMILY.name: module.FAMILY}
+    monkeypatch.setattr(registry, "families", lambda: known)
+    return module.FAMILY
+
+
+def test_the_file(qwen2: Any, tmp_path: Path) -> None:
+    """Found by its directory; framed by the template; a packed row gives each example the logits that it gets alone."""
+    directory = small_qwen2(tmp_path / "model")
+    assert family_for(directory) is qwen2
+    tokenizer, model = load_tokenizer(directory), load_model(directory, "float32")
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+    def plain(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
+    asked = [*turns, {"role": "user", "content": "2+2?"}]
+    wanted = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    prompt = qwen2.prompt(tokenizer, plain(qwen2.prompt_text("2+2?", [("1+1?", "2")])))
+    assert tokenizer.decode(prompt) == wanted
+
+    framed = [
+        qwen2.frame(tokenizer, plain(question), plain(answer))
+        for question, answer in (("1+1?", "是2"), ("小明有3个苹果", "3"))
+    ]
+    assert all(len(f.input_ids) <= 30 + qwen2.frame_tokens for f in framed)
+    assert framed[0].labels[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = torch.tensor([[*framed[0].input_ids, *framed[1].input_ids]])
+    segments = torch.tensor([[1] * len(framed[0].input_ids) + [2] * len(framed[1].input_ids)])
+    with torch.no_grad():
+        packed = model(input_ids=ids, segment_ids=segments).logits
+        alone = torch.cat([model(input_ids=torch.tensor([f.input_ids])).logits for f in framed], dim=1)
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+
+
+def test_the_recipe(repo: Path) -> None:
+    """It is a recipe, of the family that the file adds."""
+    import yaml
+
+    recipe = parse(yaml.safe_load(block(repo, "yaml")))
+    assert recipe.model.family == "qwen2" and recipe.train.method == "lora"
+
+
+@pytest.mark.slow
+def test_every_stage_in_a_copy_of_the_project(repo: Path, tmp_path: Path) -> None:
+    """The two blocks as files and nothing else: submit runs the chain."""
+    from glmjobs.data.problems import write_problems
+
+    copy = tmp_path / "project"
+    for name in ("glmjobs", "hpc", "configs"):
+        shutil.copytree(repo / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "glmjobs/models/family_qwen2.py").write_text(block(repo, "python"), encoding="utf-8")
+    (copy / "configs/qwen2.yaml").write_text(block(repo, "yaml"), encoding="utf-8")
+    small_qwen2(copy / "models/qwen2")
+    (copy / "data").mkdir()
+    write_problems(copy / "data/school_math_0.25M.json", rows=120)
+    small = (
+        "data.dev_rows=1-20", "train.max_steps=4", "train.precision=fp32", "train.device=cpu", "train.pack_length=256",
+        "train.per_device_batch_size=4", "score.rows=4", "score.max_new_tokens=4", "score.dtype=float32",
+    )  # fmt: skip
+    words = [
+        "--recipe",
+        "configs/qwen2.yaml",
+        "--executor",
+        "local",
+        "--gpus",
+        "2",
+        "--follow",
+        "--name",
+        "q",
+    ]
+    for item in small:
+        words += ["--set", item]
+    environ = {**os.environ, "PYTHONPATH": str(copy), "GLMJOBS_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "glmjobs.submit", *words]
+    done = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs" / "q"
+    manifest = json.loads((run / "model/manifest.json").read_text())
+    assert manifest["source"]["kind"] == "merged" and manifest["dtype"] == "bfloat16"
+    assert json.loads((run / "scores/finetuned/summary.json").read_text())["rows"] == 4
+    assert (run / "report/report.html").is_file()
