@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from glmjobs.errors import BadInput, NotFit
+from glmjobs.models.family import family_for
 from glmjobs.recipe import Recipe
 from glmjobs.run import Shape
 from hpc.cluster import ClusterProfile
@@ -28,7 +29,7 @@ def check(
         check_local_gpus(shape)
     model, data = recipe.model, recipe.data
     if model.path is not None:
-        model = model.model_copy(update={"path": str(check_model(Path(model.path)))})
+        model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
     if data.path is not None:
         data = data.model_copy(update={"path": check_data(recipe)})
     return recipe.model_copy(update={"model": model, "data": data})
@@ -62,8 +63,8 @@ def check_slurm_gpus(profile: ClusterProfile, shape: Shape) -> None:
     )
 
 
-def check_model(path: Path) -> Path:
-    """The base model's directory is there, with its configuration and weights."""
+def check_model(path: Path, family: str) -> Path:
+    """The base model's directory is there, with its configuration and weights, and of the recipe's family."""
     if not path.is_dir():
         raise NotFit(
             f"{path}: no such model directory (model.path); copy THUDM's model there, or name yours: "
@@ -74,6 +75,11 @@ def check_model(path: Path) -> Path:
     if not any(p.suffix in (".bin", ".safetensors") for p in path.iterdir()):
         raise NotFit(
             f"{path}: no weights (*.safetensors or *.bin) there (model.path); the download is not whole"
+        )
+    wanted, found = family_for(family).name, family_for(path).name
+    if wanted != found:
+        raise BadInput(
+            f"{path}: this is a model of the family {found}, the recipe says model.family = {wanted}"
         )
     return path.absolute()
 
