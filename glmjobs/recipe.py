@@ -130,12 +130,21 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     label_sop: bool = Field(default=False, description="the original's labels: <sop> is a target too")
-    save_steps: int = Field(
-        default=1000, ge=1, description="a committed checkpoint every so many steps, and at the end"
+    save_steps: int | Literal["auto"] = Field(
+        default=1000,
+        description="a committed checkpoint every so many steps, and at the end; auto: as often as is best, from the "
+        "time that a save takes and jobs.mean_time_between_failures_hours",
     )
     save_total_limit: int = Field(default=2, ge=1)
     logging_steps: int = Field(default=10, ge=1)
     seed: int = 42
+
+    @field_validator("save_steps", mode="before")
+    @classmethod
+    def _steps_or_auto(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("a number of steps from 1 on, or auto")
 
 
 class ConsolidateSection(Section):
@@ -202,6 +211,9 @@ class JobsSection(Section):
     report: Limits = Limits(time="00:15:00", cpus_per_task=1, memory="4G")
     signal_seconds: int = Field(
         default=600, ge=5, description="warning before the time limit: one save must fit"
+    )
+    mean_time_between_failures_hours: float = Field(
+        default=24, gt=0, description="of the whole job, all its nodes together; for train.save_steps: auto"
     )
     max_attempts_without_progress: int = Field(default=3, ge=1)
     heartbeat_seconds: int = Field(

@@ -71,8 +71,9 @@ def training_arguments(train: TrainSection, output: Path, steps: int, batch_rows
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": train.save_steps,
+        # auto: glmjobs.training.saveinterval asks for saves
+        "save_strategy": "no" if train.save_steps == "auto" else "steps",
+        "save_steps": 500 if train.save_steps == "auto" else train.save_steps,
         "save_total_limit": None,  # committed checkpoints are rotated by glmjobs.training.checkpoints
         "seed": train.seed,
         "data_seed": train.seed,

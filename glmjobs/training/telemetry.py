@@ -1,7 +1,8 @@
-"""What a training says of itself while it runs: JSON lines, progress, and lines in the log (rank 0)."""
+"""What a training says of itself while it runs: JSON lines, TensorBoard, progress, and lines in the log (rank 0)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -10,8 +11,12 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from glmjobs.reporting.text import duration
 from glmjobs.training import checkpoints
 from hpc import ledger
+
+#: What the curves in TensorBoard show, under ``train/``.
+CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s")
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
@@ -25,6 +30,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.path = Path(trainer.args.output_dir) / "train_log.jsonl"
         self.since = time.monotonic()
         self.seen = 0
+        self.clock = Remaining(total_steps)
+        self.board: Any = None
+        self.line: ProgressLine | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -38,6 +46,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         if self.path.exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
             ledger.write_atomic(self.path, text)
+        self.clock.start(state.global_step)
+        self.board = tensorboard(self.path.parent / "tensorboard", state.global_step + 1)
+        self.line = ProgressLine(self.total, state.global_step) if sys.stderr.isatty() else None
 
     def on_log(
         self,
@@ -64,16 +75,39 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             "tokens_per_s": round(rate, 1),
             "tokens": tokens,
         }
+        seconds_left = self.clock.after(state.global_step)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         ledger.write_progress(
             self.run, "train", step=state.global_step, of=self.total, loss=record["loss"],
             tokens_per_s=record["tokens_per_s"], checkpoint=self._checkpoint(),
         )  # fmt: skip
+        self._say(state.global_step, record["loss"], rate, seconds_left)
+        if self.board is not None:
+            for name in CURVES:
+                if record[name] is not None:
+                    self.board.add_scalar(f"train/{name}", record[name], state.global_step)
+            self.board.flush()
+
+    def _say(self, step: int, loss: float, rate: float, seconds_left: float | None) -> None:
+        if self.line is not None:
+            self.line.show(step, loss, rate)
+            return
+        left = f"  {duration(seconds_left)} left" if seconds_left is not None else ""
         print(
-            f"step {state.global_step}/{self.total}  loss {record['loss']:.4f}  {rate:,.0f} tokens/s",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            f"step {step}/{self.total}  loss {loss:.4f}  {rate:,.0f} tokens/s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Close what is open."""
+        if self.line is not None:
+            self.line.end()
+        if self.board is not None:
+            self.board.close()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -90,3 +124,67 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def _checkpoint(self) -> int | None:
         found = checkpoints.newest(Path(self.trainer.args.output_dir))
         return found.step if found else None
+
+
+class Remaining:
+    """Time left, from the steps of this attempt. The first of them warms up and is not counted."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.begun: tuple[float, int] | None = None
+        self.from_step = 0
+
+    def start(self, step: int) -> None:
+        """Steps up to ``step`` were done by earlier attempts."""
+        self.begun, self.from_step = None, step
+
+    def after(self, step: int) -> float | None:
+        """Seconds left after ``step``; None while there is nothing to go by."""
+        now = time.monotonic()
+        if self.begun is None:
+            if step > self.from_step:
+                self.begun = now, step
+            return None
+        since, first = self.begun
+        if step <= first:
+            return None
+        return round((self.total - step) * (now - since) / (step - first), 1)
+
+
+def tensorboard(folder: Path, next_step: int) -> Any:
+    """A writer of TensorBoard's curves, or None where it is not installed or cannot write.
+
+    Steps from ``next_step`` on that a broken-off attempt has drawn are taken back.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=next_step)
+    except (ImportError, AttributeError, OSError):  # AttributeError: old torch with new setuptools
+        return None
+
+
+class ProgressLine:
+    """One line on a terminal, kept up to date: bar, step, loss, tokens/s, time left."""
+
+    def __init__(self, total: int, step: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        # Steps are reported seldom: the speed is that of the last half hour.
+        self.progress = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("left"), console=Console(stderr=True),
+            speed_estimate_period=1800,
+        )  # fmt: skip
+        self.task = self.progress.add_task("", total=total, completed=step)
+        self.progress.start()
+
+    def show(self, step: int, loss: float, rate: float) -> None:
+        """The state after a step."""
+        self.progress.update(self.task, completed=step, description=f"loss {loss:.4f}  {rate:,.0f} tokens/s")
+
+    def end(self) -> None:
+        """Leave the line as it stands."""
+        with contextlib.suppress(Exception):
+            self.progress.stop()
