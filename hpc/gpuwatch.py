@@ -42,6 +42,7 @@ class GpuWatch:
         self._nvml = nvml
         self._handles: dict[int, Any] = {}
         self._stop = threading.Event()
+        self._last = False  # the sample to come is the last
         self._thread: threading.Thread | None = None
 
     def start(self) -> bool:
@@ -93,9 +94,9 @@ class GpuWatch:
             # A full disk must not end the training; a later sample may find room.
             with contextlib.suppress(OSError):
                 self._write(self.sample())
-            if self._stop.is_set():
+            if self._last:
                 return
-            self._stop.wait(self.interval)
+            self._last = self._stop.wait(self.interval)
 
     def _write(self, samples: list[ledger.Json]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
