@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from glmjobs.scoring import compare, conclude, phrases, units
 from glmjobs.scoring.question import Question, pairs
-from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, show
 
 _SUBORDINATE = re.compile(
     "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|"
@@ -200,6 +200,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
             score += 0.8
         if (item.value, item.units[0].name if item.units else "") in question.givens:
             score -= 2.5
+        if re.search(rf"(?<![\d.]){show(item.value)}(?![\d.])", question.main.clause):
+            score -= 2.0  # 摸出5个才能保证有2个, where 2个 is in what is asked
     if _SUBORDINATE.search(before) and "每" not in question.main.clause:
         score -= 1.0
     if _COMPARED.search(before) and not re.search("比.*(?:多|几)", question.main.clause):

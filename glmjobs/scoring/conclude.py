@@ -339,9 +339,16 @@ class _Walk:
         if self.pending_marker and not strong:
             rank = 3.0
         self.pending_marker = False
+        if not self.kept and rank < 2 and self._only_a_value(body, items):
+            rank, near = 2.0, 1.0  # the answer first: 21美元。每周3.5美元。
         statement = Statement(body, rank, near, items)
         self.kept.append(statement)
         self.after.clear()
+
+    def _only_a_value(self, body: str, items: list[Any]) -> bool:
+        item = items[0]
+        bare = len(items) == 1 and isinstance(item, Quantity) and bool(item.units) and not item.result
+        return bare and not (body[: item.start] + body[item.end :]).strip(" 。.!") and self._fits(items)
 
     def _echoes(self, body: str) -> bool:
         """Whether the sentence stands in the question word for word."""

@@ -127,7 +127,7 @@ class Question:
         return self.asked[-1]
 
 
-_STOP = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()的]")
+_STOP = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()+\\-×÷*/=的]")
 
 
 def pairs(clause: str) -> frozenset[str]:
@@ -350,6 +350,8 @@ def _others(body: str, result: Question) -> list[str]:
     if not match or re.search("[比和与、]|一共|共|总|相差", clause):
         return []
     subject = match[1]
+    if subject[0] in "他她它这那":
+        return []
     if _PERSON.fullmatch(subject):
         found = _PERSON.findall(body)
     else:

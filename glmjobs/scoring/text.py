@@ -138,7 +138,7 @@ def _width(text: str) -> str:
 
 def _markdown(text: str) -> str:
     text = re.sub(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+", "", text)
-    text = re.sub(r"(?m)^[ ]{0,8}\|?[ :|-]*-{3,}[ :|-]*\|?[ ]*$", "", text)
+    text = re.sub(r"(?m)^[ ]{0,8}\|?[ :|-]*-{2,}[ :|-]*\|?[ ]*$", "", text)
     text = text.replace("**", "").replace("__", "").replace("`", "").replace("$$", "").replace("|", " ")
     return re.sub(r"(?<![\d) ])\*|\*(?![\d( ])", "", text)
 

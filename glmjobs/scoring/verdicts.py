@@ -316,7 +316,9 @@ def _candidates(asked: Question) -> list[str]:
     return [*named, *(x for x in listed if x in asked.main.clause)]
 
 
-_ADJECTIVE = re.compile("便宜|划算|省钱|合算|[快慢多少大小高矮低长短重轻贵早晚远近先]")
+_ADJECTIVE = re.compile(
+    "便宜|划算|省钱|合算|小(?![\u4e00-\u9fff](?![些点]))|[快慢多少大高矮低长短重轻贵早晚远近先]"
+)
 _LESS = {
     "快": "慢",
     "多": "少",
@@ -344,8 +346,17 @@ def _subject(asked: Question, text: str) -> list[str]:
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(asked, tail) else plain
     found = names(asked, plain)
-    wanted = _ADJECTIVE.search(re.split("谁|哪", asked.main.clause)[-1]) or _ADJECTIVE.search(
-        asked.main.clause
+    wanted = next(
+        (
+            adjective
+            for asks in (
+                re.split("谁|哪", asked.main.clause)[-1],
+                asked.main.clause,
+                *re.split("谁|哪", asked.text)[:0:-1],
+            )
+            if (adjective := _ADJECTIVE.search(asks))
+        ),
+        None,
     )
     if wanted:
         clauses = [c for c in re.split("[,;。]", plain) if names(asked, c)]

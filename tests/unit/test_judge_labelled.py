@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glmjobs.scoring import judge
+from glmjobs.scoring import answer_type, judge
 
 MARKING = Path(__file__).parents[1] / "marking"
 BATCHES = sorted(MARKING.glob("*.jsonl"))
@@ -51,7 +52,6 @@ def test_the_labelled_set_is_large_and_balanced() -> None:
 
 def test_a_marker_that_reads_the_last_number_would_fail_here() -> None:
     """The set is able to be lost: the published way (the last number of the text) agrees with far fewer rows."""
-    import re
 
     def last(text: str) -> str:
         found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
@@ -60,3 +60,25 @@ def test_a_marker_that_reads_the_last_number_would_fail_here() -> None:
     labelled = [row for path in BATCHES for row in rows(path)]
     agreed = sum((last(r["gold"]) == last(r["prediction"]) != "") == r["correct"] for r in labelled)
     assert agreed / len(labelled) < 0.8
+
+
+def test_a_changed_gold_is_not_accepted() -> None:
+    """Right predictions are wrong beside a gold with another last digit, where the gold is a number."""
+    accepted, tried = [], 0
+    for row in (row for path in BATCHES for row in rows(path) if row["correct"]):
+        digit = re.search(r"\d(?=\D*$)", row["gold"])
+        if not digit or answer_type(row["gold"], row["question"]) in (
+            "choice",
+            "yes/no",
+            "text",
+            "expression",
+        ):
+            continue
+        if "循环" in row["question"]:
+            continue  # 0.333… is as many digits as one cares to write
+        gold = row["gold"][: digit.start()] + str((int(digit[0]) + 3) % 10) + row["gold"][digit.end() :]
+        tried += 1
+        if judge(row["question"], gold, row["prediction"]).correct:
+            accepted.append((gold, row["prediction"]))
+    assert tried >= 700
+    assert not accepted
