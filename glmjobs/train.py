@@ -20,7 +20,7 @@ from glmjobs.errors import NotFit, WorkFailed
 from glmjobs.recipe import TrainSection
 from glmjobs.run import Run
 from glmjobs.training import checkpoints
-from hpc import ledger, ranks
+from hpc import gpuwatch, ledger, ranks
 from hpc.heartbeat import Heart
 from hpc.preempt import GIVE_UP, STOPPED, StopFlag, StopRequested
 
@@ -46,14 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     limit = float(run.recipe.jobs.heartbeat_seconds)
     heart = Heart(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
     try:
-        code = train(run, place, flag, heart)
+        with gpuwatch.watching(run.path, place.local_rank):
+            code = train(run, place, flag, heart)
     except StopRequested:
         say(place, f"stopped before the first step ({flag.reason}): there was nothing to save")
-        code = STOPPED
+        leave_at_once(STOPPED)
     except BaseException as error:
         ranks.record_failure(run.jobs("train"), place.rank, error)
         raise
     if code == STOPPED:
+        leave()
         leave_at_once(code)
     return code
 
@@ -69,6 +71,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
         trainer, steps, figures = prepare(run, place, heart)
     from glmjobs.training.loopstate import LoopState
     from glmjobs.training.resuming import resume_point
+    from glmjobs.training.saveinterval import AutoSave
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.trainer import StopTogether
 
@@ -80,7 +83,10 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
     resume = resume_point(run.checkpoints, agreement, place.world_size)
     stop = StopTogether(flag, agreement, trainer)
     trainer.loop = LoopState(trainer, resume)
-    for callback in (trainer.loop, stop, RunLog(run.path, trainer, steps, run.recipe.train.epochs)):
+    auto = run.recipe.train.save_steps == "auto"
+    saves = [AutoSave(trainer, run.recipe.jobs.mean_time_between_failures_hours)] if auto else []
+    # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
+    for callback in (trainer.loop, *saves, stop, RunLog(run.path, trainer, steps, run.recipe.train.epochs)):
         trainer.add_callback(callback)
     heart.beat("preparing")
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -113,6 +119,7 @@ def prepare(run: Run, place: ranks.Ranks, heart: Heart) -> tuple[GLMTrainer, int
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     if not cuda:
         compat.prepare_cpu_training()
+        refuse_half_precision(settings.precision)
     heart.beat("reading the data")
     inputs.ensure(run)
     tokenizer = load_tokenizer(run.base_model)
@@ -186,7 +193,6 @@ class LastSaveFailed(WorkFailed):
 
 def leave_at_once(code: int) -> NoReturn:
     """Exit without the interpreter's second of tidying up: the first rank to end has the launcher end the others."""
-    leave()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -225,6 +231,24 @@ def use_cuda(settings: TrainSection, place: ranks.Ranks) -> bool:
         os.environ["DS_ACCELERATOR"] = "cpu"
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return cuda
+
+
+def refuse_half_precision(precision: str) -> None:
+    """DeepSpeed would refuse it later, with a traceback.
+
+    Raises:
+        NotFit: this CPU has no float16 (bfloat16) that DeepSpeed takes.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    device = get_accelerator()
+    able = {"fp16": device.is_fp16_supported, "bf16": device.is_bf16_supported, "fp32": lambda: True}[
+        precision
+    ]
+    if not able():
+        raise NotFit(
+            f"train.precision: {precision}: DeepSpeed takes no {precision} on this CPU; fp32 works everywhere"
+        )
 
 
 def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: int) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from hpc import heartbeat, ledger, preempt, ranks, verdict
+from hpc import heartbeat, ledger, preempt, quarantine, ranks, verdict
 from hpc.errors import BadInput, HpcError, JobFailed
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
@@ -78,6 +78,9 @@ class Attempt:
             self._record_end(stage, outcome, code, failure, taken=intends == verdict.LOST)
             if outcome == verdict.DONE:
                 return 0
+            unasked = self.on_slurm and self.stopped is None and intends == verdict.RUNNING
+            if unasked and quarantine.start_again(self.run, stage, self.job, self.slurm_id):
+                return code
             first = failure.get("exit_code") if failure else None
             decided = verdict.decide(
                 ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code, limit=self.limit,
@@ -215,7 +218,8 @@ class Attempt:
         if hang is not None:
             first = hang.behind[0]
             return {"rank": first["rank"], "host": first["host"], "error": str(hang)}
-        return ranks.first_failure(self.run / "jobs" / stage, since=started)
+        logs = self.run / "jobs" / stage
+        return ranks.first_failure(logs, since=started, known=heartbeat.read(logs / "heartbeat"))
 
     def _requeue(self, stage: str, code: int) -> int:
         """Requeue this job. On the record first: Slurm may end this very process before the call returns."""

@@ -36,7 +36,8 @@ STACKS = signal.SIGUSR2
 WRITE_SECONDS = 2.0
 ORPHAN_SECONDS = 3.0
 """After SIGTERM, a step that stands still for so long, and for thrice the longest yet, will never end: another rank
-died, and the launcher's own SIGKILL comes only after Slurm's KillWait (30 s by default)."""
+died, and the launcher's own SIGKILL comes only after Slurm's KillWait (30 s by default). So will what comes before the
+first step; a save is waited for."""
 
 
 class Heart:
@@ -96,15 +97,13 @@ class Heart:
     def _leave_if_alone(self) -> None:
         """End this process where it waits for a rank that is gone."""
         told = self.flag.terminated if self.flag is not None else None
-        if told is None or self.phase != "training":
+        if told is None or self.phase in ("saving", "finishing"):
             return
         now, patience = time.monotonic(), max(ORPHAN_SECONDS, 3 * self.longest)
         if now - told < patience or now - self.last < patience:
             return
         with contextlib.suppress(OSError, ValueError):
-            why = (
-                f"told to end {now - told:.0f} s ago, and step {self.step} does not end: another rank is gone"
-            )
+            why = f"told to end {now - told:.0f} s ago, and {self.phase} (step {self.step}) does not end: another rank is gone"
             print(f"rank {self.rank} leaves: {why}", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGTERM)
 
@@ -112,6 +111,11 @@ class Heart:
 def path(folder: Path, rank: int) -> Path:
     """A rank's heartbeat file."""
     return folder / f"rank-{rank}.json"
+
+
+def read(folder: Path) -> list[ledger.Json]:
+    """The last heartbeat of every rank that has beaten."""
+    return [b for f in sorted(folder.glob("rank-*.json")) if (b := ledger.read_json(f))]
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Watch:
     def check(self) -> Hang | None:
         """The hang, where a rank's count has not grown for longer than its limit."""
         now = time.monotonic()
-        beats = [b for f in sorted(self.folder.glob("rank-*.json")) if (b := ledger.read_json(f))]
+        beats = read(self.folder)
         for beat in beats:
             count = self.seen.get(beat["rank"], (-1, now))[0]
             if beat["count"] != count:

@@ -54,14 +54,18 @@ class Ranks:
 
     def export(self) -> None:
         """Set the variables torch.distributed and DeepSpeed read."""
-        os.environ.update(
-            RANK=str(self.rank),
-            WORLD_SIZE=str(self.world_size),
-            LOCAL_RANK=str(self.local_rank),
-            LOCAL_WORLD_SIZE=str(self.local_size),
-            MASTER_ADDR=self.address,
-            MASTER_PORT=str(self.port),
-        )
+        os.environ.update(self.variables())
+
+    def variables(self) -> dict[str, str]:
+        """The variables torch.distributed and DeepSpeed read."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
 
 
 def find(meeting: Path, environ: Mapping[str, str] | None = None) -> Ranks:
@@ -148,14 +152,17 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def record_failure(folder: Path, rank: int, error: BaseException) -> None:
-    """Leave word of this rank's failure, so that the first of many can be told from those it pulled down."""
+def record_failure(folder: Path, rank: int, error: BaseException, *, host: str | None = None) -> None:
+    """Leave word of this rank's failure, so that the first of many can be told from those it pulled down.
+
+    ``host``: the node to blame, where it is not this one.
+    """
     last = "".join(traceback.format_exception_only(type(error), error)).strip()
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     record = {
         "time": ledger.now(),
         "rank": rank,
-        "host": socket.gethostname(),
+        "host": host or socket.gethostname(),
         "error": last,
         "exit_code": getattr(error, "exit_code", None),
         "trace": trace[-8000:],
@@ -166,11 +173,28 @@ def record_failure(folder: Path, rank: int, error: BaseException) -> None:
         print(f"cannot record the failure of rank {rank}: {problem}", file=sys.stderr)
 
 
-def first_failure(folder: Path, since: str = "") -> ledger.Json | None:
-    """The earliest failure that ranks recorded in ``folder`` at or after the time ``since``."""
+_LOST_A_PEER = (
+    "reset by peer",
+    "closed by peer",
+    "broken pipe",
+    "remote process exited",
+    "connection refused",
+)
+
+
+def first_failure(folder: Path, since: str = "", known: Sequence[ledger.Json] = ()) -> ledger.Json | None:
+    """The earliest failure that ranks recorded in ``folder`` at or after the time ``since``.
+
+    A rank that was killed records nothing; where the others only say that they lost a connection, it is the one of
+    the ``known`` ranks (``rank``, ``host``) that is silent.
+    """
     found = [
         r for p in folder.glob("failed-rank-*.json") if (r := ledger.read_json(p)) and str(r["time"]) >= since
     ]
+    silent = [k for k in known if k["rank"] not in {r["rank"] for r in found}]
+    if found and silent and all(any(sign in str(r["error"]).lower() for sign in _LOST_A_PEER) for r in found):
+        error = "died without a word (killed; out of memory?); the other ranks lost their connection to it"
+        return {"rank": silent[0]["rank"], "host": silent[0]["host"], "error": error}
     return min(found, key=lambda r: str(r["time"]), default=None)
 
 

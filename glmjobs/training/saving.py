@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import shutil
 import sys
 import time
@@ -83,11 +84,14 @@ class KeepingStore:
 
 
 def keep_errors(engine: Any, writes: Writes) -> None:
-    """Have a DeepSpeed engine write through ``writes``. Between its collectives nothing else of it touches the disk
-    but the copy of its recovery scripts, on rank 0."""
+    """Have a DeepSpeed engine write through ``writes``, and leave ``latest`` to who knows that all ranks are done.
+
+    Between its collectives nothing else of it touches the disk but the copy of its recovery scripts, on rank 0.
+    """
     if not isinstance(engine.checkpoint_engine, KeepingStore):
         engine.checkpoint_engine = KeepingStore(engine.checkpoint_engine, writes)
         copy = engine._copy_recovery_script
+        engine.save_checkpoint = functools.partial(engine.save_checkpoint, save_latest=False)
         engine._copy_recovery_script = lambda path: writes.do("zero_to_fp32.py", copy, path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +123,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """DeepSpeed's own checkpoint. ``latest`` comes after everything else, so that it never names half a one."""
-        save = self.model_wrapped.save_checkpoint
-        options: dict[str, Any] = {"save_latest": False}
-        if (
-            hasattr(self.model, "peft_config")
-            and "exclude_frozen_parameters" in inspect.signature(save).parameters
-        ):
-            options["exclude_frozen_parameters"] = True
-        save(output_dir, **options)
+        super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             latest = f"global_step{self.model_wrapped.global_steps}"
             self.saver.writes.do("latest", (Path(output_dir) / "latest").write_text, latest)

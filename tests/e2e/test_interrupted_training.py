@@ -1,0 +1,126 @@
+"""A training that is killed any number of times ends with the same weights, to the bit, as one that was left alone."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmjobs.run import Run
+from glmjobs.training import checkpoints
+from hpc import ledger
+from tests.small_training import (
+    Training,
+    differences,
+    kill,
+    logged,
+    make_run,
+    moving_scale,
+    shims,
+    small_model,
+)  # fmt: skip
+
+SHORT, LONG = 3, 32
+"""Kills in the everyday form and in the long one."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model with dropout, and a DeepSpeed configuration whose loss scale moves."""
+    folder = tmp_path_factory.mktemp("inputs")
+    return {"folder": folder, "model": small_model(folder), "deepspeed": moving_scale(folder)}
+
+
+def run_of(inputs: dict[str, Path], tmp_path: Path, name: str, steps: int) -> Run:
+    settings = (f"train.max_steps={steps}", f"train.deepspeed={inputs['deepspeed']}")
+    return make_run(tmp_path, name, inputs["model"], *settings)
+
+
+def moment(training: Training, kind: str, random_: random.Random) -> list[int] | None:
+    """Wait for a moment of the attempt that runs now; the ranks' process ids, None where the training has ended."""
+    pids: list[int] | None = training.until(training.ranks)
+    if pids is None:
+        return None
+    found = checkpoints.newest(training.run.checkpoints)
+    folder = (
+        training.run.checkpoints / f"checkpoint-{(found.step if found else 0) + 2 * random_.randint(1, 2)}"
+    )
+    if kind == "starting":
+        time.sleep(random_.uniform(0, 6))
+    elif kind == "saving":  # it has begun, and is not committed, or was this very instant
+        training.until(folder.exists, pause=0.0005)
+        time.sleep(random_.uniform(0, 0.15))
+    else:  # in one of the steps after it
+        training.until((folder / checkpoints.COMMITTED).exists, pause=0.0005)
+        time.sleep(random_.uniform(0, 0.5))
+    return pids
+
+
+def interrupt(training: Training, kills: int, seed: int) -> Counter[str]:
+    """Kill a rank ``kills`` times; how often in which phase it was hit (as its last heartbeat or the disk tells)."""
+    random_ = random.Random(seed)
+    hits: Counter[str] = Counter()
+    plan = ["saving", "step", "saving", "starting", "step", "saving", "step", "step"]
+    while sum(hits.values()) < kills:
+        kind = plan[sum(hits.values()) % len(plan)]
+        attempts = len(training.events("attempt"))
+        pids = moment(training, kind, random_)
+        if pids is None:
+            break
+        half = [c for c in checkpoints.scan(training.run.checkpoints) if c.problem is not None]
+        if not kill(random_.choice(pids)):
+            break
+        hits["half-saved" if half and kind != "starting" else kind] += 1
+        training.until(lambda n=attempts: len(training.events("attempt")) > n)  # type: ignore[misc]
+    return hits
+
+
+def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed: int) -> Counter[str]:
+    """Train undisturbed and interrupted, and compare; where the kills hit."""
+    environ = shims(inputs["folder"])
+    whole, broken = (run_of(inputs, tmp_path, name, steps) for name in ("whole", "broken"))
+    with Training(whole, environ=environ) as training:
+        assert training.wait() == 0, training.said()
+    with Training(broken, limit=kills + 1, environ=environ) as training:
+        hits = interrupt(training, kills, seed)
+        assert training.wait() == 0, training.said()
+    assert sum(hits.values()) == kills, f"the training ended after {hits}"
+    ended = ledger.events(broken.path, event="ended", stage="train")
+    assert [e["outcome"] for e in ended] == ["failed"] * kills + ["done"]
+    last = f"checkpoint-{steps}"
+    assert differences(whole.checkpoints / last, broken.checkpoints / last) == []
+    assert logged(whole) == logged(broken), "the log reads as if nothing had happened"
+    results: list[Any] = [ledger.read_json(r.checkpoints / "train_results.json") for r in (whole, broken)]
+    assert results[0]["train_loss"] == results[1]["train_loss"]
+    scales = [s["loss_scale"] for s in _scales(whole)]
+    assert len(set(scales)) > 1, "the loss scale never moved: this test would miss that it was not resumed"
+    return hits
+
+
+def _scales(run: Run) -> list[dict[str, Any]]:
+    """Loss scales in the checkpoints that are left."""
+    import torch
+
+    found = []
+    for checkpoint in checkpoints.scan(run.checkpoints):
+        file = next(checkpoint.path.glob("global_step*/*rank_0*optim_states.pt"))
+        state = torch.load(file, weights_only=False, map_location="cpu")["optimizer_state_dict"]
+        found.append({"step": checkpoint.step, "loss_scale": float(state["loss_scaler"].cur_scale)})
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_killed_ranks_leave_no_trace(inputs: dict[str, Path], tmp_path: Path) -> None:
+    check(inputs, tmp_path, SHORT, steps=24, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_killed_ranks_leave_no_trace_long(inputs: dict[str, Path], tmp_path: Path) -> None:
+    hits = check(inputs, tmp_path, LONG, steps=150, seed=2)
+    print(f"{sum(hits.values())} kills: {dict(hits)}")
+    assert hits["half-saved"] >= 3, hits
