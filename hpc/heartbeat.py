@@ -103,8 +103,8 @@ class Heart:
         if now - told < patience or now - self.last < patience:
             return
         with contextlib.suppress(OSError, ValueError):
-            why = f"told to end {now - told:.0f} s ago, and {self.phase} (step {self.step}) does not end: another rank is gone"
-            print(f"rank {self.rank} leaves: {why}", file=sys.stderr, flush=True)
+            why = f"told to end {now - told:.0f} s ago, and {self.phase} (step {self.step}) does not end"
+            print(f"rank {self.rank} leaves: {why}: another rank is gone", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGTERM)
 
 

@@ -1,0 +1,65 @@
+"""A rank that does as it is told, without torch: ``python tests/unit/attempt_rank.py RUN WHAT``.
+
+``RANK`` says which one it is. WHAT, for the rank(s) named before the colon ("1:hang", "*:wait"); the others wait:
+``wait`` works step by step until told to stop (exit 85) · ``hang`` stops beating at step 3 · ``fail N`` raises an error of
+exit code N · ``killed`` is killed · ``done`` ends well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from hpc import ledger, ranks
+from hpc.heartbeat import Heart
+from hpc.preempt import STOPPED, StopFlag
+
+
+class Told(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"told to fail with {code}")
+        self.exit_code = code
+
+
+def stuck_here() -> None:
+    """What a hanging rank's stack is to show."""
+    while True:
+        time.sleep(60)
+
+
+def main() -> int:
+    run, (who, what) = Path(sys.argv[1]), sys.argv[2].split(":")
+    rank, limit = int(os.environ.get("RANK", "0")), float(os.environ.get("LIMIT", "60"))
+    flag = StopFlag().install()
+    heart = Heart(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
+    mine = what.split() if who in ("*", str(rank)) else ["wait"]
+    (run / f"started-{rank}-{os.getpid()}").touch()
+    end = time.monotonic() + 60
+    for step in range(1, 10_000):
+        heart.beat("training", step)
+        if mine[0] == "done":
+            return 0
+        if step == 3 and mine[0] == "hang":
+            stuck_here()
+        if step == 3 and mine[0] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == 3 and mine[0] == "fail":
+            try:
+                raise Told(int(mine[1]))
+            except Told as error:
+                ranks.record_failure(run / "jobs" / "work", rank, error)
+                return error.exit_code
+        if flag.terminated is None and flag.requested:
+            ledger.write_progress(run, "work", step=step, checkpoint=step)
+            return STOPPED
+        if time.monotonic() > end:
+            return 1
+        time.sleep(0.02)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,134 @@
+"""Whether another attempt follows, from the ledger alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpc import preempt, verdict
+from hpc.verdict import DONE, ENDING, FAILED, LOST, RUNNING, STOPPED, TIMED_OUT, UNKNOWN
+
+
+def history(*ends: Any) -> list[dict[str, Any]]:
+    """A ledger: for each end (outcome, checkpoint) an attempt and its end; None: an attempt without an end."""
+    events: list[dict[str, Any]] = []
+    for end in ends:
+        if isinstance(end, dict):
+            events.append(end)
+            continue
+        events.append({"event": "attempt", "stage": "train", "job": "7"})
+        if end is not None:
+            events.append(
+                {"event": "ended", "stage": "train", "job": "7", "outcome": end[0], "last_checkpoint": end[1]}
+            )
+    return events
+
+
+def decide(
+    *ends: Any, code: int = 1, warned: bool = False, intends: str = RUNNING, progressed: bool = False
+) -> bool:
+    events = history(*ends)
+    ended = next(e["outcome"] for e in reversed(events) if e["event"] == "ended")
+    return verdict.decide(
+        events,
+        ("train", "train"),
+        "7",
+        ended,
+        code,
+        limit=3,
+        warned=warned,
+        intends=intends,
+        progressed=progressed,
+    ).again
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "marked", "expected"),
+    [
+        (0, False, False, DONE),
+        (0, True, True, DONE),
+        (0, True, False, STOPPED),  # srun lost sight of the tasks it was told to end
+        (preempt.STOPPED, False, False, STOPPED),
+        (137, True, False, STOPPED),
+        (137, False, False, FAILED),
+        (1, True, False, FAILED),
+    ],
+)
+def test_outcome(code: int, told: bool, marked: bool, expected: str) -> None:
+    assert verdict.outcome(code, told=told, marked=marked) == expected
+
+
+def test_failures_in_a_row_end_the_run() -> None:
+    assert decide((FAILED, 4), (FAILED, 4))
+    assert not decide((FAILED, 4), (FAILED, 4), (FAILED, 4))
+    assert not decide((FAILED, None), (FAILED, None), (FAILED, None))
+
+
+def test_progress_starts_the_count_afresh() -> None:
+    assert decide((FAILED, 4), (FAILED, 4), (FAILED, 6), progressed=True)
+    assert decide((FAILED, 4), (FAILED, 4), (FAILED, 6), (FAILED, 6))
+    assert not decide((FAILED, 4), (FAILED, 6), (FAILED, 6), (FAILED, 6))
+
+
+def test_deaths_of_the_machine_do_not_count() -> None:
+    assert decide((FAILED, 4), None, (FAILED, 4), None, None)
+    taken = {
+        "event": "ended",
+        "stage": "train",
+        "job": "7",
+        "outcome": FAILED,
+        "last_checkpoint": 4,
+        "taken": True,
+    }
+    assert decide((FAILED, 4), taken, taken, (FAILED, 4))
+
+
+def test_heal_and_success_start_afresh() -> None:
+    healed = {"event": "healed", "stage": "train"}
+    assert decide((FAILED, 4), (FAILED, 4), healed, (FAILED, 4))
+    assert decide((FAILED, 4), (FAILED, 4), (STOPPED, 4), (FAILED, 4))
+
+
+@pytest.mark.parametrize("code", [2, 3, preempt.GIVE_UP])
+def test_final_codes(code: int) -> None:
+    assert not decide((FAILED, 9), code=code, progressed=True)
+
+
+def test_time_limit_again_and_again() -> None:
+    assert decide((STOPPED, 4), code=85, warned=True)
+    assert decide((STOPPED, 4), (STOPPED, 6), (STOPPED, 8), code=85, warned=True, progressed=True)
+    assert not decide((STOPPED, None), (STOPPED, None), (STOPPED, None), code=85, warned=True)
+
+
+def test_preemption_never_counts() -> None:
+    assert decide(*[(STOPPED, 4)] * 9, code=85, warned=False)
+
+
+def test_what_slurm_or_a_person_wants() -> None:
+    assert decide((STOPPED, 4), code=85, warned=True, intends=TIMED_OUT)
+    assert decide((STOPPED, 4), code=85, warned=True, intends=UNKNOWN)
+    assert not decide((STOPPED, 4), code=85, intends=UNKNOWN)
+    assert not decide((STOPPED, 4), code=85, warned=True, intends=ENDING)
+    assert not decide((FAILED, 4), intends=LOST), "Slurm requeues it by itself"
+    cancelled = {"event": "cancelled", "job": "7"}
+    assert not decide((STOPPED, 4), cancelled, code=85, warned=True)
+    assert decide(cancelled, (STOPPED, 4), code=85, warned=True), "cancelled before this start"
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({"JobState": "RUNNING", "Reason": "None"}, RUNNING),
+        ({"JobState": "COMPLETING", "Reason": "TimeLimit"}, TIMED_OUT),
+        ({"JobState": "TIMEOUT", "Reason": "TimeLimit"}, TIMED_OUT),
+        ({"JobState": "COMPLETING", "Reason": "None"}, ENDING),
+        ({"JobState": "CANCELLED", "Reason": "None"}, ENDING),
+        ({"JobState": "COMPLETING", "Reason": "NodeDown"}, LOST),
+        ({"JobState": "NODE_FAIL", "Reason": "NodeDown"}, LOST),
+        ({"JobState": "PENDING", "Reason": "BeginTime"}, LOST),
+        (None, UNKNOWN),
+    ],
+)
+def test_slurm_intends(shown: dict[str, str] | None, expected: str) -> None:
+    assert verdict.slurm_intends(shown) == expected
