@@ -211,7 +211,7 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     if "平均" in question.main.clause and "平均" in clause:
         score += 3.0
     if _TOTAL.search(question.main.clause) and _TOTAL.search(before[-6:]):
-        score += 1.5
+        score += 3.0
     mine, wanted = _numbered(clause), _numbered(question.main.clause)
     if mine and wanted and not mine & wanted:
         score -= 8.0  # 三(2)班's where 三(1)班's is asked

@@ -368,6 +368,16 @@ def _subject(asked: Question, text: str) -> list[str]:
     compared = re.search("比(.{1,8}?)(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])", plain)
     if found and wanted and compared and len(found) >= 2 and _LESS.get(wanted[0]) == compared[2]:
         return [found[1]]
+    if (
+        found
+        and wanted
+        and wanted[0] not in plain
+        and "比" not in plain
+        and _LESS.get(wanted[0], "\n") in plain
+    ):
+        known = list(dict.fromkeys(names(asked, asked.text)))
+        if len(known) == 2 and found[0] in known:
+            return [n for n in known if n != found[0]]  # of two, 小刚慢 says that the other is 快
     return found[:1]
 
 
