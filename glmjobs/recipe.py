@@ -263,7 +263,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot read this {what}: {error}") from None
     try:
-        raw = yaml.safe_load(text)
+        # libyaml's loader, where PyYAML was built with it: ten times faster
+        raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""

@@ -201,7 +201,10 @@ def rewrite(run: Run, recipe: Recipe, cluster: ClusterProfile) -> Run:
 def run_yaml(file: RunFile) -> str:
     """The text of a ``run.yaml``."""
     raw = file.model_dump(mode="json")
-    return yaml.safe_dump(raw, allow_unicode=True, sort_keys=False, width=110)
+    dumper = getattr(
+        yaml, "CSafeDumper", yaml.SafeDumper
+    )  # libyaml's, where PyYAML was built with it: ten times faster
+    return str(yaml.dump(raw, Dumper=dumper, allow_unicode=True, sort_keys=False, width=110))
 
 
 def free_name(stem: str, parent: Path) -> str:

@@ -59,17 +59,22 @@ def plan(
 
 
 def write_scripts(run: Path, jobs: Sequence[Planned]) -> None:
-    """Keep each script as ``jobs/<stage>/script.sh``, and make the folders its logs go to."""
+    """Keep each script as ``jobs/<stage>/script.sh``, and make the folders its logs go to.
+
+    (Not flushed to disk: Slurm has its own copy, and the text can be made again from ``run.yaml``.)
+    """
     for job in jobs:
         for stage in {job.request.stage, *(step.stage for step in job.request.steps)}:
             (run / "jobs" / stage).mkdir(parents=True, exist_ok=True)
-        ledger.write_atomic(run / "jobs" / job.request.stage / "script.sh", job.script, mode=0o755)
+        ledger.write_atomic(
+            run / "jobs" / job.request.stage / "script.sh", job.script, mode=0o755, durable=False
+        )
 
 
 def intend(run: Path, stages: Sequence[str], executor: str) -> None:
     """Put on record which jobs the chain is to have, before the first goes out: a hole can then be seen. Once a run."""
     if not ledger.events(run, event="planned"):
-        ledger.append(run, "planned", stages=list(stages), executor=executor)
+        ledger.append(run, "planned", durable=False, stages=list(stages), executor=executor)
 
 
 def intended(run: Path, events: Sequence[ledger.Json] | None = None) -> tuple[tuple[str, ...], str | None]:
@@ -122,6 +127,7 @@ def submit(
                 ledger.append(run, "refused", stage=stage, error=str(error), cancelled=new or None)
                 raise
             new.append(ids[stage])
+        ledger.flush(run)
         return {job.request.stage: ids[job.request.stage] for job in jobs}
 
 
@@ -203,7 +209,8 @@ def send(
     for last in [n == SUBMIT_TRIES - 1 for n in range(SUBMIT_TRIES)]:
         if found is not None:
             break
-        ledger.append(run, "submitting", stage=stage, comment=mark)
+        # Lost in a power cut, this line is not missed: heal asks Slurm for the comment of every job it has no id of.
+        ledger.append(run, "submitting", durable=False, stage=stage, comment=mark)
         try:
             accepted = executor.to_slurm(
                 job.script, job.options(waits, key), run / "jobs" / stage / "submitit"
@@ -222,7 +229,7 @@ def send(
 
 def _record(run: Path, stage: str, job: str, waits: Sequence[str], *, found: bool = False) -> str:
     ledger.append(
-        run, "submitted", stage=stage, job=job, executor="slurm", dependency=list(waits) or None,
+        run, "submitted", durable=False, stage=stage, job=job, executor="slurm", dependency=list(waits) or None,
         found_by_comment=found or None,
     )  # fmt: skip
     return job

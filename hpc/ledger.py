@@ -31,10 +31,13 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def append(run: Path, event: str, **fields: Any) -> Json:
+def append(run: Path, event: str, *, durable: bool = True, **fields: Any) -> Json:
     """Append one event to the run's ledger and return it.
 
-    The line is written by one ``write`` under a lock and flushed to disk, so that events of several jobs never mix.
+    The line is written by one ``write`` under a lock, so that events of several jobs never mix, and flushed to disk.
+
+    Args:
+        durable: False leaves the flushing to a later event; the line survives its process, but not a power cut.
     """
     record: Json = {"time": now(), "event": event, **{k: v for k, v in fields.items() if v is not None}}
     line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -45,10 +48,20 @@ def append(run: Path, event: str, **fields: Any) -> Json:
         # A writer that died half-way leaves a torn last line: end it, so that this event stands on a line of its own.
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         os.write(descriptor, (b"\n" if torn else b"") + line.encode())
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return record
+
+
+def flush(run: Path) -> None:
+    """Make every event written so far durable."""
+    descriptor = os.open(run / LEDGER, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> None:
@@ -116,18 +129,21 @@ def events(run: Path, *, event: str | None = None, stage: str | None = None) -> 
     ]
 
 
-def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
-    """Write beside, flush to disk, rename: readers see the old file or the whole new one, never a part."""
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write beside, flush to disk (where ``durable``), rename: readers see the old file or the whole new one, never a
+    part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -106,15 +106,16 @@ class Mender:
 
     def _find_lost(self) -> None:
         """Jobs whose submission got no answer, or whose submitter was killed before it wrote the answer down."""
+        have = chain.current_jobs(self.run)
         for job in self.jobs:
             stage = job.request.stage
-            if chain.unanswered(self.run, stage):
+            if stage not in have or chain.unanswered(self.run, stage):
                 found = chain.look_up(self.run, stage, chain.comment(self.key, stage))
                 if found is not None:
                     ledger.append(
                         self.run, "submitted", stage=stage, job=found, executor="slurm", found_by_comment=True
                     )
-                else:
+                elif chain.unanswered(self.run, stage):
                     ledger.append(self.run, "not_submitted", stage=stage)
 
     def _settled(self) -> dict[str, JobInfo]:

@@ -29,7 +29,7 @@ timed_out() { echo "sbatch: error: Batch job submission failed: Socket timed out
 case $MOOD in
   lost) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; timed_out; } ;;
   deaf) [ $count = "$AT" ] && timed_out ;;
-  kill) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; kill -9 "$SUBMITTER"; sleep 5; } ;;
+  kill) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; kill -9 "$SUBMITTER"; exit 1; } ;;
 esac
 exec "$REAL_SBATCH" "$@"
 """

@@ -1,0 +1,236 @@
+"""The faults: each hurts one thing of a run or its cluster, and puts right what a person or an administrator would.
+
+A fault takes a :class:`Scene` and returns in a word what it did, or None where it could not strike now. What the run
+makes of it is the toolkit's affair.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psutil
+
+from glmjobs.run import Run
+from hpc import chain, slurm
+from hpc.devcluster import DevCluster
+from hpc.errors import HpcError
+
+
+@dataclass
+class Scene:
+    """What there is to hurt."""
+
+    run: Run
+    cluster: DevCluster
+    disk: Path | None
+    """Mount point of the small tmpfs the runs lie on; None where nothing may be mounted here."""
+    dice: random.Random
+    wait: Callable[[Callable[[], object], float, str], object]
+
+    @property
+    def jobs(self) -> dict[str, str]:
+        return chain.current_jobs(self.run.path)
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Processes of this run whose command line has ``word``."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if str(self.run.path) in line and word in line:
+                found.append(process)
+        return found
+
+
+def kill_rank(scene: Scene) -> str | None:
+    ranks = scene.processes("glmjobs.train") + scene.processes("glmjobs.score")
+    ranks = [p for p in ranks if p.name().startswith("python") and "hpc.attempt" not in p.cmdline()]
+    if not ranks:
+        return None
+    victim = scene.dice.choice(ranks)
+    victim.kill()
+    return f"pid {victim.pid}"
+
+
+def kill_slurmd(scene: Scene) -> str | None:
+    node = _node(scene)
+    if node is None:
+        return None
+    scene.cluster.kill_node(node)
+    scene.cluster.restart_node(node)
+    return node
+
+
+def kill_slurmctld(scene: Scene) -> str | None:
+    scene.cluster.kill_controller()
+    scene.cluster.restart_controller()
+    return "SIGTERM"
+
+
+def kill_slurmdbd(scene: Scene) -> str | None:
+    scene.cluster.kill("slurmdbd")
+    scene.cluster.restart("slurmdbd")
+    return "SIGKILL"
+
+
+def drain(scene: Scene) -> str | None:
+    """The node's jobs are sent elsewhere, as an administrator does before a repair."""
+    node, job = _node(scene), _running(scene)
+    if node is None or job is None:
+        return None
+    slurm.update_node(node, "drain", reason="chaos")
+    slurm.requeue(job)
+    scene.wait(lambda: _running(scene) is None, 60, "the node to be empty")
+    slurm.update_node(node, "resume")
+    return node
+
+
+def preempt(scene: Scene) -> str | None:
+    if _running(scene) is None:
+        return None
+    script = scene.cluster.root / "log" / "high.sh"
+    script.write_text("#!/bin/bash\nsleep 2\n")
+    options = ["-p", "high", "--exclusive", "--nodes=2", "--output=/dev/null", "--job-name=chaos-high"]
+    job = slurm.submit(script, extra=options)
+    scene.wait(lambda: slurm.jobs([job])[job].state.is_final, 120, "the preempting job to end")
+    return f"job {job}"
+
+
+def time_limit(scene: Scene) -> str | None:
+    job = _running(scene)
+    if job is None:
+        return None
+    end = datetime.now() + timedelta(seconds=15)
+    try:
+        slurm.run(["scontrol", "update", f"JobId={job}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}"])
+    except HpcError:
+        return None
+    scene.wait(lambda: _running(scene) is None, 150, "the time limit to be enforced")
+    return f"job {job}"
+
+
+def scancel_running(scene: Scene) -> str | None:
+    job = _running(scene)
+    if job is None:
+        return None
+    slurm.cancel([job])
+    return f"job {job}"
+
+
+def scancel_waiting(scene: Scene) -> str | None:
+    """Jobs that wait are cancelled by somebody; the run has a hole."""
+    pending = [j for j, info in slurm.jobs(list(scene.jobs.values())).items() if info.state.is_pending]
+    waiting = sorted({job.partition("_")[0] for job in pending})
+    if not waiting:
+        return None
+    some = scene.dice.sample(waiting, scene.dice.randint(1, len(waiting)))
+    slurm.cancel(some)
+    return f"jobs {' '.join(some)}"
+
+
+def full_disk(scene: Scene) -> str | None:
+    if scene.disk is None or _running(scene) is None:
+        return None
+    plug = scene.disk / "plug"
+    started = time.monotonic()
+    with plug.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * (1 << 20))
+        except OSError:
+            pass
+    try:  # until something failed on it, or for long enough that a save was tried
+        scene.wait(
+            lambda: _running(scene) is None or time.monotonic() - started > 15, 60, "a save to be tried"
+        )
+    finally:
+        plug.unlink()
+    return "no byte left"
+
+
+def read_only(scene: Scene) -> str | None:
+    """The file system goes read-only under a run whose jobs are queued again (writers would keep it from going)."""
+    job = _running(scene)
+    if scene.disk is None or job is None:
+        return None
+    slurm.requeue(job)
+    scene.wait(lambda: not _writers(scene), 60, "all writers to be gone")
+    if subprocess.run(
+        ["mount", "-o", "remount,ro", str(scene.disk)], check=False, capture_output=True
+    ).returncode:
+        return None
+    try:
+        scene.wait(lambda: _tried(job), 120, "the job to try")
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(scene.disk)], check=True)
+    return "remounted"
+
+
+def corrupt_checkpoint(scene: Scene) -> str | None:
+    """The newest checkpoint loses the end of a file; then a rank dies, so that it is wanted."""
+    folders = sorted(
+        scene.run.checkpoints.glob("checkpoint-*/committed.json"), key=lambda p: p.stat().st_mtime
+    )
+    ranks = [p for p in scene.processes("glmjobs.train") if "hpc.attempt" not in p.cmdline()]
+    if not folders or not ranks:
+        return None
+    files = [p for p in folders[-1].parent.rglob("*") if p.is_file() and p.stat().st_size > 1000]
+    if not files:
+        return None
+    victim = scene.dice.choice(sorted(files))
+    with victim.open("r+b") as file:
+        file.truncate(victim.stat().st_size // 2)
+    scene.dice.choice(ranks).kill()
+    return f"{folders[-1].parent.name}/{victim.name}"
+
+
+FAULTS: dict[str, Callable[[Scene], str | None]] = {
+    "kill a rank": kill_rank,
+    "kill a slurmd with its jobs": kill_slurmd,
+    "kill slurmctld": kill_slurmctld,
+    "kill slurmdbd": kill_slurmdbd,
+    "drain a node": drain,
+    "preempt": preempt,
+    "time limit": time_limit,
+    "scancel what runs": scancel_running,
+    "scancel what waits": scancel_waiting,
+    "full disk": full_disk,
+    "read-only run directory": read_only,
+    "corrupt newest checkpoint": corrupt_checkpoint,
+}
+
+
+def _running(scene: Scene) -> str | None:
+    """The job of this run that holds a node, if any; of an array one element."""
+    try:
+        known = slurm.jobs(list(scene.jobs.values()))
+    except HpcError:
+        return None
+    found = [j for j, info in known.items() if info.state.is_active and (j not in _arrays(known))]
+    return found[0] if found else None
+
+
+def _arrays(known: dict[str, slurm.JobInfo]) -> set[str]:
+    return {job.partition("_")[0] for job in known if "_" in job}
+
+
+def _node(scene: Scene) -> str | None:
+    job = _running(scene)
+    info = slurm.jobs([job]).get(job) if job else None
+    nodes = slurm.expand_hosts(info.node_list) if info else []
+    return nodes[0] if nodes else None
+
+
+def _writers(scene: Scene) -> bool:
+    return _running(scene) is not None or bool(scene.processes("hpc.attempt"))
+
+
+def _tried(job: str) -> bool:
+    """The job started and ended, or runs; a job that was requeued waits some seconds first."""
+    info = slurm.jobs([job]).get(job)
+    return info is None or info.state.is_final or (info.state.is_pending and info.restarts > 1)
