@@ -1,29 +1,41 @@
 """The preflight stage: `python -m glmjobs.preflight RUN`, one process per node, before the model loads.
 
-Checks the node (:mod:`hpc.preflight`); the first node also puts the inputs in place (data read, checked and split;
-a small base model where the recipe makes one), so that bad data ends the job here.
+Each node checks itself (:mod:`hpc.preflight`) and hands in a report. The first one gathers them, has all ranks measure
+their all-reduce, and decides: a bad node is recorded, and the job starts again without it (:mod:`hpc.quarantine`); a
+bad set-up ends with one table. Then it puts the inputs in place (data read, checked and split; a small base model where
+the recipe makes one), so that bad data ends the job here.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
-from glmjobs.errors import NotFit, WorkFailed
+from glmjobs.errors import NotFit
 from glmjobs.run import PROJECT, Run
 from hpc import ledger, ranks
-from hpc.preflight import Need, NodeReport, check_node, node_name
+from hpc.clocks import ClockServer, offset
+from hpc.cluster import Floor
+from hpc.muster import Muster, Verdict, judge, poll
+from hpc.preflight import Finding, Need, NodeReport, check_node, node_name
 
-WAIT_SECONDS = 600.0
+ALLREDUCE_SECONDS = 120
+"""For the processes of the all-reduce to start, meet and measure."""
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -46,36 +58,181 @@ def main(argv: list[str] | None = None) -> int:
     place = ranks.find(run.jobs("preflight"))
     try:
         return preflight(run, place)
+    except NotFit:
+        raise  # on record already, with the node to blame
     except BaseException as error:
         ranks.record_failure(run.jobs("preflight"), place.rank, error)
         raise
 
 
 def preflight(run: Run, place: ranks.Ranks) -> int:
-    """One node's part; the first node gathers the others' and writes the marker."""
+    """One node's part; the first node gathers the others', decides and writes the marker."""
     started = ledger.now()
-    report = check_node(run.path, needs(run))
-    mine = run.jobs("preflight") / f"node-{place.rank}.json"
-    ledger.write_json(mine, report.to_json())
-    show(report)
-    if not report.fit:
-        bad = next(f for f in report.findings if not f.ok)
-        raise NotFit(f"{report.node}: {bad.what}: found {bad.found}, needed {bad.needed}; {bad.remedy}")
-    if place.rank == 0:
-        from glmjobs import inputs
-
-        prepared = inputs.ensure(run)
-        ledger.write_json(run.path / "environment.json", environment())
-        reports = gather(run, place.world_size, since=started)
-        figures: dict[str, Any] = {
-            "nodes": [r["node"] for r in reports],
-            "train_rows": prepared.train,
-            "dev_rows": prepared.dev,
-            "dropped": sum(prepared.dropped_by_reason.values()),
-            "dev_rows_in_train": prepared.record["overlap"]["dev_in_train"],
-        }
-        run.mark("preflight", started=started, outputs=[mine], figures=figures)
+    need, floor = needs(run), run.cluster.preflight
+    muster = Muster(run.jobs("preflight"), place.rank, place.world_size)
+    clock = ClockServer(place.port) if place.rank == 0 and place.world_size > 1 else None
+    try:
+        report = check_node(run.path, need, tag=muster.tag)
+        if place.rank > 0:
+            report.findings.append(check_clock(place, floor.clock_seconds))
+        muster.hand_in(report)
+        if place.rank > 0:
+            return follow(run, place, muster, muster.hear(floor.wait_seconds + 60))
+        reports = muster.gather(floor.wait_seconds)
+    finally:
+        if clock is not None:
+            clock.stop()
+    verdict = judge(reports)
+    if verdict.fit and measured(run):
+        port = ranks.free_port()
+        muster.tell("allreduce", port=port)
+        follow(run, place, muster, {"what": "allreduce", "port": port})
+        reports = with_bandwidth(reports, bandwidths(run, place.world_size), floor)
+        verdict = judge(reports)
+    else:
+        muster.tell("end")
+    table = tabulate(reports)
+    print(table, file=sys.stderr)
+    if not verdict.fit:
+        muster.record(run.path, verdict, reports, requeues=floor.requeues, table=table)
+        refuse(run, verdict, [r.node for r in reports])
+    finish(run, muster, reports, started)
     return 0
+
+
+def finish(run: Run, muster: Muster, reports: list[NodeReport], started: str) -> None:
+    """All nodes are fit: put the inputs in place, and write the marker."""
+    from glmjobs import inputs
+
+    prepared = inputs.ensure(run)
+    ledger.write_json(run.path / "environment.json", environment())
+    figures: dict[str, Any] = {
+        "nodes": [r.node for r in reports],
+        "train_rows": prepared.train,
+        "dev_rows": prepared.dev,
+        "dropped": sum(prepared.dropped_by_reason.values()),
+    }
+    run.mark("preflight", started=started, outputs=[muster.report_file(0)], figures=figures)
+
+
+def refuse(run: Run, verdict: Verdict, nodes: list[str]) -> NoReturn:
+    """End with one line; the failure on record names the node that is to blame."""
+    if verdict.bad and not verdict.set_up:
+        node, reasons = next(iter(verdict.bad.items()))
+        more = f" (and {len(verdict.bad) - 1} more nodes)" if len(verdict.bad) > 1 else ""
+        error = NotFit(f"{node}{more}: {'; '.join(reasons)}")
+        rank = nodes.index(node)
+    else:
+        error, node, rank = NotFit("; ".join(verdict.set_up)), node_name(), 0
+    ranks.record_failure(run.jobs("preflight"), rank, error, host=node)
+    raise error
+
+
+def check_clock(place: ranks.Ranks, limit: float) -> Finding:
+    """This node's clock against node 0's, over the network."""
+    try:
+        ahead = offset(place.address, place.port, patience=20)
+    except OSError as error:
+        return Finding(
+            what="clock and network", ok=False, found=f"no answer from {place.address}:{place.port}: {error}",
+            needed="node 0 reachable", remedy="the node's network is down or filtered; report it",
+        )  # fmt: skip
+    return Finding(
+        what="clock and network", ok=abs(ahead) <= limit, found=f"{ahead:+.3f} s from node 0", needed=f"±{limit:g} s",
+        remedy="the node does not keep time (chronyd, ntpd); report it",
+    )  # fmt: skip
+
+
+def measured(run: Run) -> bool:
+    """Whether the all-reduce bandwidth is measured: on GPUs always, on CPUs where a floor asks for it."""
+    demanded = run.cluster.preflight.allreduce_gb_s is not None
+    return run.shape.world_size > 1 and (demanded or run.recipe.train.device == "cuda")
+
+
+def follow(run: Run, place: ranks.Ranks, muster: Muster, told: ledger.Json) -> int:
+    """Do what node 0 told: end, or measure the all-reduce with one process a rank."""
+    if told["what"] != "allreduce":
+        return 0
+    file = bandwidth_file(run, place.rank)
+    file.unlink(missing_ok=True)
+    code = measure(place, run.shape.gpus, int(told["port"]), run.cluster.preflight.allreduce_mb, file)
+    if code != 0:
+        ledger.write_json(file, {"failed": f"exit code {code}", "tag": muster.tag})
+    return 0
+
+
+def bandwidth_file(run: Run, rank: int) -> Path:
+    """Where a node's first rank leaves its figures."""
+    return run.jobs("preflight") / f"allreduce-{rank}.json"
+
+
+def measure(place: ranks.Ranks, gpus: int, port: int, mb: int, out: Path) -> int:
+    """One process for each of this node's ranks; the exit code of the first that failed."""
+    command = [
+        sys.executable,
+        "-m",
+        "hpc.allreduce",
+        "--mb",
+        str(mb),
+        "--seconds",
+        str(ALLREDUCE_SECONDS),
+        "--out",
+        str(out),
+    ]
+    processes = []
+    for local in range(gpus):
+        member = replace(
+            place, rank=place.rank * gpus + local, world_size=place.world_size * gpus, local_rank=local,
+            local_size=gpus, port=port,
+        )  # fmt: skip
+        processes.append(
+            subprocess.Popen(command, env={**os.environ, **member.variables()}, stdin=subprocess.DEVNULL)
+        )
+    end = time.monotonic() + 2 * ALLREDUCE_SECONDS
+    codes = []
+    for process in processes:
+        try:
+            codes.append(process.wait(timeout=max(0.1, end - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            codes.append(process.wait())
+    return next((code for code in codes if code), 0)
+
+
+def bandwidths(run: Run, nodes: int) -> list[ledger.Json]:
+    """The figures of every node."""
+    files = [bandwidth_file(run, rank) for rank in range(nodes)]
+    found = [poll(partial(ledger.read_json, file), ALLREDUCE_SECONDS) for file in files]
+    return [data or {"failed": "no figures"} for data in found]
+
+
+def with_bandwidth(reports: list[NodeReport], figures: list[ledger.Json], floor: Floor) -> list[NodeReport]:
+    """Reports with findings about bandwidth: each node's own, and on the first node that of all ranks together."""
+    wanted = floor.allreduce_gb_s
+    needed = f"{wanted:g} GB/s" if wanted else ""
+    found = []
+    for at, (report, figure) in enumerate(zip(reports, figures, strict=True)):
+        findings = list(report.findings)
+        if "failed" in figure:
+            findings.append(
+                Finding(what="all-reduce", ok=False, found=figure["failed"], needed="it ends well",
+                        remedy="see jobs/preflight/rank-*.log; NCCL_DEBUG=INFO says more (environment.nccl.debug)")
+            )  # fmt: skip
+        for key, title in (
+            ("node_gb_s", "all-reduce in the node"),
+            ("all_gb_s", f"all-reduce, {len(reports)} nodes"),
+        ):
+            value = figure.get(key)
+            if value is None or (key == "all_gb_s" and (at > 0 or len(reports) == 1)):
+                continue
+            # A node slower by itself than all should be together is to blame; else it is the network between them.
+            findings.append(
+                Finding(what=title, ok=wanted is None or value >= wanted, found=f"{value:g} GB/s ({figure['backend']})",
+                        needed=needed, remedy="NVLink, the adapters or environment.nccl (interface, hca)",
+                        blame="node" if key == "node_gb_s" else "cluster")
+            )  # fmt: skip
+        found.append(replace(report, findings=findings))
+    return found
 
 
 def needs(run: Run) -> Need:
@@ -84,42 +241,16 @@ def needs(run: Run) -> Need:
     return Need(
         gpus=gpus,
         gpu_memory=run.cluster.gpu_memory_gb * 10**9 if gpus else 0,
+        gpu_type=run.cluster.gpu_type,
         host_memory=2 << 30,
         disk=1 << 30,
+        libraries=run.cluster.preflight.libraries,
+        floor=run.cluster.preflight,
     )
-
-
-def gather(run: Run, nodes: int, since: str) -> list[ledger.Json]:
-    """All nodes' reports of this attempt; waits for the slower ones."""
-    end = time.monotonic() + WAIT_SECONDS
-    missing = set(range(nodes))
-    found: dict[int, ledger.Json] = {}
-    while missing:
-        for rank in sorted(missing):
-            report = ledger.read_json(run.jobs("preflight") / f"node-{rank}.json")
-            # Clocks of nodes differ a little: a report from shortly before this rank started is of this attempt.
-            if report and _seconds(str(report["time"])) > _seconds(since) - 60:
-                found[rank] = report
-        missing -= set(found)
-        if missing and time.monotonic() > end:
-            raise WorkFailed(
-                f"no report from node {min(missing)} within {WAIT_SECONDS:.0f} s; can it see {run.path}?"
-            )
-        if missing:
-            time.sleep(0.1)
-    return [found[rank] for rank in sorted(found)]
-
-
-def _seconds(when: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp()
 
 
 def environment() -> ledger.Json:
     """Code revision, package versions and machine, for the run's environment.json."""
-    import os
-
     versions = {}
     for name in PACKAGES:
         try:
@@ -141,16 +272,22 @@ def environment() -> ledger.Json:
     }
 
 
-def show(report: NodeReport) -> None:
-    """The node's table, into the log."""
-    table = Table(title=f"preflight: {report.node}", title_justify="left")
-    for column in ("what", "found", "needed", ""):
-        table.add_column(column)
-    for finding in report.findings:
-        table.add_row(
-            finding.what, finding.found, finding.needed, "ok" if finding.ok else f"NO: {finding.remedy}"
-        )
-    Console(file=sys.stderr, width=120).print(table)
+def tabulate(reports: list[NodeReport]) -> str:
+    """All nodes in one table: of one node every finding, of several what is amiss and a line for each fit one."""
+    table = Table(title=f"preflight: {len(reports)} node{'s' * (len(reports) > 1)}", title_justify="left")
+    for column in ("node", "what", "found", "needed", ""):
+        table.add_column(column, overflow="fold")
+    for report in reports:
+        shown = report.findings if len(reports) == 1 else [f for f in report.findings if not f.ok]
+        if not shown:
+            table.add_row(report.node, f"{len(report.findings)} checks", "", "", "fit")
+        for at, f in enumerate(shown):
+            table.add_row(
+                report.node if at == 0 else "", f.what, f.found, f.needed, "ok" if f.ok else f"NO: {f.remedy}"
+            )
+    text = io.StringIO()
+    Console(file=text, width=120).print(table)
+    return text.getvalue().rstrip()
 
 
 if __name__ == "__main__":

@@ -107,8 +107,14 @@ class Floor(Part):
     cudnn: str | None = Field(
         default=None, pattern=r"^\d+(\.\d+)*$", description="cuDNN as loaded; 8 takes any 8.x"
     )
+    libraries: bool = Field(
+        default=True, description="ask CUDA, NCCL and cuDNN for their versions on GPU nodes"
+    )
+    wait_seconds: float = Field(
+        default=120, gt=0, description="how long node 0 waits for the other nodes' reports"
+    )
     write_mb_s: float = Field(
-        default=20, ge=0, description="writing to the run directory with fsync, MB/s a node"
+        default=0, ge=0, description="writing to the run directory with fsync, MB/s a node"
     )
     scratch: str | None = Field(default=None, description="node-local directory that must be writable, /tmp")
     scratch_gb: float = Field(default=1, ge=0, description="room there, GB")

@@ -148,7 +148,9 @@ def launcher(step: Step, request: JobRequest, *, local: bool) -> str:
         return ""
     if local:
         return f'python -m hpc.ranks --nproc {step.tasks_per_node} --log "$RUN/jobs/{step.stage}" -- '
+    # Preflight's node 0 says which node is bad: it must outlive those that cannot even start.
+    kill = 0 if step.stage == "preflight" else 1
     return (
         f"srun --ntasks={request.nodes * step.tasks_per_node} --ntasks-per-node={step.tasks_per_node} "
-        f'--kill-on-bad-exit=1 --open-mode=append --output="$LOGS/{step.stage}/rank-%t.log" '
+        f'--kill-on-bad-exit={kill} --open-mode=append --output="$LOGS/{step.stage}/rank-%t.log" '
     )

@@ -37,7 +37,7 @@ __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",
     "clean_env", "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "kill_steps", "node_states",
     "not_submitted", "one_line", "release", "requeue", "run", "show", "submit", "test_only", "unreachable",
-    "update_dependency", "update_node",
+    "update_dependency", "update_excluded", "update_node", "usable_nodes",
 ]  # fmt: skip
 
 # Seconds one call may take. Slurm's own MessageTimeout (10 s by default) ends most of them long before.
@@ -75,6 +75,7 @@ _FORMATTING = (
     "SLURM_TIME_FORMAT",
     "SLURM_BITSTR_LEN",
 )
+_USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
 # The only SLURM_ variables that say which cluster is meant rather than which job this process belongs to.
 _WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
 
@@ -324,6 +325,19 @@ def kill_steps(job: str, *, env: Mapping[str, str] | None = None) -> None:
 def update_dependency(job: str, dependency: str, *, env: Mapping[str, str] | None = None) -> None:
     """Replace a pending job's dependency; "" removes it."""
     run(["scontrol", "update", f"JobId={job}", f"Dependency={dependency}"], env=env)
+
+
+def update_excluded(job: str, nodes: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+    """Replace the list of nodes that a pending job will not be given."""
+    run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}"], env=env)
+
+
+def usable_nodes(partition: str | None = None, *, env: Mapping[str, str] | None = None) -> set[str]:
+    """Nodes that can be given to jobs, now or when they are free again."""
+    chosen = ["-p", partition] if partition else []
+    text = run(["sinfo", "-h", "-N", "-o", "%N %T", *chosen], env=env)
+    states = [line.split() for line in text.splitlines() if line.strip()]
+    return {node for node, state in states if state.rstrip("*~#!%$@^-+") in _USABLE and not state.endswith("*")}
 
 
 def update_node(node: str, state: str, *, reason: str = "", env: Mapping[str, str] | None = None) -> None:

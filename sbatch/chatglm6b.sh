@@ -7,7 +7,8 @@
 #   RECIPE=my.yaml RUN=/scratch/my-run sbatch sbatch/chatglm6b.sh
 #
 # Environment: RECIPE, CLUSTER (profile), RUN (run directory), SET (overrides, "train.epochs=2 score.rows=500"),
-# MODULES ("" where there are none), MODULE_INIT (script that defines `module`), VENV, PROJECT (this checkout; default: where sbatch was called).
+# MODULES ("" where there are none), MODULE_INIT (script that defines `module`; default: found), VENV, PROJECT (this
+# checkout; default: where sbatch was called).
 #
 #SBATCH --job-name=chatglm6b-train
 #SBATCH --nodes=1
@@ -42,7 +43,7 @@ python -m glmjobs.adopt "$RUN" --recipe "$RECIPE" ${CLUSTER:+--cluster "$CLUSTER
 # reaches hpc.attempt, which has all ranks save one checkpoint and requeues this job.
 LOGS=${RUN//%/%%}/jobs
 exec python -m hpc.attempt "$RUN" \
-    --stage preflight srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=1 --open-mode=append \
+    --stage preflight srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --open-mode=append \
         --output="$LOGS/preflight/rank-%t.log" python -m glmjobs.preflight "$RUN" \
     --stage train srun --ntasks="$SLURM_NTASKS" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" --kill-on-bad-exit=1 \
         --open-mode=append --output="$LOGS/train/rank-%t.log" python -m glmjobs.train "$RUN"
