@@ -120,6 +120,10 @@ def _nth(number: int) -> str:
 
 def _active(stage: StageState, info: JobInfo) -> None:
     if info.state is JobState.COMPLETING:
+        if (
+            stage.state in states.BAD
+        ):  # whether it is over or queued again is not known before Slurm has let go of it
+            stage.state, stage.reason = states.RUNNING, "ending"
         return
     if stage.stage == "preflight":
         return

@@ -79,7 +79,9 @@ class RunState:
         """The stages that belong to this run's chain. (A train job submitted by hand need not check its nodes.)"""
         found = [s for s in self.stages if s.job or s.state != WAITING or s.stage in self.planned]
         past = any(s.stage == "train" and s.state not in (WAITING, CANCELLED) for s in found)
-        return [s for s in found if not (past and s.stage == "preflight" and s.state != DONE and not s.attempts)]
+        return [
+            s for s in found if not (past and s.stage == "preflight" and s.state != DONE and not s.attempts)
+        ]
 
     @property
     def state(self) -> str:
@@ -198,9 +200,7 @@ def _apply(state: StageState, tasks: dict[Any, str], event: ledger.Json) -> None
         key = task if task in tasks else next((t for t, s in tasks.items() if s == RUNNING), task)
         tasks[key] = outcome
         if outcome in (FAILED, STOPPED):
-            state.error = event.get("error") or (
-                f"exit code {event.get('exit_code')}" if outcome == FAILED else None
-            )
+            state.error = event.get("error") or _ending(outcome, event)
     elif kind == "requeued":
         for key in [k for k, word in tasks.items() if word in (STOPPED, FAILED)]:
             tasks[key] = WAITING
@@ -211,6 +211,15 @@ def _apply(state: StageState, tasks: dict[Any, str], event: ledger.Json) -> None
         state.state, state.error, state.reason = WAITING, None, ""
     elif kind == "cancelled":
         state.state = CANCELLED
+
+
+def _ending(outcome: str, event: ledger.Json) -> str:
+    """How an attempt ended that named no error."""
+    if outcome == FAILED:
+        return f"exit code {event.get('exit_code')}"
+    saved = event.get("last_checkpoint")
+    at = f", with checkpoint {saved} saved" if isinstance(saved, int) else ""
+    return f"told to stop ({event.get('signal') or 'no signal on record'}){at}"
 
 
 def _overall(state: StageState, tasks: dict[Any, str]) -> str:

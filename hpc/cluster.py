@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*$")
+PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 
 
 class Part(BaseModel):
