@@ -1,0 +1,56 @@
+"""The number of ranks and the ZeRO stage change nothing about what is learned.
+
+A run that does not crash proves nothing: DeepSpeed 0.16.9 trains on torch 2.0.1 with other losses. So two ranks are
+compared with one that takes the same rows by accumulation, under ZeRO-2 and ZeRO-3, step by step. Runs on either stack
+(``make test-cluster-stack``).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc import ledger
+
+SETTINGS = (
+    "data.make.rows=300", "data.dev_rows=1-20", "model.make.layers=2", "model.make.hidden_size=64",
+    "train.epochs=1", "train.per_device_batch_size=8", "train.max_steps=6", "train.save_steps=6",
+    "train.logging_steps=1", "train.learning_rate=5e-3",
+)  # fmt: skip
+
+
+def losses(repo: Path, runs: Path, zero: int, ranks: int) -> list[tuple[float, float]]:
+    """Loss and gradient norm of every step of a training of its own."""
+    name = f"zero{zero}-{ranks}"
+    words = [sys.executable, "-m", "glmjobs.submit", "--recipe", "configs/tiny.yaml", "--executor", "local"]
+    words += ["--gpus", str(ranks), "--name", name, "--stages", "train", "--follow"]
+    for item in (*SETTINGS, f"train.zero_stage={zero}", f"train.gradient_accumulation={2 // ranks}"):
+        words += ["--set", item]
+    done = subprocess.run(
+        words, cwd=repo, env={**os.environ, "GLMJOBS_RUNS": str(runs)}, capture_output=True, text=True, check=False,
+        timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    log = list(ledger.read_jsonl(runs / name / "checkpoints" / "train_log.jsonl"))
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    return [(row["loss"], row["grad_norm"]) for row in log]
+
+
+@pytest.fixture(scope="module")
+def one_rank(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, float]]:
+    """One rank under ZeRO-2: what all others are compared with."""
+    return losses(repo, tmp_path_factory.mktemp("runs"), zero=2, ranks=1)
+
+
+@pytest.mark.parametrize(("zero", "ranks"), [(2, 2), (3, 2)])
+def test_losses_equal_those_of_one_rank(
+    zero: int, ranks: int, repo: Path, tmp_path: Path, one_rank: list[tuple[float, float]]
+) -> None:
+    several = losses(repo, tmp_path, zero, ranks)
+    assert several[0][0] != several[-1][0], "it learns"
+    for mine, reference in zip(several, one_rank, strict=True):
+        assert mine == pytest.approx(reference, rel=2e-4)
