@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,13 +28,13 @@ from glmjobs.scoring import predictions as store
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.question_files import read_questions
+from glmjobs.scoring.showing import LABELS, show
 from glmjobs.scoring.statistics import compare
 from hpc import ledger, ranks
 from hpc.preempt import STOPPED, StopFlag
 
 Which = Literal["base", "finetuned"]
 MODELS: tuple[Which, ...] = ("base", "finetuned")
-LABELS = {"base": "base", "finetuned": "fine-tuned"}
 ANCHORS = {"chatglm": ("ChatGLM-6B", 0.048, 0.200), "glm": ("GLM-10B", 0.097, 0.250)}
 """Accuracy before and after fine-tuning, from the table of the tutorial that this project's recipe
 follows."""
@@ -43,6 +44,7 @@ NEWS_SECONDS = 30.0
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
     args = _parser().parse_args(argv)
+    _check_belongs(args)
     shard = Shard.parse(args.shard) if args.shard else shard_here(os.environ)
     flag = StopFlag().install()
     if args.data is None:
@@ -64,20 +66,47 @@ def _parser() -> argparse.ArgumentParser:
         "--rejudge", action="store_true", help="judge the stored answers anew, generating nothing"
     )
     group = parser.add_argument_group("with RUN")
-    group.add_argument("--which", choices=[*MODELS, "both"], default="both")
+    group.add_argument("--which", choices=[*MODELS, "both"], help="default: both")
     group = parser.add_argument_group("with MODEL_DIR DATA")
     group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model>-<data>")
     group.add_argument("--rows", type=_positive, metavar="N", help="only the first N rows")
-    group.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N")
-    group.add_argument("--max-source-length", type=_positive, default=1024, metavar="N")
-    group.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N|auto")
+    group.add_argument("--max-new-tokens", type=_positive, metavar="N", help="default: 512")
+    group.add_argument("--max-source-length", type=_positive, metavar="N", help="default: 1024")
+    group.add_argument("--batch-size", type=_batch_size, metavar="N|auto", help="default: auto")
     group.add_argument(
-        "--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU"
+        "--dtype", choices=["float16", "bfloat16", "float32"], help="on a GPU; default: float16"
     )
     group.add_argument(
-        "--backend", choices=["built-in", "vllm"], default="built-in", help="vllm serves GLM-4 only"
+        "--backend", choices=["built-in", "vllm"], help="default: built-in; vllm serves GLM-4 only"
     )
     return parser
+
+
+FILE_OPTIONS: dict[str, Any] = {
+    "out": None, "rows": None, "max_new_tokens": 512, "max_source_length": 1024, "batch_size": "auto",
+    "dtype": "float16", "backend": "built-in",
+}  # fmt: skip
+"""Options that only MODEL_DIR DATA takes, with their defaults: a run's settings are those of its recipe."""
+
+
+def _check_belongs(args: argparse.Namespace) -> None:
+    """Refuse an option that would have no effect; fill in the defaults of the others."""
+    given = [name for name in FILE_OPTIONS if getattr(args, name) is not None]
+    if args.data is None and given:
+        raise BadInput(
+            f"--{given[0].replace('_', '-')} is for MODEL_DIR DATA; a run is scored as its recipe says: "
+            f"--set score.…, when it is submitted"
+        )
+    if args.data is None and (Path(args.target) / "config.json").is_file():
+        raise BadInput(
+            f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH or MGSM form)"
+        )
+    if args.data is not None and args.which is not None:
+        raise BadInput("--which is for a run; here there is one model, MODEL_DIR")
+    for name, default in FILE_OPTIONS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    args.which = args.which or "both"
 
 
 def _positive(text: str) -> int:
@@ -95,8 +124,8 @@ def shard_here(environ: Mapping[str, str]) -> Shard:
 
     Array tasks come from ``SLURM_ARRAY_TASK_*``; ranks from ``RANK``/``WORLD_SIZE``, else from a Slurm step.
 
-    >>> str(shard_here({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT":
-    "8"})) '4/8'
+    >>> str(shard_here({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "8"}))
+    '4/8'
     """
 
     def number(name: str, default: int) -> int:
@@ -151,8 +180,7 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
         if args.json:
             print(json.dumps({"shard": str(shard), "missing": lacking}))
         return 0
-    document = {**found, **({"comparison": comparison} if (comparison := _comparison(run)) else {})}
-    _show(document, anchor_for(run.recipe), as_json=args.json)
+    show(found, _comparison(run), anchor_for(run.recipe), as_json=args.json)
     return 0
 
 
@@ -271,7 +299,7 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         )
     if flag.requested:
         print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
-        return STOPPED
+        return 130 if flag.signal == signal.SIGINT else STOPPED
     summary = finish(work, rejudge=args.rejudge)
     if summary is None:
         lacking = len(work.missing())
@@ -279,7 +307,7 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         if args.json:
             print(json.dumps({"shard": str(shard), "missing": lacking}))
         return 0
-    _show({model.resolve().name: summary}, None, as_json=args.json, files=folder)
+    show({model.resolve().name: summary}, None, None, as_json=args.json, files=folder)
     return 0
 
 
@@ -306,10 +334,10 @@ class _News:
             if now - self.said < NEWS_SECONDS and done < of:
                 return
             self.said = now
-            left = (now - start) / done * (of - done)
-            print(
-                f"score: {label}: {done} of {of} rows, {left / 60:.0f} min left", file=sys.stderr, flush=True
-            )
+            minutes = (now - start) / done * (of - done) / 60
+            # The first rows come all at once after a while: too early to say when the last will.
+            left = f", {minutes:.0f} min left" if of > done > of / 20 else ""
+            print(f"score: {label}: {done} of {of} rows{left}", file=sys.stderr, flush=True)
             if self.run is not None:
                 rows = self.before + self.done
                 ledger.write_progress(
@@ -317,75 +345,6 @@ class _News:
                 )
 
         return on_row
-
-
-def _show(
-    document: dict[str, Any],
-    anchor: tuple[str, float, float] | None,
-    *,
-    as_json: bool,
-    files: Path | None = None,
-) -> None:
-    if as_json:
-        print(json.dumps(document, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Scores")
-    columns = ["model", "accuracy (95 %)", "correct", "BLEU-4", "ROUGE-L", "tokens/s"]
-    for name in [*columns, *(["the tutorial's"] if anchor else [])]:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    beside = dict(zip(MODELS, anchor[1:], strict=True)) if anchor else {}
-    for name, summary in document.items():
-        if name == "comparison":
-            continue
-        low, high = (100 * end for end in summary["interval"])
-        cells = [
-            LABELS.get(name, name), f"{percent(summary['accuracy'])} ({low:.1f}–{high:.1f})",
-            f"{summary['correct']}/{summary['rows']}", f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}",
-            f"{summary['tokens_per_s'] or 0:.0f}",
-        ]  # fmt: skip
-        table.add_row(*cells, *([percent(beside[name])] if name in beside else []))
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(table)
-    if anchor:
-        console.print(
-            f"the tutorial's: {anchor[0]} in its own table, judged by its own rules", highlight=False
-        )
-    for line in _remarks(document):
-        console.print(line, highlight=False, markup=False)
-    if files is not None:
-        console.print(f"predictions and summary: {files}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _remarks(document: dict[str, Any]) -> list[str]:
-    lines = []
-    if comparison := document.get("comparison"):
-        low, high = comparison["difference_interval"]
-        lines.append(
-            f"difference {100 * comparison['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}; McNemar's exact test p = {comparison['mcnemar_p']:.2g}; wrong to right "
-            f"{comparison['only_finetuned']}, right to wrong {comparison['only_base']}"
-        )
-    last = [summary for name, summary in document.items() if name != "comparison"][-1]
-    if last["finish"]["length"] or last["empty"] or last["questions_cut"]:
-        lines.append(
-            f"of {last['rows']} answers {last['finish']['length']} reached the length limit, "
-            f"{last['empty']} are empty; {last['questions_cut']} questions were cut to their end"
-        )
-    noise = last["gold_false_equations"]
-    if noise["rows"]:
-        lines.append(
-            f"{noise['rows']} of {last['rows']} gold answers ({percent(noise['share'])}) "
-            "contain a false equation"
-        )
-    return lines
-
-
-def percent(fraction: float) -> str:
-    """A fraction of 1 for people."""
-    return f"{100 * fraction:.1f} %"
 
 
 if __name__ == "__main__":

@@ -239,9 +239,9 @@ def _bar(bar: Bar, left: float, inner: float, top: float, thick: float) -> list[
     if bar.interval:
         low, high = (left + share * inner for share in bar.interval)
         parts.append(tag("line", class_="whisker", x1=_f(low), x2=_f(high), y1=middle, y2=middle))
-        for x in (low, high):
+        for end in (_f(low), _f(high)):
             parts.append(
-                tag("line", class_="whisker", x1=_f(x), x2=_f(x), y1=_f(top + 4), y2=_f(top + thick - 4))
+                tag("line", class_="whisker", x1=end, x2=end, y1=_f(top + 4), y2=_f(top + thick - 4))
             )
     if bar.beside is not None:
         x = _f(left + bar.beside * inner)

@@ -32,10 +32,10 @@ class Settings:
     key.
 
     Attributes:
-        max_new_tokens: where an answer is cut. dtype: of the weights on a GPU: "float32", "float16" or
-        "bfloat16"; a CPU always computes in float32. max_source_length: tokens of a question; of a longer one
-        the end is kept, and it is counted. A model with
-            fewer positions lowers it, and max_new_tokens too.
+        max_new_tokens: where an answer is cut.
+        dtype: of the weights on a GPU: "float32", "float16" or "bfloat16"; a CPU computes in float32.
+        max_source_length: tokens of a question; of a longer one the end is kept, and it is counted. A model
+            with fewer positions lowers it, and max_new_tokens too.
         batch_size: rows at a time, or "auto".
         backend: "built-in", or "vllm" for the models it serves.
     """
@@ -89,7 +89,7 @@ def answer(
     """Answer and judge this part's missing rows, appending each as it comes.
 
     Args:
-        stop: asked after every row; True ends early, keeping what there is.
+        stop: asked at every token; True ends early, keeping the rows there are.
         on_row: told rows done and rows to do.
 
     Returns:
@@ -99,7 +99,7 @@ def answer(
     if not todo:
         return 0
     with Writer(work.folder, shard) as writer:
-        answers = _answers(work, todo)
+        answers = _answers(work, todo, stop)
         since = time.monotonic()  # loading the model is not counted
         done = 0
         for position, text, tokens, finish in answers.rows:
@@ -135,7 +135,7 @@ class _Answers(NamedTuple):
     cut: frozenset[int]
 
 
-def _answers(work: Work, todo: Sequence[int]) -> _Answers:
+def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answers:
     """Load the model and start."""
     from glmjobs.models import load_tokenizer
     from glmjobs.models.family import family_for, read_config
@@ -159,7 +159,7 @@ def _answers(work: Work, todo: Sequence[int]) -> _Answers:
         where = "vllm"
     else:
         engine = load_engine(work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer))
-        results = generation.generate(engine, prompts, new, settings.batch_size)
+        results = generation.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     rows = (
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -282,6 +282,7 @@ def generate(
     batch_size: int | Literal["auto"] = "auto",
     *,
     refill: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Generated]:
     """Answer every prompt greedily, yielding each answer as it ends (in no particular order).
 
@@ -291,6 +292,7 @@ def generate(
         batch_size: slots; ``"auto"`` finds the largest that fits and still pays. In either case running out
             of memory halves it and the interrupted rows start again.
         refill: give free slots to waiting prompts at once; False waits until the whole batch has ended.
+        stop: asked before every token; True ends at once, and what has not ended is given up.
 
     Raises:
         WorkFailed: one row alone does not fit into memory.
@@ -303,7 +305,7 @@ def generate(
     waiting = deque(_Row(i, prompts[i], limits[i]) for i in order)
     size = _BatchSize(engine, batch_size, longest=len(waiting[0].prompt) + max(limits) if waiting else 0)
     batch = Decoding(engine)
-    while waiting or batch.live:
+    while (waiting or batch.live) and not stop():
         admitted: list[_Row] = []
         try:
             if waiting and _should_admit(batch, size.slots, refill):

@@ -137,13 +137,17 @@ class Writer:
     Use as a context manager. A torn last line left by an earlier attempt is cut off first.
 
     Raises:
+        BadInput: the folder cannot be made or written.
         WorkFailed: another process is writing the same shard now, or the disk refuses the line.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = shard.path(folder)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise BadInput(f"{folder}: predictions cannot be written there: {error.strerror}") from None
         try:
             self._lock(shard)
             self._cut_torn_line()

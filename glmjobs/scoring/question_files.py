@@ -98,6 +98,10 @@ def _tab_separated(path: Path) -> Iterator[Question]:
         if not line.strip():
             continue
         parts = line.split("\t")
+        if number == 1 and tuple(part.strip().lower() for part in parts) in {
+            (f[0], f[2]) for f in FORMS.values()
+        }:
+            continue  # a header
         if len(parts) != 2 or not parts[0].strip() or not parts[1].strip():
             raise BadInput(f"{path}:{number}: expected question TAB answer, found {len(parts)} fields")
         yield Question(number, parts[0], parts[1])

@@ -21,6 +21,7 @@ from glmjobs.data.problems import write_problems
 from glmjobs.recipe import parse
 from glmjobs.run import Run, Shape
 from glmjobs.scoring import evaluate
+from glmjobs.scoring.generation import Decoding
 from hpc.cluster import ClusterProfile
 
 ROWS = 10
@@ -32,7 +33,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("SLURM_") or name in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}:
             monkeypatch.delenv(name)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -159,6 +160,33 @@ def test_told_to_stop_it_keeps_what_it_has(
     assert run.done("score")
 
 
+def test_ctrl_c_ends_between_two_tokens(
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not only once the longest answer of a batch is done, which can take minutes; run again, it goes on."""
+    data = tmp_path / "data.jsonl"
+    rows = [{"question": f"{n}+1=?", "answer": str(n + 1)} for n in range(6)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    usual, steps = Decoding.step, []
+
+    def step(batch: Decoding) -> Any:
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(batch)
+
+    monkeypatch.setattr(Decoding, "step", step)
+    words = (models[0], data, "--out", tmp_path / "out", "--max-new-tokens", 400, "--batch-size", 6)
+    assert command(*words) == 130
+    assert len(steps) == 5
+    assert "stopped on SIGINT; run it again to go on" in capsys.readouterr().err
+    assert command(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["base"]["rows"] == 6
+
+
 def test_one_model_only(run: Run) -> None:
     assert command(run.path, "--which", "base") == 0
     assert (run.scores / "base" / "summary.json").is_file()
@@ -229,6 +257,12 @@ def test_bad_input_is_one_line(
         ((models[0], bad), "no known pair of question and answer columns; found: text"),
         ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, not chatglm"),
         ((run.path,), "no fine-tuned model yet"),
+        ((run.path, "--rows", "3"), "--rows is for MODEL_DIR DATA; a run is scored as its recipe says"),
+        ((run.path, "--max-new-tokens", "3"), "--max-new-tokens is for MODEL_DIR DATA"),
+        ((models[0],), "is a model directory: add the file to score it on"),
+        ((models[0], good, "--which", "base"), "--which is for a run"),
+        ((models[0], good, "--out", good), "good.jsonl: predictions cannot be written there: File exists"),
+        ((models[0], good, "--out", "/proc/none"), "/proc/none: predictions cannot be written there"),
     ]
     for words, expected in cases:
         assert command(*words) == 2, words

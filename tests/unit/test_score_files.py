@@ -64,6 +64,12 @@ def test_bad_files_are_one_line(tmp_path: Path, content: str, expected: str) -> 
     assert "\n" not in str(error.value)
 
 
+def test_a_table_may_have_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("Question\tanswer\r\n1+1=?\t2\r\n", encoding="utf-8")
+    assert read_questions(path) == [Question(2, "1+1=?", "2")]
+
+
 def test_bad_tables(tmp_path: Path) -> None:
     path = tmp_path / "bad.tsv"
     path.write_text("问一\t1\n问二\n", encoding="utf-8")

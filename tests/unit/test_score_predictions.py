@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from glmjobs.scoring import predictions as store
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
 from glmjobs.scoring.predictions import Prediction, Shard, Writer, model_fingerprint, row_key
 from glmjobs.scoring.question_files import Question
+from glmjobs.scoring.textmetrics import text_scores
 
 ROWS = 30
 
@@ -39,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Answers without a model: every third is wrong. Records the positions that were asked for."""
     positions: list[int] = []
 
-    def answers(work: Work, todo: list[int]) -> Any:
+    def answers(work: Work, todo: list[int], stop: Callable[[], bool]) -> Any:
         def each() -> Iterator[tuple[int, str, int, str]]:
             for p in sorted(todo, reverse=True):
                 positions.append(p)
@@ -130,6 +135,59 @@ def test_killed_after_every_row_and_torn_at_random(work: Work, asked: list[int])
             answer(work, Shard(index, count))
         assert sorted(asked) == missing
         check_whole(work)
+
+
+def die_after(lines: int) -> None:
+    """SIGKILL to this process when it has run so many lines of the modules that write predictions."""
+    files, left = {store.__file__, evaluate.__file__}, lines
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in files:
+            return None
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+
+
+def test_killed_at_any_line(work: Work, asked: list[int]) -> None:
+    """200 deaths: opening, cutting a torn line, between two rows, merging; up to four processes side by side, shards
+    numbered anew each time."""
+    text_scores("一个", "一个")  # loads its dictionary here, not in every child
+    rng = random.Random(1)
+    folder, killed, merges = work.folder, 0, 0
+    while killed < 200:
+        count = rng.randrange(1, 5)
+        before = store.collect(folder, work.keys)
+        children = []
+        for index in range(1, count + 1):
+            lines = int(10 ** rng.uniform(1, 4.3))
+            child = os.fork()
+            if child == 0:
+                with suppress(BaseException):
+                    die_after(lines)
+                    answer(work, Shard(index, count))
+                    finish(work)
+                os._exit(0)
+            children.append(child)
+        killed += sum(os.WIFSIGNALED(os.waitpid(child, 0)[1]) for child in children)
+        after = store.collect(folder, work.keys)
+        assert all(after[key] == record for key, record in before.items()), "lost, or done again"
+        if (folder / "summary.json").exists():  # written last: then all of it is there
+            assert json.loads((folder / "summary.json").read_text())["rows"] == ROWS
+            assert [row["id"] for row in merged(work)] == [q.id for q in work.questions]
+            merges += 1
+            shutil.rmtree(folder)
+    assert merges >= 5
+    missing = work.missing()
+    answer(work, Shard())
+    assert sorted(asked) == missing
+    check_whole(work)
+    found = [record["key"] for record in store.records(folder)]
+    assert sorted(found) == sorted(work.keys), "every row was answered once, over all attempts"
 
 
 def test_torn_at_every_byte(work: Work, asked: list[int]) -> None:

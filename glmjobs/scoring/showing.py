@@ -1,0 +1,121 @@
+"""Scores as a person reads them in a terminal: one table, one by kind of row, and what to know about them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LABELS = {"base": "base", "finetuned": "fine-tuned"}
+WIDTH = 110
+"""Columns where the output is not a terminal."""
+
+
+def show(
+    models: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Any] | None,
+    anchor: tuple[str, float, float] | None,
+    *,
+    as_json: bool,
+    files: Path | None = None,
+) -> None:
+    """Print the summaries of one model or two.
+
+    Args:
+        models: summaries, by "base" and "finetuned" or by the model directory's name.
+        comparison: of the two, where there are two.
+        anchor: a published result to show beside: model, accuracy before and after, as fractions of 1.
+        as_json: one JSON document instead.
+        files: where the predictions are.
+    """
+    if as_json:
+        beside = {"comparison": comparison} if comparison else {}
+        print(json.dumps({**models, **beside}, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(_scores(models, anchor))
+    if anchor:
+        console.print(
+            f"the tutorial's: {anchor[0]} in its own table, judged by its own rules", highlight=False
+        )
+    if (kinds := _by_kind(models)) is not None:
+        console.print(kinds)
+    for line in _remarks(comparison, list(models.values())[-1]):
+        console.print(line, highlight=False, markup=False)
+    if files is not None:
+        console.print(f"predictions and summary: {files}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _scores(models: Mapping[str, Any], anchor: tuple[str, float, float] | None) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Scores")
+    columns = ["model", "accuracy (95 %)", "correct", "BLEU-4", "ROUGE-L", "tokens/s"]
+    for name in [*columns, *(["the tutorial's"] if anchor else [])]:
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    beside = dict(zip(LABELS, anchor[1:], strict=True)) if anchor else {}
+    for name, summary in models.items():
+        cells = [
+            escape(LABELS.get(name, name)), _accuracy(summary), f"{summary['correct']}/{summary['rows']}",
+            f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}", f"{summary['tokens_per_s'] or 0:.0f}",
+        ]  # fmt: skip
+        table.add_row(*cells, *([percent(beside[name])] if name in beside else []))
+    return table
+
+
+def _by_kind(models: Mapping[str, Any]) -> Any:
+    """Accuracies by length of the question and by type of the answer, where there is more than one kind."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for column in ("", "rows", *(LABELS.get(name, name) for name in models)):
+        table.add_column(escape(column), justify="right" if column else "left", no_wrap=True)
+    last = list(models.values())[-1]
+    for key, said in (("by_length", "question of "), ("by_answer_type", "answer: ")):
+        if len(last[key]) < 2:
+            continue
+        for kind, part in last[key].items():
+            parts = (summary[key].get(kind) for summary in models.values())
+            cells = (_accuracy(p) if p else "" for p in parts)
+            table.add_row(f"{said}{escape(kind)}", str(part["rows"]), *cells)
+        table.add_section()
+    return table if table.rows else None
+
+
+def _accuracy(part: Mapping[str, Any]) -> str:
+    low, high = (100 * end for end in part["interval"])
+    return f"{percent(part['accuracy'])} ({low:.1f}–{high:.1f})"
+
+
+def _remarks(comparison: Mapping[str, Any] | None, last: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if comparison:
+        low, high = comparison["difference_interval"]
+        lines.append(
+            f"difference {100 * comparison['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to "
+            f"{100 * high:+.1f}; McNemar's exact test p = {comparison['mcnemar_p']:.2g}; wrong to right "
+            f"{comparison['only_finetuned']}, right to wrong {comparison['only_base']}"
+        )
+    if last["finish"]["length"] or last["empty"] or last["questions_cut"]:
+        lines.append(
+            f"of {last['rows']} answers {last['finish']['length']} reached the length limit, "
+            f"{last['empty']} are empty; {last['questions_cut']} questions were cut to their end"
+        )
+    noise = last["gold_false_equations"]
+    if noise["rows"]:
+        lines.append(
+            f"{noise['rows']} of {last['rows']} gold answers ({percent(noise['share'])}) "
+            "contain a false equation"
+        )
+    return lines
+
+
+def percent(fraction: float) -> str:
+    """A fraction of 1 for people."""
+    return f"{100 * fraction:.1f} %"
