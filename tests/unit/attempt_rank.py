@@ -1,8 +1,8 @@
 """A rank that does as it is told, without torch: ``python tests/unit/attempt_rank.py RUN WHAT``.
 
 ``RANK`` says which one it is. WHAT, for the rank(s) named before the colon ("1:hang", "*:wait"); the others wait:
-``wait`` works step by step until told to stop (exit 85) · ``hang`` stops beating at step 3 · ``fail N`` raises an error of
-exit code N · ``killed`` is killed · ``done`` ends well.
+``wait`` works step by step until told to stop (exit 85) · ``hang`` stops beating at step 3 · ``fail N`` raises an error
+of exit code N · ``killed`` is killed · ``done`` ends well.
 """
 
 from __future__ import annotations
