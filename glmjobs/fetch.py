@@ -1,0 +1,230 @@
+"""`python -m glmjobs.fetch model|data SOURCE --into DIR`: put a model or data set where every node sees it.
+
+    python -m glmjobs.fetch model THUDM/chatglm-6b --into models/chatglm-6b
+    HF_ENDPOINT=https://mirror.example python -m glmjobs.fetch data BelleGroup/school_math_0.25M --into data
+    python -m glmjobs.fetch model /archive/chatglm-6b --into models/chatglm-6b
+
+SOURCE is a hub id or a local path. Compute nodes have no network: everything is fetched once, on the login node, and
+jobs run with the hub switched off. Broken off, it goes on where it was. Each file is checked against the checksum that
+its source gives, and ``fetched.json`` lists size and SHA-256 of all of them; ``--verify`` checks a directory again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from glmjobs.cli import run_command
+from glmjobs.errors import BadInput, NotFit, WorkFailed
+from hpc import ledger
+
+LIST = "fetched.json"
+BLOCK = 1 << 22
+UNWANTED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", ".git*")
+"""Weights of other frameworks, which nothing here reads."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; see the module's text."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.fetch", description="Stage a model or a data set.")
+    p.add_argument("kind", choices=("model", "data"))
+    p.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="hub id (owner/name), or a local file or directory"
+    )
+    p.add_argument(
+        "--into", type=Path, required=True, metavar="DIR", help="on a file system that all nodes see"
+    )
+    p.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub (default: main)")
+    p.add_argument(
+        "--verify", action="store_true", help="check what is in DIR against its list; fetch nothing"
+    )
+    args = p.parse_args(argv)
+    if args.verify:
+        count = verify(args.into)
+        print(f"{args.into}: {count} files as fetched", file=sys.stderr)
+        return 0
+    if args.source is None:
+        raise BadInput("name the SOURCE: a hub id such as THUDM/chatglm-6b, or a local path")
+    local = Path(args.source)
+    if local.exists():
+        record = copy(local, args.into)
+    elif args.source.count("/") == 1 and not args.source.startswith((".", "/", "~")):
+        record = from_hub(args.kind, args.source, args.revision, args.into)
+    else:
+        raise BadInput(f"{args.source}: neither a path that exists nor a hub id such as THUDM/chatglm-6b")
+    size = sum(entry["bytes"] for entry in record["files"])
+    print(f"{args.into}: {len(record['files'])} files, {size / 1e9:,.2f} GB", file=sys.stderr)
+    return 0
+
+
+def copy(source: Path, into: Path) -> ledger.Json:
+    """Copy a file or a directory; files that are there whole are not copied again.
+
+    Returns:
+        The record, as in ``fetched.json``.
+    """
+    source, into = source.resolve(), into.absolute()
+    if source.is_dir() and into.resolve().is_relative_to(source):
+        raise BadInput(f"--into {into}: lies inside {source}")
+    files = {source.name: source} if source.is_file() else dict(relative_files(source))
+    if not files:
+        raise BadInput(f"{source}: no files there")
+    need = sum(f.stat().st_size for n, f in files.items() if not same_size(f, into / n))
+    make_room(into, need)
+    entries = []
+    for name, file in sorted(files.items()):
+        target = into / name
+        digest = sha256(file)
+        if not (same_size(file, target) and sha256(target) == digest):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.part")
+            shutil.copyfile(file, part)
+            if sha256(part) != digest:
+                raise WorkFailed(f"{file}: the copy differs from it; is the disk sound?")
+            part.replace(target)
+        entries.append({"path": name, "bytes": file.stat().st_size, "sha256": digest})
+    return write_list(into, str(source), None, entries)
+
+
+def relative_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below ``folder`` but hidden ones and lists of ours, by its name from there."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and name.name != LIST and not any(part.startswith(".") for part in name.parts):
+            yield name.as_posix(), path
+
+
+def from_hub(kind: str, source: str, revision: str | None, into: Path) -> ledger.Json:
+    """Download a repository of the hub (of ``$HF_ENDPOINT``), resuming what was begun.
+
+    Raises:
+        NotFit: huggingface_hub is not installed, or the hub cannot be reached.
+        BadInput: there is no such repository or revision.
+        WorkFailed: a file is not what the hub says it is.
+    """
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTP: resumable, and mirrors have nothing else
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    except ImportError:
+        raise NotFit("fetching from the hub needs the package huggingface_hub (in both stacks)") from None
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    repository = "model" if kind == "model" else "dataset"
+    try:
+        api = HfApi()
+        info: Any = api.repo_info(source, repo_type=repository, revision=revision, files_metadata=True)
+        make_room(into, sum(f.size or 0 for f in info.siblings if not has_size(into / f.rfilename, f.size)))
+        api.snapshot_download(
+            source,
+            repo_type=repository,
+            revision=info.sha,
+            local_dir=str(into),
+            ignore_patterns=list(UNWANTED),
+        )
+    except RepositoryNotFoundError:
+        raise BadInput(f"{source}: {endpoint} has no such {repository} (or it is private)") from None
+    except RevisionNotFoundError:
+        raise BadInput(f"--revision {revision}: {source} has no such revision") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise NotFit(f"{endpoint}: {' '.join(str(error).split())[:200]}; run it again to go on") from None
+    except Exception as error:  # the HTTP library's own errors, which differ between releases
+        if type(error).__module__.split(".")[0] not in (
+            "httpx",
+            "httpx2",
+            "httpcore",
+            "httpcore2",
+            "requests",
+        ):
+            raise
+        raise NotFit(f"{endpoint} cannot be reached: {' '.join(str(error).split())[:200]}") from None
+    expected = {f.rfilename: f for f in info.siblings}
+    entries = []
+    for name, path in relative_files(into):
+        if name not in expected:
+            continue
+        digest, known = sha256(path), expected[name]
+        promised = (
+            (known.lfs or {}).get("sha256")
+            if isinstance(known.lfs, dict)
+            else getattr(known.lfs, "sha256", None)
+        )
+        if promised and promised != digest:
+            path.unlink()
+            raise WorkFailed(f"{path}: its SHA-256 is not the hub's; deleted: run it again")
+        entries.append({"path": name, "bytes": path.stat().st_size, "sha256": digest})
+    return write_list(into, f"{endpoint}/{source}", str(info.sha), entries)
+
+
+def make_room(into: Path, need: int) -> None:
+    """Make the directory, and see that what comes fits.
+
+    Raises:
+        BadInput: the directory cannot be made.
+        NotFit: too little space is free.
+    """
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--into {into}: cannot make this directory: {error.strerror}") from None
+    free = shutil.disk_usage(into).free
+    if free < need:
+        raise NotFit(f"--into {into}: {need / 1e9:,.1f} GB to come, {free / 1e9:,.1f} GB free")
+
+
+def same_size(one: Path, other: Path) -> bool:
+    """Both are there and as long."""
+    return has_size(other, one.stat().st_size)
+
+
+def has_size(path: Path, size: int | None) -> bool:
+    """The file is there and so long."""
+    return path.is_file() and path.stat().st_size == size
+
+
+def write_list(into: Path, source: str, revision: str | None, entries: Iterable[ledger.Json]) -> ledger.Json:
+    """Write ``fetched.json``, the last thing."""
+    files = sorted(entries, key=lambda entry: str(entry["path"]))
+    record: ledger.Json = {"source": source, "revision": revision, "time": ledger.now(), "files": files}
+    ledger.write_json(into / LIST, record)
+    return record
+
+
+def verify(into: Path) -> int:
+    """Check a directory against its list; the number of files.
+
+    Raises:
+        NotFit: it was never whole, or a file is missing or another.
+    """
+    try:
+        record = json.loads((into / LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise NotFit(f"{into}: no {LIST}: not fetched to the end; run the fetch again") from None
+    for entry in record["files"]:
+        path = into / entry["path"]
+        if not has_size(path, entry["bytes"]):
+            raise NotFit(f"{path}: missing or of another size than fetched; run the fetch again")
+        if sha256(path) != entry["sha256"]:
+            raise NotFit(f"{path}: changed since it was fetched; delete it and run the fetch again")
+    return len(record["files"])
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
