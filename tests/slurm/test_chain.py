@@ -83,9 +83,14 @@ def wait_done(run: Run, wait_for: Callable[..., Any], stage: str = "report") -> 
 
 
 def test_whole_chain_over_two_nodes(here: Path, cluster: DevCluster, wait_for: Any, capsys: Any) -> None:
+    assert submit.main([*arguments("whole"), "--dry-run", "--json"]) == 0
+    shown = {job["stage"]: job["script"] for job in json.loads(capsys.readouterr().out)["jobs"]}
+    assert not (here / "runs").exists(), "a dry run touches nothing"
     assert submit.main([*arguments("whole"), "--json"]) == 0
     announced = json.loads(capsys.readouterr().out)
     run = Run.open(announced["path"])
+    for stage, script in shown.items():
+        assert (run.jobs(stage) / "script.sh").read_text() == script, "what was shown is what went out"
     assert set(announced["jobs"]) == {"train", "consolidate", "score", "report"}
     for stage, before in (("consolidate", "train"), ("score", "consolidate"), ("report", "score")):
         dependency = (slurm.show(announced["jobs"][stage]) or {}).get("Dependency", "")
