@@ -6,9 +6,13 @@ One YAML in ``configs/clusters/``. Nothing about a site lives in code: what diff
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hpc.errors import BadInput
 
 PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 
@@ -214,3 +218,30 @@ class ClusterProfile(Part):
         if value is not None and not PLAIN.match(value):
             raise ValueError(f"{value!r} is not a name Slurm could have")
         return value
+
+
+def load(path: Path) -> ClusterProfile:
+    """A cluster profile from a file.
+
+    Raises:
+        BadInput: one line naming the file, the field and what is wrong with it.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read the cluster profile: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a cluster profile is a mapping such as `name: mycluster`")
+    try:
+        return ClusterProfile.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = (
+            "unknown field"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Value error, ")
+        )
+        raise BadInput(f"{path}: {where}: {what}") from None

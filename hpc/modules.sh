@@ -8,17 +8,7 @@ load_modules() {  # INIT-SCRIPT ("": the usual places) MODULE ...
     if [ ${#names[@]} -eq 0 ]; then return 0; fi
     set +eu  # module systems were not written for -e and -u
     : "${LOGNAME:=$(id -un)}" "${USER:=$LOGNAME}"
-    if ! type module >/dev/null 2>&1; then
-        if [ -z "$init" ]; then
-            for init in "${MODULESHOME:-/none}/init/bash" /etc/profile.d/{modules,lmod,z00_lmod,z01_lmod}.sh \
-                /usr/share/{Modules,modules,lmod/lmod}/init/bash; do
-                if [ -r "$init" ]; then break; fi
-            done
-        fi
-        if [ ! -r "$init" ]; then module_error "has no environment modules (no $init)"; fi
-        source "$init"
-        if ! type module >/dev/null 2>&1; then module_error "$init does not define the command module"; fi
-    fi
+    find_modules "$init"
     module purge >/dev/null 2>&1
     # What purge could not unload came with sbatch's environment and says nothing about this node.
     for name in "${names[@]}"; do
@@ -46,6 +36,20 @@ load_modules() {  # INIT-SCRIPT ("": the usual places) MODULE ...
     done
     case $flags in *e*) set -e ;; esac
     case $flags in *u*) set -u ;; esac
+}
+find_modules() {  # INIT-SCRIPT ("": the usual places): defines the command `module`
+    local init=$1
+    if ! type module >/dev/null 2>&1; then
+        if [ -z "$init" ]; then
+            for init in "${MODULESHOME:-/none}/init/bash" /etc/profile.d/{modules,lmod,z00_lmod,z01_lmod}.sh \
+                /usr/share/{Modules,modules,lmod/lmod}/init/bash; do
+                if [ -r "$init" ]; then break; fi
+            done
+        fi
+        if [ ! -r "$init" ]; then module_error "has no environment modules (no $init)"; fi
+        source "$init"
+        if ! type module >/dev/null 2>&1; then module_error "$init does not define the command module"; fi
+    fi
 }
 module_loaded() {
     case ":${LOADEDMODULES:-}:" in *":${1/@//}:"* | *":$1/"*) return 0 ;; esac

@@ -44,7 +44,7 @@ def _once(batch: Batch) -> Iterator[tuple[int, str, str]]:
             yield (
                 waits[0].line,
                 f"the trap of line {trap.line} interrupts `wait`, and the script ends before its step",
-                ('while kill -0 "$pid" 2>/dev/null; do wait "$pid" && rc=0 || rc=$?; done; exit "$rc"'),
+                ('while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done; wait "$pid"'),
             )
             return
 

@@ -27,7 +27,7 @@ case " $(cat {ill}/ecc 2>/dev/null) " in *" $node "*) ecc=4 ;; esac
 driver=$(cat {ill}/driver 2>/dev/null || echo 515.65.01)
 case $1 in
     --query-gpu=*) for i in 0 1; do
-        echo "$i, NVIDIA A100-SXM4-80GB, 81920, $driver, GPU-$node-$i, $(( i * ecc )), $used"; done ;;
+        echo "$i, NVIDIA A100-SXM4-80GB, 81920, $driver, GPU-$node-$i, $ecc, $used"; done ;;
     --query-compute-apps=*)
         case " $(cat {ill}/leftover 2>/dev/null) " in *" $node "*) echo "4711, python, 30517, GPU-$node-0" ;; esac ;;
     *) exit 1 ;;
@@ -65,7 +65,14 @@ class Case:
 
     def submit(self, folder: Path, nodes: int, gpus: int = 2) -> tuple[Run, str]:
         recipe = recipes.load(
-            PROJECT / "configs/tiny.yaml", ["train.device=cuda", "data.make.rows=200", "data.dev_rows=1-20"]
+            PROJECT / "configs/tiny.yaml",
+            [
+                "train.device=cuda",
+                "data.make.rows=200",
+                "data.dev_rows=1-20",
+                "model.make=null",
+                "model.path=/base",
+            ],
         )
         run = Run.create(folder / "run", recipe, self.profile, Shape(nodes=nodes, gpus=gpus))
         done = (
@@ -93,22 +100,22 @@ def test_a_bad_node_is_recorded_and_the_job_goes_on_without_it(
     slurm_of(four)
     case = Case(tmp_path, four)
     (case.ill / "ecc").write_text("node2")
-    run, job = case.submit(tmp_path, nodes=3)
+    run, job = case.submit(tmp_path, nodes=3, gpus=1)
     info = wait_job(four, job, timeout=120)
     said = output(run, job)
     assert info.state is JobState.COMPLETED, said
     assert "starting again without node2 (1 of 3)" in said
     line = next(line for line in said.splitlines() if "node2" in line and "│" in line)
-    assert "uncorrected ECC errors" in line and "GPU 1: 4" in line
+    assert "uncorrected ECC errors" in line and "GPU 0: 4" in line
+    # Under load Slurm can start the job again before it hears whom to leave out: then node2 is found once more.
     bad = ledger.events(run.path, event="bad_node")
-    assert [(e["node"], e["reasons"]) for e in bad] == [
-        ("node2", ["uncorrected ECC errors: found GPU 1: 4, needed 0"])
-    ]
+    assert {(e["node"], *e["reasons"]) for e in bad} == {
+        ("node2", "uncorrected ECC errors: found GPU 0: 4, needed 0")
+    }
     attempts = [e["nodes"] for e in ledger.events(run.path, event="attempt", stage="preflight")]
-    assert [slurm.expand_hosts(nodes) for nodes in attempts] == [
-        ["node1", "node2", "node3"],
-        ["node1", "node3", "node4"],
-    ]
+    assert slurm.expand_hosts(attempts[0]) == ["node1", "node2", "node3"]
+    assert slurm.expand_hosts(attempts[-1]) == ["node1", "node3", "node4"]
+    assert len(attempts) == len(bad) + 1
     failed = ledger.events(run.path, event="ended", stage="preflight")[0]
     assert failed["failed_node"] == "node2" and "uncorrected ECC" in failed["error"]
     assert run.done("preflight") and run.done("train")

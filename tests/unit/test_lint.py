@@ -187,7 +187,8 @@ def test_what_no_bash_would_read_is_read_as_far_as_it_goes() -> None:
         ("or-true-swallows-exit-code", "found", 0), ("or-true-swallows-exit-code", "right", 7),
         ("trailing-command-swallows-exit-code", "found", 0), ("trailing-command-swallows-exit-code", "right", 7),
         ("wait-swallows-exit-code", "found", 0), ("wait-swallows-exit-code", "right", 7),
-        ("trap-behind-foreground", "right", 7),
+        ("trap-behind-foreground", "right", 7), ("wait-cut-short-by-trap", "right", 7),
+        ("signal-goes-elsewhere", "right", 7),
     ],
 )  # fmt: skip
 def test_the_examples_do_what_the_page_says(name: str, kind: str, code: int, tmp_path: Path) -> None:

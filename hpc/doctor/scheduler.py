@@ -1,0 +1,261 @@
+"""Slurm, asked what it would say to this profile's jobs."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from hpc import slurm
+from hpc.cluster import ClusterProfile
+from hpc.doctor.report import Row, State
+from hpc.errors import HpcError
+from hpc.jobinfo import parse_show
+from hpc.script import gpu_option
+
+SECTION = "Slurm"
+NAMES = re.compile(r"(\w+)\s*=\s*(.*)")
+
+
+def check(profile: ClusterProfile) -> list[Row]:
+    """Controller, partition, GPUs, limits, and a job that is asked about and not submitted."""
+    try:
+        version = slurm.run(["sinfo", "--version"], pauses=(), timeout=20).strip()
+        settings = dict(NAMES.findall(slurm.run(["scontrol", "show", "config"], pauses=(), timeout=30)))
+    except HpcError as error:
+        return [
+            Row(
+                SECTION,
+                "controller",
+                "bad",
+                str(error).rsplit("; ", 1)[-1],
+                "an answer",
+                "ask whoever runs the cluster, or try again later",
+            )
+        ]
+    rows = [Row(SECTION, "controller", "ok", f"{settings.get('ClusterName', '?').strip()}, {version}")]
+    for look in (check_partitions, check_gres, check_request, check_limits):
+        try:
+            rows += look(profile)
+        except HpcError as error:
+            rows.append(Row(SECTION, look.__name__.removeprefix("check_"), "bad", str(error)))
+    return rows + check_settings(settings)
+
+
+def partitions() -> dict[str, dict[str, str]]:
+    """Every partition as ``scontrol show partition`` tells it."""
+    found = {}
+    for line in slurm.run(["scontrol", "show", "partition", "-o"]).splitlines():
+        fields = parse_show(line)
+        if "PartitionName" in fields:
+            found[fields["PartitionName"]] = fields
+    return found
+
+
+def check_partitions(profile: ClusterProfile) -> list[Row]:
+    """The profile's partitions exist and are up."""
+    known, rows = partitions(), []
+    default = next((name for name, fields in known.items() if fields.get("Default") == "YES"), None)
+    for title, wanted in (("partition", profile.partition), ("cpu_partition", profile.cpu_partition)):
+        if wanted is None:
+            if title == "partition":
+                state: State = "ok" if default else "bad"
+                rows.append(
+                    Row(
+                        SECTION,
+                        title,
+                        state,
+                        f"{default or 'none'} (the default)",
+                        "a default partition",
+                        f"name one: partition: {next(iter(known), '…')}",
+                    )
+                )
+                wanted = default
+            if wanted is None:
+                continue
+        elif any(name not in known for name in wanted.split(",")):
+            rows.append(
+                Row(SECTION, title, "bad", wanted, " or ".join(known), f"{title}: {next(iter(known), '…')}")
+            )
+            continue
+        for name in wanted.split(","):
+            fields = known[name]
+            up = fields.get("State") == "UP"
+            found = f"{name}: {fields.get('State')}, {fields.get('TotalNodes')} nodes, up to {fields.get('MaxTime')}"
+            rows.append(
+                Row(
+                    SECTION,
+                    f"{title} {name}",
+                    "ok" if up else "bad",
+                    found,
+                    "UP",
+                    "another partition, or later",
+                )
+            )
+    return rows
+
+
+def check_gres(profile: ClusterProfile) -> list[Row]:
+    """GPU types as configured against the profile's."""
+    found = slurm.gres(profile.partition)
+    kinds: dict[str, int] = {}
+    for _, kind, count in found:
+        kinds[f"{kind or '(no type)'} x {count}"] = kinds.get(f"{kind or '(no type)'} x {count}", 0) + 1
+    said = ", ".join(f"{nodes} nodes with {kind}" for kind, nodes in kinds.items()) or "none"
+    wanted = profile.gpu_type
+    names = sorted({kind for _, kind, _ in found if kind})
+    ok = bool(found) and (wanted is None or wanted in names)
+    mend = (
+        f"gpu_type: {names[0]}"
+        if names
+        else ("gpu_type: null" if found else "another partition; CPU recipes run all the same")
+    )
+    needed = f"gpu:{wanted}" if wanted else "any GPU"
+    return [Row(SECTION, "GPUs (GRES)", "ok" if ok else ("bad" if wanted else "warn"), said, needed, mend)]
+
+
+def check_request(profile: ClusterProfile) -> list[Row]:
+    """A job like this profile's: ``sbatch --test-only`` says whether it could ever run."""
+    fitting = [c for _, kind, c in slurm.gres(profile.partition) if profile.gpu_type in (None, kind)]
+    gpus = max(fitting, default=0)
+    named = {
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "reservation": profile.reservation,
+        "exclude": profile.exclude,
+        "time": "00:10:00",
+        "nodes": "1",
+        **gpu_option(gpus, profile),
+    }
+    options = [f"--{name}={value}" for name, value in named.items() if value]
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "asked.sh"
+        script.write_text("#!/bin/bash\nexit 0\n")
+        try:
+            slurm.test_only(script, extra=options)
+        except slurm.SlurmRefused as error:
+            return [
+                Row(SECTION, "a job of this profile", "bad", str(error), " ".join(options), hint(str(error)))
+            ]
+    return [Row(SECTION, "a job of this profile", "ok", "could run", " ".join(options))]
+
+
+def hint(said: str) -> str:
+    """What sbatch's refusal is mended by."""
+    words = said.lower()
+    for sign, text in (
+        ("partition", "partition: `sinfo` lists them"),
+        ("account", "account: `sacctmgr show assoc user=$USER format=account,partition,qos` lists yours"),
+        ("qos", "qos: `sacctmgr show assoc user=$USER format=qos` lists yours"),
+        ("reservation", "reservation: `scontrol show reservation` lists them"),
+        ("feature", "constraint: `sinfo -o %f` lists what there is"),
+        ("generic resource", "gpu_type: `sinfo -o %G` lists the names"),
+    ):
+        if sign in words:
+            return text
+    return "sbatch's own words say what is wrong"
+
+
+def check_limits(profile: ClusterProfile) -> list[Row]:
+    """This user's associations, where there is accounting."""
+    if shutil.which("sacctmgr") is None:
+        return [
+            Row(SECTION, "account limits", "warn", "no sacctmgr here", "", "limits cannot be seen from here")
+        ]
+    fields = ("account", "partition", "maxjobs", "maxsubmit", "grptres", "maxtres", "maxwall", "qos")
+    user = getpass.getuser()
+    words = ["sacctmgr", "-nP", "show", "assoc", f"user={user}", f"format={','.join(fields)}"]
+    try:
+        lines = slurm.run(words, pauses=(), timeout=20).splitlines()
+    except HpcError as error:
+        return [
+            Row(
+                SECTION,
+                "account limits",
+                "warn",
+                f"no accounting ({str(error)[:80]})",
+                "",
+                "none are enforced by it",
+            )
+        ]
+    mine = [dict(zip(fields, line.split("|"), strict=False)) for line in lines if line.strip()]
+    if not mine:
+        return [
+            Row(
+                SECTION,
+                "account limits",
+                "warn",
+                f"{user} has no association",
+                "",
+                "none needed, or ask for an account",
+            )
+        ]
+    accounts = sorted({m["account"] for m in mine})
+    rows = []
+    if profile.account:
+        state: State = "ok" if profile.account in accounts else "bad"
+        rows.append(
+            Row(SECTION, "account", state, ", ".join(accounts), profile.account, f"account: {accounts[0]}")
+        )
+    said = []
+    for m in mine[:4]:
+        limits = ", ".join(f"{n} {m[n]}" for n in fields[2:7] if m.get(n))
+        said.append(f"{m['account']}: {limits or 'no limits'}")
+    return [*rows, Row(SECTION, "account limits", "ok", "; ".join(said))]
+
+
+def check_settings(settings: dict[str, str]) -> list[Row]:
+    """Settings of the controller's that change what a chain does."""
+    rows = []
+    size = settings.get("MaxArraySize", "").strip()
+    if size.isdigit():
+        rows.append(
+            Row(
+                SECTION,
+                "MaxArraySize",
+                "ok" if int(size) > 8 else "bad",
+                size,
+                "more than score.shards",
+                "fewer score.shards",
+            )
+        )
+    wait = settings.get("KillWait", "").split()[:1]
+    if wait and wait[0].isdigit() and int(wait[0]) < 10:
+        rows.append(
+            Row(
+                SECTION,
+                "KillWait",
+                "warn",
+                f"{wait[0]} s",
+                "30 s is usual",
+                "a checkpoint at preemption must be quick",
+            )
+        )
+    if settings.get("EnforcePartLimits", "").strip() == "NO":
+        rows.append(
+            Row(
+                SECTION,
+                "EnforcePartLimits",
+                "warn",
+                "NO",
+                "ALL",
+                "jobs over a partition's limits wait for ever instead of being refused: keep an eye on status",
+            )
+        )
+    if os.environ.get("SLURM_JOB_ID"):
+        rows.append(
+            Row(
+                SECTION,
+                "this shell",
+                "warn",
+                f"inside job {os.environ['SLURM_JOB_ID']}",
+                "a login shell",
+                "submitted jobs get a clean environment all the same",
+            )
+        )
+    return rows

@@ -1,0 +1,197 @@
+"""What else a site has to have: modules that load, a container that is there, room, and limits high enough."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+from hpc import modules
+from hpc.cluster import ClusterProfile
+from hpc.doctor.report import Row, State
+from hpc.preflight import gib
+
+OPEN_FILES = 4096
+"""Files a process may open: ranks, data loader workers and NCCL's sockets of 8 GPUs a node go beyond the usual 1024."""
+
+
+def check(profile: ClusterProfile, runs: Path) -> list[Row]:
+    """Modules, container, quota and inodes, limits."""
+    return [*check_modules(profile), *check_container(profile), *check_disk(runs), *check_limits(profile)]
+
+
+def check_modules(profile: ClusterProfile) -> list[Row]:
+    """Load the profile's modules as a job would, here."""
+    environment = profile.environment
+    if not environment.modules:
+        return [Row("Modules", "modules", "ok", "none asked for")]
+    names = " ".join(environment.modules)
+    script = f'set -euo pipefail\n{modules.prologue(environment)}\necho "$LOADEDMODULES"\n'
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return [
+            Row(
+                "Modules", names, "bad", "no answer within 120 s", "", "the file system of the modules hangs?"
+            )
+        ]
+    if done.returncode == 0:
+        return [Row("Modules", names, "ok", f"loaded: {done.stdout.split()[-1].replace(':', ' ')}")]
+    said = next(
+        (line for line in reversed(done.stderr.splitlines()) if line.startswith("error: ")),
+        done.stderr[-300:],
+    )
+    mend = "correct environment.modules (and module_init); without modules: modules: []"
+    return [
+        Row("Modules", names, "bad", said.removeprefix("error: "), "they load here as on the nodes", mend)
+    ]
+
+
+def check_container(profile: ClusterProfile) -> list[Row]:
+    """The runtime and the image."""
+    container = profile.environment.container
+    if container is None:
+        return []
+    if container.runtime == "pyxis":
+        done = (
+            subprocess.run(["srun", "--help"], capture_output=True, text=True)
+            if shutil.which("srun")
+            else None
+        )
+        has = done is not None and "--container-image" in done.stdout
+        rows = [
+            Row(
+                "Container",
+                "pyxis",
+                "ok" if has else "bad",
+                "srun has it" if has else "srun knows no --container-image",
+                "the plugin",
+                "ask whoever runs the cluster, or runtime: apptainer",
+            )
+        ]
+    else:
+        path = shutil.which(container.runtime)
+        rows = [
+            Row(
+                "Container",
+                container.runtime,
+                "ok" if path else "warn",
+                path or "not on PATH here",
+                "on the nodes",
+                "its module belongs into environment.modules",
+            )
+        ]
+    if container.image.startswith("/"):
+        there = Path(container.image).exists()
+        rows.append(
+            Row(
+                "Container",
+                "image",
+                "ok" if there else "bad",
+                container.image if there else f"no {container.image}",
+                "a file all nodes see",
+                "build or copy it there",
+            )
+        )
+    for mount in container.mounts:
+        source = mount.split(":")[0]
+        if not Path(source).exists():
+            rows.append(
+                Row(
+                    "Container", "mount", "bad", f"no {source}", mount, "correct environment.container.mounts"
+                )
+            )
+    return rows
+
+
+def check_disk(runs: Path) -> list[Row]:
+    """Inodes and quota where run directories go; :mod:`hpc.doctor.machine` looks at the room and the speed."""
+    place = next(p for p in (runs, *runs.parents) if p.exists())
+    inodes = os.statvfs(place)
+    rows = []
+    if inodes.f_files:
+        rows.append(
+            Row(
+                "Disk",
+                "free inodes",
+                "ok" if inodes.f_favail > 10000 else "bad",
+                f"{inodes.f_favail:,}",
+                "10,000",
+                "many small files fill a file system too: remove some",
+            )
+        )
+    return [*rows, *check_quota(place)]
+
+
+def check_quota(place: Path) -> list[Row]:
+    """What quota(1) and lfs(1) say, where they are."""
+    rows = []
+    for command in (["quota", "-w"], ["lfs", "quota", "-q", "-u", str(os.getuid()), str(place)]):
+        if shutil.which(command[0]) is None:
+            continue
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        rows += quota_rows(done.stdout)
+    return rows or [Row("Disk", "quota", "ok", "none that this machine tells of")]
+
+
+def quota_rows(text: str) -> list[Row]:
+    """Lines ``FILESYSTEM USED SOFT HARD …`` in KiB; a star behind USED: over the soft limit."""
+    rows = []
+    for name, used, star, soft, hard in re.findall(r"^\s*(\S*/\S*)\s+(\d+)(\*?)\s+(\d+)\s+(\d+)", text, re.M):
+        limit = int(soft) or int(hard)
+        if limit == 0:
+            continue
+        left = (limit - int(used)) << 10
+        state: State = "bad" if star or left < 1 << 30 else "ok"
+        rows.append(
+            Row(
+                "Disk",
+                f"quota {name}",
+                state,
+                f"{gib(max(0, left))} left of {gib(limit << 10)}",
+                "room for a run",
+                "remove old checkpoints, or GLMJOBS_RUNS elsewhere",
+            )
+        )
+    return rows
+
+
+def check_limits(profile: ClusterProfile) -> list[Row]:
+    """Limits of this shell: Slurm hands them on to the jobs that are submitted from it (PropagateResourceLimits)."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    enough = files == resource.RLIM_INFINITY or files >= OPEN_FILES
+    rows = [
+        Row(
+            "Limits",
+            "open files",
+            "ok" if enough else "warn",
+            "unlimited" if files < 0 else str(files),
+            str(OPEN_FILES),
+            f"ulimit -n {OPEN_FILES} before submitting: Slurm hands limits on",
+        )
+    ]
+    nccl = profile.environment.nccl
+    if nccl is not None and (nccl.infiniband or nccl.hca):
+        locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        fine = locked == resource.RLIM_INFINITY
+        rows.append(
+            Row(
+                "Limits",
+                "locked memory",
+                "ok" if fine else "warn",
+                "unlimited" if fine else gib(locked),
+                "unlimited, for InfiniBand",
+                "ulimit -l unlimited, or ask whoever runs the cluster",
+            )
+        )
+    return rows
