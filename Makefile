@@ -8,7 +8,7 @@ PYTHON310 ?= python3.10
 STACK := $(shell $(PYTHON) -c 'import sys; print("centos7-cu117" if sys.version_info < (3, 11) else "current")')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-unit test-slurm test-slow test-cluster-stack lint bench slurm browser clean
+.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint bench slurm browser clean
 
 $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -29,6 +29,10 @@ test-slurm: $(VENV)/.ready slurm
 
 test-slow: $(VENV)/.ready slurm
 	$(PY) -m pytest -m slow
+
+# Sixty faults on a rehearsal cluster; CHAOS_SEED and CHAOS_FAULTS change which and how many.
+test-chaos: $(VENV)/.ready slurm
+	$(PY) -m pytest tests/chaos
 
 # The mission's stack (Python 3.10, torch 2.0.1), on the CPU: losses of two ranks against one, the whole chain, the models.
 CLUSTER_VENV := .venv-centos7-cu117

@@ -32,7 +32,7 @@ from hpc.devcluster import DevCluster
 from hpc.errors import HpcError
 
 SETTINGS = (
-    "data.make.rows=400", "data.dev_rows=1-40", "train.epochs=1", "train.save_steps=5", "train.max_steps=60",
+    "data.make.rows=400", "data.dev_rows=1-40", "train.epochs=1", "train.save_steps=25", "train.max_steps=600",
     "train.logging_steps=1", "score.rows=24", "score.max_new_tokens=12", "score.shards=2", "model.make.layers=2",
     "model.make.hidden_size=64", "jobs.signal_seconds=5",
 )  # fmt: skip
@@ -93,7 +93,7 @@ class Campaign:
     def strike(self, scene: Scene, deck: list[str]) -> bool:
         """One fault, the next of the deck that can strike; False when the run is over."""
         run = scene.run
-        stage = self.ready(run)
+        stage = self.ready(scene)
         if stage is None:
             return False
         for name in list(deck):
@@ -108,11 +108,13 @@ class Campaign:
             self.say(f"{len(self.struck):3} {run.name:6} {name:28} {stage:12} {what:36} {outcome}")
             return True
         deck.clear()
-        return self.ready(run) is not None
+        return self.ready(scene) is not None
 
-    def ready(self, run: Run) -> str | None:
+    def ready(self, scene: Scene) -> str | None:
         """Wait until something of the run is worth hurting: a stage runs (training: past a step); None when done."""
+        run = scene.run
         found: list[str | None] = []
+        steps = scene.dice.randint(1, 80)  # before an attempt's first save, or after some
 
         def worth() -> bool:
             state = states.read(run)
@@ -123,7 +125,7 @@ class Campaign:
             else:
                 for stage in state.stages:
                     alive = stage.state == states.RUNNING and stage.stage in ("train", "score")
-                    if alive and (stage.stage == "score" or fresh_step(run)):
+                    if alive and (stage.stage == "score" or fresh_steps(run) >= steps):
                         found.append(stage.stage)
             return bool(found)
 
@@ -229,11 +231,10 @@ def progress(run: Run) -> tuple[int, ...]:
     return done, attempts
 
 
-def fresh_step(run: Run) -> bool:
-    """Whether the attempt at training that runs has made a step."""
-    starts = ledger.events(run.path, event="attempt", stage="train")
-    news = ledger.progress(run.path, "train").get("time", "")
-    return bool(starts) and str(news) > str(starts[-1]["time"])
+def fresh_steps(run: Run) -> int:
+    """Steps that the newest attempt at training has made."""
+    begun = str((ledger.events(run.path, event="attempt", stage="train") or [{"time": "9"}])[-1]["time"])
+    return sum(str(r["time"]) > begun for r in ledger.read_jsonl(run.checkpoints / "train_log.jsonl"))
 
 
 def weights(run: Run) -> str:

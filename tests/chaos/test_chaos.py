@@ -1,4 +1,5 @@
-"""The chaos suite. Everyday: a few faults; `make test-chaos`: sixty over several runs.
+"""The chaos suite. Everyday: a few faults on stages without torch (:mod:`light_stage`); `make test-chaos`: sixty over
+several runs of them, then a dozen on a real small training.
 
 CHAOS_FAULTS and CHAOS_SEED change number and order; a failure names the seed.
 """
@@ -7,16 +8,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from campaign import Campaign
 
+from glmjobs import heal, jobs, submit
 from hpc.devcluster import DevCluster
-from hpc.devcluster.commands import require_programs
-from hpc.errors import NotFit
+from hpc.script import JobRequest
+from tests.slurm.conftest import require_slurm
 
+Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.slurm
 DISK = "1600m"  # the preflight wants 1 GB free
 
@@ -36,10 +42,7 @@ def disk(tmp_path: Path) -> Iterator[Path | None]:
 @pytest.fixture
 def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevCluster]:
     """Two nodes with two GPUs each, slurmdbd, preemption; this process is on it and its runs lie on the disk."""
-    try:
-        require_programs(accounting=True)
-    except NotFit as error:
-        pytest.skip(str(error))
+    require_slurm(accounting=True)
     for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GLMJOBS_RUNS", str((disk or tmp_path) / "runs"))
@@ -51,29 +54,51 @@ def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) ->
         yield cluster
 
 
-def campaign(cluster: DevCluster, disk: Path | None, faults: int) -> Campaign:
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chain's jobs as they are, but each step runs its stand-in."""
+
+    def requests(*args: Any, **options: Any) -> list[JobRequest]:
+        return [
+            replace(request, steps=tuple(replace(s, command=stand_in(s.stage)) for s in request.steps))
+            for request in jobs.requests(*args, **options)
+        ]
+
+    monkeypatch.setattr(submit, "requests", requests)
+    monkeypatch.setattr(heal, "requests", requests)
+
+
+def stand_in(stage: str) -> tuple[str, ...]:
+    script = Path(__file__).with_name("light_stage.py")
+    return (sys.executable, str(script), "$RUN", f"glmjobs.{stage}")
+
+
+def endure(cluster: DevCluster, disk: Path | None, faults: int) -> None:
+    """A campaign; its table is printed however it ends."""
     seed = int(os.environ.get("CHAOS_SEED", "1"))
     wanted = int(os.environ.get("CHAOS_FAULTS", faults))
-    return Campaign(cluster, Path(os.environ["GLMJOBS_RUNS"]), disk, seed, wanted)
-
-
-def test_a_few_faults(stage: DevCluster, disk: Path | None) -> None:
-    c = campaign(stage, disk, 3)
+    campaign = Campaign(cluster, Path(os.environ["GLMJOBS_RUNS"]), disk, seed, wanted)
+    print()
     try:
-        c.execute()
+        campaign.execute()
     finally:
-        print(c.table())
-    assert len(c.struck) >= c.wanted
+        print(campaign.table())
+    assert len(campaign.struck) >= wanted
+
+
+def test_a_few_faults(stage: DevCluster, disk: Path | None, light: None) -> None:
+    endure(stage, disk, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_many_faults(stage: DevCluster, disk: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
-    c = campaign(stage, disk, 60)
+def test_many_faults(stage: DevCluster, disk: Path | None, light: None, capsys: Capture) -> None:
     with capsys.disabled():
-        print()
-        try:
-            c.execute()
-        finally:
-            print(c.table())
-    assert len(c.struck) >= c.wanted
+        endure(stage, disk, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_faults_in_a_real_training(stage: DevCluster, disk: Path | None, capsys: Capture) -> None:
+    with capsys.disabled():
+        endure(stage, disk, 12)
