@@ -1,11 +1,9 @@
 """Rows per second of answering dev questions: the classical way against ours, in turns, on the CPU.
 
-    python benchmarks/score_throughput.py [--quick] [--json FILE] [--layers 4] [--hidden 256] [--vocabulary
-    130528] …
+    python benchmarks/score_throughput.py [--quick] [--json FILE] [--layers N] [--hidden N] …
 
 (a) classical: one row at a time, transformers' ``generate`` with sampling (top_p 0.7, temperature 0.95) and
-KV
-    cache, up to 512 new tokens, as ptuning's evaluation of ChatGLM-6B samples;
+    KV cache, up to 512 new tokens, as ptuning's evaluation of ChatGLM-6B samples;
 (b) plain batches of 64: transformers' greedy ``generate`` on length-sorted, left-padded batches;
 (c) ours: :func:`glmjobs.scoring.generation.generate`, batch size found by itself.
 

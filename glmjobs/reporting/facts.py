@@ -107,7 +107,7 @@ def metrics_table(doc: Json) -> Table | None:
             plain(m["correct"]),
             plain(m["rows"]),
             plain(m["cut"]),
-            *("" if m[key] is None else f"{m[key]:.3g}" for key in metrics),
+            *("" if m[key] is None else f"{m[key]:.1f}" for key in metrics),
             "" if m["tokens_per_s"] is None else f"{m['tokens_per_s']:,.0f}",
             duration(m["seconds"]),
         ]

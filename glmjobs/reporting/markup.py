@@ -6,7 +6,7 @@ import html
 import json
 from typing import Any
 
-_VOID = frozenset({"meta", "input", "br", "hr", "link", "col"})
+_VOID = frozenset({"meta", "input", "br", "hr", "link", "col", "wbr"})
 
 
 class Markup(str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -219,7 +220,13 @@ def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> Markup:
-    return tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in pairs), class_="pairs")
+    return tag("dl", *(join(_name(name), tag("dd", value)) for name, value in pairs), class_="pairs")
+
+
+def _name(name: str) -> Markup:
+    """A setting's name, which breaks between its words where its column is narrow."""
+    first, *others = re.split(r"(?<=[._])(?=\w)", name)
+    return tag("dt", first, *(join(tag("wbr"), part) for part in others))
 
 
 def _environment(environment: Json) -> list[Markup]:
