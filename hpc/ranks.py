@@ -1,6 +1,6 @@
 """Rank, world size, and where to meet: from a Slurm step, from a local launch, or from torchrun's variables.
 
-No fixed ports: rank 0 takes a free one and publishes its address and port in a file of the run directory that is
+No fixed ports: rank 0 holds a free one and publishes its address and port in a file of the run directory that is
 named after the job, its restart and its step, so that jobs sharing a node, and attempts of one job, never meet.
 
 ``python -m hpc.ranks --nproc N [--log DIR] -- COMMAND …`` is the local launch: N processes, one per rank, each with
@@ -145,11 +145,22 @@ def tasks_on_node(spec: str, node: int, default: int) -> int:
     return counts[node] if node < len(counts) else default
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port that was free on this node just now."""
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port of this node that nobody else gets as long as this process lives.
+
+    Between being chosen and being listened on lies the import of torch: seconds in which another job, or one of NCCL's
+    own sockets, could be given a port that was merely found free. So it stays bound here, without listening: the kernel
+    gives it to nobody who asks for any port, and with SO_REUSEADDR (socket(7)), which torch's and Python's servers set,
+    it can be listened on all the same.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])
 
 
 def record_failure(folder: Path, rank: int, error: BaseException, *, host: str | None = None) -> None:
