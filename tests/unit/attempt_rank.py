@@ -1,8 +1,9 @@
 """A rank that does as it is told, without torch: ``python tests/unit/attempt_rank.py RUN WHAT``.
 
-``RANK`` says which one it is. WHAT, for the rank(s) named before the colon ("1:hang", "*:wait"); the others wait:
-``wait`` works step by step until told to stop (exit 85) · ``hang`` stops beating at step 3 · ``fail N`` raises an error
-of exit code N · ``killed`` is killed · ``done`` ends well.
+``RANK`` (on Slurm ``SLURM_PROCID``) says which one it is. WHAT, for the rank(s) named before the colon ("1:hang",
+"*:wait"); the others wait: ``wait`` works step by step until told to stop (exit 85) · ``hang`` stops beating at step 3
+· ``fail N`` raises an error of exit code N · ``killed`` is killed, and the others wait for it as in a collective ·
+``done`` ends well. "1:hang then done": so at the first attempt, ``done`` on all ranks from the second on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ def stuck_here() -> None:
 
 
 def main() -> int:
-    run, (who, what) = Path(sys.argv[1]), sys.argv[2].split(":")
-    rank, limit = int(os.environ.get("RANK", "0")), float(os.environ.get("LIMIT", "60"))
+    run, (who, whole) = Path(sys.argv[1]), sys.argv[2].split(":")
+    what, _, then = whole.partition(" then ")
+    if then and len(ledger.events(run, event="attempt", stage="work")) > 1:
+        who, what = "*", then
+    env = os.environ
+    rank, limit = int(env.get("RANK") or env.get("SLURM_PROCID") or 0), float(env.get("LIMIT", "60"))
     flag = StopFlag().install()
     heart = Heart(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
     mine = what.split() if who in ("*", str(rank)) else ["wait"]
@@ -46,13 +51,15 @@ def main() -> int:
             stuck_here()
         if step == 3 and mine[0] == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == 5 and what == "killed":
+            stuck_here()
         if step == 3 and mine[0] == "fail":
             try:
                 raise Told(int(mine[1]))
             except Told as error:
                 ranks.record_failure(run / "jobs" / "work", rank, error)
                 return error.exit_code
-        if flag.terminated is None and flag.requested:
+        if flag.requested and (flag.terminated is None or who == "*"):
             ledger.write_progress(run, "work", step=step, checkpoint=step)
             return STOPPED
         if time.monotonic() > end:
