@@ -9,6 +9,7 @@ from glmjobs.cli import run_command
 
 COMMANDS = {
     "submit": "make a run and start its chain of jobs",
+    "plan": "memory, disk and hours of a training, before it costs any",
     "status": "how a run is doing: stages, step, loss, jobs",
     "runs": "all runs: state, accuracy, GPU-hours",
     "logs": "what a run's stages wrote",

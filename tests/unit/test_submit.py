@@ -124,7 +124,7 @@ def test_a_name_is_taken_once(runs: Path) -> None:
     assert Run.open(first.path).recipe == recipe
 
 
-LIGHT = ("submit", "status", "runs", "logs", "cancel", "heal", "prepare", "consolidate", "report")
+LIGHT = ("submit", "plan", "status", "runs", "logs", "cancel", "heal", "prepare", "consolidate", "report")
 
 
 @pytest.mark.parametrize("command", LIGHT)
