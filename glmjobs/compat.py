@@ -24,6 +24,11 @@ CACHE_NAME = "cache" if TRANSFORMERS >= (5, 24) else "past_key_values"
 DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
 
 
+#: Before 5, transformers compares shapes under ZeRO-3 with the empty shells that DeepSpeed leaves of partitioned
+#: weights: asked to list mismatches, it lists every tensor. Not asked, it stops at a real one, where weights are whole.
+LISTS_MISMATCHES_UNDER_ZERO3 = TRANSFORMERS >= (5, 0)
+
+
 def tied_weights(pairs: dict[str, str]) -> Any:
     """``_tied_weights_keys`` in this release's form: {tied: source}; before 5 only the tied names."""
     return pairs if TRANSFORMERS >= (5, 0) else list(pairs)
@@ -38,8 +43,31 @@ def autocast_dtype(device_type: str) -> Any:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
+def keep_gradient_hooks() -> None:
+    """Have ZeRO-3 train on torch 2.0; call before DeepSpeed starts, whatever the device.
+
+    Below torch 2.1 DeepSpeed 0.16 hooks the node of the graph where a parameter's gradient arrives, and keeps no
+    reference to it; Python then frees the node and its hook with it. No gradient is ever reduced: the training runs,
+    with a gradient norm of 0, and learns nothing. Here the hook's handle, which DeepSpeed keeps, keeps the node.
+    """
+    if TORCH >= (2, 1):
+        return
+    import deepspeed.runtime.zero.stage3 as stage3
+    import deepspeed.utils.torch as deepspeed_torch
+
+    def register_grad_hook(param: Any, hook: Any) -> Any:
+        node = param.expand_as(param).grad_fn.next_functions[0][0]
+        handle = node.register_hook(hook)
+        handle.node = node
+        return handle
+
+    for module in (deepspeed_torch, stage3):
+        module.register_grad_hook = register_grad_hook
+
+
 def prepare_cpu_training() -> None:
     """Make the CPU path train with gloo; call before DeepSpeed starts. Does nothing to training on GPUs."""
+    keep_gradient_hooks()
     if TORCH < (2, 1):
         _complete_torch_2_0()
     _without_shared_memory_op()

@@ -117,6 +117,7 @@ def prepare(run: Run, place: ranks.Ranks, heart: Heart) -> tuple[GLMTrainer, int
     settings = run.recipe.train
     transformers.set_seed(settings.seed)
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
+    compat.keep_gradient_hooks()
     if not cuda:
         compat.prepare_cpu_training()
         refuse_half_precision(settings.precision)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch.distributed
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from glmjobs.compat import DTYPE_NAME
+from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
 from glmjobs.errors import BadInput
 from glmjobs.models.adapter import base_of, merge_adapter
 from glmjobs.models.family import Family, family_for, read_config
@@ -34,6 +35,12 @@ _WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+)
+
+#: What torch says of a tensor of another shape.
+_SIZE_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\((\[[^]]*\])\) from checkpoint, "
+    r"the shape in current model is torch\.Size\((\[[^]]*\])\)"
 )
 
 
@@ -60,13 +67,14 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
         return adapted.eval()
     config = _configuration(directory, family)
     where = check_weight_files(directory)
-    _join_deepspeed()
+    zero3 = _join_deepspeed()
     try:
         model, info = family.model_class().from_pretrained(
             directory,
             config=config,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # listed in info, and an error below
+            # listed in info, and an error below
+            ignore_mismatched_sizes=not zero3 or LISTS_MISMATCHES_UNDER_ZERO3,
             local_files_only=True,
             **{DTYPE_NAME: dtype or "auto"},
             **options,
@@ -82,24 +90,31 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     ) as error:
         if isinstance(error, BadInput):
             raise
+        if sizes := _SIZE_MISMATCH.search(str(error)):
+            name, found, wanted = sizes.groups()
+            raise BadInput(
+                f"{where.get(name, directory)}: {name} has shape {found}, config.json asks for {wanted}"
+            ) from None
         raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
     _check_loaded(directory, where, info)
     loaded: PreTrainedModel = model.eval()
     return loaded
 
 
-def _join_deepspeed() -> None:
-    """Under ZeRO-3 weights are partitioned while they load: DeepSpeed has to know its ranks by then.
+def _join_deepspeed() -> bool:
+    """Under ZeRO-3 (True) weights are partitioned while they load: DeepSpeed has to know its ranks by then.
 
     transformers starts torch's process group, but on the CPU not DeepSpeed's view of it: then one rank.
     """
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-    if is_deepspeed_zero3_enabled() and torch.distributed.is_initialized():
+    zero3 = bool(is_deepspeed_zero3_enabled())
+    if zero3 and torch.distributed.is_initialized():
         import deepspeed
 
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+    return zero3
 
 
 def _configuration(directory: Path, family: Family) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from glmjobs.consolidate import Options, consolidate
 from glmjobs.models import (
     ChatGLMConfig,
     ChatGLMForCausalLM,
@@ -75,22 +76,29 @@ def spread(model: Any, seed: int, gain: float) -> None:
 def write_directory(
     directory: Path, size: tuple[int, int, int, float, float], shared: Path, code: Path
 ) -> None:
-    """A model as consolidation writes it, with the release's tokenizer and code files carried along."""
+    """A consolidated model whose base is as the release is: its code, its tokenizer, its config.json, .bin weights."""
     hidden, layers, heads, width, gain = size
+    base, checkpoint = directory.with_name("base"), directory.with_name("checkpoint-7")
+    base.mkdir()
+    for path in [*code.glob("*.py"), *(shared / "chatglm-6b").glob("*")]:
+        shutil.copyfile(path, base / path.name)
+    released = json.loads((base / "config.json").read_text())
+    sizes = {
+        "hidden_size": hidden, "num_layers": layers, "num_attention_heads": heads, "inner_hidden_size": 4 * hidden,
+    }  # fmt: skip
+    (base / "config.json").write_text(json.dumps({**released, **sizes}))
     torch.manual_seed(layers)
     config = ChatGLMConfig(
         hidden_size=hidden, num_layers=layers, num_attention_heads=heads, initializer_range=width
     )
-    model = ChatGLMForCausalLM(config)
-    spread(model, layers, gain)
-    model.half().save_pretrained(directory)
-    for file in ("ice_text.model", "tokenizer_config.json"):
-        shutil.copyfile(shared / "chatglm-6b" / file, directory / file)
-    for path in code.glob("*.py"):
-        shutil.copyfile(path, directory / path.name)
-    released = json.loads((shared / "chatglm-6b" / "config.json").read_text())
-    written = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**written, "auto_map": released["auto_map"]}))
+    model = ChatGLMForCausalLM(config).half()
+    torch.save(model.state_dict(), base / "pytorch_model.bin")
+
+    trained = load_model(base, "float32")
+    spread(trained, layers, gain)
+    trained.save_pretrained(checkpoint)
+    consolidate(checkpoint, directory, Options(dtype="float16", fsync=False), base)
+    assert (directory / "modeling_chatglm.py").is_file()
 
 
 def prompts(seed: int) -> list[list[int]]:
