@@ -34,6 +34,8 @@ STACKS = signal.SIGUSR2
 """The signal at which a rank writes its stacks to its log."""
 
 WRITE_SECONDS = 2.0
+SLOW_SECONDS = 900.0
+"""The least limit while no steps are made: imports, weights and saves take minutes on a busy file server."""
 ORPHAN_SECONDS = 3.0
 """After SIGTERM, a step that stands still for so long, and for thrice the longest yet, will never end: another rank
 died, and the launcher's own SIGKILL comes only after Slurm's KillWait (30 s by default). So will what comes before the
@@ -45,7 +47,8 @@ class Heart:
 
     Args:
         folder: where the ranks' files go, on a file system the batch process sees.
-        limit: seconds without a beat after which this rank counts as hanging; the watcher reads it from the file.
+        limit: seconds without a beat after which this rank counts as hanging while it trains (elsewhere never under
+            :data:`SLOW_SECONDS`); the watcher reads it from the file.
         flag: the rank's stop flag, to see that the launcher is ending the step.
     """
 
@@ -61,7 +64,7 @@ class Heart:
     def start(self) -> Heart:
         """Begin to write, and answer :data:`STACKS` from now on."""
         faulthandler.register(STACKS, file=sys.stderr, all_threads=True)
-        self._write()
+        self.write()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
         return self
 
@@ -79,13 +82,17 @@ class Heart:
     def _run(self) -> None:
         pause = min(WRITE_SECONDS, self.limit / 5)
         while not self._end.wait(pause):
-            self._write()
+            self.write()
             self._leave_if_alone()
 
-    def _write(self) -> None:
+    def _limit(self) -> float:
+        return self.limit if self.phase == "training" else max(self.limit, SLOW_SECONDS)
+
+    def write(self) -> None:
+        """Put the last beat on disk."""
         record = {
             "rank": self.rank, "world_size": self.world_size, "host": socket.gethostname(), "pid": os.getpid(),
-            "limit": self.limit, "phase": self.phase, "step": self.step, "count": self.count,
+            "limit": self._limit(), "phase": self.phase, "step": self.step, "count": self.count,
         }  # fmt: skip
         file = path(self.folder, self.rank)
         beside = file.with_suffix(f".{os.getpid()}")

@@ -128,6 +128,28 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
             latest = f"global_step{self.model_wrapped.global_steps}"
             self.saver.writes.do("latest", (Path(output_dir) / "latest").write_text, latest)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """A checkpoint's state, at the recipe's learning rate: it may have been lowered since, after a divergence."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule, rate = self.lr_scheduler, self.args.learning_rate
+        if not isinstance(
+            schedule, torch.optim.lr_scheduler.LambdaLR
+        ):  # DeepSpeed's own, from its configuration
+            return
+        before = schedule.base_lrs[0]
+        if before == rate:
+            return
+        if self.args.should_save:
+            saving.say(
+                f"learning rate: {before:g} in the checkpoint, {rate:g} from here on, as the recipe says"
+            )
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = rate
+        schedule.base_lrs = [rate] * len(schedule.base_lrs)
+        schedule._last_lr = [rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas]
+        for group, now in zip(self.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+            group["lr"] = now
+
     def _save_rng_state(self, output_dir: str) -> None:
         self.saver.writes.do("rng_state", super()._save_rng_state, output_dir)
         self.saver.writes.do("loop_state", self.loop.save, Path(output_dir))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hpc import ledger
+from hpc import heartbeat, ledger
 
 RANK = Path(__file__).with_name("attempt_rank.py")
 PATIENCE = 60.0
@@ -161,3 +161,12 @@ def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
         cwd=repo, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 127 and "cannot start /no/such/program" in done.stderr
+
+
+def test_only_steps_are_held_to_a_short_limit(tmp_path: Path) -> None:
+    """Imports from a busy file server took over half a minute where a limit of that was set for steps."""
+    heart = heartbeat.Heart(tmp_path, 0, 1, 30.0)
+    for phase, limit in (("importing", heartbeat.SLOW_SECONDS), ("training", 30.0), ("saving", 900.0)):
+        heart.beat(phase)
+        heart.write()
+        assert heartbeat.read(tmp_path)[0]["limit"] == limit
