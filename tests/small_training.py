@@ -21,7 +21,7 @@ from hpc import ledger
 from hpc.cluster import ClusterProfile
 from tests.small_families import small_glm
 
-PATIENCE = 240.0
+PATIENCE = 900.0
 BASE: dict[str, Any] = {
     "name": "small",
     "data": {"make": {"rows": 300}, "dev_rows": "1-20", "max_source_length": 96, "max_target_length": 96},
