@@ -14,6 +14,7 @@ from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput
 from glmjobs.state import STAGES, RunState
+from hpc import ledger
 
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0  # how often --follow asks whether the stage has ended
@@ -43,6 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     files = logs(run.path, stage, args.rank)
     if not files and not args.follow:
         raise BadInput(nothing(run.path, stage, args.rank))
+    first = first_failed(run.path, stage) if args.rank is None and not args.follow else None
+    if first is not None and any(p.suffix == ".log" and rank_of(p) == first for p in files):
+        # The others were pulled down by it: 63 more tracebacks would hide the one that says why.
+        files = [p for p in files if p.suffix != ".log" or rank_of(p) == first]
+        print(f"rank {first} failed first; --rank N shows another")
     shown = {path: print_tail(path, args.lines, run.path) for path in files}
     if args.follow:
         follow(run, stage, args.rank, shown)
@@ -66,6 +72,13 @@ def logs(run: Path, stage: str, rank: int | None) -> list[Path]:
     if rank is not None:
         files = [p for p in files if rank_of(p) == rank]
     return sorted(files, key=lambda p: (p.suffix == ".log", rank_of(p) or 0, p.name))
+
+
+def first_failed(run: Path, stage: str) -> int | None:
+    """The rank that failed first in the stage's newest attempt; None where that goes on or did not fail."""
+    newest = [e for e in ledger.read(run) if e.get("stage") == stage and e["event"] in ("attempt", "ended")]
+    rank = newest[-1].get("failed_rank") if newest and newest[-1]["event"] == "ended" else None
+    return rank if isinstance(rank, int) else None
 
 
 def rank_of(path: Path) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from glmjobs import logs
 from glmjobs import recipe as recipes
 from glmjobs.run import PROJECT, Run, Shape
 from hpc import chain, ledger
@@ -53,6 +54,7 @@ from hpc.errors import JobFailed
 folder = Path(sys.argv[1]) / "jobs/train"
 place = ranks.find(folder)
 if place.rank == 2:
+    print("batch 7 of rank 2", file=sys.stderr)
     error = JobFailed("the loss is not a number at step 7")
     ranks.record_failure(folder, place.rank, error)
     sys.exit(1)
@@ -61,7 +63,7 @@ os.read(os.pipe()[0], 1)  # waits for the failed one, as in a collective operati
 
 
 def test_the_first_rank_that_failed_is_named_with_its_node(
-    empty: DevCluster, tmp_path: Path, wait_job: Callable[..., JobInfo]
+    empty: DevCluster, tmp_path: Path, wait_job: Callable[..., JobInfo], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Four ranks on two nodes; the third fails and the others only wait: one line says so, not four tracebacks."""
     script = tmp_path / "failing.py"
@@ -85,3 +87,9 @@ def test_the_first_rank_that_failed_is_named_with_its_node(
     assert "the loss is not a number at step 7" in told[0] and "Traceback" not in said
     (ended,) = ledger.events(run.path, event="ended", stage="train")
     assert (ended["failed_rank"], ended["failed_node"]) == (2, "node2")
+    capsys.readouterr()
+    assert logs.main([str(run.path), "--stage", "train"]) == 0
+    shown = capsys.readouterr().out
+    headings = [line for line in shown.splitlines() if line.startswith("==> ")]
+    assert headings == [f"==> jobs/train/{job}.out <==", "==> jobs/train/rank-2.log <=="]
+    assert "batch 7 of rank 2" in shown
