@@ -1,13 +1,14 @@
 """Resume on another number of GPUs: a ZeRO checkpoint becomes DeepSpeed's universal checkpoint, beside the
 original.
 
-    python -m glmjobs.reshard CHECKPOINT --world-size M
+    python -m glmjobs.reshard RUN/checkpoints/checkpoint-N --world-size M
+    python -m glmjobs.heal RUN
 
 The checkpoint is checked as consolidation checks it, then DeepSpeed's ds_to_universal takes it apart by
 parameter (it needs torch and DeepSpeed, and unpickles the files: use it on your own checkpoints). The result,
-    ``global_stepN_universal`` and
-``latest_universal``, lies beside ``global_stepN``; DeepSpeed loads it where its configuration says
-``{"checkpoint": {"load_universal": true}}``.
+``global_stepN_universal`` and ``latest_universal``, lies beside ``global_stepN``; the train stage takes it up
+when its number of ranks is another than the checkpoint's. Where the checkpoint is a run's, the run's shape becomes M
+ranks and its gradient accumulation what keeps the rows of a step, so that losses go on as they would have.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
+import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, NotFit, WorkFailed
@@ -25,6 +27,9 @@ from glmjobs.zero.checkpoint import open_checkpoint, zero_folder
 from glmjobs.zero.crosscheck import cross_check
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.write import check_space
+
+if TYPE_CHECKING:  # pydantic: only a run needs it
+    from glmjobs.run import Run
 
 # float32 weight and Adam's two moments of every element, and once more for the fragments before they are
 # merged.
@@ -60,6 +65,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
 
 def _convert(folder: Path, into: Path, workers: int) -> None:
     """DeepSpeed's converter, its prints kept for the error."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # nothing here needs a GPU
     try:
         from deepspeed.checkpoint import ds_to_universal
     except ImportError as error:
@@ -81,35 +87,117 @@ def _convert(folder: Path, into: Path, workers: int) -> None:
     (into.parent / "latest_universal").unlink(missing_ok=True)
 
 
-def batch_advice(world_size: int, old: int | None) -> str:
-    """How to keep the global batch, and with it the losses, on the new number of ranks."""
-    if not old or old == world_size:
-        return "the same number of ranks: nothing else changes"
-    factor = old / world_size
-    whole = math.isclose(factor, round(factor)) and factor >= 1
-    return (
-        f"multiply gradient accumulation by {round(factor)} to keep the global batch"
-        if whole
-        else f"keep per-device batch x accumulation x ranks as it was ({old} ranks before)"
+def accumulation(before: int, old: int, new: int) -> int:
+    """Gradient accumulation on ``new`` ranks that keeps the rows of a step (``before`` on ``old`` ranks).
+
+    Raises:
+        BadInput: no whole number does.
+    """
+    if before * old % new:
+        raise BadInput(
+            f"world size {new}: {old} ranks x accumulation {before} are {before * old} micro-batches a step, which "
+            f"{new} ranks cannot share; take a divisor of {before * old}"
+        )
+    return before * old // new
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """The run whose checkpoint this is; None where it lies elsewhere."""
+    path = checkpoint.absolute().parent.parent
+    if checkpoint.absolute().parent.name != "checkpoints" or not (path / "run.yaml").is_file():
+        return None
+    from glmjobs.run import Run
+
+    return Run.open(path)
+
+
+def check_run(run: Run, world_size: int) -> None:
+    """Whether a run can take up its training on so many ranks.
+
+    Raises:
+        BadInput: it is running, or done, or the number does not fit its nodes or its batch.
+    """
+    from glmjobs import state as states
+
+    running = next((s for s in states.read(run).stages if s.state == states.RUNNING), None)
+    if running is not None:
+        raise BadInput(
+            f"{run.path}: {running.stage} is running (job {running.job}); end it first: python -m glmjobs.cancel "
+            f"{run.path}"
+        )
+    if run.done("train"):
+        raise BadInput(f"{run.path}: its training is done, there is nothing to resume")
+    new_shape(run, world_size)
+    accumulation(run.recipe.train.gradient_accumulation, run.shape.world_size, world_size)
+
+
+def new_shape(run: Run, world_size: int) -> tuple[int, int]:
+    """(nodes, GPUs a node) of so many ranks: full nodes as before, or one node with fewer GPUs.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    gpus = run.shape.gpus
+    if run.shape.nodes == 1 and world_size <= 64:
+        return 1, world_size
+    if world_size % gpus == 0:
+        return world_size // gpus, gpus
+    if world_size < gpus:
+        return 1, world_size
+    raise BadInput(
+        f"world size {world_size}: the run has {gpus} GPUs a node; take a multiple of {gpus}, or fewer"
     )
+
+
+def move_run(run: Run, world_size: int) -> int:
+    """Give a run so many ranks, on record and in its ``run.yaml``; its new gradient accumulation."""
+    from glmjobs.run import rewrite
+    from hpc import ledger
+
+    old, train = run.shape, run.recipe.train
+    steps = accumulation(train.gradient_accumulation, old.world_size, world_size)
+    nodes, gpus = new_shape(run, world_size)
+    if (nodes, gpus) == (old.nodes, old.gpus):
+        return steps
+    recipe = run.recipe.model_copy(
+        update={"train": train.model_copy(update={"gradient_accumulation": steps})}
+    )
+    ledger.append(
+        run.path, "changed", set=[f"--world-size {world_size}"],
+        differences={
+            "shape.nodes": [old.nodes, nodes], "shape.gpus": [old.gpus, gpus],
+            "train.gradient_accumulation": [train.gradient_accumulation, steps],
+        },
+    )  # fmt: skip
+    shape = old.model_copy(update={"nodes": nodes, "gpus": gpus})
+    rewrite(run, recipe, run.cluster, shape)
+    return steps
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parse = argparse.ArgumentParser(
-        prog="python -m glmjobs.reshard", description=(__doc__ or "").splitlines()[0]
+        prog="python -m glmjobs.reshard", description="Resume a ZeRO checkpoint on another number of GPUs."
     )
     parse.add_argument("checkpoint", type=Path, help="checkpoint-N")
     parse.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
     parse.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the converter")
     args = parse.parse_args(argv)
+    run = run_of(args.checkpoint)
     old = open_checkpoint(args.checkpoint).world_size
+    if run is not None and args.world_size >= 1:
+        check_run(run, args.world_size)
     target = reshard(args.checkpoint, args.world_size, args.workers)
     print(f"{target}: written by {old} ranks, loads on any number")
-    print(
-        f"for {args.world_size}: {batch_advice(args.world_size, old)}; DeepSpeed's configuration needs "
-        '"checkpoint": {"load_universal": true}'
-    )
+    if run is not None:
+        steps = move_run(run, args.world_size)
+        print(f"{run.path}: {args.world_size} ranks from now on, gradient accumulation {steps}")
+        print(f"go on with it: python -m glmjobs.heal {run.path}")
+    else:
+        print(
+            "no run's checkpoint: keep per-device batch x accumulation x ranks as it was, and give DeepSpeed "
+            '"checkpoint": {"load_universal": true}'
+        )
     return 0
 
 

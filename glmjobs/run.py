@@ -191,9 +191,9 @@ class Run:
         )
 
 
-def rewrite(run: Run, recipe: Recipe, cluster: ClusterProfile) -> Run:
-    """The run with another recipe and profile, its ``run.yaml`` replaced atomically."""
-    file = run.file.model_copy(update={"recipe": recipe, "cluster": cluster})
+def rewrite(run: Run, recipe: Recipe, cluster: ClusterProfile, shape: Shape | None = None) -> Run:
+    """The run with another recipe, profile and (where given) shape, its ``run.yaml`` replaced atomically."""
+    file = run.file.model_copy(update={"recipe": recipe, "cluster": cluster, "shape": shape or run.shape})
     ledger.write_atomic(run.path / "run.yaml", run_yaml(file))
     return Run(run.path, file)
 

@@ -3,6 +3,8 @@
 Sizes are compared first (cheap, on rank 0). Then the ranks share the checkpoint's files out among themselves and read
 each once against the CRC-32 that the zip container of torch's files carries: a disk that has gone bad is found here and
 costs a checkpoint, rather than an attempt after the other. The pages read are those that DeepSpeed reads next.
+
+Another number of ranks than saved it takes the checkpoint's universal form, where glmjobs.reshard has made one.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from glmjobs.errors import BadInput
 from glmjobs.training import checkpoints
@@ -22,7 +25,7 @@ def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | 
     """The checkpoint to resume from, the same on all ranks; None: start at the beginning.
 
     Raises:
-        BadInput: the newest good one was saved by another number of ranks.
+        BadInput: the newest good one was saved by another number of ranks, and not resharded.
     """
     first = agreement.rank == 0
     candidates: list[tuple[str, str | None]] = agreement.of_rank_zero(
@@ -65,10 +68,21 @@ def unreadable(path: Path, rank: int, world_size: int) -> str | None:
     return None
 
 
+def needs_universal(path: Path, world_size: int) -> bool:
+    """Whether a checkpoint was saved by another number of ranks than ``world_size``."""
+    return (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size") != world_size
+
+
+def load_universal(trainer: Any) -> None:
+    """Have DeepSpeed, which the trainer has not started yet, take up a checkpoint's universal form."""
+    config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+    config.setdefault("checkpoint", {})["load_universal"] = True
+
+
 def _same_world(path: Path, world_size: int) -> None:
-    saved = (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size")
-    if saved != world_size:
+    if needs_universal(path, world_size) and not (path / "latest_universal").is_file():
+        saved = (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size")
         raise BadInput(
-            f"{path.name} was saved by {saved} ranks and this attempt has {world_size}: "
-            f"give it {saved} again (DeepSpeed shards its state by rank)"
+            f"{path.name} was saved by {saved} ranks and this attempt has {world_size}: give it {saved} again, or "
+            f"python -m glmjobs.reshard {path} --world-size {world_size}"
         )

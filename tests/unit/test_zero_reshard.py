@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glmjobs.errors import BadInput
-from glmjobs.reshard import batch_advice, reshard
+from glmjobs.reshard import accumulation, reshard
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
@@ -42,4 +42,10 @@ def test_universal_form_holds_the_same_values(tmp_path: Path, repo: Path) -> Non
         assert reshard(tmp_path / case, 1) == target
     with pytest.raises(BadInput, match="world size 0"):
         reshard(tmp_path / "z2-fp32-w2", 0)
-    assert "by 2" in batch_advice(4, 8)
+
+
+def test_the_rows_of_a_step_are_kept_or_it_is_refused() -> None:
+    assert accumulation(1, 8, 4) == 2
+    assert accumulation(4, 2, 8) == 1
+    with pytest.raises(BadInput, match="16 micro-batches"):
+        accumulation(2, 8, 3)
