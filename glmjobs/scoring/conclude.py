@@ -379,7 +379,7 @@ class _Walk:
 
     def _fits(self, items: list[Any]) -> bool:
         expect = self.question.main.expect
-        if not expect.units:
+        if not expect.units and expect.dim not in ("area", "volume"):  # 求面积: a length is a step towards it
             return True
         found = [i for i in items if isinstance(i, Quantity)]
         return not found or any(not i.units or any(u.dim in expect.dims for u in i.units) for i in found)
@@ -413,7 +413,9 @@ class _Walk:
         restated = [i for i, s in enumerate(kept) if s.rank == 2.5 and s.overlap >= 0.6 * best]
         candidates = bare + restated
         if candidates:
-            return max(candidates)
+            chosen, end = kept[max(candidates)], kept[last]
+            finishes = end.rank >= 2.0 and end.overlap >= 0.6 * best and self._of_asked_kind(end)
+            return last if finishes and not self._of_asked_kind(chosen) else max(candidates)
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         if plain and (plain[-1] == last or not self._closes(kept[last])):
             return plain[-1]
@@ -421,6 +423,12 @@ class _Walk:
             return plain[-1]  # the answer in the question's words, then its working
         fitting = [i for i, s in enumerate(kept) if self._fits(s.items)]
         return fitting[-1] if fitting else last
+
+    def _of_asked_kind(self, statement: Statement) -> bool:
+        """Whether a value has a unit of the asked dimension (解得x=6 has none, 面积=12×6=72平方厘米 has)."""
+        dims = self.question.main.expect.dims
+        quantities = [i for i in statement.items if isinstance(i, Quantity)]
+        return any(u.dim in dims for i in quantities for u in i.units)
 
     def _closes(self, statement: Statement) -> bool:
         return "=" in statement.text or bool(phrases.MEDIUM.search(statement.text))

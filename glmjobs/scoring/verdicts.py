@@ -359,7 +359,8 @@ def _subject(asked: Question, text: str) -> list[str]:
         None,
     )
     if wanted:
-        clauses = [c for c in re.split("[,;。]", plain) if names(asked, c)]
+        # 小红更高,比小丽高7厘米: the second clause goes on speaking of 小红
+        clauses = [c for c in re.split(r"[,;。](?!\s?比)", plain) if names(asked, c)]
         said = [c for c in clauses if wanted[0] in c] or [
             c for c in clauses if _LESS.get(wanted[0], wanted[0]) in c
         ]
