@@ -67,10 +67,11 @@ def test_generated_scripts_pass(cluster: str, tmp_path: Path) -> None:
     from hpc.script import render
 
     profile = submit.load_profile(REPO / f"configs/clusters/{cluster}.yaml", [])
-    for request in requests(load(REPO / "configs/chatglm6b.yaml", []), Shape(nodes=2, gpus=8)):
-        text = render(request, profile, tmp_path / "run", REPO)
-        assert lint(text) == []
-        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    for recipe in sorted((REPO / "configs").glob("*.yaml")):
+        for request in requests(load(recipe, []), Shape(nodes=2, gpus=8)):
+            text = render(request, profile, tmp_path / "run", REPO)
+            assert lint(text) == [], f"{recipe.name}: {request.stage}"
+            assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
 
 
 @pytest.mark.parametrize(
