@@ -289,8 +289,10 @@ def host_memory(architecture: Architecture, setting: Setting, ranks_per_node: in
 
 def checkpoint_bytes(architecture: Architecture, setting: Setting) -> int:
     """A committed checkpoint of all ranks: the optimizer's states, and below ZeRO-3 the weights in DeepSpeed's and in
-    the Trainer's own file. Frozen weights are not saved."""
+    the Trainer's own file. Of frozen weights only a tied embedding is saved: DeepSpeed leaves out what is frozen by its
+    first name, and it has two."""
     a, s = architecture, setting
     trained = a.parameters if s.trained is None else s.trained
     weights = 0 if s.stage == 3 else 2 * trained * BYTES[s.precision]
-    return ADAM_BYTES * trained + weights
+    frozen = a.embedding * BYTES[s.precision] if s.trained is not None and s.stage < 3 and a.tied else 0
+    return ADAM_BYTES * trained + weights + frozen
