@@ -114,29 +114,38 @@ def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(
     words = [*command("--follow", "--name", "broken-off"), "--set", "train.max_steps=100000"]
     process = subprocess.Popen(words, cwd=repo, env=environ, stderr=subprocess.PIPE, text=True)
     run_path = tmp_path / "runs" / "broken-off"
-    wait(lambda: (ledger.progress(run_path, "train").get("step") or 0) >= 1, "a first step")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "the run goes on" in said and "Traceback" not in said
-    chain = int(ledger.events(run_path, event="submitted")[0]["job"].removeprefix("local-"))
-    assert psutil.pid_exists(chain)
-    family = psutil.Process(chain).children(recursive=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "glmjobs.cancel", str(run_path)],
-        cwd=repo, env=environ, capture_output=True, text=True, check=False, timeout=120,
+    try:
+        wait(lambda: (ledger.progress(run_path, "train").get("step") or 0) >= 1, "a first step", BOUND)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "the run goes on" in said and "Traceback" not in said
+        chain = int(ledger.events(run_path, event="submitted")[0]["job"].removeprefix("local-"))
+        assert psutil.pid_exists(chain)
+        family = psutil.Process(chain).children(recursive=True)
+        done = cancelled(repo, environ, run_path)
+        assert done.returncode == 0, done.stderr
+        wait(
+            lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family),
+            "no process left",
+        )
+        status = subprocess.run(
+            [sys.executable, "-m", "glmjobs.status", str(run_path), "--json"],
+            cwd=repo, env=environ, capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        stages = {s["stage"]: s["state"] for s in json.loads(status.stdout)["stages"]}
+        assert stages["preflight"] == "done" and stages["train"] in ("cancelled", "stopped")
+    finally:
+        process.kill()
+        cancelled(repo, environ, run_path)
+
+
+def cancelled(repo: Path, environ: dict[str, str], run: Path) -> subprocess.CompletedProcess[str]:
+    """The cancel command; nothing is left running, however a test ends."""
+    return subprocess.run(
+        [sys.executable, "-m", "glmjobs.cancel", str(run)],
+        cwd=repo, env=environ, capture_output=True, text=True, check=False, timeout=180,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    wait(
-        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family),
-        "no process left",
-    )
-    status = subprocess.run(
-        [sys.executable, "-m", "glmjobs.status", str(run_path), "--json"],
-        cwd=repo, env=environ, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    stages = {s["stage"]: s["state"] for s in json.loads(status.stdout)["stages"]}
-    assert stages["preflight"] == "done" and stages["train"] in ("cancelled", "stopped")
 
 
 def wait(predicate: Any, what: str, bound: float = 120.0) -> None:
