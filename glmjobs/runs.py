@@ -111,7 +111,7 @@ def overview(found: Sequence[RunState]) -> Table:
         shown.add_column(column, no_wrap=True)
     for column in ("base", "fine-tuned", "GPU-hours", "lost"):
         shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("why", overflow="ellipsis", no_wrap=True)
+    shown.add_column("why", overflow="fold", min_width=10)  # the one that gives way on a narrow terminal
     for state in found:
         stage = next((s for s in state.submitted if s.state != states.DONE), None)
         trouble = state.trouble or stage

@@ -102,3 +102,12 @@ def test_a_broken_recipe_is_one_line(tmp_path: Path, content: bytes, said: str) 
         recipes.load(path)
     assert said in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["12:00:00", "08:00:00", "1-00:00:00", "90"])
+def test_a_time_limit_is_what_was_typed(tmp_path: Path, text: str) -> None:
+    """YAML 1.1 reads 12:00:00 as a number to the base 60."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model: {{path: a}}\ndata: {{path: b}}\njobs: {{train: {{time: {text}}}}}\n")
+    assert recipes.load(path).jobs.train.time == text
+    assert recipes.load(path, [f"jobs.score.time={text}"]).jobs.score.time == text
