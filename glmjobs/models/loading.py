@@ -9,11 +9,13 @@ freshly initialised weights.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 import torch.distributed
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
 from glmjobs.errors import BadInput
@@ -69,16 +72,17 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     where = check_weight_files(directory)
     zero3 = _join_deepspeed()
     try:
-        model, info = family.model_class().from_pretrained(
-            directory,
-            config=config,
-            output_loading_info=True,
-            # listed in info, and an error below
-            ignore_mismatched_sizes=not zero3 or LISTS_MISMATCHES_UNDER_ZERO3,
-            local_files_only=True,
-            **{DTYPE_NAME: dtype or "auto"},
-            **options,
-        )
+        with _without_loading_report():
+            model, info = family.model_class().from_pretrained(
+                directory,
+                config=config,
+                output_loading_info=True,
+                # listed in info, and an error below
+                ignore_mismatched_sizes=not zero3 or LISTS_MISMATCHES_UNDER_ZERO3,
+                local_files_only=True,
+                **{DTYPE_NAME: dtype or "auto"},
+                **options,
+            )
     except (
         pickle.UnpicklingError,
         SafetensorError,
@@ -93,12 +97,28 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
         if sizes := _SIZE_MISMATCH.search(str(error)):
             name, found, wanted = sizes.groups()
             raise BadInput(
-                f"{where.get(name, directory)}: {name} has shape {found}, config.json asks for {wanted}"
+                f"{_file(where, name, directory)}: {name} has shape {found}, config.json asks for {wanted}"
             ) from None
         raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
     _check_loaded(directory, where, info)
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+@contextlib.contextmanager
+def _without_loading_report() -> Iterator[None]:
+    """transformers' table of what did not fit is left out: what is wrong is said here, in one line."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(max(before, transformers_logging.ERROR))
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _file(where: dict[str, Path], tensor: str, directory: Path) -> Path:
+    """The file that holds a tensor, as far as it is known."""
+    return where.get(tensor) or where.get("") or directory
 
 
 def _join_deepspeed() -> bool:
@@ -131,7 +151,7 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
     """Check that a directory's weight files are there and whole, by their frames alone (no tensor is read).
 
     Returns:
-        Tensor name to file, as far as an index tells; empty for a single file.
+        Tensor name to file, as an index tells it; for a single file, that file under the name "".
 
     Raises:
         BadInput: no weights, a missing shard, a truncated file, a Git LFS pointer, a broken index.
@@ -142,7 +162,7 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
             continue
         if path.suffix != ".json":
             check_weight_file(path)
-            return {}
+            return {"": path}
         weight_map = read_index(path)
         shards = sorted(set(weight_map.values()))
         missing = [shard for shard in shards if not (directory / shard).is_file()]
@@ -213,7 +233,7 @@ def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any])
     mismatched = sorted(tuple(entry) for entry in info["mismatched_keys"])
     if mismatched:
         name, found, wanted = mismatched[0]
-        file = where.get(name, directory)
+        file = _file(where, name, directory)
         if name.endswith(("word_embeddings.weight", "lm_head.weight")) and found[1:] == wanted[1:]:
             raise BadInput(
                 f"{file}: {name} holds a vocabulary of {found[0]}, config.json says vocab_size = {wanted[0]}"
@@ -226,7 +246,7 @@ def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any])
     if unexpected:
         name = unexpected[0]
         raise BadInput(
-            f"{where.get(name, directory)}: {len(unexpected)} tensors that this architecture doesn't have, "
+            f"{_file(where, name, directory)}: {len(unexpected)} tensors that this architecture doesn't have, "
             f"the first: {name}"
         )
 
