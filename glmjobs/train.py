@@ -70,7 +70,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
     with flag.nothing_to_save():
         trainer, steps, figures = prepare(run, place, heart)
     from glmjobs.training.loopstate import LoopState
-    from glmjobs.training.resuming import load_universal, needs_universal, resume_point
+    from glmjobs.training.resuming import needs_universal, resume_point
     from glmjobs.training.saveinterval import AutoSave
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.trainer import StopTogether
@@ -82,7 +82,9 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
         raise StopRequested(flag.reason)
     resume = resume_point(run.checkpoints, agreement, place.world_size)
     if resume is not None and needs_universal(resume, place.world_size):
-        load_universal(trainer)
+        from glmjobs.training.universal import Universal
+
+        trainer.add_callback(Universal(trainer, resume))
     stop = StopTogether(flag, agreement, trainer)
     trainer.loop = LoopState(trainer, resume)
     auto = run.recipe.train.save_steps == "auto"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from glmjobs.errors import BadInput
 from glmjobs.training import checkpoints
@@ -71,12 +70,6 @@ def unreadable(path: Path, rank: int, world_size: int) -> str | None:
 def needs_universal(path: Path, world_size: int) -> bool:
     """Whether a checkpoint was saved by another number of ranks than ``world_size``."""
     return (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size") != world_size
-
-
-def load_universal(trainer: Any) -> None:
-    """Have DeepSpeed, which the trainer has not started yet, take up a checkpoint's universal form."""
-    config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
-    config.setdefault("checkpoint", {})["load_universal"] = True
 
 
 def _same_world(path: Path, world_size: int) -> None:

@@ -1,0 +1,35 @@
+"""What DeepSpeed's ZeRO-3 loader of universal checkpoints leaves wrong is set right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_path: Path) -> None:
+    from glmjobs.training.universal import mend
+
+    first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = torch.optim.AdamW(
+        [{"params": [first], "weight_decay": 0.1}, {"params": [second], "weight_decay": 0.0}]
+    )
+    file = tmp_path / "optimizer_state.pt"
+    torch.save({"optimizer_state_dict": optimizer.state_dict()}, file)
+    step = torch.tensor(12.0)
+    for parameter in (first, second):
+        parameter.grad = torch.ones(3)
+        optimizer.state[parameter] = {
+            "step": step,
+            "exp_avg": torch.zeros(3),
+            "exp_avg_sq": torch.zeros(3),
+        }
+    optimizer.param_groups[1]["weight_decay"] = 0.1
+    mend(optimizer, file)
+    optimizer.step()
+    assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [13.0, 13.0]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    mend(optimizer, tmp_path / "none.pt")
