@@ -51,6 +51,7 @@ class Attempt:
         self.slurm_id = element if "SLURM_ARRAY_TASK_ID" in env else self.job
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped: int | None = None
+        self.terminated = False
 
     def execute(self) -> int:
         """Run the stages; the exit code for the batch script."""
@@ -189,6 +190,7 @@ class Attempt:
         if number == signal.SIGINT and self.stopped == signal.SIGINT:
             self._kill()  # whoever presses Ctrl-C twice does not want to wait for a checkpoint
             return
+        self.terminated = self.terminated or number == signal.SIGTERM
         if self.stopped != signal.SIGUSR1:  # the time limit's TERM after its warning changes nothing
             self.stopped = number
         if self.process is not None:
@@ -226,9 +228,12 @@ class Attempt:
         from hpc import slurm
 
         ledger.append(self.run, "requeued", stage=stage, job=self.job)
+        self.terminated = False
         try:
             slurm.requeue(self.slurm_id)
         except HpcError as error:
+            if self.terminated or self._intends() == verdict.LOST:
+                return code  # it was heard: Slurm is ending this job's processes, scontrol among them
             text = f"{stage} has more to do, but requeue failed: {error}"
             print(f"error: {text}", file=sys.stderr)
             ledger.append(

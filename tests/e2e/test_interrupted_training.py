@@ -40,22 +40,26 @@ def run_of(inputs: dict[str, Path], tmp_path: Path, name: str, steps: int) -> Ru
     return make_run(tmp_path, name, inputs["model"], *settings)
 
 
+def reached(run: Run, step: int, file: str) -> bool:
+    """Whether a checkpoint of that step or a later one (that step's may be deleted by now) is there, with ``file``."""
+    found = [path for path in run.checkpoints.glob("checkpoint-*") if (path / file).exists()]
+    return any(int(path.name.partition("-")[2]) >= step for path in found)
+
+
 def moment(training: Training, kind: str, random_: random.Random) -> list[int] | None:
     """Wait for a moment of the attempt that runs now; the ranks' process ids, None where the training has ended."""
     pids: list[int] | None = training.until(training.ranks)
     if pids is None:
         return None
     found = checkpoints.newest(training.run.checkpoints)
-    folder = (
-        training.run.checkpoints / f"checkpoint-{(found.step if found else 0) + 2 * random_.randint(1, 2)}"
-    )
+    target = (found.step if found else 0) + 2 * random_.randint(1, 2)
     if kind == "starting":
         time.sleep(random_.uniform(0, 6))
     elif kind == "saving":  # it has begun, and is not committed, or was this very instant
-        training.until(folder.exists, pause=0.0005)
+        training.until(lambda: reached(training.run, target, ""), pause=0.0005)
         time.sleep(random_.uniform(0, 0.15))
     else:  # in one of the steps after it
-        training.until((folder / checkpoints.COMMITTED).exists, pause=0.0005)
+        training.until(lambda: reached(training.run, target, checkpoints.COMMITTED), pause=0.0005)
         time.sleep(random_.uniform(0, 0.5))
     return pids
 
