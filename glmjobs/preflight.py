@@ -111,6 +111,7 @@ def finish(run: Run, muster: Muster, reports: list[NodeReport], started: str) ->
         "train_rows": prepared.train,
         "dev_rows": prepared.dev,
         "dropped": sum(prepared.dropped_by_reason.values()),
+        "dev_rows_in_train": prepared.record["overlap"]["dev_in_train"],
     }
     run.mark("preflight", started=started, outputs=[muster.report_file(0)], figures=figures)
 

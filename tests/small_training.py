@@ -22,6 +22,7 @@ from hpc.cluster import ClusterProfile
 from tests.small_families import small_glm
 
 PATIENCE = 900.0
+INITIAL_SCALE_POWER = 8
 BASE: dict[str, Any] = {
     "name": "small",
     "data": {"make": {"rows": 300}, "dev_rows": "1-20", "max_source_length": 96, "max_target_length": 96},
@@ -45,7 +46,7 @@ def small_model(folder: Path) -> Path:
 def moving_scale(folder: Path) -> Path:
     """ZeRO-2 with a loss scale that doubles every third step, so that it matters when a resume gets it wrong."""
     config = json.loads((PROJECT / "configs" / "deepspeed" / "zero2.json").read_text())
-    config["fp16"].update(loss_scale_window=3, initial_scale_power=8)
+    config["fp16"].update(loss_scale_window=3, initial_scale_power=INITIAL_SCALE_POWER)
     path = folder / "moving-scale.json"
     path.write_text(json.dumps(config))
     return path

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,6 +15,7 @@ from glmjobs.run import Run
 from glmjobs.training import checkpoints
 from hpc import ledger
 from tests.small_training import (
+    INITIAL_SCALE_POWER,
     Training,
     differences,
     kill,
@@ -46,7 +48,26 @@ def reached(run: Run, step: int, file: str) -> bool:
     return any(int(path.name.partition("-")[2]) >= step for path in found)
 
 
-def moment(training: Training, kind: str, random_: random.Random) -> list[int] | None:
+class Pace(NamedTuple):
+    """How fast an undisturbed training is on this machine, in seconds: kills have to land while one runs."""
+
+    start: float
+    step: float
+
+
+def pace(run: Run) -> Pace:
+    """From the ledger and the log of a training that has ended."""
+    begun = _seconds(ledger.events(run.path, event="attempt", stage="train")[0])
+    log = list(ledger.read_jsonl(run.checkpoints / "train_log.jsonl"))
+    steps = log[-1]["step"] - log[0]["step"]
+    return Pace(_seconds(log[0]) - begun, (_seconds(log[-1]) - _seconds(log[0])) / steps)
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    return datetime.fromisoformat(str(record["time"]).replace("Z", "+00:00")).timestamp()
+
+
+def moment(training: Training, kind: str, random_: random.Random, usual: Pace) -> list[int] | None:
     """Wait for a moment of the attempt that runs now; the ranks' process ids, None where the training has ended."""
     pids: list[int] | None = training.until(training.ranks)
     if pids is None:
@@ -54,17 +75,17 @@ def moment(training: Training, kind: str, random_: random.Random) -> list[int] |
     found = checkpoints.newest(training.run.checkpoints)
     target = (found.step if found else 0) + 2 * random_.randint(1, 2)
     if kind == "starting":
-        time.sleep(random_.uniform(0, 6))
+        time.sleep(random_.uniform(0, usual.start))
     elif kind == "saving":  # it has begun, and is not committed, or was this very instant
         training.until(lambda: reached(training.run, target, ""), pause=0.0005)
-        time.sleep(random_.uniform(0, 0.15))
+        time.sleep(random_.uniform(0, usual.step))
     else:  # in one of the steps after it
         training.until(lambda: reached(training.run, target, checkpoints.COMMITTED), pause=0.0005)
-        time.sleep(random_.uniform(0, 0.5))
+        time.sleep(random_.uniform(0, 1.5 * usual.step))
     return pids
 
 
-def interrupt(training: Training, kills: int, seed: int) -> Counter[str]:
+def interrupt(training: Training, kills: int, seed: int, usual: Pace) -> Counter[str]:
     """Kill a rank ``kills`` times; how often in which phase it was hit (as its last heartbeat or the disk tells)."""
     random_ = random.Random(seed)
     hits: Counter[str] = Counter()
@@ -72,7 +93,7 @@ def interrupt(training: Training, kills: int, seed: int) -> Counter[str]:
     while sum(hits.values()) < kills:
         kind = plan[sum(hits.values()) % len(plan)]
         attempts = len(training.events("attempt"))
-        pids = moment(training, kind, random_)
+        pids = moment(training, kind, random_, usual)
         if pids is None:
             break
         half = [c for c in checkpoints.scan(training.run.checkpoints) if c.problem is not None]
@@ -90,7 +111,7 @@ def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed:
     with Training(whole, environ=environ) as training:
         assert training.wait() == 0, training.said()
     with Training(broken, limit=kills + 1, environ=environ) as training:
-        hits = interrupt(training, kills, seed)
+        hits = interrupt(training, kills, seed, pace(whole))
         assert training.wait() == 0, training.said()
     assert sum(hits.values()) == kills, f"the training ended after {hits}"
     ended = ledger.events(broken.path, event="ended", stage="train")
@@ -100,8 +121,10 @@ def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed:
     assert logged(whole) == logged(broken), "the log reads as if nothing had happened"
     results: list[Any] = [ledger.read_json(r.checkpoints / "train_results.json") for r in (whole, broken)]
     assert results[0]["train_loss"] == results[1]["train_loss"]
-    scales = [s["loss_scale"] for s in _scales(whole)]
-    assert len(set(scales)) > 1, "the loss scale never moved: this test would miss that it was not resumed"
+    scales = {s["loss_scale"] for s in _scales(whole)}
+    assert scales != {2.0**INITIAL_SCALE_POWER}, (
+        "the scale never moved: this test would miss that it was not resumed"
+    )
     return hits
 
 
