@@ -92,10 +92,10 @@ def interrupt(training: Training, kills: int, seed: int, usual: Pace) -> Counter
     plan = ["saving", "step", "saving", "starting", "step", "saving", "step", "step"]
     while sum(hits.values()) < kills:
         kind = plan[sum(hits.values()) % len(plan)]
-        attempts = len(training.events("attempt"))
         pids = moment(training, kind, random_, usual)
         if pids is None:
             break
+        attempts = len(training.events("attempt"))
         half = [c for c in checkpoints.scan(training.run.checkpoints) if c.problem is not None]
         if not kill(random_.choice(pids)):
             break
