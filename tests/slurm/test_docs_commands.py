@@ -77,7 +77,7 @@ def test_the_chinese_rehearsal(repo: Path, place: Path) -> None:
 
 def test_every_remedy(
     repo: Path, place: Path, cluster: DevCluster, slurm_env: dict[str, str],
-    clean_queue: Callable[[DevCluster], Any],
+    clean_queue: Callable[[DevCluster], Any], wait_for: Callable[..., Any],
 ) -> None:  # fmt: skip
     """Each command about RUN, on a run whose jobs have been cancelled; no job starts, the nodes are drained."""
     clean_queue(cluster)
@@ -96,5 +96,7 @@ def test_every_remedy(
     finally:
         for node in ("node1", "node2"):
             slurm.update_node(node, "resume", env=slurm_env)
+        idle = lambda: slurm.run(["sinfo", "-h", "-o", "%T"], env=slurm_env).split() == ["idle"]  # noqa: E731
+        wait_for(idle, 60.0, "both nodes to be ready again")
     recipe = Run.open(place / "runs" / "struck").recipe
     assert recipe.train.learning_rate == 5e-6 and recipe.consolidate.dtype == "bfloat16"
