@@ -3,7 +3,8 @@
 Each rank says what it is doing whenever that changes (:meth:`Heart.beat`: a phase, a step, and a count that grows); a
 thread writes that to ``<folder>/rank-N.json`` every second or two. The batch process reads the files (:class:`Watch`).
 In a collective operation everyone waits for the one that hangs, so all hearts stop at about the same time: the ranks
-with the lowest count are the ones behind, since all ranks run the same program.
+with the lowest count are the ones behind, since all ranks run the same program; of those, the ones that are not seen
+waiting inside a collective operation, if there are any.
 
 No clock is compared between nodes: the watcher counts, by its own clock, how long a file's count has not grown.
 ``SIGUSR2`` makes a rank write the Python stack of all its threads to its log, even where it is stuck in C.
@@ -40,6 +41,8 @@ ORPHAN_SECONDS = 3.0
 """After SIGTERM, a step that stands still for so long, and for thrice the longest yet, will never end: another rank
 died, and the launcher's own SIGKILL comes only after Slurm's KillWait (30 s by default). So will what comes before the
 first step; a save is waited for."""
+COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
+"""Code in which a rank waits for others."""
 
 
 class Heart:
@@ -93,6 +96,7 @@ class Heart:
         record = {
             "rank": self.rank, "world_size": self.world_size, "host": socket.gethostname(), "pid": os.getpid(),
             "limit": self._limit(), "phase": self.phase, "step": self.step, "count": self.count,
+            "in_collective": in_collective(),
         }  # fmt: skip
         file = path(self.folder, self.rank)
         beside = file.with_suffix(f".{os.getpid()}")
@@ -113,6 +117,12 @@ class Heart:
             why = f"told to end {now - told:.0f} s ago, and {self.phase} (step {self.step}) does not end"
             print(f"rank {self.rank} leaves: {why}: another rank is gone", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGTERM)
+
+
+def in_collective() -> bool:
+    """Whether this process's main thread is, at this moment, inside a collective operation."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return frame is not None and any(part in frame.f_code.co_filename for part in COLLECTIVES)
 
 
 def path(folder: Path, rank: int) -> Path:
@@ -169,6 +179,7 @@ class Watch:
         # Someone is over the limit: it is whoever is furthest behind, who may have stopped a little later.
         lowest = min(b["count"] for b in beats)
         behind = [b for b in beats if b["count"] == lowest]
+        behind = [b for b in behind if not b.get("in_collective")] or behind
         world_size = int(beats[0]["world_size"])
         if len(beats) < world_size:
             there = {b["rank"] for b in beats}

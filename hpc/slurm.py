@@ -337,7 +337,9 @@ def usable_nodes(partition: str | None = None, *, env: Mapping[str, str] | None 
     chosen = ["-p", partition] if partition else []
     text = run(["sinfo", "-h", "-N", "-o", "%N %T", *chosen], env=env)
     states = [line.split() for line in text.splitlines() if line.strip()]
-    return {node for node, state in states if state.rstrip("*~#!%$@^-+") in _USABLE and not state.endswith("*")}
+    return {
+        node for node, state in states if state.rstrip("*~#!%$@^-+") in _USABLE and not state.endswith("*")
+    }
 
 
 def update_node(node: str, state: str, *, reason: str = "", env: Mapping[str, str] | None = None) -> None:

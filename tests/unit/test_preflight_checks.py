@@ -245,5 +245,7 @@ def test_what_node_0_tells_all_hear(tmp_path: Path) -> None:
 
 
 def test_the_checks_import_no_torch() -> None:
-    code = "import sys, hpc.preflight, hpc.muster, hpc.quarantine, hpc.clocks; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, hpc.preflight, hpc.muster, hpc.quarantine, hpc.clocks; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
