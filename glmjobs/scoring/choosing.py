@@ -21,7 +21,7 @@ _SAYS = re.compile(
     "(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$"
 )
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
-_SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
+SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
 _TOTAL = re.compile("共|总|合计")
 _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
@@ -35,6 +35,8 @@ _PORTION = re.compile(
 )
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
 _LEFT = re.compile("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
+_CHANGED = re.compile("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
+_SO = re.compile("[^,。;]+[,;](?:所以|因此|因而|故)[^。;]*$")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -90,7 +92,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = [i for i in pool if not _COMPARED.search(plain[max(0, i.start - 16) : i.start])] or pool
     if "如果" not in question.text:
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
-    solved = [i for i in pool if _SOLVED.search(plain[max(0, i.start - 6) : i.start])]
+    solved = [i for i in pool if SOLVED.search(plain[max(0, i.start - 6) : i.start])]
     later = [i for i in pool if solved and i.start > solved[-1].start]
     if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
         pool = solved[-1:]
@@ -161,6 +163,11 @@ def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
     return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
 
 
+def _same_unit(a: units.Unit, b: units.Unit) -> bool:
+    """By name, or by another name of the same size (¥ and 元)."""
+    return a.name == b.name or (a.dim == b.dim != "count" and a.factor == b.factor)
+
+
 def _same_lead(before: str, asked: str) -> int:
     """Characters that stand alike right before the value and before the question word (增加了 | 多少)."""
     lead = _FILLER.sub("", re.split("多少|几", asked)[0])
@@ -196,7 +203,7 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     if isinstance(item, Quantity):
         if item.result:
             score += 1.0
-        if any(u.name == w.name for u in item.units for w in question.main.expect.units):
+        if any(_same_unit(u, w) for u in item.units for w in question.main.expect.units):
             score += 0.8
         if (item.value, item.units[0].name if item.units else "") in question.givens:
             score -= 2.5
@@ -206,6 +213,11 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score -= 1.0
     if _COMPARED.search(before) and not re.search("比.*(?:多|几)", question.main.clause):
         score -= 2.0
+    if _SO.search(text[: item.start]):
+        score += 1.0  # 原价32元，可以省8元，所以需要24元
+    changed = _CHANGED.search(before)
+    if changed and changed[1] not in question.main.clause:
+        score -= 1.5  # 便宜了30元，现在170元
     if _NAMED.search(before):
         score += 1.0
     if "平均" in question.main.clause and "平均" in clause:

@@ -117,7 +117,10 @@ def _anothers(text: str, item: Item, question: Question) -> bool:
     if question.subject and question.subject not in head and _parallel(head, question):
         return True
     named = next((n for n in question.others if head.startswith(n)), "")
-    return bool(named) and not head.startswith(("后", "前", "了"), len(named))  # 降价后: a time, no subject
+    if not named or head.startswith(("后", "前", "了"), len(named)):  # 降价后: a time, no subject
+        return False
+    theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
+    return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
 
 
 def _parallel(head: str, question: Question) -> bool:
@@ -453,15 +456,19 @@ class _Walk:
         if statement.text == ending and phrases.UNFINISHED.search(ending):
             return True
         if "=" not in statement.text and "≈" not in statement.text:
-            return self._echo(statement.text) or bool(
+            return self._echo(statement) or bool(
                 phrases.STEP.search(statement.text)
                 and len(raw) > 1
                 and not phrases.MEDIUM.search(statement.text)
             )
         return False
 
-    def _echo(self, sentence: str) -> bool:
-        mine = pairs(sentence)
+    def _echo(self, statement: Statement) -> bool:
+        """Whether a statement only says again what the question says."""
+        known = {v for v, _ in self.question.givens}
+        if any(isinstance(i, Quantity) and i.value not in known for i in statement.items):
+            return False
+        mine = pairs(statement.text)
         theirs = pairs(self.question.text)
         whole = frozenset(self.question.text[i : i + 2] for i in range(len(self.question.text) - 1))
         return len(mine) > 3 and len(mine & (theirs | whole)) >= 0.8 * len(mine)
@@ -482,6 +489,8 @@ def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
         if any(first.end <= i.start < second.start for i in items):
             continue  # 从8月5日到8月20日一共16天
         between = text[first.end : second.start]
+        if "每" in text[: first.start] and between.startswith("就是"):
+            continue  # 每天0.5小时，7天就是7/2小时
         if len(between) <= 12 and phrases.SAME_AS.search(between) and _differ(first, second):
             return True
         if len(between) <= 12 and (phrases.OR.search(between) or between.strip() in ("-", "~")):

@@ -50,13 +50,15 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         return _range(asked, gold.statement)
     items = [i for i in gold.statement.items if isinstance(i, Quantity)]
     text = gold.statement.text
+    solved = [i for i in items if choosing.SOLVED.search(text[max(0, i.start - 6) : i.start])]
+    items = solved or items  # 3x=15, x=5
     listed = len(items) >= 2 and all(
         _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
     )
     if listed and (
         _SEVERAL.search(asked.text)
         or _TUPLE.search(text)
-        or (len(text) < 30 and not re.search("[\u4e00-\u9fff]{3}", text))
+        or (len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text))
     ):
         return [Part("", asked.main, i) for i in items]
     return []
@@ -146,7 +148,8 @@ def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], co
         if len(found) >= count:
             fitting = [i for i in found if _fits(i, asked.main)]
             found = fitting if len(fitting) >= count else found
-            picked = found if len(statements) == 1 else found[-count:]
+            told = _GROUP_SIZE.search(asked.main.clause) is not None  # 24，三个数是23、24、25
+            picked = found if len(statements) == 1 and not told else found[-count:]
             return [Part(_own_name(asked, statements, i), asked.main, i) for i in picked]
     return []
 
