@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from glmjobs.scoring import compare, conclude, phrases, units
-from glmjobs.scoring.question import Question, pairs
+from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, show
 
 _SUBORDINATE = re.compile(
@@ -163,6 +163,12 @@ def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
     return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
 
 
+def _without_units(asked: Asked) -> frozenset[str]:
+    """The asked clause's pairs but those of its unit, which may be written otherwise (kg)."""
+    names = "|".join(u.name for u in asked.expect.units)
+    return frozenset(p for p in asked.pairs if p not in names) or asked.pairs
+
+
 def _same_unit(a: units.Unit, b: units.Unit) -> bool:
     """By name, or by another name of the same size (¥ and 元)."""
     return a.name == b.name or (a.dim == b.dim != "count" and a.factor == b.factor)
@@ -196,9 +202,8 @@ def _conditions(clause: str, asked: str) -> float:
 
 def _score(text: str, item: Item, index: int, pool: list[Item], question: Question) -> float:
     clause = _with_subject(text, item)
-    score = 4 * max(
-        (len(a.pairs & pairs(clause)) / max(1, len(a.pairs)) for a in question.asked), default=0.0
-    )
+    said = pairs(clause)
+    score = 4 * max((len(p & said) / max(1, len(p)) for p in map(_without_units, question.asked)), default=0)
     before = text[max(0, item.start - 16) : item.start]
     if isinstance(item, Quantity):
         if item.result:

@@ -174,6 +174,10 @@ def _bare(sentence: str, speaks: Speaks) -> bool:
     )
 
 
+# A phrase four times over inside one sentence.
+_LOOP = re.compile(r"((?=.{0,39}[\u4e00-\u9fff]).{4,40}?)\1{3}")
+
+
 class _Walk:
     """One pass over the statements, in order."""
 
@@ -392,6 +396,8 @@ class _Walk:
         if not kept:
             why = "the answer is withdrawn and not replaced" if self.withdrawn else "no conclusion"
             return Conclusion(None, [], why)
+        if _LOOP.search(raw[-1][-400:]):
+            return Conclusion(None, [], "no conclusion: the text loops")
         marked = [i for i, s in enumerate(kept) if s.rank >= 3]
         best = max(s.overlap for s in kept)
         if marked:

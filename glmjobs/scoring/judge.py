@@ -78,6 +78,7 @@ def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
     return _values(asked, gold, predicted, kind)
 
 
+_LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
 _NUMERIC = re.compile(r"\d|[零一二两三四五六七八九十百半]")
 _ALGEBRA = re.compile(r"(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
@@ -164,6 +165,8 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
         target = Ratio(target.terms[::-1], target.start, target.end)
     if found.statement is None:
         return Verdict(False, str(target), "", found.reason)
+    if _LIST.fullmatch(found.statement.text.strip(" 。.")):
+        return Verdict(False, str(target), _short(found.statement.text), "competing answers")
     value, rivals = choosing.choose(found.statement.text, found.statement.items, asked)
     if value is None:
         return Verdict(False, str(target), "", "no value in the conclusion")

@@ -133,10 +133,25 @@ def choice(asked: Question, gold: str, predicted: str) -> Fields:
     wanted = "".join(sorted(set(re.findall("[A-H]", bare[1])))) if bare else _concluded(asked, gold, speaks)
     if not wanted:
         return words(asked, gold, predicted)
-    found = _concluded(asked, predicted, speaks)
+    found = _one_by_one(predicted) or _concluded(asked, predicted, speaks)
     if not found:
         return False, wanted, "", "no choice in the conclusion"
     return found == wanted, wanted, found, "same choice" if found == wanted else "other choice"
+
+
+_OPTION = re.compile(r"(?:选项\s?)?(?<![A-Za-z])([A-H])\s?(?:选?项)?\s?[:.、]")
+_DENIES = re.compile("不|没|无法|错")
+
+
+def _one_by_one(text: str) -> str:
+    """The only option not denied, where a text goes through the options and says nothing after that, else ""."""
+    marks = list(_OPTION.finditer(text))
+    if len(marks) < 3 or re.search("答案|选(?!项)|所以|因此|故|综上", text):
+        return ""
+    ends = [*(m.start() for m in marks[1:]), len(text)]
+    said = {m[1]: text[m.end() : end] for m, end in zip(marks, ends, strict=True)}
+    kept = [letter for letter, words in said.items() if not _DENIES.search(words)]
+    return kept[0] if len(kept) == 1 and len(said) == len(marks) else ""
 
 
 def _concluded(asked: Question, text: str, speaks: Speaks) -> str:
@@ -215,6 +230,7 @@ def polarity(text: str, asked: Question) -> bool | None:
     for piece in [*head[:1], *head[-1:]]:
         bare = piece.strip(" 。.!\"'()[]⟦⟧")
         bare = re.sub("^(?:所以|因此|故|答案?|是的?因为|即)", "", bare) or bare
+        bare = re.sub("^(?:这|此|该|以上|题中)?(?:一?句话|个?说法|个?判断|命题|结论)是?", "", bare) or bare
         if _YES.match(bare):
             return True
         if _NO.match(bare):
