@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from glmjobs.scoring import compare, conclude, phrases, units
 from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, show
+
+AnItem = TypeVar("AnItem", bound=Item)
 
 _SUBORDINATE = re.compile(
     "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|"
@@ -21,7 +24,7 @@ _SAYS = re.compile(
     "(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$"
 )
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
-SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
+_SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
 _TOTAL = re.compile("共|总|合计")
 _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
@@ -36,7 +39,7 @@ _PORTION = re.compile(
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
 _LEFT = re.compile("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
 _CHANGED = re.compile("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
-_SO = re.compile("[^,。;]+[,;](?:所以|因此|因而|故)[^。;]*$")
+_SO = re.compile("(?<=[^,。;])[,;](?:所以|因此|因而|故)[^。;]*$")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -48,6 +51,11 @@ def per_units(text: str, item: Quantity) -> Quantity:
         return item
     found, _ = units.match(match[1], 0)
     return replace(item, per=tuple(found)) if found and found[0].dim == "time" else item
+
+
+def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
+    """The items that an unknown equals (x=5, but not 3x=15)."""
+    return [i for i in items if _SOLVED.search(text[max(0, i.start - 6) : i.start])]
 
 
 def local(text: str, item: Item) -> str:
@@ -92,7 +100,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = [i for i in pool if not _COMPARED.search(plain[max(0, i.start - 16) : i.start])] or pool
     if "如果" not in question.text:
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
-    solved = [i for i in pool if SOLVED.search(plain[max(0, i.start - 6) : i.start])]
+    solved = solutions(plain, pool)
     later = [i for i in pool if solved and i.start > solved[-1].start]
     if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
         pool = solved[-1:]

@@ -174,8 +174,12 @@ def _bare(sentence: str, speaks: Speaks) -> bool:
     )
 
 
-# A phrase four times over inside one sentence.
-_LOOP = re.compile(r"((?=.{0,39}[\u4e00-\u9fff]).{4,40}?)\1{3}")
+_REPEATED = re.compile(r"(.{4,40}?)\1{3}")
+
+
+def _loops(sentence: str) -> bool:
+    """Whether a sentence's end says a phrase four times over; digits alone may repeat (0.3333…)."""
+    return any(re.search("[\u4e00-\u9fff]", m[1]) for m in _REPEATED.finditer(sentence[-400:]))
 
 
 class _Walk:
@@ -274,14 +278,18 @@ class _Walk:
             return False  # the method of 鸡兔同笼, or an unknown
         if re.search("假设|设想|假定|试想|反之|答案", condition):
             return True
-        known = {v for v, _ in self.question.givens}
-        found = [i for i in values.scan(condition) if isinstance(i, Quantity)]
-        return any(i.value not in known for i in found) or (
-            not found
+        found = values.scan(condition)
+        return self._says_new(found) or (
+            not any(isinstance(i, Quantity) for i in found)
             and "如果" not in self.question.text
             and "若" not in self.question.text
             and not re.search("那么|则|就", sentence)
         )
+
+    def _says_new(self, items: list[Any]) -> bool:
+        """Whether one of the quantities is none of the question's."""
+        known = {v for v, _ in self.question.givens}
+        return any(isinstance(i, Quantity) and i.value not in known for i in items)
 
     def _withdraw(self, sentence: str) -> str | None:
         """Handle 不对/更正; what is left of the sentence, or None when nothing is."""
@@ -396,7 +404,7 @@ class _Walk:
         if not kept:
             why = "the answer is withdrawn and not replaced" if self.withdrawn else "no conclusion"
             return Conclusion(None, [], why)
-        if _LOOP.search(raw[-1][-400:]):
+        if _loops(raw[-1]):
             return Conclusion(None, [], "no conclusion: the text loops")
         marked = [i for i, s in enumerate(kept) if s.rank >= 3]
         best = max(s.overlap for s in kept)
@@ -471,8 +479,7 @@ class _Walk:
 
     def _echo(self, statement: Statement) -> bool:
         """Whether a statement only says again what the question says."""
-        known = {v for v, _ in self.question.givens}
-        if any(isinstance(i, Quantity) and i.value not in known for i in statement.items):
+        if self._says_new(statement.items):
             return False
         mine = pairs(statement.text)
         theirs = pairs(self.question.text)

@@ -50,8 +50,7 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         return _range(asked, gold.statement)
     items = [i for i in gold.statement.items if isinstance(i, Quantity)]
     text = gold.statement.text
-    solved = [i for i in items if choosing.SOLVED.search(text[max(0, i.start - 6) : i.start])]
-    items = solved or items  # 3x=15, x=5
+    items = choosing.solutions(text, items) or items  # 3x=15, x=5
     listed = len(items) >= 2 and all(
         _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
     )

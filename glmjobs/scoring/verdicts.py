@@ -140,7 +140,6 @@ def choice(asked: Question, gold: str, predicted: str) -> Fields:
 
 
 _OPTION = re.compile(r"(?:选项\s?)?(?<![A-Za-z])([A-H])\s?(?:选?项)?\s?[:.、]")
-_DENIES = re.compile("不|没|无法|错")
 
 
 def _one_by_one(text: str) -> str:
@@ -150,7 +149,7 @@ def _one_by_one(text: str) -> str:
         return ""
     ends = [*(m.start() for m in marks[1:]), len(text)]
     said = {m[1]: text[m.end() : end] for m, end in zip(marks, ends, strict=True)}
-    kept = [letter for letter, words in said.items() if not _DENIES.search(words)]
+    kept = [letter for letter, words in said.items() if not _NEGATION.search(words)]
     return kept[0] if len(kept) == 1 and len(said) == len(marks) else ""
 
 

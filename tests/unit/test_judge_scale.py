@@ -13,7 +13,7 @@ PIECES = [
     "\\frac{1}{2}", "\\boxed{", "\\text{a}", "$", "⟦", "<a ", "<!--", "~~", "*", "|", "#\n", "答案是",
     "所以1。", "不是", "如果1，", "等等，", "验算：1。", "小明和", "A、", "1年1月1日", "1点", "1比", "1余",
     "1…", "1万", "1又", "分之", "半", "½", "①", "a\u0307", "0.1\u0307", "&amp;", "\n", " ", "。", "1或",
-    "1~", "😀", "x=1，", "设x为1，",
+    "1~", "😀", "x=1，", "设x为1，", "1 2 ", "1，所以",
 ]  # fmt: skip
 ASKED = [
     ("还剩多少平方米？", "12平方米"), ("选哪个？A.1 B.2 C.3", "B"), ("小红和小明谁快？", "小明"), ("够吗？", "够"),
@@ -45,3 +45,9 @@ def test_long_questions_and_golds_too(piece: str) -> None:
     text = piece * (LARGE // len(piece))
     assert seconds(text, text, "12") < BOUND_S
     assert seconds(text, "12", text) < BOUND_S
+
+
+def test_digits_that_recur_are_no_loop() -> None:
+    question, gold = "一根3米长的绳子平均分成9段，每段长多少米？", "3÷9=1/3米"
+    assert judge(question, gold, "每段长3÷9=0.33333333333333333333米。").correct
+    assert not judge(question, gold, "每段长1/3米" * 9).correct
