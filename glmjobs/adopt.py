@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from glmjobs import fitness, submit
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, run_command
 from glmjobs.errors import BadInput
 from glmjobs.jobs import CHAIN, requests
 from glmjobs.run import PROJECT, STAGES, Run
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--stage", choices=CHAIN, default="train")
     p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
     p.add_argument("--cluster", metavar="FILE")
-    p.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides")
+    add_overrides(p)
     args = p.parse_args(argv)
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,19 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """The words --nodes and --gpus."""
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
+    parser.add_argument(
+        "--gpus", type=int, default=8, metavar="N", help="GPUs on each node, one rank each (default 8)"
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser, help: str | None = None) -> None:
+    """The word --set, any number of times, as ``overrides``."""
+    parser.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides", help=help)
 
 
 def one_line(error: BaseException) -> str:

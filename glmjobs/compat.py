@@ -67,7 +67,6 @@ def keep_gradient_hooks() -> None:
 
 def prepare_cpu_training() -> None:
     """Make the CPU path train with gloo; call before DeepSpeed starts. Does nothing to training on GPUs."""
-    keep_gradient_hooks()
     if TORCH < (2, 1):
         _complete_torch_2_0()
     _without_shared_memory_op()

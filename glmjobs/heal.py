@@ -15,7 +15,7 @@ from typing import Any
 
 from glmjobs import state as states
 from glmjobs import submit
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, run_command
 from glmjobs.errors import BadInput
 from glmjobs.jobs import CHAIN, requests
 from glmjobs.run import PROJECT, Run, rewrite
@@ -41,10 +41,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
     )
     p.add_argument("run", help="run directory, or its name under runs/")
-    p.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="overrides",
-        help="change a field of the run's recipe, or of its profile as cluster.field=value, first; repeatable",
-    )  # fmt: skip
+    add_overrides(
+        p, "change a field of the run's recipe, or of its profile as cluster.field=value, first; repeatable"
+    )
     p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     return p

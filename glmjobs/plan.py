@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs import sizing
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.data.splitting import Split
 from glmjobs.errors import BadInput
 from glmjobs.models.family import family_for
@@ -366,14 +366,12 @@ def parser() -> argparse.ArgumentParser:
         description="Memory, disk, steps and hours of a training, before it costs GPU hours.",
         epilog="Exit codes: 0 something fits, 2 bad input, 3 nothing fits.",
     )
-    p.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
-    p.add_argument("--gpus", type=int, default=8, metavar="N", help="GPUs on each node (default 8)")
+    add_shape(p)
     p.add_argument("--recipe", metavar="FILE", default=DEFAULT_RECIPE, help="default: %(default)s")
     p.add_argument("--cluster", metavar="FILE", help="cluster profile: the GPU's kind and its memory")
-    p.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="overrides",
-        help="override a field of the recipe, or of the profile: cluster.gpu_memory_gb=40; repeatable",
-    )  # fmt: skip
+    add_overrides(
+        p, "override a field of the recipe, or of the profile: cluster.gpu_memory_gb=40; repeatable"
+    )
     p.add_argument(
         "--tokens", type=float, metavar="N", help=f"of an example on average (default {BELLE_TOKENS})"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs import recipe as recipes
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, run_command
 from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.rows import question_text
 from glmjobs.data.sources import MadeSource
@@ -40,8 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="data directory to make (default: prepared/ and the file's name)"
     )
     p.add_argument("--recipe", metavar="RECIPE", help="take the columns, rows and limits from this recipe")
-    p.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides",
-                   help="override a field, such as data.dev_rows=1-1000; repeatable")  # fmt: skip
+    add_overrides(p, "override a field, such as data.dev_rows=1-1000; repeatable")
     p.add_argument(
         "--tokenizer", metavar="DIR", help="also estimate lengths in tokens with this model's tokenizer"
     )

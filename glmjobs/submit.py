@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs import recipe as recipes
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.errors import BadInput
 from glmjobs.jobs import parse_stages, requests
 from glmjobs.recipe import Recipe
@@ -33,10 +33,7 @@ def parser() -> argparse.ArgumentParser:
         description="Fine-tune a GLM-family model: preflight, train, consolidate, score, report, as one chain of jobs.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
     )
-    p.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
-    p.add_argument(
-        "--gpus", type=int, default=8, metavar="N", help="GPUs on each node, one rank each (default 8)"
-    )
+    add_shape(p)
     p.add_argument("--recipe", metavar="FILE", default=recipes.DEFAULT_RECIPE, help="default: %(default)s")
     p.add_argument(
         "--cluster", metavar="FILE", help="cluster profile; default: $GLMJOBS_CLUSTER, else the mission's"
@@ -44,10 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--executor", choices=("auto", "slurm", "local"), default="auto", help="auto: Slurm where sbatch is"
     )
-    p.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="overrides",
-        help="override a field of the recipe, or of the profile as cluster.field=value; repeatable",
-    )  # fmt: skip
+    add_overrides(p, "override a field of the recipe, or of the profile as cluster.field=value; repeatable")
     p.add_argument(
         "--name", metavar="NAME", help="run directory under runs/ (default: the recipe's name and a number)"
     )

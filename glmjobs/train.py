@@ -70,7 +70,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
     with flag.nothing_to_save():
         trainer, steps, figures = prepare(run, place, heart)
     from glmjobs.training.loopstate import LoopState
-    from glmjobs.training.resuming import needs_universal, resume_point
+    from glmjobs.training.resuming import resume_point, saved_ranks
     from glmjobs.training.saveinterval import AutoSave
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.trainer import StopTogether
@@ -81,7 +81,7 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
     if agreement.most(int(flag.requested)) == [1]:
         raise StopRequested(flag.reason)
     resume = resume_point(run.checkpoints, agreement, place.world_size)
-    if resume is not None and needs_universal(resume, place.world_size):
+    if resume is not None and saved_ranks(resume) != place.world_size:
         from glmjobs.training.universal import Universal
 
         trainer.add_callback(Universal(trainer, resume))

@@ -87,6 +87,7 @@ def config(precision: str, stage: int) -> dict[str, Any]:
 def main() -> None:
     """Two steps; figures of the second."""
     family, precision, stage, checkpointing, lora, out = sys.argv[1:]
+    compat.keep_gradient_hooks()
     compat.prepare_cpu_training()
     import deepspeed
 

@@ -67,14 +67,15 @@ def unreadable(path: Path, rank: int, world_size: int) -> str | None:
     return None
 
 
-def needs_universal(path: Path, world_size: int) -> bool:
-    """Whether a checkpoint was saved by another number of ranks than ``world_size``."""
-    return (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size") != world_size
+def saved_ranks(path: Path) -> int | None:
+    """The number of ranks that saved a checkpoint: DeepSpeed loads its own form on as many only."""
+    found: int | None = (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size")
+    return found
 
 
 def _same_world(path: Path, world_size: int) -> None:
-    if needs_universal(path, world_size) and not (path / "latest_universal").is_file():
-        saved = (ledger.read_json(path / checkpoints.COMMITTED) or {}).get("world_size")
+    saved = saved_ranks(path)
+    if saved != world_size and not (path / "latest_universal").is_file():
         raise BadInput(
             f"{path.name} was saved by {saved} ranks and this attempt has {world_size}: give it {saved} again, or "
             f"python -m glmjobs.reshard {path} --world-size {world_size}"

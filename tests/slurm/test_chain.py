@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import sbatch_training
 
 from glmjobs import cancel, submit
 from glmjobs.run import STAGES, Run
@@ -119,20 +120,10 @@ def test_whole_chain_over_two_nodes(here: Path, cluster: DevCluster, wait_for: A
 
 
 def test_sbatch_script_runs_the_same_chain(
-    here: Path, repo: Path, cluster: DevCluster, wait_for: Any, wait_job: Any
+    here: Path, cluster: DevCluster, wait_for: Any, wait_job: Any
 ) -> None:
     path = here / "runs" / "by-hand"
-    environ = {
-        **cluster.environ(),
-        "RECIPE": "configs/tiny.yaml", "CLUSTER": "configs/clusters/devcluster.yaml", "MODULES": "", "RUN": str(path),
-        "VENV": sys.prefix, "SET": " ".join(SMALL), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    done = subprocess.run(
-        ["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", "--gres=gpu:a100:2", "--mem=4G",
-         f"--output={here}/%j.out", "sbatch/chatglm6b.sh"],
-        cwd=repo, env=environ, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    job = done.stdout.strip()
+    job = sbatch_training(path, SMALL, here, cluster.environ())
     log = here / f"{job}.out"
 
     def made() -> bool:

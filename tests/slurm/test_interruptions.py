@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import sbatch_training
 
 from glmjobs import submit
 from glmjobs.run import PROJECT, Run
@@ -191,21 +192,13 @@ def by_submit(folder: Path) -> tuple[Run, str]:
 def by_sbatch(folder: Path) -> tuple[Run, str]:
     """The same through sbatch/chatglm6b.sh."""
     path = folder / "runs" / "run"
-    environ = {
-        **os.environ,
-        "RECIPE": "configs/tiny.yaml", "CLUSTER": "configs/clusters/devcluster.yaml", "MODULES": "", "RUN": str(path),
-        "VENV": sys.prefix, "SET": " ".join(SMALL), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    done = subprocess.run(
-        ["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", "--gres=gpu:a100:2", "--mem=4G",
-         "--signal=B:USR1@60", "--time=00:30:00", f"--output={folder}/%j.out", "sbatch/chatglm6b.sh"],
-        cwd=PROJECT, env=environ, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    options = ("--signal=B:USR1@60", "--time=00:30:00")
+    job = sbatch_training(path, SMALL, folder, os.environ, *options)
     end = time.monotonic() + PATIENCE
     while not (path / "run.yaml").is_file():
-        assert time.monotonic() < end, (folder / f"{done.stdout.strip()}.out").read_text()
+        assert time.monotonic() < end, (folder / f"{job}.out").read_text()
         time.sleep(0.05)
-    return Run.open(path), done.stdout.strip()
+    return Run.open(path), job
 
 
 def beats(run: Run) -> list[dict[str, Any]]:

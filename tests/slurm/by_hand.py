@@ -1,0 +1,33 @@
+"""A small training by the project's own batch script, as a person would submit it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from glmjobs.run import PROJECT
+
+
+def sbatch_training(
+    run: Path, settings: Sequence[str], out: Path, environ: Mapping[str, str], *options: str
+) -> str:
+    """Submit sbatch/chatglm6b.sh with the tiny recipe on two pretended GPUs; the job's id.
+
+    Args:
+        settings: words of ``--set``.
+        out: folder of the job's output, ``<job>.out``.
+        environ: of a process that talks to the rehearsal cluster.
+        options: more for sbatch.
+    """
+    words = {
+        "RECIPE": "configs/tiny.yaml", "CLUSTER": "configs/clusters/devcluster.yaml", "MODULES": "", "RUN": str(run),
+        "VENV": sys.prefix, "SET": " ".join(settings), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", "--gres=gpu:a100:2", "--mem=4G",
+         *options, f"--output={out}/%j.out", "sbatch/chatglm6b.sh"],
+        cwd=PROJECT, env={**environ, **words}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
