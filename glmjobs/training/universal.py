@@ -31,13 +31,13 @@ class Universal(TrainerCallback):  # type: ignore[misc]
 
 
 def mend(optimizer: Any, file: Path) -> None:
-    """A step counter of its own for every state; for every group the settings in ``file`` (which only ZeRO-3 has)."""
+    """A step counter of its own for every state; for every group the settings in ``file``, where it is there."""
     for values in optimizer.state.values():
         if torch.is_tensor(values.get("step")):
             values["step"] = values["step"].clone()
     if not file.is_file():
         return
     # The run's own file, which DeepSpeed itself has just unpickled.
-    saved = torch.load(file, map_location="cpu", weights_only=False)["optimizer_state_dict"]["param_groups"]
+    saved = torch.load(file, map_location="cpu", weights_only=False)["param_groups"]
     for group, settings in zip(optimizer.param_groups, saved, strict=True):
         group.update({key: value for key, value in settings.items() if key != "params"})

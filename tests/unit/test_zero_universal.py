@@ -18,7 +18,7 @@ def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_pa
         [{"params": [first], "weight_decay": 0.1}, {"params": [second], "weight_decay": 0.0}]
     )
     file = tmp_path / "optimizer_state.pt"
-    torch.save({"optimizer_state_dict": optimizer.state_dict()}, file)
+    torch.save({"param_groups": optimizer.state_dict()["param_groups"]}, file)
     step = torch.tensor(12.0)
     for parameter in (first, second):
         parameter.grad = torch.ones(3)
