@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, WorkFailed
+from glmjobs.sizes import SHARD_SIZE, parse_size
 from glmjobs.zero import lora
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
@@ -32,7 +33,7 @@ from glmjobs.zero.layout import Tensor
 from glmjobs.zero.meter import Meter
 from glmjobs.zero.publish import clean, publishing
 from glmjobs.zero.sidecar import carry, read_config
-from glmjobs.zero.write import check_space, parse_size, plan_shards, write_shards
+from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc import ledger
 
 if TYPE_CHECKING:  # pydantic and the cluster profile: only the stage needs them
@@ -47,7 +48,7 @@ class Options:
 
     Attributes:
         dtype: float16, bfloat16 or float32, for floating tensors.
-        shard_size: largest file, such as "5GB".
+        shard_size: largest file, such as "2GB"; the files come out about equally large.
         workers: threads; None: the cores this process may use, at most 8.
         allow_overflow: accept values that become infinite in a half type (they are counted either way).
         cross_check: compare with the checkpoint's own half-precision copy.
@@ -57,7 +58,7 @@ class Options:
     """
 
     dtype: str = "float16"
-    shard_size: str = "5GB"
+    shard_size: str = SHARD_SIZE
     workers: int | None = None
     allow_overflow: bool = False
     cross_check: bool = True
@@ -268,7 +269,7 @@ def parser() -> argparse.ArgumentParser:
         "out", nargs="?", type=Path, help="the model directory to write (for a run: RUN/model)"
     )
     parse.add_argument("--dtype", choices=tuple(BY_TORCH_NAME), help="default: float16, or the run's recipe")
-    parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 5GB, or the run's recipe")
+    parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 2GB, or the run's recipe")
     parse.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores, at most 8")
     parse.add_argument(
         "--base", type=Path, metavar="DIR", help="model directory to carry tokenizer and configuration from"
@@ -337,7 +338,7 @@ def _one(source: Path, args: argparse.Namespace) -> int:
     clean(args.out)
     options = Options(
         dtype=args.dtype or "float16",
-        shard_size=args.shard_size or "5GB",
+        shard_size=args.shard_size or SHARD_SIZE,
         workers=args.workers,
         allow_overflow=args.allow_overflow,
         cross_check=not args.no_cross_check,

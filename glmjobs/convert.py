@@ -21,19 +21,22 @@ from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.models.family import family_name, read_config
 from glmjobs.models.parallel import merged, part_of
+from glmjobs.sizes import SHARD_SIZE, parse_size
 from glmjobs.zero.dtypes import FLOATING
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.manifest import describe, write_manifest
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.safefile import read_tensors
 from glmjobs.zero.torchfile import TensorRef, TorchFile
-from glmjobs.zero.write import check_space, parse_size, plan_shards, write_shards
+from glmjobs.zero.write import check_space, plan_shards, write_shards
 
 HEAD_WIDTH = 64  # of every published GLM, from base (768 in 12 heads) to 10B (4096 in 64)
 _PART = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 
 
-def merge(checkpoint: Path, out: Path, heads: int | None = None, shard_size: str = "5GB") -> dict[str, Any]:
+def merge(
+    checkpoint: Path, out: Path, heads: int | None = None, shard_size: str = SHARD_SIZE
+) -> dict[str, Any]:
     """Merge a model-parallel checkpoint into the model directory ``out``; its config.json's content.
 
     Args:
@@ -199,7 +202,9 @@ def main(argv: list[str] | None = None) -> int:
     merging.add_argument("checkpoint", type=Path)
     merging.add_argument("out", type=Path)
     merging.add_argument("--heads", type=int, help="attention heads (default: the width over 64)")
-    merging.add_argument("--shard-size", default="5GB", help="largest weight file (default: %(default)s)")
+    merging.add_argument(
+        "--shard-size", default=SHARD_SIZE, help="largest weight file (default: %(default)s)"
+    )
     splitting = commands.add_parser("split", help="a model directory into model-parallel parts")
     splitting.add_argument("model", type=Path)
     splitting.add_argument("out", type=Path)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from glmjobs.errors import BadInput
+from glmjobs.sizes import SHARD_SIZE, parse_size
 
 DEFAULT_RECIPE = "configs/chatglm6b.yaml"
 
@@ -151,7 +152,7 @@ class ConsolidateSection(Section):
     """The ZeRO checkpoint becomes a model directory."""
 
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    shard_size: str = "5GB"
+    shard_size: str = Field(default=SHARD_SIZE, description="the largest weight file")
     allow_overflow: bool = Field(
         default=False, description="accept values that become inf in float16 (counted)"
     )
@@ -159,6 +160,15 @@ class ConsolidateSection(Section):
         default="merge",
         description="after LoRA: a whole model, or only the adapter beside the base model it names",
     )
+
+    @field_validator("shard_size")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        try:
+            parse_size(value)
+        except BadInput:
+            raise ValueError("a number and a unit, such as 5GB or 500MB") from None
+        return value
 
 
 class ScoreSection(Section):

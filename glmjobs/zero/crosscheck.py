@@ -11,7 +11,7 @@ import numpy as np
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.checkpoint import Checkpoint, read_values
-from glmjobs.zero.dtypes import round_to
+from glmjobs.zero.dtypes import round_to, to_float32
 from glmjobs.zero.layout import Tensor, Vector
 
 WINDOW = 16  # elements compared at a place
@@ -54,7 +54,4 @@ def _as_stored(
     """float32 values rounded to the copy's type and back."""
     if dtype not in ("F16", "BF16"):
         return values
-    half, _ = round_to(values, dtype)
-    if dtype == "F16":
-        return half.astype(np.float32)
-    return (half.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return to_float32(round_to(values, dtype)[0], dtype)

@@ -7,42 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from glmjobs.errors import BadInput, NotFit
+from glmjobs.errors import NotFit
 from glmjobs.zero.dtypes import FLOATING, SIZE
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.pipeline import Pipeline, Progress, Shard, Written
 from glmjobs.zero.safefile import make_header
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "5GB", "500MB" or "2GiB" (GB is 10^9, as transformers counts).
-
-    Raises:
-        BadInput: not a size above zero.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    size = int(float(match[1]) * unit) if match and unit else 0
-    if size <= 0:
-        raise BadInput(f"shard size {text!r}: write a number and a unit, such as 5GB or 500MB")
-    return size
 
 
 def out_dtype(tensor: Tensor, dtype: str) -> str:
@@ -53,14 +27,16 @@ def out_dtype(tensor: Tensor, dtype: str) -> str:
 def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "model") -> list[Shard]:
     """Distribute tensors over files of at most ``limit`` bytes (a larger tensor has a file to itself).
 
-    Wider types come first, so that every tensor starts aligned to its element.
+    The files come out about equally large, since the largest one's hash is what the end waits for. Wider types
+    come first, so that every tensor starts aligned to its element.
     """
     ordered = sorted(tensors, key=lambda tensor: -SIZE[out_dtype(tensor, dtype)])
+    sizes = [tensor.numel * SIZE[out_dtype(tensor, dtype)] for tensor in ordered]
+    even = sum(sizes) / max(1, math.ceil(sum(sizes) / limit))
     groups: list[list[Tensor]] = [[]]
     filled = 0
-    for tensor in ordered:
-        size = tensor.numel * SIZE[out_dtype(tensor, dtype)]
-        if groups[-1] and filled + size > limit:
+    for tensor, size in zip(ordered, sizes, strict=True):
+        if groups[-1] and (filled + size > limit or filled + size / 2 > even):
             groups.append([])
             filled = 0
         groups[-1].append(tensor)

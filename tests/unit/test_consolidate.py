@@ -280,6 +280,25 @@ def test_rounding_equals_torch_everywhere() -> None:
         assert overflow == int((torch.isinf(wanted) & ~torch.isinf(torch.from_numpy(values))).sum())
 
 
+def test_files_are_about_equally_large() -> None:
+    from glmjobs.zero.layout import Extent, Tensor
+    from glmjobs.zero.write import plan_shards
+
+    def sizes(elements: list[int], limit: int) -> list[int]:
+        tensors = [
+            Tensor(f"t{n}", (count,), (Extent(Path("x"), 0, count, "F32"),))
+            for n, count in enumerate(elements)
+        ]
+        shards = plan_shards(tensors, "F32", limit)
+        assert [t.name for shard in shards for t in shard.tensors] == [t.name for t in tensors]
+        return [shard.size - len(shard.header) for shard in shards]
+
+    assert sizes([100] * 12, 4000) == [2400, 2400]  # not 4000 and 800
+    assert sizes([100] * 12, 4800) == [4800]
+    assert sizes([1000, 10, 10], 400) == [4000, 80]  # a tensor beyond the limit has a file to itself
+    assert max(sizes([70, 30, 60, 40, 50, 50, 90, 10], 400)) <= 400
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(bench: Any, tmp_path: Path, repo: Path) -> None:
     """SIGKILL at 40 moments: the output is absent or whole; a rerun finishes and cleans up."""

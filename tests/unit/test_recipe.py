@@ -74,6 +74,8 @@ def test_an_override_is_read_as_yaml(override: str, field: str, value: object) -
         ("jobs.train.time=soon", "a Slurm time such as"),
         ("jobs.train.memory=lots", "a Slurm memory size such as"),
         ("name=../x", "name = '../x'"),
+        ("consolidate.shard_size=big", "consolidate.shard_size = 'big': a number and a unit"),
+        ("consolidate.shard_size=0GB", "a number and a unit, such as 5GB"),
     ],
 )
 def test_a_wrong_override_is_one_line(override: str, said: str) -> None:
