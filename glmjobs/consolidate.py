@@ -303,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         start = time.perf_counter()
         manifest = manifests.verify(args.verify, workers=args.workers or len(os.sched_getaffinity(0)))
         return _report(
-            f"{args.verify}: {len(manifest['files'])} files as the manifest says "
+            f"{args.verify}: {len(manifest['files'])} files, all as the manifest says "
             f"({time.perf_counter() - start:.1f} s)",
             manifest,
             args.json,
