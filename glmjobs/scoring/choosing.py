@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from glmjobs.scoring import compare, conclude, phrases, units
+from glmjobs.scoring import compare, phrases, statements, units
 from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, show
 
@@ -87,7 +87,7 @@ def _value_zone(text: str) -> int:
 
 def choose(text: str, items: list[Item], question: Question) -> tuple[Item | None, bool]:
     """The asked value among ``items``, and whether the statement offers competing ones."""
-    plain = conclude.strip_denied(text)
+    plain = statements.strip_denied(text)
     items = [per_units(plain, i) if isinstance(i, Quantity) else i for i in items]
     boxed = _boxed(text, items)
     pool = boxed or _after_marker(text, items) or items
@@ -111,7 +111,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = list(fitting or pool)
         scored = [(_score(plain, item, index, pool, question), index) for index, item in enumerate(pool)]
         chosen = pool[max(scored)[1]]
-    rivals = isinstance(chosen, Quantity) and conclude.competing(plain, chosen, items)
+    rivals = isinstance(chosen, Quantity) and statements.competing(plain, chosen, items)
     return chosen, rivals
 
 

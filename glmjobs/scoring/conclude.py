@@ -1,6 +1,4 @@
-"""Finding what a solution concludes: the last conclusion counts; withdrawn, denied, hypothetical values,
-checks and
-remarks do not."""
+"""What a solution concludes: the last conclusion counts, not what is withdrawn or supposed, nor checks and remarks."""
 
 from __future__ import annotations
 
@@ -9,34 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from glmjobs.scoring import phrases, units, values
+from glmjobs.scoring import phrases, values
 from glmjobs.scoring.question import Question, pairs
-from glmjobs.scoring.text import BOX_CLOSE, BOX_OPEN
-from glmjobs.scoring.values import Item, Quantity
+from glmjobs.scoring.statements import Statement, overlap, split, strip_denied
+from glmjobs.scoring.text import BOX_OPEN
+from glmjobs.scoring.values import Quantity
 
 Speaks = Callable[[str], list[Any]]
 """Which answers of the asked kind a statement puts forward; none for working and talk."""
-
-MAX_STATEMENTS = 400
-"""Statements looked at closely (the first 100 and the last 300 of a longer text)."""
-MAX_STATEMENT = 1200
-"""Characters of one statement looked at (its first 400 and last 800)."""
-
-_BOUNDARY = re.compile(
-    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|"
-    r"(?<=⟧)(?=\s)"
-)
-
-
-@dataclass
-class Statement:
-    """One sentence with its values; ``rank``: 3 marked conclusion, 2 restates the question, 1 equation or
-    so-sentence."""
-
-    text: str
-    rank: float = 0.0
-    overlap: float = 0.0
-    items: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -48,99 +26,6 @@ class Conclusion:
     reason: str = ""
     kept: list[Statement] = field(default_factory=list)
     source: str = ""
-
-
-def split(text: str) -> list[str]:
-    """Sentences; of a very long text only the first 100 and last 300, of a long sentence head and tail."""
-    found = [s.strip() for s in _BOUNDARY.split(text) if s and s.strip()]
-    if len(found) > MAX_STATEMENTS:
-        found = found[:100] + found[-300:]
-    return [s if len(s) <= MAX_STATEMENT else s[:400] + " … " + s[-800:] for s in found]
-
-
-def overlap(statement: str, question: Question) -> float:
-    """How far a statement speaks of what is asked: the mean share of the asked clause's characters and
-    pairs, 0 to 1."""
-    mine = pairs(statement)
-    chars = set(statement)
-    best = 0.0
-    for asked in question.asked:
-        names = {u.name for u in asked.expect.units}
-        wanted = {c for p in asked.pairs for c in p if c not in names}
-        if not wanted:
-            continue
-        if any(
-            mark + pair in statement and mark + pair not in asked.clause
-            for pair in asked.pairs
-            for mark in "不未没"
-        ):
-            continue  # 不合格率 is not 合格率
-        best = max(
-            best, 0.5 * len(asked.pairs & mine) / len(asked.pairs) + 0.5 * len(wanted & chars) / len(wanted)
-        )
-    return best
-
-
-def usable(text: str, question: Question, kind: str) -> list[Item]:
-    """The values a statement puts forward: denied ones, equation left sides and bounds (超过9) left out."""
-    plain = strip_denied(text)
-    items = values.results(plain, values.scan(plain, kind))
-    if kind == "weekday":
-        return list(values.weekdays(plain))
-    items = [i for i in items if not _anothers(plain, i, question)]
-    if question.subject or not _DIFFERENCE.search(question.main.clause):
-        items = [i for i in items if not _DIFFERS.search(plain[max(0, i.start - 16) : i.start])]
-    return [
-        i
-        for i in items
-        if (not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2])
-        and not _COEFFICIENT.match(plain, i.end)
-    ]
-
-
-_DIFFERENCE = re.compile(
-    "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜][多少了几]|还[要需剩]|各|分别|[增减提降超节]"
-)
-_DIFFERS = re.compile("比[^,。;]{1,8}(?:多|少|大|小|高|矮|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?\\s?$")
-
-
-_COEFFICIENT = re.compile("[xyzn](?![a-z])")
-
-
-def _anothers(text: str, item: Item, question: Question) -> bool:
-    """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for
-    甲仓)."""
-    if not question.others and not question.subject:
-        return False
-    head = re.split("[,。;、]", text[: item.start])[-1]
-    head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
-    if question.subject and question.subject not in head and _parallel(head, question):
-        return True
-    named = next((n for n in question.others if head.startswith(n)), "")
-    if not named or head.startswith(("后", "前", "了"), len(named)):  # 降价后: a time, no subject
-        return False
-    theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
-    return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
-
-
-def _parallel(head: str, question: Question) -> bool:
-    """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
-    match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
-    return bool(
-        match
-        and question.predicate
-        and match[1] in question.text
-        and match[1] not in question.main.clause
-        and not match[1].endswith(question.subject)
-        and not question.subject.endswith(match[1])
-    )
-
-
-def strip_denied(text: str) -> str:
-    """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
-    if not re.search("不|非|≠|排除|否定|舍|错|去掉|太", text):
-        return text
-    return phrases.DENIED.sub(lambda m: " " * len(m[0]), text)
 
 
 def find(text: str, question: Question, kind: str, speaks: Speaks) -> Conclusion:
@@ -485,48 +370,3 @@ class _Walk:
         theirs = pairs(self.question.text)
         whole = frozenset(self.question.text[i : i + 2] for i in range(len(self.question.text) - 1))
         return len(mine) > 3 and len(mine & (theirs | whole)) >= 0.8 * len(mine)
-
-
-def _differ(a: Quantity, b: Quantity) -> bool:
-    """Two values said to be the same (160千克，也就是16千克) that are not."""
-    shared = [(x, y) for x in a.units for y in b.units if x.dim == y.dim and x.dim != "count"]
-    return bool(shared) and all(a.value * x.factor != b.value * y.factor for x, y in shared)
-
-
-def competing(text: str, chosen: Quantity, items: list[Item]) -> bool:
-    """Whether the statement offers another value beside the chosen one: 9或10, 9到10之间."""
-    for other in items:
-        if other is chosen or not isinstance(other, Quantity) or other.value == chosen.value:
-            continue
-        first, second = sorted((chosen, other), key=lambda q: q.start)
-        if any(first.end <= i.start < second.start for i in items):
-            continue  # 从8月5日到8月20日一共16天
-        between = text[first.end : second.start]
-        if "每" in text[: first.start] and between.startswith("就是"):
-            continue  # 每天0.5小时，7天就是7/2小时
-        if len(between) <= 12 and phrases.SAME_AS.search(between) and _differ(first, second):
-            return True
-        if len(between) <= 12 and (phrases.OR.search(between) or between.strip() in ("-", "~")):
-            if phrases.SAME_AS.search(between):
-                continue
-            if (
-                not chosen.units
-                or not other.units
-                or {u.dim for u in chosen.units} & {u.dim for u in other.units}
-            ):
-                return True
-    return False
-
-
-__all__ = [
-    "BOX_CLOSE",
-    "Conclusion",
-    "Statement",
-    "competing",
-    "find",
-    "overlap",
-    "split",
-    "strip_denied",
-    "units",
-    "usable",
-]

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glmjobs.scoring import choosing, compare, conclude, expression, parts, relations, verdicts
+from glmjobs.scoring import choosing, compare, conclude, expression, parts, relations, statements, verdicts
 from glmjobs.scoring import question as questions
 from glmjobs.scoring.question import Question
 from glmjobs.scoring.text import normalise
@@ -140,7 +140,7 @@ def _values_in(text: str, kind: str) -> bool:
 
 def _speaker(asked: Question, kind: str) -> conclude.Speaks:
     def speaks(text: str) -> list[Item]:
-        return conclude.usable(text, asked, kind)
+        return statements.usable(text, asked, kind)
 
     return speaks
 
@@ -235,10 +235,10 @@ def _gold_conclusion(asked: Question, gold: str, kind: str) -> conclude.Conclusi
     found = conclude.find(gold, asked, kind, speaks)
     if found.statement is not None:
         return found
-    for sentence in reversed(conclude.split(gold)):
+    for sentence in reversed(statements.split(gold)):
         items = speaks(sentence) or scan(sentence, kind)
         if items:
-            statement = conclude.Statement(sentence, 3.0, 0.0, items)
+            statement = statements.Statement(sentence, 3.0, 0.0, items)
             return conclude.Conclusion(statement, [statement])
     return conclude.Conclusion(None, [], "no value")
 

@@ -7,9 +7,10 @@ import itertools
 import re
 from dataclasses import dataclass, replace
 
-from glmjobs.scoring import choosing, compare, conclude, phrases
-from glmjobs.scoring.conclude import Conclusion, Statement
+from glmjobs.scoring import choosing, compare, phrases
+from glmjobs.scoring.conclude import Conclusion
 from glmjobs.scoring.question import Asked, Question, pairs
+from glmjobs.scoring.statements import Statement, strip_denied
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 
 _SEVERAL = re.compile(
@@ -140,16 +141,16 @@ def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list
 
 
 def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], count: int) -> list[Part]:
-    for statements in (region[:1], region, kept[-count:], kept):
+    for several in (region[:1], region, kept[-count:], kept):
         found: list[Item] = []
-        for statement in statements:
-            found.extend((_answers if len(statements) == 1 else _values)(statement, asked))
+        for statement in several:
+            found.extend((_answers if len(several) == 1 else _values)(statement, asked))
         if len(found) >= count:
             fitting = [i for i in found if _fits(i, asked.main)]
             found = fitting if len(fitting) >= count else found
             told = _GROUP_SIZE.search(asked.main.clause) is not None  # 24，三个数是23、24、25
-            picked = found if len(statements) == 1 and not told else found[-count:]
-            return [Part(_own_name(asked, statements, i), asked.main, i) for i in picked]
+            picked = found if len(several) == 1 and not told else found[-count:]
+            return [Part(_own_name(asked, several, i), asked.main, i) for i in picked]
     return []
 
 
@@ -189,7 +190,7 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
     """Label → part over the statements, later ones overriding."""
     found: dict[str, Part] = {}
     for statement in statements:
-        text = conclude.strip_denied(statement.text)
+        text = strip_denied(statement.text)
         marks = _label_marks(text, asked.labels)
         items = [i for i in _values(statement, asked) if _fits(i, asked.main)]
         if _division(asked, [statement]):
@@ -342,7 +343,7 @@ def _plain_list(asked: Question, region: list[Statement]) -> list[Part]:
 
 
 def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bool) -> float:
-    text = conclude.strip_denied(statement.text)
+    text = strip_denied(statement.text)
     near = choosing.local(text, item)
     share = len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
     chars = {c for p in clause.pairs for c in p}

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from glmjobs.scoring import conclude, expression, values
+from glmjobs.scoring import conclude, expression, statements, values
 from glmjobs.scoring.conclude import Speaks
 from glmjobs.scoring.phrases import STRONG
 from glmjobs.scoring.question import Question
@@ -89,7 +89,7 @@ def _by_clause(plain: str, asked: Question) -> list[str]:
     for clause in re.split("[,;。]", plain):
         hits = [k for k, v in asked.options.items() if v and _contains(clause, v)]
         if len(hits) == 1:
-            named.append((conclude.overlap(clause, asked), hits[0]))
+            named.append((statements.overlap(clause, asked), hits[0]))
     best = max(named, default=(0.0, ""))
     rivals = {k for near, k in named if near == best[0]}
     return [best[1]] if best[0] >= 0.3 and len(rivals) == 1 else []
@@ -286,7 +286,7 @@ def yes_no(asked: Question, gold: str, predicted: str) -> Fields:
     if wanted is None:
         found = conclude.find(gold, asked, "yesno", speaks)
         wanted = (
-            bool(found.statement.items[0]) if found.statement else polarity(conclude.split(gold)[-1], asked)
+            bool(found.statement.items[0]) if found.statement else polarity(statements.split(gold)[-1], asked)
         )
     mine = conclude.find(predicted, asked, "yesno", speaks)
     if wanted is None:
@@ -312,7 +312,7 @@ _NAME = re.compile(
 
 def names(asked: Question, text: str) -> list[str]:
     """Names that could answer 谁 or 哪个, in order."""
-    plain = conclude.strip_denied(text)
+    plain = statements.strip_denied(text)
     known = [n for n in dict.fromkeys(_candidates(asked)) if n and n in plain]
     found = sorted(((plain.find(n), n) for n in known), key=lambda x: (x[0], -len(x[1])))
     return [n for _, n in found] or _NAME.findall(plain)
@@ -357,7 +357,7 @@ _LESS |= {v: k for k, v in list(_LESS.items())} | {
 def _subject(asked: Question, text: str) -> list[str]:
     """The name a comparing sentence puts first in the asked sense: 小明比小红快 and 小红比小明慢 both name
     小明."""
-    plain = conclude.strip_denied(text)
+    plain = statements.strip_denied(text)
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(asked, tail) else plain
     found = names(asked, plain)
@@ -434,7 +434,7 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     if said and wanted in names(asked, gold):
         same = said[0] == wanted or said[0] in wanted or wanted in said[0] or _same_label(said[0], wanted)
         return same, wanted, said[0], "same name" if same else "other name"
-    plain = _squeeze(conclude.strip_denied(found.statement.text))
+    plain = _squeeze(statements.strip_denied(found.statement.text))
     tail = _squeeze(gold)
     zone = STRONG.split(gold)[-1]
     core = _squeeze(zone or gold)
@@ -471,7 +471,7 @@ _FORMULA = re.compile(r"[-+×*÷/()\d.^ a-zA-Zπ]*[a-zA-Z][-+×*÷/()\d.^ a-zA-Z
 
 def _formula(text: str) -> list[str]:
     """The expression a statement ends in: of S=ab+c the right side."""
-    plain = conclude.strip_denied(text).replace("⟦", "").replace("⟧", "")
+    plain = statements.strip_denied(text).replace("⟦", "").replace("⟧", "")
     found = [m[0].strip() for m in _FORMULA.finditer(re.sub(r"\b(?:cm|km|kg|m|g)\b", " ", plain))]
     point = {
         c: Fraction(k + 2) for k, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")
@@ -483,7 +483,7 @@ def _formula(text: str) -> list[str]:
 
 def expressions(asked: Question, gold: str, predicted: str) -> Fields:
     """Expressions with letters agree when they are equal for all values."""
-    wanted = (_formula(conclude.split(gold)[-1]) or _formula(gold) or [""])[0]
+    wanted = (_formula(statements.split(gold)[-1]) or _formula(gold) or [""])[0]
     found = conclude.find(predicted, asked, "expression", _formula)
     if not wanted:
         return words(asked, gold, predicted)
