@@ -37,6 +37,10 @@ _PORTION = re.compile(
     r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
 )
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
+_ONE_OF_THE_GIVENS = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
+_EQUATIONS = re.compile(
+    r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
+)
 _LEFT = re.compile("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
 _CHANGED = re.compile("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
 _SO = re.compile("(?<=[^,。;])[,;](?:所以|因此|因而|故)[^。;]*$")
@@ -105,7 +109,9 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
         pool = solved[-1:]
     fitting = _fitting(pool, question)
-    if len(fitting) == 1:
+    if len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
+        chosen: Item = fitting[-1]  # 3吨=3000千克，3000+50=3050千克
+    elif len(fitting) == 1:
         chosen = fitting[0]
     else:
         pool = list(fitting or pool)
@@ -218,7 +224,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
             score += 1.0
         if any(_same_unit(u, w) for u in item.units for w in question.main.expect.units):
             score += 0.8
-        if (item.value, item.units[0].name if item.units else "") in question.givens:
+        given = (item.value, item.units[0].name if item.units else "") in question.givens
+        if given and not _ONE_OF_THE_GIVENS.search(question.main.clause):
             score -= 2.5
         if re.search(rf"(?<![\d.]){show(item.value)}(?![\d.])", question.main.clause):
             score -= 2.0  # 摸出5个才能保证有2个, where 2个 is in what is asked

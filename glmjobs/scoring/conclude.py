@@ -93,6 +93,8 @@ class _Walk:
         refuted = phrases.REFUTED.search(sentence) if phrases.HYPOTHETICAL.search(sentence) else None
         if refuted:
             sentence = sentence[refuted.end(1) :]
+        if self._refuses(sentence):
+            return
         turned = self._others(sentence)
         if turned is not None:
             self.kept.clear()
@@ -145,6 +147,8 @@ class _Walk:
             return not re.search("(?:所以|因此|故|最终|正确)的?答案", sentence)
         if phrases.HYPOTHETICAL.search(sentence):
             return self._hypothesis(sentence)
+        if phrases.REASON.search(sentence) and not strong and any(s.rank >= 3 for s in self.kept):
+            return not phrases.REASON_CONCLUDES.search(sentence)
         if self.checking and not strong and not phrases.MEDIUM.search(sentence):
             return True
         self.checking = False
@@ -220,6 +224,19 @@ class _Walk:
         if phrases.SOFT.search(sentence):
             self.corrected = True
         return sentence
+
+    def _refuses(self, sentence: str) -> bool:
+        """条件不足，无法确定: no answer stands any more, unless one follows."""
+        match = phrases.UNDETERMINED.search(sentence)
+        if (
+            not match
+            or phrases.UNDETERMINED.search(self.question.text)
+            or self.speaks(sentence[match.end() :])
+        ):
+            return False
+        self.kept.clear()
+        self.withdrawn = True
+        return True
 
     def _same_as_kept(self, head: str) -> bool:
         said = {str(x) for x in self.speaks(head)}

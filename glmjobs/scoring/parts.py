@@ -49,9 +49,10 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         return []
     if _RANGE_ASKED.search(asked.main.clause):
         return _range(asked, gold.statement)
-    items = [i for i in gold.statement.items if isinstance(i, Quantity)]
+    items = [i for i in _answers(gold.statement, asked) if isinstance(i, Quantity)]
     text = gold.statement.text
-    items = choosing.solutions(text, items) or items  # 3x=15, x=5
+    solved = choosing.solutions(text, items)
+    items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     listed = len(items) >= 2 and all(
         _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
     )
@@ -100,7 +101,7 @@ def _wanted(asked: Question) -> int:
     )
 
 
-_NAME_BEFORE = re.compile("([\u4e00-\u9fffA-Z]{1,4}?)(?:有|是|为|分得|得|花了?|:)?\\s?$")
+_NAME_BEFORE = re.compile("([\u4e00-\u9fffA-Z]{1,4}?)(?:有|是|为|分得|得|花了?|:)?[-\\d.+×÷*/()=\\s]*$")
 
 
 def with_names(asked: Question, gold: Conclusion) -> Question:
@@ -114,7 +115,7 @@ def with_names(asked: Question, gold: Conclusion) -> Question:
         return asked
     text, names = gold.statement.text, []
     for item in gold.statement.items:
-        match = _NAME_BEFORE.search(re.split("[,;。、和]", text[max(0, item.start - 8) : item.start])[-1])
+        match = _NAME_BEFORE.search(re.split("[,;。、和]", text[max(0, item.start - 24) : item.start])[-1])
         if not match or match[1] not in asked.text:
             return asked
         names.append(match[1])
@@ -150,12 +151,8 @@ def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], co
             found = fitting if len(fitting) >= count else found
             told = _GROUP_SIZE.search(asked.main.clause) is not None  # 24，三个数是23、24、25
             picked = found if len(several) == 1 and not told else found[-count:]
-            return [Part(_own_name(asked, several, i), asked.main, i) for i in picked]
+            return [Part("", asked.main, i) for i in picked]
     return []
-
-
-def _own_name(asked: Question, statements: list[Statement], item: Item) -> str:
-    return ""
 
 
 def _values(statement: Statement, asked: Question) -> list[Item]:

@@ -87,6 +87,18 @@ HYPOTHETICAL = re.compile(
 REFUTED = re.compile("((?:不符|矛盾|不合|不可能|不成立|不满足)[^,。;]{0,6}[,。;])(?=所以|因此|故|应|可见)")
 """A supposition refuted, after which the truth is concluded: 如果…, 与题意不符, 所以…."""
 
+UNDETERMINED = re.compile(
+    "(?:无法|不能|没法|没有办法|难以)(?:确定|求出|求解|算出|计算|得出|判断|解答|回答|知道)|(?:条件|信息)(?:不足|不够|不全)|"
+    "缺少(?:条件|信息)"
+)
+"""An answer refused: 条件不足，无法确定."""
+
+REASON = re.compile("^\\s?(?:这是)?(?:因为|由于|理由|原因)")
+"""A reason for an answer already given."""
+
+REASON_CONCLUDES = re.compile(r"(?:所以|因此|故)[^,。;]{0,16}?(?:是|为|=|等于|有|:)\s?-?\d")
+"""Where a reason itself ends in an answer: 因为…，所以共有9个."""
+
 NEXT_TASK = re.compile(
     r"^\s?(?:\[?(?:问题|题目|问|例题|练习题?|下一题|新题|Q|Question|Human|User|用户)\]?\s?[\d一二三四五]{0,2}\s?:)(?=.)"
 )

@@ -41,7 +41,7 @@ _STATED = re.compile(
 _PER = re.compile("每(?:个|一)?")
 _PERCENT = re.compile("百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%")
 _RATE = re.compile(
-    "几分之几|[率占].{0,12}(?:多少|几)|[利税汇概几机频含合出优及增命成发达]率(?:[。?]|$|"
+    "几分之几|[率占].{0,12}(?:多少|几)|(?<![效功周斜心])率(?:[。?]|$|"
     "是多少|为多少|有多)|可能性|浓度|含.{1,2}量是"
 )
 _RATIO = re.compile(
@@ -368,7 +368,7 @@ _OF_SUBJECT = re.compile(
 def _spoken_of(result: Question) -> tuple[str, str]:
     """Subject and predicate of one asked measure: 木棍, 长 of 木棍长多少米."""
     match = _OF_SUBJECT.match(result.main.clause.strip())
-    if len(result.asked) != 1 or result.labels or not match or re.search("[比和与、共]", match[0]):
+    if len(result.asked) != 1 or result.labels or not match or re.search("[比和与、共各]|分别", match[0]):
         return "", ""
     return match[1], match[2]
 
