@@ -336,12 +336,22 @@ class _Walk:
             finishes = end.rank >= 2.0 and end.overlap >= 0.6 * best and self._of_asked_kind(end)
             return last if finishes and not self._of_asked_kind(chosen) else max(candidates)
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
+        plain = [i for i in plain if not self._known_total(kept[i])] or plain
         if plain and (plain[-1] == last or not self._closes(kept[last])):
             return plain[-1]
         if plain and kept[plain[-1]].overlap >= max(0.5, 2 * kept[last].overlap):
             return plain[-1]  # the answer in the question's words, then its working
         fitting = [i for i, s in enumerate(kept) if self._fits(s.items)]
         return fitting[-1] if fitting else last
+
+    def _known_total(self, statement: Statement) -> bool:
+        """Whether it only repeats a total that is known (总计花费150元 where the price of one is asked)."""
+        asks_it = re.search("共|总|合计", self.question.main.clause)
+        return (
+            not asks_it
+            and bool(re.search("总计|合计|总共|一共", statement.text))
+            and not self._says_new(statement.items)
+        )
 
     def _of_asked_kind(self, statement: Statement) -> bool:
         """Whether a value has a unit of the asked dimension (解得x=6 has none, 面积=12×6=72平方厘米 has)."""

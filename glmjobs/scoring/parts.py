@@ -382,7 +382,7 @@ def compare_parts(
         wrong = [p.name for p in gold if not _same(p, named[p.name], asked)]
         return not wrong, gold_text, shown, f"{wrong[0]} differs" if wrong else "every part agrees"
     ordered = (len(asked.asked) >= 2 and len(asked.labels) < 2) or bool(
-        _ORDERED.search(found.statement.text)
+        (len(asked.labels) >= 2 and _ORDERED.search(found.statement.text))
         or _SEQUENCE.search(asked.text)
         or _TUPLE.search(found.statement.text)
     )

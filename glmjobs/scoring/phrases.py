@@ -71,7 +71,7 @@ REMARK = re.compile(
 """Remarks, other people's errors, examples."""
 
 MARKING = re.compile(
-    "评分|满分|阅卷|打分|判(?:为|作|定|卷|分|对|我)|评卷|批改|得分[:]|请给|(?:我的?|这个|"
+    "评分|满分|(?:请|应)(?:酌情)?[扣给加](?:我)?分|阅卷|打分|判(?:为|作|定|卷|分|对|我)|评卷|批改|得分[:]|请给|(?:我的?|这个|"
     "此|该|以上|上述)?(?:回答|作答|解答|解法)(?:是|完全|绝对)?正确|与(?:参考|"
     "标准)答案(?:一致|相同|相符)|(?i:grader|grading|mark(?:ed)? (?:this|as|it)|verdict|"
     "full marks|is correct)|应判|算作正确|视为正确|correct\\s?[:=]|自评|参考答案也"
@@ -93,7 +93,9 @@ UNDETERMINED = re.compile(
 )
 """An answer refused: 条件不足，无法确定."""
 
-REASON = re.compile("^\\s?(?:这是)?(?:因为|由于|理由|原因)")
+REASON = re.compile(
+    "^\\s?(?:(?:这是)?(?:因为|由于|理由|原因)|(?:解释|解析|说明|分析|过程|解题过程|详解)\\s?:)"
+)
 """A reason for an answer already given."""
 
 REASON_CONCLUDES = re.compile(r"(?:所以|因此|故)[^,。;]{0,16}?(?:是|为|=|等于|有|:)\s?-?\d")

@@ -74,6 +74,10 @@ _DOTS = re.compile("(\\d{1,20}\\.\\d{0,20}?)(\\d)\u0307(?:(\\d{0,12})(\\d)\u0307
 _PLUS_MINUS = re.compile(
     r"(?<![\d)])(?<!\d[\u4e00-\u9fff])(?<!\d[\u4e00-\u9fff]{2})±\s?(\d{1,20}(?:\.\d{1,20})?)"
 )
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_MONTH_DAY = re.compile(
+    rf"(?<![a-z])({'|'.join(_MONTHS)})[a-z]{{0,6}}\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![a-z\d:])", re.IGNORECASE
+)
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
@@ -167,6 +171,7 @@ def normalise(text: str) -> str:
     if "$" in text:
         text = _MATH.sub(_math, text)
     text = _markdown(text)
+    text = _MONTH_DAY.sub(lambda m: f"{_MONTHS.index(m[1].lower()) + 1}月{m[2]}日", text)
     text = _PLUS_MINUS.sub(r"\1或-\1", text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
