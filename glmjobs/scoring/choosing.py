@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,9 @@ _PORTION = re.compile(
     r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
 )
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
+_DIFFERENCE_ASKED = re.compile("比.*(?:多|几)|相差|差多少|[多少大小高低矮长短重轻快慢贵早晚]多少")
+_ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
+_GREATER = re.compile(r"\s?([<>])\s?")
 _ONE_OF_THE_GIVENS = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
 _EQUATIONS = re.compile(
     r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
@@ -100,7 +104,7 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = outside or pool
     if not pool:
         return None, False
-    if not re.search("比.*(?:多|几)|相差|差多少", question.main.clause):
+    if not _DIFFERENCE_ASKED.search(question.main.clause):
         pool = [i for i in pool if not _COMPARED.search(plain[max(0, i.start - 16) : i.start])] or pool
     if "如果" not in question.text:
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
@@ -108,9 +112,14 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     later = [i for i in pool if solved and i.start > solved[-1].start]
     if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
         pool = solved[-1:]
+    if question.precision:
+        pool = [i for i in pool if _ROUNDED.search(plain[max(0, i.start - 24) : i.start])] or pool
     fitting = _fitting(pool, question)
-    if len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
-        chosen: Item = fitting[-1]  # 3吨=3000千克，3000+50=3050千克
+    winner = _winner(plain, pool, question.main.clause)
+    if winner is not None:
+        chosen: Item = winner
+    elif len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
+        chosen = fitting[-1]  # 3吨=3000千克，3000+50=3050千克
     elif len(fitting) == 1:
         chosen = fitting[0]
     else:
@@ -119,6 +128,16 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         chosen = pool[max(scored)[1]]
     rivals = isinstance(chosen, Quantity) and statements.competing(plain, chosen, items)
     return chosen, rivals
+
+
+def _winner(text: str, pool: list[Item], clause: str) -> Item | None:
+    """The value that wins a comparison: 5/6 of 5/6>7/9 where the larger one is asked."""
+    asks = re.search("哪.*?([大多高长重快小少低短轻慢])", clause)
+    for a, b in reversed(list(itertools.pairwise(pool)) if asks else []):
+        sign = _GREATER.fullmatch(text[a.end : b.start])
+        if asks and sign:
+            return a if (sign[1] == ">") == (asks[1] in "大多高长重快") else b
+    return None
 
 
 def _boxed(text: str, items: list[Item]) -> list[Item]:
@@ -231,10 +250,10 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
             score -= 2.0  # 摸出5个才能保证有2个, where 2个 is in what is asked
     if _SUBORDINATE.search(before) and "每" not in question.main.clause:
         score -= 1.0
-    if _COMPARED.search(before) and not re.search("比.*(?:多|几)", question.main.clause):
+    if _COMPARED.search(before) and not _DIFFERENCE_ASKED.search(question.main.clause):
         score -= 2.0
     if _SO.search(text[: item.start]):
-        score += 1.0  # 原价32元，可以省8元，所以需要24元
+        score += 2.0  # 原价32元，可以省8元，所以需要24元
     changed = _CHANGED.search(before)
     if changed and changed[1] not in question.main.clause:
         score -= 1.5  # 便宜了30元，现在170元
@@ -253,6 +272,12 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score -= 8.0  # 140°的一半
     if _GOES_ON.match(text, item.end) or _AMENDED.match(text, item.end):
         score -= 8.0  # 120公里，加上30公里，一共150公里
+    if any(
+        mark + pair in clause and mark + pair not in question.main.clause
+        for pair in question.main.pairs
+        for mark in "不未没"
+    ):
+        score -= 4.0  # 不及格率 is not 及格率
     if _JOINT.search(clause) and not re.search("[和与及、两共总]", question.main.clause):
         score -= 2.0  # 苹果树和梨树一共120棵
     score -= _lacks_turn(before, question.main.clause)

@@ -139,7 +139,8 @@ class _Walk:
         if phrases.QUESTION_END.search(sentence) and BOX_OPEN not in sentence:
             self.pending_marker = False
             return True
-        if phrases.CHECK.search(sentence):
+        check = phrases.CHECK.search(sentence)
+        if check and (self.kept or "代入" not in check[0]):
             self.checking = True
             return not (strong and not self.kept) and not re.search("(?:所以|因此|故|最终)答案", sentence)
         if phrases.REMARK.search(sentence) and not (strong and BOX_OPEN in sentence):
@@ -253,7 +254,7 @@ class _Walk:
             return
         near = overlap(body, self.question)
         rank = self._rank(body, strong, near, items)
-        if self.pending_marker and not strong:
+        if (self.pending_marker and not strong) or (isinstance(items[0], bool) and len(body) <= 6):
             rank = 3.0
         self.pending_marker = False
         if not self.kept and rank < 2 and self._only_a_value(body, items):

@@ -186,7 +186,10 @@ def _asked_clauses(body: str) -> list[str]:
     ][-2:]
     clauses: list[str] = []
     for sentence in questions:
-        parts = re.split(r",(?!\d)|(?<![甲乙丙丁]):(?!\d)", re.sub(r"\([^()]{0,40}\)", "", sentence))
+        parts = re.split(
+            r",(?!\d)|(?<![甲乙丙丁]):(?!\d)|(?<=[\u4e00-\u9fff])和(?=几|多少)",
+            re.sub(r"\([^()]{0,40}\)", "", sentence),
+        )
         asking = [
             p
             for p in parts
@@ -378,6 +381,9 @@ _NAME = re.compile(
     "分别求出?|算出|今年|你知道)+"
 )
 _SHARE = re.compile("(?:各自|各|分别)")
+_BOTH = re.compile(  # 求这组数据的平均数和中位数
+    "求.*的((?:(?![和与、的共总比差])[\u4e00-\u9fff]){2,6})[和与]((?:(?![和与、的共总比差多几])[\u4e00-\u9fff]){2,6})(?:是多少)?[。?]?$"
+)
 
 
 def _labels(clauses: list[str], result: Question) -> list[str]:
@@ -386,9 +392,9 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
     for clause in clauses:
         share = _SHARE.search(clause)
         head = clause[: share.start()] if share else ""
-        if not share and not re.search("(?:和|、|与|及).*(?:多少|几).*(?:和|、|与|及)?", clause):
-            continue
         if not share:
+            both = _BOTH.search(clause)
+            labels.extend(both.groups() if both else ())
             continue
         head = _NAME.sub("", head.strip().rstrip("的,"))
         owner, _, thing = head.rpartition("的")

@@ -97,6 +97,8 @@ def _anothers(text: str, item: Item, question: Question) -> bool:
     甲仓)."""
     if not question.others and not question.subject:
         return False
+    if question.subject and text.startswith(question.subject, item.end):
+        return False  # 果园里有210棵梨树
     head = re.split("[,。;、]", text[: item.start])[-1]
     head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
     if question.subject and question.subject not in head and _parallel(head, question):
@@ -111,13 +113,14 @@ def _anothers(text: str, item: Item, question: Question) -> bool:
 def _parallel(head: str, question: Question) -> bool:
     """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
     match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
+    name = match[1].rstrip("的") if match else ""
     return bool(
-        match
+        name
         and question.predicate
-        and match[1] in question.text
-        and match[1] not in question.main.clause
-        and not match[1].endswith(question.subject)
-        and not question.subject.endswith(match[1])
+        and name in question.text
+        and name not in question.main.clause
+        and not name.endswith((question.subject, "里", "中", "上"))
+        and not question.subject.endswith(name)
     )
 
 

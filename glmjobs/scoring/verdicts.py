@@ -165,17 +165,22 @@ _YES = re.compile(
 _NO = re.compile(
     r"^(?:否|不|错误?的?|不正确|不对|不是|不能|不可以|不够|不会|没有|×|F|X|x|假|(?i:no|"
     r"false)|不成立|不合理|不符合|不合格|不相等|不一样|不公平|不行|来不及|不足|没超过|无法|"
-    r"不可能)[了的啊]?$"
+    r"不可能|不一定|未必)[了的啊]?$"
 )
 _NEGATION = re.compile(
     "不(?!但|仅|只|过|管|论|同意|多于|少于|到)|没有?(?!错|问题)|无法|未(?!来)|否(?!则)|"
-    "错误|错(?!过)|×|(?i:\\bno\\b|\\bfalse\\b)"
+    "错误|错(?!过)|(?<![\\d)\\s])×(?![\\d(\\s])|(?i:\\bno\\b|\\bfalse\\b)"
 )
 _AFFIRM = re.compile(
     "够|能|可以|是的|正确|对的?(?!折|应|称|比|于)|会|√|足够|足以|成立|合理|符合|相等|一样|"
     "来得及|可行|有|是|合格|公平|(?i:\\byes\\b|\\btrue\\b)|行"
 )
 _DOUBLE = re.compile("不(?:是)?不|没有?不(?:够|足|对)|不会不|并非不|没错|没有错|无误|没问题")
+_KINDS = (
+    ("质数|素数", "合数"), ("奇数|单数", "偶数|双数"), ("真分数", "假分数|带分数"), ("正数", "负数"),
+    ("有理数", "无理数"), ("锐角", "直角", "钝角"), ("闰年", "平年"), ("(?<![不成])正比", "反比"),
+)  # fmt: skip
+"""Kinds of which a thing can be only one: 合数 denies 质数."""
 _OPPOSITES = {
     "贵": "便宜",
     "多": "少",
@@ -209,6 +214,7 @@ def _predicate(asked: Question) -> str:
         r"([\u4e00-\u9fff]{1,2})不\1",
         "是否([\u4e00-\u9fff]{1,3})",
         "(能)否|(可)否",
+        "([\u4e00-\u9fff]得[\u4e00-\u9fff])吗",
         "(够|能|可以|会|来得及|相等|一样|足够|成立|正确|合理|公平|超过|贵|便宜|对|有)[^,。]{0,12}吗",
         "(便宜|划算|[快慢多少大小高矮低长短重轻贵早晚远近])(?:一些|一点)?吗",
         "(是)[^,。]{0,12}吗",
@@ -225,6 +231,7 @@ def polarity(text: str, asked: Question) -> bool | None:
     marks = list(STRONG.finditer(plain))
     if marks and plain[marks[-1].end() :].strip():
         plain = plain[marks[-1].end() :].strip(" 。.!;,:\"'()[]⟦⟧")
+    plain = re.sub("(?<=.)[,;](?:这是)?(?:因为|由于)(?![^。]*所以).*$", "", plain)  # 不是，因为…才是
     head = re.split("[,;:。]", plain)
     for piece in [*head[:1], *head[-1:]]:
         bare = piece.strip(" 。.!\"'()[]⟦⟧")
@@ -241,7 +248,7 @@ def polarity(text: str, asked: Question) -> bool | None:
         or re.split("[,;。]", plain)
     )
     for piece in reversed(spoken):
-        verdict = _piece(piece, word)
+        verdict = _piece(piece, word, asked)
         if verdict is not None:
             return verdict != _mirrored(piece, asked)
     return None
@@ -254,10 +261,23 @@ def _mirrored(piece: str, asked: Question) -> bool:
     return bool(said and asks and asks[2] in said[1] and asks[1] in said[2])
 
 
-def _piece(piece: str, word: str) -> bool | None:
+def _of_another_kind(piece: str, asked: Question) -> bool:
+    """Whether it says 是合数 where 质数 is asked."""
+    for kinds in _KINDS:
+        mine = [kind for kind in kinds if re.search(kind, asked.main.clause)]
+        if len(mine) == 1 and not re.search(mine[0], piece):
+            return any(re.search(kind, piece) for kind in kinds if kind != mine[0]) and not _NEGATION.search(
+                piece
+            )
+    return False
+
+
+def _piece(piece: str, word: str, asked: Question) -> bool | None:
     piece = re.sub("如果|因为|由于", "", piece)
     if _DOUBLE.search(piece):
         return True
+    if word == "是" and _of_another_kind(piece, asked):
+        return False
     if word and word in piece:
         before = piece[: piece.rfind(word)][-6:]
         return not (

@@ -77,8 +77,8 @@ def test_a_changed_gold_is_not_accepted() -> None:
         whole = re.findall(r"[\d.]+", row["gold"])[-1]
         if row["gold"].count(whole) > 1 or re.search("[,，]", row["gold"][digit.end() :].rstrip("\n ，。")):
             continue  # stated twice, or followed by an answer in words: the changed gold contradicts itself
-        if re.search("也就是|即", row["gold"]):
-            continue  # stated in two units: the changed gold contradicts itself
+        if re.search("也就是|即|\\d个[,，]分别是", row["gold"]):
+            continue  # stated twice, in two units or counted and listed: the changed gold contradicts itself
         if "循环" in row["question"]:
             continue  # 0.333… is as many digits as one cares to write
         gold = row["gold"][: digit.start()] + str((int(digit[0]) + 3) % 10) + row["gold"][digit.end() :]
