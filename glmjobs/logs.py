@@ -93,6 +93,8 @@ def nothing(run: Path, stage: str, rank: int | None) -> str:
     ranks = sorted({r for p in logs(run, stage, None) if (r := rank_of(p)) is not None})
     if rank is not None and ranks:
         return f"--rank {rank}: {stage} has logs of ranks {ranks[0]} to {ranks[-1]}"
+    if rank is not None and stage in have:
+        return f"--rank {rank}: {stage} is one process and has no ranks; leave --rank out"
     hint = f"stages with logs: {', '.join(have)}" if have else "no stage has written anything yet"
     return f"{run}: {stage} has no logs; {hint}"
 
