@@ -38,16 +38,19 @@ _PORTION = re.compile(
     r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)"
 )
 _ONE_OF = re.compile("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
+_OPERAND = re.compile("(?:除以|乘以|乘上|减去|加上|约去|同乘|同除)\\s?$")
 _DIFFERENCE_ASKED = re.compile("比.*(?:多|几)|相差|差多少|[多少大小高低矮长短重轻快慢贵早晚]多少")
 _ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
-_GREATER = re.compile(r"\s?([<>])\s?")
+_GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
+_MORE = "大多高长重快"
 _ONE_OF_THE_GIVENS = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
 _EQUATIONS = re.compile(
     r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
 )
 _LEFT = re.compile("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
 _CHANGED = re.compile("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
-_SO = re.compile("(?<=[^,。;])[,;](?:所以|因此|因而|故)[^。;]*$")
+_SO = re.compile("(?<=[^,。;])[,;](?:所以|因此|因而|故|得到?|得出|约分后?[得为]|化简后?[得为])[^。;]*$")
+_ONE_PRICED = re.compile("(?:[\u4e00-\u9fff](?![一二两三四五六七八九十])){0,3}\\s?\\d")
 _NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
 _GOES_ON = re.compile("[^,。;]{0,8}[,;](?:再|又|还要?|然后)?(?:加上?|减去?|除以|乘以|扣除|去掉)")
 
@@ -130,14 +133,29 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     return chosen, rivals
 
 
+def _restated(item: Item, pool: Sequence[Item]) -> bool:
+    """Whether a number without a unit is said again with one: 8×5，所以面积是40平方米."""
+    return (
+        isinstance(item, Quantity)
+        and not item.units
+        and any(
+            isinstance(i, Quantity) and i.units and i.value == item.value and i.start > item.end for i in pool
+        )
+    )
+
+
 def _winner(text: str, pool: list[Item], clause: str) -> Item | None:
     """The value that wins a comparison: 5/6 of 5/6>7/9 where the larger one is asked."""
-    asks = re.search("哪.*?([大多高长重快小少低短轻慢])", clause)
-    for a, b in reversed(list(itertools.pairwise(pool)) if asks else []):
+    asks = re.search("(?:哪|谁).*?([大多高长重快小少低短轻慢])", clause)
+    if not asks:
+        return None
+    more = asks[1] in _MORE
+    for a, b in reversed(list(itertools.pairwise(pool))):
         sign = _GREATER.fullmatch(text[a.end : b.start])
-        if asks and sign:
-            return a if (sign[1] == ">") == (asks[1] in "大多高长重快") else b
-    return None
+        if sign:
+            return a if (sign[1] in (">", "大于")) == more else b
+    said = [i for i in pool if re.match(f"\\s?(?:更|最|比较)?{asks[1]}", text[i.end : i.end + 5])]
+    return said[0] if len(said) == 1 else None
 
 
 def _boxed(text: str, items: list[Item]) -> list[Item]:
@@ -186,8 +204,8 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     if special:
         return special
     compound = [i for i in quantities if any("/" in u.name or u.dim == "speed" for u in i.units)]
-    bare = [i for i in quantities if not i.units]
-    return compound or bare or pool
+    bare = [i for i in quantities if not i.units and not _restated(i, quantities)]
+    return compound or bare or [i for i in pool if not _restated(i, pool)]
 
 
 def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
@@ -254,6 +272,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score -= 2.0
     if _SO.search(text[: item.start]):
         score += 2.0  # 原价32元，可以省8元，所以需要24元
+    if _OPERAND.search(before):
+        score -= 4.0  # 分子分母同时除以12
     changed = _CHANGED.search(before)
     if changed and changed[1] not in question.main.clause:
         score -= 1.5  # 便宜了30元，现在170元
@@ -266,6 +286,10 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     mine, wanted = _numbered(clause), _numbered(question.main.clause)
     if mine and wanted and not mine & wanted:
         score -= 8.0  # 三(2)班's where 三(1)班's is asked
+    if "不够" in clause and "够" not in question.main.clause[-6:]:
+        score -= 3.0  # 不够再买一本
+    if isinstance(item, Quantity) and item.value == 1 and _ONE_PRICED.match(text, item.end):
+        score -= 3.0  # 一本书9美元
     if _ONE_OF.search(before) and not re.search("每|一|1|单价", question.main.clause):
         score -= 3.0  # 一个60元，7个420元
     if _PORTION.match(text, item.end) or text[max(0, item.start - 2) : item.end] == "的一半":

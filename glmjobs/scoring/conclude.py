@@ -80,6 +80,7 @@ class _Walk:
         self.checking = False
         self.wrong_example = False
         self.pending_marker = False
+        self.explaining = False
         self.repeats: dict[str, int] = {}
         self.after: list[str] = []
         self.over = False
@@ -148,12 +149,26 @@ class _Walk:
             return not re.search("(?:所以|因此|故|最终|正确)的?答案", sentence)
         if phrases.HYPOTHETICAL.search(sentence):
             return self._hypothesis(sentence)
-        if phrases.REASON.search(sentence) and not strong and any(s.rank >= 3 for s in self.kept):
-            return not phrases.REASON_CONCLUDES.search(sentence)
+        if not strong and self._answered():
+            self.explaining = self.explaining or bool(phrases.EXPLAINED.search(sentence))
+            if self.explaining or phrases.REASON.search(sentence):
+                return not phrases.REASON_CONCLUDES.search(sentence)
         if self.checking and not strong and not phrases.MEDIUM.search(sentence):
             return True
         self.checking = False
         return False
+
+    def _answered(self) -> bool:
+        """Whether an answer stands already: a marked one, or the first sentence in the question's words."""
+        first = self.kept[0] if self.kept else None
+        if first is None or any(s.rank >= 3 for s in self.kept):
+            return first is not None
+        if any(s.rank >= 2.5 and s.overlap >= 0.4 and self._fits(s.items) for s in self.kept):
+            return True
+        said_first = len(self.kept) == 1 and (
+            first.rank >= 2 or (len(self.repeats) == 2 and first.overlap >= 0.2)
+        )
+        return said_first and self._fits(first.items)
 
     def _marked_value(self, sentence: str) -> bool:
         """A claim about marking inside a sentence that also concludes keeps the conclusion before it."""
@@ -265,7 +280,9 @@ class _Walk:
 
     def _only_a_value(self, body: str, items: list[Any]) -> bool:
         item = items[0]
-        bare = len(items) == 1 and isinstance(item, Quantity) and bool(item.units) and not item.result
+        bare = len(items) == 1 and isinstance(item, Quantity) and not item.result
+        if bare and not item.units and body.rstrip()[-1:] != "。":
+            return False  # 1. 2. number steps; lines of digits are written arithmetic
         return bare and not (body[: item.start] + body[item.end :]).strip(" 。.!") and self._fits(items)
 
     def _echoes(self, body: str) -> bool:
@@ -343,6 +360,8 @@ class _Walk:
         if plain and kept[plain[-1]].overlap >= max(0.5, 2 * kept[last].overlap):
             return plain[-1]  # the answer in the question's words, then its working
         fitting = [i for i, s in enumerate(kept) if self._fits(s.items)]
+        if fitting and fitting[-1] != last and phrases.CONCLUDES.search(kept[last].text):
+            return last  # 12×6=72，所以面积是72平方厘米, where the width is asked
         return fitting[-1] if fitting else last
 
     def _known_total(self, statement: Statement) -> bool:

@@ -18,7 +18,9 @@ _SEVERAL = re.compile(
     "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
 )
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
-_OWNER = re.compile(r"(?:\s?[和与、,]\s?\d+)*的")  # 12和18的公因数
+_OWNER = re.compile(r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内)")  # 12和18的公因数, 20以内的质数
+_COUNT = re.compile("[,;、]?(?:一共|总共|共计|共)(?:有)?\\s?$")
+_SUM = re.compile("共|总|合计")
 _RANGE_ASKED = re.compile("范围|区间|之间")
 _RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
@@ -59,6 +61,7 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     if listed and (
         _SEVERAL.search(asked.text)
         or _TUPLE.search(text)
+        or ("分别" in text and len({bool(i.units) for i in items}) == 1)
         or (len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text))
     ):
         return [Part("", asked.main, i) for i in items]
@@ -75,7 +78,9 @@ def _range(asked: Question, statement: Statement) -> list[Part]:
     return []
 
 
-_GROUP_SIZE = re.compile("([两二三四五3-5])(?:个|种|人|位|名|班|队|段|数|条|堆|组)[^,。;?]{0,8}?(?:各|分别)")
+_GROUP_SIZE = re.compile(
+    "([两二三四五3-5])(?:个|种|人|位|名|班|队|段|数|条|堆|组|车|船|辆|艘|地|厂|店|家|根|桶|箱|袋|支)[^,。;?]{0,8}?(?:各|分别)"
+)
 _SIZES = {"两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "3": 3, "4": 4, "5": 5}
 
 
@@ -101,24 +106,28 @@ def _wanted(asked: Question) -> int:
     )
 
 
-_NAME_BEFORE = re.compile("([\u4e00-\u9fffA-Z]{1,4}?)(?:有|是|为|分得|得|花了?|:)?[-\\d.+×÷*/()=\\s]*$")
+_LETTERS = "甲乙丙丁戊ABCDE"
+
+
+def _name_of(clause: str, question: str) -> str:
+    """The name in the question that a clause starts with (A车行驶了 → A车), or ""."""
+    head = re.split("[有是为得花了:(\\d]", clause.strip())[0][:4]
+    for count in range(len(head), 0, -1):
+        if head[:count] in question and (count >= 2 or head[0] in _LETTERS):
+            return head[:count]
+    return ""
 
 
 def with_names(asked: Question, gold: Conclusion) -> Question:
     """The question with the names its gold gives to the parts (三种球各有多少 → 红球, 黄球, 蓝球)."""
-    if (
-        asked.labels
-        or len(asked.asked) != 1
-        or gold.statement is None
-        or not _GROUP_SIZE.search(asked.main.clause)
-    ):
+    if asked.labels or gold.statement is None or not _GROUP_SIZE.search(asked.main.clause):
         return asked
     text, names = gold.statement.text, []
-    for item in gold.statement.items:
-        match = _NAME_BEFORE.search(re.split("[,;。、和]", text[max(0, item.start - 24) : item.start])[-1])
-        if not match or match[1] not in asked.text:
+    for item in (i for i in gold.statement.items if _fits(i, asked.main)):
+        name = _name_of(re.split("[,;。、和]", text[max(0, item.start - 24) : item.start])[-1], asked.text)
+        if not name:
             return asked
-        names.append(match[1])
+        names.append(name)
     return replace(asked, labels=names) if len(set(names)) == len(names) >= 2 else asked
 
 
@@ -134,7 +143,8 @@ def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list
             for label, part in _named(asked, [statement]).items():
                 named.setdefault(label, part)
         if len(named) >= 2:
-            return [named[label] for label in asked.labels if label in named]
+            parts = [named[label] for label in asked.labels if label in named]
+            return parts + _beside(asked, parts, region, kept)
         return _unnamed(asked, region, kept, len(asked.labels))
     if len(asked.asked) >= 2:
         return _by_clause(asked, region, kept)
@@ -171,7 +181,13 @@ def _values(statement: Statement, asked: Question) -> list[Item]:
 def _answers(statement: Statement, asked: Question) -> list[Item]:
     """The values of the statement's last clause that draws a conclusion (36=2×2×3×3，所以36的质因数有2和3: 2, 3)."""
     text = statement.text
-    values = [i for i in _values(statement, asked) if not _OWNER.match(text, i.end)]
+    values = [
+        i
+        for i in _values(statement, asked)
+        if not _OWNER.match(text, i.end) and not (text[i.end - 1] == "位" and text.startswith("数", i.end))
+    ]
+    if len(values) > 2 and _COUNT.search(text[: values[-1].start]):
+        values = values[:-1]  # 2、3、5、7，共4个
     marks = [m.end() for p in (phrases.STRONG, phrases.MEDIUM) for m in p.finditer(text)]
     after = [i for i in values if marks and i.start >= max(marks)]
     return after if len(after) > 1 else values
@@ -276,6 +292,9 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[
         else:
             before = [(at, name) for at, name in marks if at < item.start]
             label = before[-1][1] if before else ""
+            between = text[before[-1][0] : item.start] if before else ""
+            if label and not _SUM.search(label) and _SUM.search(between):
+                continue  # 香蕉12元，一共32元
             earlier = [i for i in items if before and before[-1][0] < i.start < item.start]
             if earlier and not getattr(item, "result", False):
                 continue  # 苹果12个，比梨多4个: only the first value is the apple's
@@ -296,22 +315,40 @@ def _follows(text: str, marks: list[tuple[int, str]], items: list[Item]) -> bool
     return behind > ahead
 
 
+def _beside(asked: Question, named: list[Part], region: list[Statement], kept: list[Statement]) -> list[Part]:
+    """What is asked beside the named parts (几小时后相遇？两车各行了多少？), under its clause as name."""
+    total = any(_SUM.search(label) for label in asked.labels)
+    clauses = [
+        a
+        for a in asked.asked
+        if re.search("多少|几", a.clause)
+        and not re.search("各|分别|[和与、]", a.clause)
+        and not (total and _SUM.search(a.clause))
+    ]
+    taken = [p.value for p in named]
+    return [replace(p, name=p.asked.clause) for p in _best_of(asked, clauses, region, kept, taken)]
+
+
 def _by_clause(asked: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
     """Each asked clause takes the value that fits its unit and speaks its words."""
     in_order = _plain_list(asked, region) or _plain_list(asked, kept)
-    if in_order:
-        return in_order
+    clauses = [a for a in asked.asked if re.search("多少|几|多[长远高重大久宽深厚快]|[是=]", a.clause)]
+    return in_order or _best_of(asked, clauses, region, kept, [])
+
+
+def _best_of(
+    asked: Question, clauses: list[Asked], region: list[Statement], kept: list[Statement], taken: list[Item]
+) -> list[Part]:
+    """For each clause the best of the values not ``taken``; ends at the first that finds none."""
     parts: list[Part] = []
     used: set[tuple[int, int]] = set()
     pool = [(index, s) for index, s in enumerate(kept or region)]
     chosen_from = {id(s) for s in region}
-    for clause in asked.asked:
-        if not re.search("多少|几|多[长远高重大久宽深厚快]|[是=]", clause.clause):
-            continue
+    for clause in clauses:
         best: tuple[float, int, Item] | None = None
         for index, statement in pool:
             for order, item in enumerate(_values(statement, asked)):
-                if (index, order) in used or not _fits(item, clause):
+                if (index, order) in used or not _fits(item, clause) or item in taken:
                     continue
                 score = (
                     _clause_score(statement, item, clause, id(statement) in chosen_from)
@@ -348,9 +385,16 @@ def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bo
     named = isinstance(item, Quantity) and any(
         u.name in {x.name for x in clause.expect.units} for u in item.units
     )
+    measured = isinstance(item, Quantity) and any(u.dim in clause.expect.dims for u in item.units)
+    rate = (
+        isinstance(item, Quantity)
+        and item.form == "percent"
+        and not re.search("率|几折|几成|百分|%|占", clause.clause)
+    )
     return (
         3 * share
-        + (1.0 if named else 0.0)
+        - (2.0 if rate else 0.0)
+        + (1.0 if named or measured else 0.0)
         + (0.8 if in_region else 0.0)
         + (0.3 if statement.rank >= 3 else 0.0)
     )
@@ -389,11 +433,19 @@ def compare_parts(
     if ordered:
         ok = len(mine) == len(gold) and all(_same(g, p, asked) for g, p in zip(gold, mine, strict=False))
     else:
-        ok = len(mine) == len(gold) and any(
-            all(_same(g, p, asked) for g, p in zip(gold, order, strict=False))
-            for order in itertools.islice(itertools.permutations(mine), 720)
-        )
+        ok = len(mine) == len(gold) and _same_set(gold, mine, asked)
     return ok, gold_text, shown, "every part agrees" if ok else "a part differs"
+
+
+def _same_set(gold: list[Part], mine: list[Part], asked: Question) -> bool:
+    """Whether the parts pair off in some order."""
+    left = list(mine)
+    for part in gold:
+        match = next((p for p in left if _same(part, p, asked)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
 
 
 def _same(gold: Part, mine: Part, asked: Question) -> bool:

@@ -61,7 +61,7 @@ CHECK = re.compile(
 
 REMARK = re.compile(
     '^\\s?[(\\["]?(?:注意?[:：,]|注意|备注|提示|说明[:]|ps[:：]|另外|此外|顺便|补充|拓展|'
-    "思考[:]|小结|点评|评注|值得|例如|比如|举例|类似|常见错误|易错|有人|有的(?:同学|人)|"
+    "思考[:]|举一反三|练一练|小结|点评|评注|值得|例如|比如|举例|类似|常见错误|易错|有人|有的(?:同学|人)|"
     "有些|有同学|某同学|错误[解答]|误以为|错解|如果把|如果误|错误的|别忘|千万别|记得|温馨|"
     "附|扩展|延伸|变式|反思|同理可以|这道题考|本题考|知识点|考点|顺带|补一句|多说一句|"
     "相比之下|作为对比|参考[:]|题外|原题|题目[:]|已知[:]|若改|换成|要是改|可能有人|"
@@ -93,13 +93,19 @@ UNDETERMINED = re.compile(
 )
 """An answer refused: 条件不足，无法确定."""
 
-REASON = re.compile(
-    "^\\s?(?:(?:这是)?(?:因为|由于|理由|原因)|(?:解释|解析|说明|分析|过程|解题过程|详解)\\s?:)"
-)
+REASON = re.compile("^\\s?(?:(?:这是)?(?:因为|由于|理由|原因))")
 """A reason for an answer already given."""
+
+EXPLAINED = re.compile(
+    "^\\s?(?:解释|解析|说明|分析|(?:解题)?过程|详解|(?:另一?种)?(?:解法|方法)[二三2-3]|(?:解法|方法)[二三2-3]|另解)\\s?:?"
+)
+"""What opens an explanation, or another way, after an answer already given."""
 
 REASON_CONCLUDES = re.compile(r"(?:所以|因此|故)[^,。;]{0,16}?(?:是|为|=|等于|有|:)\s?-?\d")
 """Where a reason itself ends in an answer: 因为…，所以共有9个."""
+
+CONCLUDES = re.compile("^\\s?(?:所以|因此|故|答:)[^=]*[是为有]")
+"""A sentence that is nothing but a conclusion."""
 
 NEXT_TASK = re.compile(
     r"^\s?(?:\[?(?:问题|题目|问|例题|练习题?|下一题|新题|Q|Question|Human|User|用户)\]?\s?[\d一二三四五]{0,2}\s?:)(?=.)"
@@ -125,7 +131,9 @@ DENIED = re.compile(
 NOT_EXACTLY = re.compile("(?:超过|大于|小于|多于|少于|不到|不足|低于|高于|接近|将近|不止|至多不超过)\\s?$")
 """Bounds: 超过9 is not 9."""
 
-OR = re.compile("或者?(?:是|许是)?|还是(?=\\d)|也(?:可能|许|可以)是|要么|~|至(?=\\d)|到(?=\\d)|不是.*就是")
+OR = re.compile(
+    "或者?(?:是|许是)?|还是(?=\\d)|也(?:可能|许|可以)是|要么|~|至(?=\\d)|(?<![得达找])到(?=\\d)|不是.*就是"
+)
 """What joins competing answers."""
 
 QUESTION_END = re.compile(

@@ -413,6 +413,11 @@ def _labels(clauses: list[str], result: Question) -> list[str]:
             parts = _listed(result.text, clause)
         if len(parts) >= 2:
             labels.extend(_trim(parts))
+    if len(labels) >= 2 and not any(re.search("共|总", label) for label in labels):
+        total = [
+            c for c in clauses if re.search("共|总", c) and not _SHARE.search(c) and re.search("多少|几", c)
+        ]
+        labels.extend(["共"] if total else [])
     return labels[:6]
 
 

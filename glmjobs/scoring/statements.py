@@ -72,6 +72,8 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     items = values.results(plain, values.scan(plain, kind))
     if kind == "weekday":
         return list(values.weekdays(plain))
+    if kind in ("clock", "date"):
+        items = [i for i in items if isinstance(i, (values.Clock, values.Date))]
     items = [i for i in items if not _anothers(plain, i, question)]
     if question.subject or not _DIFFERENCE.search(question.main.clause):
         items = [i for i in items if not _DIFFERS.search(plain[max(0, i.start - 16) : i.start])]
@@ -80,6 +82,7 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         for i in items
         if (not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2])
         and not _COEFFICIENT.match(plain, i.end)
+        and not ("π" in plain[i.start : i.end] and _RADIUS.match(plain, i.end))
     ]
 
 
@@ -89,7 +92,8 @@ _DIFFERENCE = re.compile(
 _DIFFERS = re.compile("比[^,。;]{1,8}(?:多|少|大|小|高|矮|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?\\s?$")
 
 
-_COEFFICIENT = re.compile("[xyzn](?![a-z])")
+_COEFFICIENT = re.compile("[xyzn](?![a-z])| ?π")
+_RADIUS = re.compile(" ?[rRdh](?![a-z])")  # C=2πr
 
 
 def _anothers(text: str, item: Item, question: Question) -> bool:
