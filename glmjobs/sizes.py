@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from glmjobs.errors import BadInput
 
@@ -29,7 +30,8 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(match[2].upper()) if match else None
-    size = int(float(match[1]) * unit) if match and unit else 0
-    if size <= 0:
-        raise BadInput(f"{text!r} is no size: write a number and a unit, such as 5GB or 500MB")
+    number = float(match[1]) if match else 0.0
+    size = int(number * unit) if unit and number < 1e18 else 0
+    if not 0 < size <= sys.maxsize:
+        raise BadInput(f"{text[:80]!r} is no size: write a number and a unit, such as 5GB or 500MB")
     return size

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-    "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
 }  # fmt: skip
 FLOATING = ("F64", "F32", "F16", "BF16")
 BY_TORCH_NAME = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -50,6 +50,15 @@ def round_to(values: npt.NDArray[np.float32], dtype: str) -> tuple[Array, int]:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return values.astype(np.float16), overflow
     return _to_bfloat16(values), overflow
+
+
+def convert(raw: Array, source: str, target: str) -> tuple[Array, int]:
+    """Bytes of one floating type as another, and how many finite values became infinite."""
+    values = to_float32(raw, source)
+    converted, overflow = round_to(values, target)
+    if source == "F64" and np.isinf(values).any():
+        overflow += int(np.count_nonzero(np.isinf(values) & np.isfinite(raw.view(np.float64))))
+    return converted, overflow
 
 
 def _to_bfloat16(values: npt.NDArray[np.float32]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +30,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self._start = self._said = time.perf_counter()
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._bar, self._task = _bar(self.title, self.total)
             self._bar.start()
         return self
@@ -43,7 +44,7 @@ class Meter:
                 self._bar.update(self._task, completed=self.done)
             elif now - self._said >= LINE_SECONDS:
                 self._said = now
-                print(self.line(now - self._start), file=sys.stderr, flush=True)
+                _say(self.line(now - self._start))
 
     def line(self, seconds: float) -> str:
         """The state in one line."""
@@ -61,12 +62,17 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
-            print(
+            _say(
                 f"{self.title}: {self.done / 1e9:.2f} GB read in {self.seconds:.1f} s, "
-                f"{self.done / 1e9 / max(self.seconds, 1e-9):.2f} GB/s",
-                file=sys.stderr,
-                flush=True,
+                f"{self.done / 1e9 / max(self.seconds, 1e-9):.2f} GB/s"
             )
+
+
+def _say(line: str) -> None:
+    """A line on stderr, where there is one that takes it: the work does not depend on it."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _bar(title: str, total: int) -> tuple[Any, Any]:

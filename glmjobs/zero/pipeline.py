@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from glmjobs.errors import WorkFailed
-from glmjobs.zero.dtypes import SIZE, round_to, to_float32
+from glmjobs.zero.dtypes import SIZE, convert
+from glmjobs.zero.files import open_handle
 from glmjobs.zero.layout import Extent, Tensor
 
 BLOCK_BYTES = 1 << 20  # of output; a multiple of ALIGNMENT and of every element's size
@@ -131,15 +132,20 @@ class Pipeline:
                 threading.Thread(target=self._work, name=f"write-{n}", daemon=True)
                 for n in range(self.threads)
             ]
-            for thread in threads:
-                thread.start()
             try:
+                for thread in threads:
+                    thread.start()
                 for thread in threads:
                     thread.join()
             except BaseException as error:  # Ctrl-C: threads finish their block before files are closed
                 self._fail(error)
                 for thread in threads:
-                    thread.join()
+                    if thread.ident is not None:
+                        thread.join()
+                if isinstance(error, RuntimeError):
+                    raise WorkFailed(
+                        f"{self.threads} threads cannot be started here; take fewer: --workers 1"
+                    ) from None
             if self.failure is not None:
                 raise self.failure
             for target, shard in zip(self.targets, self.shards, strict=True):
@@ -177,7 +183,13 @@ class Pipeline:
             handle = os.open(path, flags, 0o644)
         try:
             if self.direct:
-                os.posix_fallocate(handle, 0, size)
+                try:
+                    os.posix_fallocate(handle, 0, size)
+                except OSError as error:
+                    # A file system without it: glibc then writes single bytes, which O_DIRECT refuses.
+                    if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                        raise
+                    os.ftruncate(handle, size)
             else:
                 os.ftruncate(handle, size)
         except BaseException:
@@ -244,7 +256,7 @@ class Pipeline:
             return size
         raw = scratch[:size]
         self.sources.read(piece.extent, raw)
-        values, overflow = round_to(to_float32(np.frombuffer(raw, np.uint8), kind), piece.dtype)
+        values, overflow = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype)
         np.frombuffer(buffer, np.uint8)[piece.at : piece.at + values.nbytes] = values.view(np.uint8)
         if overflow:
             with self.lock:
@@ -348,9 +360,9 @@ class _Sources:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_handle(path)
     except OSError as error:
-        raise WorkFailed(f"{path}: cannot be opened: {error.strerror}") from None
+        raise WorkFailed(f"{path}: cannot be opened: {error.strerror or error}") from None
 
 
 def _read_all(handle: int, into: memoryview, extent: Extent) -> None:

@@ -54,8 +54,11 @@ def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "
     return shards
 
 
-def check_space(directory: Path, needed: int) -> None:
-    """Say before starting that the disk is too full.
+def check_space(directory: Path, needed: int, shown: Path | None = None) -> None:
+    """Say before starting that the disk of ``directory`` is too full.
+
+    Args:
+        shown: named in the error instead of ``directory``, where that is only there for the moment.
 
     Raises:
         NotFit: fewer than ``needed`` bytes (and a little) are free.
@@ -64,7 +67,9 @@ def check_space(directory: Path, needed: int) -> None:
     free = disk.f_bavail * disk.f_frsize
     needed += needed // 200 + (1 << 20)
     if free < needed:
-        raise NotFit(f"{directory}: {needed / 1e9:.2f} GB are needed here, {free / 1e9:.2f} GB are free")
+        raise NotFit(
+            f"{shown or directory}: {needed / 1e6:,.1f} MB are needed here, {free / 1e6:,.1f} MB are free"
+        )
 
 
 def write_shards(
