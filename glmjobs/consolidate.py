@@ -3,15 +3,15 @@ without torch.
 
 Runs alone on any machine::
 
-    python -m glmjobs.consolidate RUN                          # the stage: newest committed checkpoint ->
-    RUN/model python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
-    python -m glmjobs.consolidate --verify DIR                 # re-check a model directory against its
-    manifest
+    python -m glmjobs.consolidate RUN             # the stage: newest committed checkpoint -> RUN/model
+    python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
+    python -m glmjobs.consolidate --verify DIR    # re-check a model directory against its manifest
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -29,6 +29,7 @@ from glmjobs.zero import manifest as manifests
 from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
 from glmjobs.zero.crosscheck import cross_check
 from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
+from glmjobs.zero.files import named, one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.meter import Meter
 from glmjobs.zero.publish import clean, publishing
@@ -53,7 +54,7 @@ class Options:
         allow_overflow: accept values that become infinite in a half type (they are counted either way).
         cross_check: compare with the checkpoint's own half-precision copy.
         fsync: force the files to disk before they count (off only to measure).
-        replace: an existing output directory is replaced.
+        replace: an existing output directory is replaced, if it is empty or has a manifest of this command.
         adapter: of LoRA factors: "merge" them into the base model, or "keep" only them, beside the base.
     """
 
@@ -67,6 +68,7 @@ class Options:
     adapter: str = "merge"
 
 
+@one_line()
 def consolidate(
     source: Path, out: Path, options: Options = Options(), base: Path | None = None
 ) -> dict[str, Any]:
@@ -76,14 +78,17 @@ def consolidate(
         base: a model directory whose tokenizer, configuration and code are carried over.
 
     Raises:
-        BadInput: no checkpoint there, ``out`` exists, an option is wrong.
-        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full. ``out`` is then
-            not there.
+        BadInput: no checkpoint there, ``out`` exists (or is not to be replaced), an option is wrong.
+        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full, or another process
+            is writing ``out``. ``out`` is then not there, or as it was.
         NotFit: the disk has too little space to begin.
     """
     dtype, limit = _check_options(options)
     if base is not None and not base.is_dir():
         raise BadInput(f"{base}: no such base model directory")
+    if options.replace:
+        for other in (source, *([base] if base is not None else [])):
+            _check_apart(out, other)
     checkpoint = open_checkpoint(source)
     if options.cross_check:
         cross_check(checkpoint)
@@ -97,9 +102,9 @@ def consolidate(
         tensors, tied = _tensors_to_write(checkpoint, base)
         # PEFT reads one file of this name.
         shards = plan_shards(tensors, dtype, sys.maxsize if kept else limit, lora.STEM if kept else "model")
-        check_space(new, sum(shard.size for shard in shards))
+        check_space(new, sum(shard.size for shard in shards), out.parent)
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
-        with Meter(f"consolidate {source.name} -> {out}", reading) as meter:
+        with Meter(f"consolidate {source.resolve().name} -> {out}", reading) as meter:
             written = write_shards(
                 shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add
             )
@@ -125,7 +130,7 @@ def _facts(
         "dtype": options.dtype,
         "step": checkpoint.step,
         "source": {
-            "checkpoint": checkpoint.path.name,
+            "checkpoint": checkpoint.path.resolve().name,
             "kind": checkpoint.kind,
             "zero_stage": checkpoint.zero_stage,
             "world_size": checkpoint.world_size,
@@ -137,6 +142,19 @@ def _facts(
         "overflow": overflow,
         "read_bytes": reading,
     }
+
+
+def _check_apart(out: Path, source: Path) -> None:
+    """What is read is not what is replaced.
+
+    Raises:
+        BadInput: one contains the other.
+    """
+    one, other = out.resolve(), source.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise BadInput(
+            f"{out}: cannot be replaced, it shares files with {source}, which is read; name another"
+        )
 
 
 def _check_options(options: Options) -> tuple[str, int]:
@@ -177,9 +195,8 @@ def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
     more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
     text = f"{sum(overflow.values())} values overflow {options.dtype} and become infinite: {named}{more}"
     if not options.allow_overflow:
-        raise WorkFailed(
-            f"{text}; take bfloat16 or float32, or allow it (consolidate.allow_overflow, --allow-overflow)"
-        )
+        wider = "" if options.dtype == "float32" else "take bfloat16 or float32, or "
+        raise WorkFailed(f"{text}; {wider}allow it (consolidate.allow_overflow, --allow-overflow)")
     print(f"warning: {text}", flush=True)
 
 
@@ -245,9 +262,11 @@ def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any]
         manifest = manifests.verify(model, hashes=False)
     except (BadInput, WorkFailed):
         return None
-    source = manifest.get("source", {})
+    source = manifest.get("source")
+    if not isinstance(source, dict):
+        return None
     same = (
-        source.get("checkpoint") == checkpoint.name
+        source.get("checkpoint") == checkpoint.resolve().name
         and manifest.get("dtype") == options.dtype
         and source.get("kind") != {"merge": "adapter", "keep": "merged"}[options.adapter]
     )
@@ -265,14 +284,12 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "source", nargs="?", help="a run (path or name), a checkpoint directory, or a plain model directory"
     )
-    parse.add_argument(
-        "out", nargs="?", type=Path, help="the model directory to write (for a run: RUN/model)"
-    )
+    parse.add_argument("out", nargs="?", help="the model directory to write (for a run: RUN/model)")
     parse.add_argument("--dtype", choices=tuple(BY_TORCH_NAME), help="default: float16, or the run's recipe")
     parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 2GB, or the run's recipe")
     parse.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores, at most 8")
     parse.add_argument(
-        "--base", type=Path, metavar="DIR", help="model directory to carry tokenizer and configuration from"
+        "--base", metavar="DIR", help="model directory to carry tokenizer and configuration from"
     )
     parse.add_argument(
         "--allow-overflow", action="store_true", help="accept values that become infinite (they are counted)"
@@ -286,9 +303,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--adapter", choices=("merge", "keep"), help="LoRA factors: into the base (default), or kept alone"
     )
-    parse.add_argument("--replace", action="store_true", help="replace an existing output directory")
+    parse.add_argument("--replace", action="store_true", help="replace an existing model directory")
     parse.add_argument(
-        "--verify", type=Path, metavar="DIR", help="check a model directory against its manifest, and end"
+        "--verify", metavar="DIR", help="check a model directory against its manifest, and end"
     )
     parse.add_argument(
         "--json", action="store_true", help="print one JSON document on stdout and nothing else there"
@@ -296,9 +313,15 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
     args = parser().parse_args(argv)
+    for word in ("out", "base", "verify"):
+        if getattr(args, word) is not None:
+            setattr(args, word, named(getattr(args, word)))
     if args.verify is not None:
         start = time.perf_counter()
         manifest = manifests.verify(args.verify, workers=args.workers or len(os.sched_getaffinity(0)))
@@ -312,14 +335,15 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(
             "name a run or a checkpoint, for example: python -m glmjobs.consolidate runs/chatglm6b-1"
         )
-    source = Path(args.source)
+    source = named(args.source)
     if source.is_dir() and not (source / "run.yaml").is_file():
         return _one(source, args)
     from glmjobs.run import Run
 
     run = Run.open(args.source)
     if args.out is None:
-        if args.dtype or args.shard_size or args.base or args.allow_overflow or args.adapter:
+        given = (args.dtype, args.shard_size, args.base, args.adapter)
+        if args.allow_overflow or any(value is not None for value in given):
             raise BadInput(
                 "a run's dtype, shard size, adapter and base are its recipe's; "
                 "name an output directory for others"
@@ -333,12 +357,12 @@ def main(argv: list[str] | None = None) -> int:
 def _one(source: Path, args: argparse.Namespace) -> int:
     if args.out is None:
         raise BadInput(
-            f"{source}: name the model directory to write, for example: {source}  {source.name}-model"
+            f"{source}: name the model directory to write, for example: {source} {source.resolve().name}-model"
         )
     clean(args.out)
     options = Options(
         dtype=args.dtype or "float16",
-        shard_size=args.shard_size or SHARD_SIZE,
+        shard_size=SHARD_SIZE if args.shard_size is None else args.shard_size,
         workers=args.workers,
         allow_overflow=args.allow_overflow,
         cross_check=not args.no_cross_check,
@@ -361,7 +385,13 @@ def _summary(out: Path, manifest: dict[str, Any]) -> str:
 
 
 def _report(text: str, document: dict[str, Any], as_json: bool) -> int:
-    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+    try:
+        print(json.dumps(document, ensure_ascii=False) if as_json else text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at its end
+        raise WorkFailed(f"standard output: cannot be written: {error.strerror}") from None
     return 0
 
 

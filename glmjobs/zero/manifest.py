@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.errors import BadInput, WorkFailed
+from glmjobs.zero.files import inside, open_regular, read_json, reading
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
@@ -20,8 +21,8 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; constant memory."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
+    with open_regular(path, buffering=0) as file:
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
             digest.update(buffer[:count])
     return digest.hexdigest()
 
@@ -38,7 +39,7 @@ def write_manifest(
     """Write manifest.json: ``facts`` about the model, then its files by name."""
     ordered = sorted(files, key=lambda entry: str(entry["path"]))
     text = json.dumps({**facts, "files": ordered}, indent=1, ensure_ascii=False) + "\n"
-    with (directory / MANIFEST).open("w", encoding="utf-8") as file:
+    with (directory / MANIFEST).open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         if fsync:
@@ -52,16 +53,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         BadInput: there is none, or it is not one.
     """
     path = directory / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        entries = [
-            (str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]
-        ]
-    except FileNotFoundError:
-        raise BadInput(f"{directory}: no {MANIFEST} here; glmjobs.consolidate writes one") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(f"{path}: not a manifest (files with path, bytes and sha256)") from None
-    if any(Path(name).name != name for name, _, _ in entries):
+    if not os.path.lexists(path):
+        raise BadInput(f"{directory}: no {MANIFEST} here; glmjobs.consolidate writes one")
+    with reading(path, "a manifest lists files with path, bytes and sha256", BadInput):
+        inside(directory, MANIFEST)
+        manifest = read_json(path)
+        entries = [(entry["path"], entry["bytes"], entry["sha256"]) for entry in manifest["files"]]
+        for entry in entries:
+            if [type(value) for value in entry] != [str, int, str]:
+                raise TypeError
+    if any(Path(name).name != name or "\0" in name for name, _, _ in entries):
         raise BadInput(f"{path}: names a file outside the model directory")
     return dict(manifest)
 
@@ -71,13 +72,22 @@ def verify(directory: Path, *, hashes: bool = True, workers: int = 2) -> dict[st
 
     Raises:
         BadInput: no manifest.
-        WorkFailed: the first file that is missing, of another size or content.
+        WorkFailed: the first file that is missing, of another size or content; or weights that the manifest
+            does not list.
     """
     manifest = read_manifest(directory)
+    listed = {entry["path"] for entry in manifest["files"]}
+    if not any(name.endswith(".safetensors") for name in listed):
+        raise WorkFailed(f"{directory / MANIFEST}: lists no weights (*.safetensors)")
+    for path in sorted(directory.glob("*.safetensors")):
+        if path.name not in listed:
+            raise WorkFailed(f"{path}: not in the manifest; a loader may take it for the model's")
     for entry in manifest["files"]:
         path = directory / entry["path"]
         if not path.is_file():
             raise WorkFailed(f"{path}: missing, though the manifest lists it")
+        if path.is_symlink():
+            raise WorkFailed(f"{path}: a link, not the file that was written")
         if path.stat().st_size != entry["bytes"]:
             raise WorkFailed(f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
     if hashes:
