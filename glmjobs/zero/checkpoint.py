@@ -8,9 +8,9 @@ counts.
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ import numpy as np
 from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.zero import layout
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
+from glmjobs.zero.files import inside, open_regular, read_json, read_small, reading
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.safefile import read_tensors
 from glmjobs.zero.torchfile import Opaque, TensorRef, TorchFile
 
+COMMITTED = "committed.json"
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 WEIGHT_FILES = (
     "model.safetensors",
@@ -44,6 +46,8 @@ class Checkpoint:
         tensors: every stored tensor once, in the model's order where it is known.
         aliases: tied names: {other name: name in ``tensors``}.
         comparisons: {name: the same tensor as the checkpoint's own half-precision copy}, for a cross-check.
+        frozen: names of parameters that were not trained, where known; ``buffers``: of buffers.
+        suspicion: why its files may be of different steps, in words; for a cross-check.
         zero_stage, world_size, version, step: of the training, where known.
     """
 
@@ -52,6 +56,9 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
     comparisons: dict[str, Tensor] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
+    buffers: set[str] = field(default_factory=set)
+    suspicion: str | None = None
     zero_stage: int | None = None
     world_size: int | None = None
     version: str | None = None
@@ -73,6 +80,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise BadInput(f"{path}: no such directory; a checkpoint is a folder such as checkpoint-1000")
+    opened = _open(path)
+    if not opened.numel:
+        raise WorkFailed(f"{path}: holds no tensors of a model (a state dict maps names to tensors)")
+    for name in (*opened.tensors, *opened.aliases):
+        # The safetensors format is UTF-8 and keeps its own notes under the first of these.
+        if name == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise WorkFailed(f"{path}: a parameter named {name!r}; model files cannot hold that name")
+    return opened
+
+
+def _open(path: Path) -> Checkpoint:
     check_committed(path)
     folder = zero_folder(path)
     if folder is not None:
@@ -95,14 +113,12 @@ def check_committed(path: Path) -> None:
     Raises:
         WorkFailed: a listed file is missing or of another size, or lies outside the checkpoint.
     """
-    file = path / "committed.json"
-    if not file.exists():
+    file = path / COMMITTED
+    if not os.path.lexists(file):
         return
-    try:
-        listed = json.loads(file.read_text())["files"]
+    with reading(file, "it should list the checkpoint's files with their sizes"):
+        listed = read_json(inside(path, COMMITTED))["files"]
         entries = [(str(entry["path"]), int(entry["bytes"])) for entry in listed]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise WorkFailed(f"{file}: damaged, it should list the checkpoint's files with their sizes") from None
     for name, size in entries:
         target = inside(path, name)
         if not target.is_file():
@@ -113,36 +129,20 @@ def check_committed(path: Path) -> None:
             )
 
 
-def inside(root: Path, name: str) -> Path:
-    """``root / name`` for a name read from a file, if that stays inside ``root``.
-
-    Raises:
-        WorkFailed: it leads out, by "..", an absolute path or a symbolic link.
-    """
-    target = root / name
-    if not target.resolve().is_relative_to(root.resolve()):
-        raise WorkFailed(f"{root}: names a file outside itself ({name!r}); refused")
-    return target
-
-
 def zero_folder(path: Path) -> Path | None:
     """The folder with the optimizer shards, None where ``path`` is not a DeepSpeed checkpoint."""
     if any(OPTIMIZER_FILE.fullmatch(entry.name) for entry in path.iterdir()):
         return path
     latest = path / "latest"
-    if not latest.exists():
+    if not os.path.lexists(latest):
         folders = sorted(p for p in path.glob("global_step*") if p.is_dir())
         if len(folders) > 1:
             raise BadInput(
                 f"{path}: several {folders[0].name}-like folders and no file 'latest'; name one of them"
             )
         return folders[0] if folders else None
-    try:
-        tag = latest.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise WorkFailed(
-            f"{latest}: cannot be read; it should name a folder such as global_step1000"
-        ) from None
+    with reading(latest, "it should name a folder such as global_step1000"):
+        tag = read_small(inside(path, "latest")).decode("utf-8").strip()
     if not tag or "/" in tag or tag in (".", "..") or "\x00" in tag:
         raise WorkFailed(
             f"{latest}: should name a folder beside it, such as global_step1000, not {tag[:80]!r}"
@@ -174,7 +174,7 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
     if stage not in (1, 2, 3):
         raise WorkFailed(f"{ranks[0].file.path}: its ZeRO stage is {stage}, this reader knows 1, 2 and 3")
     models = _model_states(path, folder, stage, len(ranks))
-    step = _same_step(folder, ranks, models)
+    step, suspicion = _same_step(folder, ranks, models)
     model = models[0]
     build = _from_slices if stage == 3 else _from_partitions
     tensors = build(ranks, models)
@@ -185,6 +185,7 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
         zero_stage=stage,
         world_size=len(ranks),
         step=step,
+        suspicion=suspicion,
         version=_text(model.value.get("ds_version")),
     )
     _add_module(opened, model)
@@ -217,10 +218,11 @@ def _optimizer_shards(path: Path, folder: Path) -> list[_Rank]:
         state = file.value.get("optimizer_state_dict") if isinstance(file.value, dict) else None
         if not isinstance(state, dict) or "zero_stage" not in state:
             raise WorkFailed(f"{file.path}: not a ZeRO optimizer state")
+        _check_optimizer_fields(file, state)
         ranks.append(_Rank(file, state))
         _check_same(ranks[0], ranks[-1])
-    count = ranks[0].state.get("partition_count")
-    world = max(count) if isinstance(count, list | tuple) and count else count
+    count = _plain(ranks[0].state.get("partition_count"))
+    world = max((n for n in count if isinstance(n, int)), default=0) if isinstance(count, list) else count
     if not isinstance(world, int) or world < 1:
         raise WorkFailed(f"{ranks[0].file.path}: does not say how many ranks there were")
     missing = sorted(set(range(world)) - set(found))
@@ -247,10 +249,10 @@ def _torch_file(path: Path) -> TorchFile:
 
 def _check_same(first: _Rank, other: _Rank) -> None:
     for what in ("zero_stage", "partition_count", "ds_version"):
-        mine, its = first.state.get(what), other.state.get(what)
+        mine, its = _plain(first.state.get(what)), _plain(other.state.get(what))
         if mine != its:
             raise WorkFailed(
-                f"{other.file.path}: its {what} is {_plain(its)}, but {_plain(mine)} in "
+                f"{other.file.path}: its {what} is {its!r}, but {mine!r} in "
                 f"{first.file.path.name}: shards of different checkpoints"
             )
 
@@ -270,6 +272,7 @@ def _model_states(path: Path, folder: Path, stage: int, world: int) -> list[Torc
         file = _torch_file(inside(path, str((folder / name).relative_to(path))))
         if not isinstance(file.value, dict) or not isinstance(file.value.get("param_shapes"), list):
             raise WorkFailed(f"{file.path}: not a model state of a ZeRO checkpoint (no param_shapes)")
+        _check_model_fields(file)
         if files and _shape_groups(file) != _shape_groups(files[0]):
             raise WorkFailed(
                 f"{file.path}: lists other parameters than {files[0].path.name}: of another checkpoint"
@@ -278,36 +281,94 @@ def _model_states(path: Path, folder: Path, stage: int, world: int) -> list[Torc
     return files
 
 
-def _same_step(folder: Path, ranks: list[_Rank], models: list[TorchFile]) -> int | None:
-    """The step all files agree on.
+def _check_model_fields(file: TorchFile) -> None:
+    """That the fields of a model state that are used here are of the types DeepSpeed gives them."""
+
+    def shapes(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            isinstance(name, str)
+            and isinstance(shape, tuple)
+            and all(type(n) is int and n >= 0 for n in shape)
+            for name, shape in value.items()
+        )
+
+    def texts(value: Any) -> bool:
+        return all(isinstance(text, str) for text in value)
+
+    tests: dict[str, Callable[[Any], bool]] = {
+        "param_shapes": lambda value: isinstance(value, list) and all(map(shapes, value)),
+        "frozen_param_shapes": shapes,
+        "frozen_param_fragments": lambda value: isinstance(value, dict),
+        "shared_params": lambda value: isinstance(value, dict) and texts([*value, *value.values()]),
+        "buffer_names": lambda value: isinstance(value, list) and texts(value),
+        "module": lambda value: isinstance(value, dict),
+    }
+    _check_fields(file, file.value, tests)
+
+
+def _check_optimizer_fields(file: TorchFile, state: Mapping[Any, Any]) -> None:
+    """The same of an optimizer shard."""
+
+    def paddings(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(group, list) and all(type(n) is int and n >= 0 for n in group) for group in value
+        )
+
+    tests: dict[str, Callable[[Any], bool]] = {
+        "param_alignment_paddings": paddings,
+        "param_slice_mappings": lambda value: (
+            isinstance(value, list) and all(isinstance(group, dict) for group in value)
+        ),
+    }
+    _check_fields(file, state, tests)
+
+
+def _check_fields(
+    file: TorchFile, state: Mapping[Any, Any], tests: Mapping[str, Callable[[Any], bool]]
+) -> None:
+    for name, right in tests.items():
+        value = state.get(name)
+        if value is not None and not right(value):
+            raise WorkFailed(f"{file.path}: damaged, its {name} is not what DeepSpeed writes there")
+
+
+def _same_step(folder: Path, ranks: list[_Rank], models: list[TorchFile]) -> tuple[int | None, str | None]:
+    """The step all files agree on, and what speaks against it without proving it.
 
     Raises:
         WorkFailed: naming the file that disagrees: a save was interrupted, or files were mixed.
     """
-    step = models[0].value.get("global_steps")
+    step = _whole(models[0].value.get("global_steps"))
     for model in models[1:]:
-        if model.value.get("global_steps") != step:
+        its = _whole(model.value.get("global_steps"))
+        if its != step:
             raise WorkFailed(
-                f"{model.path}: is of step {_plain(model.value.get('global_steps'))}, but "
-                f"{models[0].path.name} of step {_plain(step)}: mixed-step checkpoint"
+                f"{model.path}: is of step {its}, but {models[0].path.name} of step {step}: mixed-step checkpoint"
             )
     named = re.fullmatch(r"global_step(\d+)", folder.name)
-    if named and isinstance(step, int) and int(named[1]) != step:
+    if named and step is not None and int(named[1]) != step:
         raise WorkFailed(
             f"{models[0].path}: is of step {step}, but lies in {folder.name}: mixed-step checkpoint"
         )
-    seen: tuple[float, Path] | None = None
-    for rank in ranks:
-        own = _optimizer_step(rank)
-        if own is None:
-            continue
-        if seen is not None and own != seen[0]:
-            raise WorkFailed(
-                f"{rank.file.path}: its optimizer made {own:g} steps, but {seen[0]:g} in "
-                f"{seen[1].name}: mixed-step checkpoint"
+    made = {rank.file.path: own for rank in ranks if (own := _optimizer_step(rank)) is not None}
+    # Steps skipped for overflow count as the model's, not as the optimizer's.
+    due = None if step is None else step - (_whole(models[0].value.get("skipped_steps")) or 0)
+    if len(set(made.values())) > 1:
+        right = due if due in made.values() else next(iter(made.values()))
+        good = next(path for path, own in made.items() if own == right)
+        odd = next(path for path, own in made.items() if own != right)
+        raise WorkFailed(
+            f"{odd}: its optimizer made {made[odd]:g} steps, but {right:g} in {good.name}: mixed-step checkpoint"
+        )
+    for path, own in made.items():
+        # One more: older releases (0.9) make a step on zeros when they start, which torch's optimizers count.
+        if due is not None and own not in (due, due + 1):
+            return step, (
+                f"{path}: its optimizer made {own:g} steps, but {models[0].path.name} is of step {step} with "
+                f"{due} made: mixed-step checkpoint, or one of a training that began anew from weights only "
+                "(consolidate --no-cross-check takes it)"
             )
-        seen = seen or (own, rank.file.path)
-    return step if isinstance(step, int) else None
+    return step, None
 
 
 def _optimizer_step(rank: _Rank) -> float | None:
@@ -396,20 +457,27 @@ def _from_slices(ranks: list[_Rank], models: list[TorchFile]) -> dict[str, Tenso
 def _add_frozen(tensors: list[Tensor], models: list[TorchFile], sliced: bool) -> None:
     shapes = models[0].value.get("frozen_param_shapes") or {}
     for name, shape in shapes.items():
-        fragments = []
-        for model in models:
-            held = (model.value.get("frozen_param_fragments") or {}).get(name)
-            fragments.append(extent_of(model, held, f"the frozen parameter {name}"))
+        held = [(model.value.get("frozen_param_fragments") or {}).get(name) for model in models]
         if sliced:
+            what = f"the frozen parameter {name}"
+            fragments = [extent_of(model, ref, what) for model, ref in zip(models, held, strict=True)]
             tensors.append(layout.sliced_frozen(name, shape, fragments, models[0].path.parent))
         else:
-            tensors.append(layout.checked(Tensor(name, shape, tuple(fragments)), models[0].path))
+            whole = tensor_of(models[0], name, held[0])
+            tensors.append(layout.checked(Tensor(name, shape, whole.extents), models[0].path))
 
 
 def _add_module(opened: Checkpoint, model: TorchFile) -> None:
     """What the model state holds: buffers, tied names, parameters no optimizer owns, copies to compare."""
-    module: dict[Any, Any] = model.value.get("module") if isinstance(model.value.get("module"), dict) else {}
+    module: dict[Any, Any] = model.value.get("module") or {}
     shared = model.value.get("shared_params") or {}
+    opened.buffers.update(model.value.get("buffer_names") or [])
+    opened.frozen.update(model.value.get("frozen_param_shapes") or {})
+    for other, name in shared.items():
+        if other in opened.tensors:
+            raise WorkFailed(
+                f"{model.path}: says that {other} is tied to {name}, but it has values of its own"
+            )
     opened.aliases.update({other: name for other, name in shared.items() if name in opened.tensors})
     by_place = {
         _place(ref): name
@@ -421,12 +489,14 @@ def _add_module(opened: Checkpoint, model: TorchFile) -> None:
             continue
         known = opened.tensors.get(opened.aliases.get(name, name))
         if known is not None:
-            if ref.shape == known.shape and ref.dtype in FLOATING and ref.numel:
+            if ref.shape == known.shape and ref.dtype in FLOATING and ref.numel and ref.contiguous:
                 opened.comparisons[name] = tensor_of(model, name, ref)
         elif _place(ref) in by_place:
             opened.aliases[name] = by_place[_place(ref)]
-        elif ref.numel or opened.zero_stage != 3:
+        elif ref.numel or opened.zero_stage != 3 or name in opened.buffers:
             opened.tensors[name] = tensor_of(model, name, ref)
+            if name not in opened.buffers:
+                opened.frozen.add(name)
         elif name in shared and any(".lora_A." in other for other in module):
             continue  # tied to a frozen parameter, which the Trainer leaves out: the base model has it
         else:
@@ -448,11 +518,7 @@ def _compare_with_weights(opened: Checkpoint) -> None:
 
 
 def _shape_groups(model: TorchFile) -> list[layout.Shapes]:
-    groups: list[layout.Shapes] = []
-    for group in model.value["param_shapes"]:
-        if not isinstance(group, dict) or not all(isinstance(shape, tuple) for shape in group.values()):
-            raise WorkFailed(f"{model.path}: its param_shapes are not shapes by name")
-        groups.append({str(name): shape for name, shape in group.items()})
+    groups: list[layout.Shapes] = model.value["param_shapes"]
     return groups
 
 
@@ -471,11 +537,11 @@ def _by_name(tensors: list[Tensor], where: Path) -> dict[str, Tensor]:
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """The tensors of a weight file or index (safetensors, or torch's .bin without unpickling)."""
     if name.endswith(".index.json"):
-        try:
-            mapping = json.loads((path / name).read_text())["weight_map"]
+        with reading(path / name, "it should map tensors to files"):
+            mapping = read_json(inside(path, name))["weight_map"]
             files = sorted({str(file) for file in mapping.values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise WorkFailed(f"{path / name}: damaged, it should map tensors to files") from None
+        if any(file.endswith(".index.json") for file in files):
+            raise WorkFailed(f"{path / name}: damaged; it should map tensors to files, not to another index")
         found: dict[str, Tensor] = {}
         for file in files:
             found.update(read_weights(path, file))
@@ -500,8 +566,9 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
 def _trainer_step(path: Path) -> int | None:
     try:
-        step = json.loads((path / "trainer_state.json").read_text())["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with reading(path / "trainer_state.json", "it should hold global_step"):
+            step = read_json(inside(path, "trainer_state.json"))["global_step"]
+    except WorkFailed:
         return None
     return step if isinstance(step, int) else None
 
@@ -517,13 +584,20 @@ def extent_of(file: TorchFile, ref: Any, what: str) -> Extent:
     """
     if not isinstance(ref, TensorRef):
         raise WorkFailed(f"{file.path}: {what} is not a tensor")
-    offset, _ = file.byte_range(ref)
+    offset, _ = file.byte_range(ref, what)
     return Extent(file.path, offset, ref.numel, ref.dtype)
 
 
-def tensor_of(file: TorchFile, name: str, ref: TensorRef) -> Tensor:
-    """A whole tensor of a torch file."""
-    return Tensor(name, ref.shape, (extent_of(file, ref, name),))
+def tensor_of(file: TorchFile, name: str, ref: Any) -> Tensor:
+    """A whole tensor of a torch file.
+
+    Raises:
+        WorkFailed: it is no tensor, outside its storage, or of a type or layout that is not read.
+    """
+    if not isinstance(ref, TensorRef):
+        raise WorkFailed(f"{file.path}: {name} is not a tensor")
+    extents = (Extent(file.path, offset, count, ref.dtype) for offset, count in file.runs(ref, name))
+    return Tensor(name, ref.shape, tuple(extents))
 
 
 def read_values(extent: Extent) -> np.ndarray[Any, Any]:
@@ -533,9 +607,12 @@ def read_values(extent: Extent) -> np.ndarray[Any, Any]:
         WorkFailed: the file ends before.
     """
     size = SIZE[extent.dtype] * extent.count
-    with extent.file.open("rb") as file:
-        file.seek(extent.offset)
-        raw = np.frombuffer(file.read(size), np.uint8)
+    try:
+        with open_regular(extent.file) as file:
+            file.seek(extent.offset)
+            raw = np.frombuffer(file.read(size), np.uint8)
+    except OSError as error:
+        raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror or error}") from None
     if raw.size != size:
         raise WorkFailed(f"{extent.file}: truncated, it ends inside a tensor")
     if extent.dtype in FLOATING:
@@ -560,5 +637,8 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _plain(value: Any) -> str:
-    return repr(_whole(value)) if isinstance(value, Opaque) else repr(value)
+def _plain(value: Any) -> int | str | list[Any] | None:
+    """A whole number, text or list of numbers; None for anything else, which may be endless."""
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return _text(value) or _whole(value)

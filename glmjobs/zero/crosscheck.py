@@ -11,7 +11,7 @@ import numpy as np
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.checkpoint import Checkpoint, read_values
-from glmjobs.zero.dtypes import round_to, to_float32
+from glmjobs.zero.dtypes import FLOATING, round_to, to_float32
 from glmjobs.zero.layout import Tensor, Vector
 
 WINDOW = 16  # elements compared at a place
@@ -22,30 +22,48 @@ def cross_check(checkpoint: Checkpoint) -> int:
     """Compare samples; how many parameters were compared.
 
     Raises:
-        WorkFailed: naming the first parameter whose copy differs, and the file its values came from.
+        WorkFailed: naming the first parameter whose copy differs, and the file its values came from; or the
+            optimizer made another number of steps than the model.
     """
+    if checkpoint.suspicion is not None:
+        raise WorkFailed(checkpoint.suspicion)
     compared = 0
     for name, copy in checkpoint.comparisons.items():
         tensor = checkpoint.tensors[checkpoint.aliases.get(name, name)]
         if tensor.dtype not in ("F32", copy.dtype) or not tensor.numel:
             continue
-        for start in np.unique(np.linspace(0, max(0, tensor.numel - WINDOW), PLACES).astype(int)):
-            _compare(tensor, copy, int(start))
+        start = _difference(tensor, copy)
+        if start is not None:
+            source = Vector(tensor.extents).cut(start, 1)[0].file
+            raise WorkFailed(
+                f"{source}: {tensor.name} differs from the checkpoint's own copy in "
+                f"{copy.extents[0].file.name} (at element {start}): files of different steps, runs or ranks"
+            )
         compared += 1
     return compared
 
 
-def _compare(tensor: Tensor, copy: Tensor, start: int) -> None:
-    count = min(WINDOW, tensor.numel - start)
-    extents = Vector(tensor.extents).cut(start, count)
-    values = np.concatenate([read_values(extent) for extent in extents])
-    expected = np.concatenate([read_values(extent) for extent in Vector(copy.extents).cut(start, count)])
-    rounded = _as_stored(values, copy.dtype)
-    if not np.array_equal(rounded, expected, equal_nan=True):
-        raise WorkFailed(
-            f"{extents[0].file}: {tensor.name} differs from the checkpoint's own copy in "
-            f"{copy.extents[0].file.name} (at element {start}): files of different steps, runs or ranks"
+def same_values(tensor: Tensor, copy: Tensor) -> bool:
+    """Whether a sample of ``copy``, of the same shape, is ``tensor``'s values rounded to its type.
+
+    True where one of them has no floating type: quantised weights cannot be compared.
+    """
+    if not {tensor.dtype, copy.dtype} <= set(FLOATING) or not tensor.numel:
+        return True
+    return _difference(tensor, copy) is None
+
+
+def _difference(tensor: Tensor, copy: Tensor) -> int | None:
+    """The element where the first window of the sample that differs begins."""
+    for place in np.unique(np.linspace(0, max(0, tensor.numel - WINDOW), PLACES).astype(int)):
+        start, count = int(place), min(WINDOW, tensor.numel - int(place))
+        values, expected = (
+            np.concatenate([read_values(extent) for extent in Vector(side.extents).cut(start, count)])
+            for side in (tensor, copy)
         )
+        if not np.array_equal(_as_stored(values, copy.dtype), expected, equal_nan=True):
+            return start
+    return None
 
 
 def _as_stored(

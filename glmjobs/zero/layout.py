@@ -219,11 +219,14 @@ def checked(tensor: Tensor, where: Path) -> Tensor:
         WorkFailed: they do not.
     """
     count = sum(extent.count for extent in tensor.extents)
-    if count != tensor.numel or len({extent.dtype for extent in tensor.extents}) > 1:
+    kinds = sorted({extent.dtype for extent in tensor.extents})
+    if count != tensor.numel:
         raise WorkFailed(
             f"{where}: {tensor.name} {list(tensor.shape)} has {count} elements in the checkpoint, "
-            f"not {tensor.numel}, or of several types"
+            f"not {tensor.numel}"
         )
+    if len(kinds) > 1:
+        raise WorkFailed(f"{where}: {tensor.name} is of several types in the checkpoint: {', '.join(kinds)}")
     return tensor
 
 

@@ -18,14 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from glmjobs.errors import BadInput, WorkFailed
-from glmjobs.zero.checkpoint import WEIGHT_FILES, Checkpoint, inside, read_values, read_weights
+from glmjobs.zero.checkpoint import WEIGHT_FILES, Checkpoint, read_values, read_weights
+from glmjobs.zero.crosscheck import same_values
+from glmjobs.zero.files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
 
 CONFIG = "adapter_config.json"
 STEM = "adapter_model"  # with .safetensors: PEFT's name
 # PEFT's names: base_model.model.MODULE.lora_A.ADAPTER.weight; without the adapter's name in its own files.
 FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
-SAVED = re.compile(r"\.modules_to_save\.[^.]+\.(.+)")
+SAVED = re.compile(r"\.modules_to_save\.[^.]+\.(.+)")  # trained whole
+COPY = re.compile(r"\.(?:original_module|base_layer)\.([^.]+)")  # the base's own, beside what was trained
 ROW_BYTES = 16 << 20  # of the base weight at a time
 
 Floats = npt.NDArray[np.float32]
@@ -56,15 +59,26 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
     if found is None:
         raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
     config = _config(checkpoint.path)
-    tensors = read_weights(base, found)
-    factors: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        match = FACTOR.fullmatch(name)
-        plain = SAVED.sub(r".\1", name.removeprefix("base_model.model."))
-        if match:
-            factors.setdefault(match[1], {})[match[2]] = tensor
-        elif plain in tensors:  # trained whole, or a frozen copy of the base's own
+    own = read_weights(base, found)
+    tensors = dict(own)
+    factors, others = _sorted(checkpoint)
+    for name, tensor in others.items():
+        plain = COPY.sub(r".\1", SAVED.sub(r".\1", name.removeprefix("base_model.model.")))
+        known = own.get(plain)
+        if known is None:
+            if name in checkpoint.frozen | checkpoint.buffers:
+                continue  # the base has it under a tied name, or makes it anew
+            raise WorkFailed(f"{checkpoint.path}: {name} was trained, but {base / found} has no {plain}")
+        if known.shape != tensor.shape:
+            raise WorkFailed(
+                f"{checkpoint.path}: {name} is {list(tensor.shape)}, but {list(known.shape)} in {base / found}"
+            )
+        if name not in checkpoint.frozen:
             tensors[plain] = replace(tensor, name=plain)
+        elif not same_values(known, tensor):
+            raise WorkFailed(
+                f"{checkpoint.path}: its frozen {name} is not what {base / found} holds: another base model"
+            )
     for index, (module, pair) in enumerate(sorted(factors.items())):
         weight = tensors.get(f"{module}.weight")
         if weight is None or pair.keys() != {"A", "B"}:
@@ -75,6 +89,27 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
             weight, pair["A"], pair["B"], _scale(config, module, pair["A"]), scratch / str(index)
         )
     return replace(checkpoint, kind="merged", tensors=tensors, aliases={}, comparisons={})
+
+
+def _sorted(checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """(LoRA factors by module and letter; all other tensors by name).
+
+    Raises:
+        WorkFailed: naming a tensor of a kind of LoRA that is not merged here, or of a second adapter.
+    """
+    factors: dict[str, dict[str, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if match := FACTOR.fullmatch(name):
+            pair = factors.setdefault(match[1], {})
+            if match[2] in pair:
+                raise WorkFailed(f"{checkpoint.path}: {name} belongs to a second adapter; only one is merged")
+            pair[match[2]] = tensor
+        elif ".lora_" in name:
+            raise WorkFailed(f"{checkpoint.path}: {name} cannot be merged; only plain LoRA on linear maps is")
+        elif ".original_module." not in name or name in checkpoint.frozen:
+            others[name] = tensor
+    return factors, others
 
 
 def keep(checkpoint: Checkpoint, base: Path | None, into: Path) -> Checkpoint:
@@ -96,35 +131,50 @@ def keep(checkpoint: Checkpoint, base: Path | None, into: Path) -> Checkpoint:
         "inference_mode": True,
     }
     (into / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    factors, others = _sorted(checkpoint)
+    for name in others:
+        base_own = name in checkpoint.frozen | checkpoint.buffers or checkpoint.kind == "weights"
+        if ".modules_to_save." in name or not base_own:
+            raise WorkFailed(
+                f"{checkpoint.path}: {name} was trained whole; only LoRA factors are kept alone, merge this one "
+                "(--adapter merge)"
+            )
     tensors = {}
-    for name, tensor in checkpoint.tensors.items():
-        if match := FACTOR.fullmatch(name):
-            plain = f"base_model.model.{match[1]}.lora_{match[2]}.weight"
+    for module, pair in factors.items():
+        for letter, tensor in pair.items():
+            plain = f"base_model.model.{module}.lora_{letter}.weight"
             tensors[plain] = replace(tensor, name=plain)
     return replace(checkpoint, kind="adapter", tensors=tensors, aliases={}, comparisons={})
 
 
 def _config(path: Path) -> dict[str, Any]:
     file = inside(path, CONFIG)
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+    with reading(file, "it says how the LoRA factors are scaled"):
+        config = read_json(file)
         fits = (
             config["peft_type"] == "LORA" and not config.get("use_dora") and not config.get("fan_in_fan_out")
         )
         alpha = float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise WorkFailed(f"{file}: missing or damaged; it says how the LoRA factors are scaled") from None
+        for pattern, value in (config.get("alpha_pattern") or {}).items():
+            re.compile(pattern)
+            fits = fits and math.isfinite(float(value))
     if not fits or not math.isfinite(alpha):
-        raise WorkFailed(f"{file}: only plain LoRA on linear maps is merged (no DoRA, no fan_in_fan_out)")
+        raise WorkFailed(
+            f"{file}: only plain LoRA on linear maps is merged (no DoRA, no fan_in_fan_out, a finite lora_alpha)"
+        )
     return dict(config)
 
 
 def _scale(config: dict[str, Any], module: str, down: Tensor) -> float:
-    """lora_alpha over the rank; alpha_pattern overrides it for the modules it names, as in PEFT."""
+    """lora_alpha over the rank; the first pattern of alpha_pattern that names the module overrides it.
+
+    Patterns are regular expressions, matched as PEFT does (peft/utils/other.py, get_pattern_key).
+    """
     alpha = float(config["lora_alpha"])
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if module == pattern or module.endswith(f".{pattern}"):
+        if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = float(value)
+            break
     rank = down.shape[0]
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -136,7 +186,8 @@ def _values(tensor: Tensor, start: int = 0, count: int | None = None) -> Floats:
 
 def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Path) -> Tensor:
     """W + scale * B A, by blocks of rows, into a scratch file."""
-    if len(weight.shape) != 2 or weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+    matrices = len(weight.shape) == len(down.shape) == len(up.shape) == 2
+    if not matrices or weight.shape != (up.shape[0], down.shape[1]) or not 0 < up.shape[1] == down.shape[0]:
         raise WorkFailed(
             f"{down.extents[0].file}: LoRA factors {list(up.shape)} x {list(down.shape)} do not fit "
             f"{weight.name} {list(weight.shape)}"

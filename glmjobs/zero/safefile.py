@@ -15,6 +15,7 @@ from typing import Any
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.dtypes import SIZE
+from glmjobs.zero.files import open_regular, reading
 from glmjobs.zero.layout import Extent, Tensor
 
 HEADER_LIMIT = 100 << 20  # the format's own limit
@@ -26,14 +27,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WorkFailed: one line naming the file, where it is missing, truncated or not of this format.
     """
-    start, header = read_header(path)
-    size = path.stat().st_size
+    start, size, header = _read(path)
     tensors = {}
     for name, entry in header.items():
         try:
             dtype, shape = entry["dtype"], tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            right = dtype in SIZE and 0 <= begin <= end and end - begin == math.prod(shape) * SIZE[dtype]
+            whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+            right = whole and begin <= end and end - begin == math.prod(shape) * SIZE[dtype]
         except (KeyError, TypeError, ValueError):
             right = False
         if not right:
@@ -44,22 +45,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(sorted(tensors.items(), key=lambda item: item[1].extents[0].offset))
 
 
-def read_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """(byte where the tensors begin, the header without its metadata) of a safetensors file."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= HEADER_LIMIT:
-                raise ValueError("no header")
-            header = json.loads(file.read(length))
-    except FileNotFoundError:
-        raise WorkFailed(f"{path}: this file of the model is missing") from None
-    except (OSError, ValueError, RecursionError):
-        raise WorkFailed(f"{path}: not a whole safetensors file, its header cannot be read") from None
+def _read(path: Path) -> tuple[int, int, dict[str, Any]]:
+    """(byte where the tensors begin, bytes of the file, header) of a safetensors file."""
+    if not path.exists():
+        raise WorkFailed(f"{path}: this file of the model is missing")
+    with reading(path, "not a whole safetensors file, its header cannot be read"), open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= HEADER_LIMIT:
+            raise ValueError("no header")
+        header = json.loads(file.read(length))
+        size = file.seek(0, 2)
     if not isinstance(header, dict):
         raise WorkFailed(f"{path}: not a safetensors file, its header is no mapping")
     header.pop("__metadata__", None)
-    return 8 + length, header
+    return 8 + length, size, header
 
 
 def make_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[int]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.dtypes import TORCH_NAME
+from glmjobs.zero.files import open_regular, read_json, reading
 
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",
@@ -49,9 +50,10 @@ def carry(into: Path, sources: Sequence[Path], dtype: str, closed: Sequence[Path
                 if name == "config.json":
                     _write_config(path, into / name, dtype)
                 else:
-                    shutil.copyfile(path, into / name)
+                    with open_regular(path) as file, (into / name).open("xb") as copy:
+                        shutil.copyfileobj(file, copy)
             except OSError as error:
-                raise WorkFailed(f"{path}: cannot be copied to {into}: {error.strerror}") from None
+                raise WorkFailed(f"{path}: cannot be copied: {error.strerror or error}") from None
             copied.append(name)
     return sorted(copied)
 
@@ -70,10 +72,8 @@ def read_config(sources: Sequence[Path]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise WorkFailed(f"{path}: not valid JSON") from None
+    with reading(path, "a model's configuration is JSON"):
+        config = read_json(path)
     if not isinstance(config, dict):
         raise WorkFailed(f"{path}: a model's configuration is a mapping, not a {type(config).__name__}")
     return config

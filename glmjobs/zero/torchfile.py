@@ -3,15 +3,15 @@
 A ``.pt`` file is a zip of one pickle and one uncompressed member per storage (the numbers). The pickle is a
 small program; Python's own unpickler would import and call whatever it names. Here a machine of this module
 runs it: it knows plain data, and the dozen constructors torch and DeepSpeed use for tensors, sizes and
-    settings. Classes of
-DeepSpeed and its kin become inert :class:`Opaque` values; any other name is an error. Nothing is ever
-imported or called.
+settings. Classes of DeepSpeed and its kin become inert :class:`Opaque` values; any other name is an error.
+Nothing is ever imported or called.
 
 Format: https://docs.python.org/3/library/pickletools.html (opcodes), torch/serialization.py (zip layout).
 """
 
 from __future__ import annotations
 
+import math
 import pickletools
 import struct
 import zipfile
@@ -22,9 +22,11 @@ from typing import Any
 
 from glmjobs.errors import WorkFailed
 from glmjobs.zero.dtypes import SIZE
+from glmjobs.zero.files import DAMAGE, open_regular
 
 # A pickle holds structure, not numbers: even thousands of parameters take a few megabytes.
 PICKLE_LIMIT = 512 << 20
+RUNS_LIMIT = 1 << 17  # runs of a tensor that is not contiguous; each is a read of its own
 
 STORAGE_DTYPES = {
     "DoubleStorage": "F64",
@@ -38,21 +40,28 @@ STORAGE_DTYPES = {
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
     "UntypedStorage": "U8",
+    "ComplexFloatStorage": "C64",
+    "ComplexDoubleStorage": "complex128",  # not a type of safetensors: refused where such a tensor is needed
 }
 TORCH_DTYPES = {
     "float64": "F64", "double": "F64", "float32": "F32", "float": "F32", "float16": "F16", "half": "F16",
     "bfloat16": "BF16", "int64": "I64", "long": "I64", "int32": "I32", "int": "I32",
     "int16": "I16", "short": "I16",
-    "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "int8": "I8", "uint8": "U8", "bool": "BOOL", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64", "complex128": "complex128",
 }  # fmt: skip
 # Packages whose classes may stand in a checkpoint beside the tensors (loss scaler, settings): kept as Opaque.
 INERT_PACKAGES = ("deepspeed.", "transformers.", "accelerate.", "peft.", "glmjobs.")
 INERT_NAMES = {
     "argparse.Namespace", "types.SimpleNamespace", "torch.device", "torch.torch_version.TorchVersion",
     "numpy.dtype", "numpy.ndarray", "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath",
-    "datetime.datetime",
+    "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
     "torch.memory_format", "torch.Tensor", "torch.nn.parameter.Parameter",
-    "builtins.slice", "builtins.range", "builtins.complex", "builtins.bytearray", "builtins.object",
+    "collections.deque", "collections.Counter", "uuid.UUID", "uuid.SafeUUID", "decimal.Decimal",
+    "fractions.Fraction",
+    *(f"{builtins}.{name}" for builtins in ("builtins", "__builtin__") for name in (
+        "slice", "range", "xrange", "complex", "bytearray", "object", "Ellipsis", "NotImplemented",
+    )),
 }  # fmt: skip
 # Functions of numpy that rebuild arrays and scalars (random states hold some), under its old and new module
 # names.
@@ -102,10 +111,7 @@ class TensorRef:
 
     @property
     def numel(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def contiguous(self) -> bool:
@@ -128,29 +134,49 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.names: set[str] = set()  # every global the pickle names
+        self._starts: dict[str, tuple[int, int]] = {}
         try:
-            with zipfile.ZipFile(path) as archive:
-                self._members = {info.filename: info for info in archive.infolist()}
+            program = self._program()
+        except FileNotFoundError:
+            raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
+        except OSError as error:
+            raise WorkFailed(f"{path}: cannot be read: {error.strerror or error}") from None
+        except Refused as error:
+            raise WorkFailed(f"{path}: {error}") from None
+        except DAMAGE as error:
+            raise WorkFailed(f"{path}: damaged: {error}") from None
+        try:
+            self.value: Any = run_pickle(program, self.names)
+        except Refused as error:
+            raise WorkFailed(f"{path}: refused, {error}") from None
+
+    def _program(self) -> bytes:
+        """The pickle. Read so that torch, which finds it in its own way, can find no other."""
+        with open_regular(self.path) as file:
+            head = file.read(4)
+            if head[:1] == b"\x80":
+                raise Refused("torch's old format of before version 1.6; load and save it once with torch")
+            if head != b"PK\x03\x04":  # torch would run what stands before the zip
+                raise Refused("not a file that torch.save wrote" if head else "truncated, it is empty")
+            self.size = file.seek(0, 2)
+            try:
+                archive = zipfile.ZipFile(file)
+            except DAMAGE as error:
+                raise Refused(
+                    f"truncated or damaged ({error}): its table of contents, at the end, cannot be read"
+                ) from None
+            with archive:
+                entries = archive.infolist()
+                self._members = {info.filename: info for info in entries}
+                if len(self._members) != len(entries):
+                    raise Refused("a zip with two entries of one name, which torch.save never writes")
                 self.root = self._find_root()
                 info = self._members[f"{self.root}/data.pkl"]
                 if info.file_size > PICKLE_LIMIT:
                     raise Refused(f"its pickle has {info.file_size} bytes: no checkpoint needs that")
                 self._check_byte_order(archive)
-                program = archive.read(info)
-        except FileNotFoundError:
-            raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
-        except zipfile.BadZipFile as error:
-            raise WorkFailed(f"{path}: {self._why_no_zip(error)}") from None
-        except Refused as error:
-            raise WorkFailed(f"{path}: {error}") from None
-        except (OSError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise WorkFailed(f"{path}: cannot be read: {error}") from None
-        self.size = path.stat().st_size
-        self._starts: dict[str, tuple[int, int]] = {}
-        try:
-            self.value: Any = run_pickle(program)
-        except Refused as error:
-            raise WorkFailed(f"{path}: refused, {error}") from None
+                return archive.read(info)
 
     def _find_root(self) -> str:
         roots = [
@@ -158,23 +184,14 @@ class TorchFile:
             for name in self._members
             if name.endswith("/data.pkl") and name.count("/") == 1
         ]
-        if len(roots) != 1:
-            raise Refused("a zip, but not one that torch.save wrote (no data.pkl)")
+        if len(roots) != 1 or not all(name.startswith(f"{roots[0]}/") for name in self._members):
+            raise Refused("a zip, but not one that torch.save wrote (one folder with a data.pkl)")
         return roots[0]
 
     def _check_byte_order(self, archive: zipfile.ZipFile) -> None:
         name = f"{self.root}/byteorder"
         if name in self._members and archive.read(name).strip() != b"little":
             raise Refused("written on a big-endian machine; this reader takes little-endian files")
-
-    def _why_no_zip(self, error: Exception) -> str:
-        with self.path.open("rb") as file:
-            head = file.read(4)
-        if head == b"PK\x03\x04":
-            return f"truncated or damaged ({error}): its table of contents, at the end, cannot be read"
-        if head[:1] == b"\x80":
-            return "torch's old format of before version 1.6; load and save it once with torch to convert it"
-        return "not a file that torch.save wrote"
 
     def where(self, storage: Storage) -> int:
         """Byte offset of a storage in the file; its declared size is checked against the file.
@@ -202,9 +219,12 @@ class TorchFile:
             raise WorkFailed(
                 f"{self.path}: storage {key} is compressed or encrypted, which torch.save never does"
             )
-        with self.path.open("rb") as file:
-            file.seek(info.header_offset)
-            header = file.read(30)
+        try:
+            with open_regular(self.path) as file:
+                file.seek(info.header_offset)
+                header = file.read(30)
+        except OSError as error:
+            raise WorkFailed(f"{self.path}: cannot be read: {error.strerror or error}") from None
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise WorkFailed(f"{self.path}: damaged, no header where storage {key} should begin")
         name_length, extra_length = struct.unpack_from("<HH", header, 26)
@@ -213,33 +233,72 @@ class TorchFile:
             raise WorkFailed(f"{self.path}: truncated, storage {key} goes past the file's end")
         return start, info.file_size
 
-    def byte_range(self, tensor: TensorRef) -> tuple[int, int]:
-        """(byte offset in the file, bytes) of a contiguous tensor, checked to lie inside its storage.
+    def byte_range(self, tensor: TensorRef, name: str = "a tensor") -> tuple[int, int]:
+        """(byte offset in the file, bytes) of a contiguous tensor.
 
         Raises:
-            WorkFailed: the tensor goes outside its storage, or is not contiguous.
+            WorkFailed: as ``runs``; or it is not contiguous.
         """
-        size = SIZE[tensor.dtype]
-        room = tensor.storage.numel * SIZE[tensor.storage.dtype]
-        begin, length = tensor.offset * size, tensor.numel * size
-        if tensor.offset < 0 or any(n < 0 for n in tensor.shape) or begin + length > room:
-            raise WorkFailed(f"{self.path}: a tensor of shape {list(tensor.shape)} goes outside its storage")
         if not tensor.contiguous:
             raise WorkFailed(
-                f"{self.path}: a tensor of shape {list(tensor.shape)} has strides "
-                f"{list(tensor.stride)}; only contiguous ones can be read"
+                f"{self.path}: {name} of shape {list(tensor.shape)} has strides {list(tensor.stride)}; "
+                "only contiguous ones can be read here"
             )
-        return self.where(tensor.storage) + begin, length
+        ((offset, count),) = self.runs(tensor, name)
+        return offset, count * SIZE[tensor.dtype]
+
+    def runs(self, tensor: TensorRef, name: str) -> list[tuple[int, int]]:
+        """(byte offset in the file, elements) of a tensor's runs, which hold it in row-major order.
+
+        A contiguous tensor is one run, a transposed or expanded one has more.
+
+        Raises:
+            WorkFailed: naming the tensor; it goes outside its storage, is scattered over too many runs, or of
+                a type that safetensors files do not hold.
+        """
+        if tensor.dtype not in SIZE or tensor.storage.dtype not in SIZE:
+            raise WorkFailed(
+                f"{self.path}: {name} is of type {tensor.dtype}, which model files cannot hold; "
+                "leave it out of the checkpoint (a non-persistent buffer)"
+            )
+        size = SIZE[tensor.dtype]
+        room = tensor.storage.numel * SIZE[tensor.storage.dtype] // size
+        reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride, strict=True))
+        end = tensor.offset + (reach + 1 if tensor.numel else 0)
+        if min((tensor.offset, *tensor.shape, *tensor.stride)) < 0 or end > room:
+            raise WorkFailed(
+                f"{self.path}: {name}, of shape {list(tensor.shape)} and strides {list(tensor.stride)}, goes "
+                f"outside its storage of {room} elements"
+            )
+        first = self.where(tensor.storage) + tensor.offset * size
+        if tensor.contiguous:
+            return [(first, tensor.numel)]
+        outer, length = len(tensor.shape), 1
+        while tensor.shape[outer - 1] == 1 or tensor.stride[outer - 1] == length:
+            outer -= 1
+            length *= tensor.shape[outer]
+        if math.prod(tensor.shape[:outer]) > RUNS_LIMIT:
+            raise WorkFailed(
+                f"{self.path}: {name}, of shape {list(tensor.shape)}, is stored transposed (strides "
+                f"{list(tensor.stride)}); save it contiguous"
+            )
+        starts = [0]
+        for count, stride in zip(tensor.shape[:outer], tensor.stride[:outer], strict=True):
+            starts = [start + index * stride for start in starts for index in range(count)]
+        return [(first + start * size, length) for start in starts]
 
 
-def run_pickle(program: bytes) -> Any:
+def run_pickle(program: bytes, names: set[str] | None = None) -> Any:
     """Run a pickle as data: the value it builds, with tensors as TensorRef and foreign objects as Opaque.
+
+    Args:
+        names: every global that the pickle names is added, as "module.attribute".
 
     Raises:
         Refused: it names or calls anything outside the lists above, or is not a well-formed pickle.
     """
     try:
-        return _Machine().run(pickletools.genops(program))
+        return _Machine(set() if names is None else names).run(pickletools.genops(program))
     except Refused:
         raise
     except RecursionError:
@@ -253,7 +312,8 @@ def run_pickle(program: bytes) -> Any:
 class _Machine:
     """The pickle virtual machine, reduced to the opcodes that build data."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -319,13 +379,17 @@ class _Machine:
 
     def name(self, argument: str) -> None:
         module, _, attribute = argument.partition(" ")
-        self.stack.append(_allowed(module, attribute))
+        self.push_name(module, attribute)
 
     def stack_name(self, _: Any) -> None:
         module, attribute = self.take(2)
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise Refused("its pickle names a global that is no name")
+        self.push_name(module, attribute)
+
+    def push_name(self, module: str, attribute: str) -> None:
         self.stack.append(_allowed(module, attribute))
+        self.names.add(f"{module}.{attribute}")
 
     def call(self, _: Any) -> None:
         function, arguments = self.take(2)
