@@ -6,11 +6,12 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TypeVar
 
 from glmjobs.scoring import compare, phrases, statements, units
 from glmjobs.scoring.question import Asked, Question, pairs
-from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, show
+from glmjobs.scoring.values import Clock, Date, Item, Quantity, Ratio, Remainder, scan, show
 
 AnItem = TypeVar("AnItem", bound=Item)
 
@@ -25,7 +26,7 @@ _SAYS = re.compile(
     "(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$"
 )
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
-_SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\s?[=≈]\s?$")
+_SOLVED = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\d?\s?[=≈]\s?$")
 _TOTAL = re.compile("共|总|合计")
 _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
 _NAMED = re.compile("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
@@ -43,7 +44,8 @@ _DIFFERENCE_ASKED = re.compile("比.*(?:多|几)|相差|差多少|[多少大小�
 _ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
 _GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
 _MORE = "大多高长重快"
-_ONE_OF_THE_GIVENS = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
+_ONE_OF_THEM = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
+_ONE_OF_THE_GIVENS = re.compile("化[成为]|改写|写[成作]|换算|表示|" + _ONE_OF_THEM.pattern)
 _EQUATIONS = re.compile(
     r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
 )
@@ -113,7 +115,8 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
         pool = [i for i in pool if not _SUPPOSED.search(plain[: i.start])] or pool
     solved = solutions(plain, pool)
     later = [i for i in pool if solved and i.start > solved[-1].start]
-    if solved and not later and all(isinstance(i, Quantity) and i.result for i in pool):
+    of_equation = "方程" in question.text or all(isinstance(i, Quantity) and i.result for i in pool)
+    if solved and not later and of_equation:
         pool = solved[-1:]
     if question.precision:
         pool = [i for i in pool if _ROUNDED.search(plain[max(0, i.start - 24) : i.start])] or pool
@@ -133,6 +136,15 @@ def choose(text: str, items: list[Item], question: Question) -> tuple[Item | Non
     return chosen, rivals
 
 
+def _sums_up(text: str, item: Quantity, pool: Sequence[Item]) -> bool:
+    """Whether a result is the sum of other values (18晚, 31晚, 5晚, 18+31+5=54晚)."""
+    terms = re.search(
+        r"(\d+(?:\.\d+)?(?:\+\d+(?:\.\d+)?)+)\s?=\s?$", text[max(0, item.start - 60) : item.start]
+    )
+    others = {i.value for i in pool if isinstance(i, Quantity) and i.start < item.start}
+    return terms is not None and len(others & {Fraction(t) for t in terms[1].split("+")}) > 1
+
+
 def _restated(item: Item, pool: Sequence[Item]) -> bool:
     """Whether a number without a unit is said again with one: 8×5，所以面积是40平方米."""
     return (
@@ -142,6 +154,12 @@ def _restated(item: Item, pool: Sequence[Item]) -> bool:
             isinstance(i, Quantity) and i.units and i.value == item.value and i.start > item.end for i in pool
         )
     )
+
+
+def winner(text: str, clause: str) -> Fraction | None:
+    """The value that wins the comparison a text draws, where ``clause`` asks for one."""
+    found: Item | None = _winner(text, list(scan(text)), clause)
+    return found.value if isinstance(found, Quantity) else None
 
 
 def _winner(text: str, pool: list[Item], clause: str) -> Item | None:
@@ -199,6 +217,14 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     same = [i for i in quantities if any(u.dim in dims and _agree(u, expect.units) for u in i.units)]
     if same:
         exact = [i for i in same if any(u.name in names for u in i.units)]
+        stated = {value for value, _ in question.givens}
+        results = [i for i in quantities if not i.units and i.value not in stated]
+        if (
+            not any(_same_unit(u, w) for i in same for u in i.units for w in expect.units)
+            and results
+            and all(i.value in stated for i in same)
+        ):
+            return results  # 3台机器6小时生产的零件数为1080
         return exact if expect.units and expect.units[0].dim == "count" and exact else same
     special = [i for i in pool if isinstance(i, Remainder)]
     if special:
@@ -258,13 +284,18 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
     before = text[max(0, item.start - 16) : item.start]
     if isinstance(item, Quantity):
         if item.result:
-            score += 1.0
+            score += 4.0 if _sums_up(text, item, pool) else 1.0
         if any(_same_unit(u, w) for u in item.units for w in question.main.expect.units):
             score += 0.8
         given = (item.value, item.units[0].name if item.units else "") in question.givens
-        if given and not _ONE_OF_THE_GIVENS.search(question.main.clause):
+        same_text = text[item.start : item.end] in question.text and not _ONE_OF_THEM.search(
+            question.main.clause
+        )
+        if given and (same_text or not _ONE_OF_THE_GIVENS.search(question.main.clause)):
             score -= 2.5
-        if re.search(rf"(?<![\d.]){show(item.value)}(?![\d.])", question.main.clause):
+        if re.search(rf"(?<![\d.]){show(item.value)}(?![\d.])", question.main.clause) and (
+            same_text or not _ONE_OF_THE_GIVENS.search(question.main.clause)
+        ):
             score -= 2.0  # 摸出5个才能保证有2个, where 2个 is in what is asked
     if _SUBORDINATE.search(before) and "每" not in question.main.clause:
         score -= 1.0

@@ -81,6 +81,7 @@ class _Walk:
         self.wrong_example = False
         self.pending_marker = False
         self.explaining = False
+        self.other_way = False
         self.repeats: dict[str, int] = {}
         self.after: list[str] = []
         self.over = False
@@ -96,6 +97,9 @@ class _Walk:
             sentence = sentence[refuted.end(1) :]
         if self._refuses(sentence):
             return
+        denied = phrases.REMARK.search(sentence) and phrases.DENIES.search(sentence)
+        if denied and self.speaks(sentence[denied.end() :]):
+            sentence = sentence[denied.end() :]  # 有人认为是23盆，这是不对的，…一共24盆
         turned = self._others(sentence)
         if turned is not None:
             self.kept.clear()
@@ -151,6 +155,9 @@ class _Walk:
             return self._hypothesis(sentence)
         if not strong and self._answered():
             self.explaining = self.explaining or bool(phrases.EXPLAINED.search(sentence))
+            self.other_way = self.other_way or bool(phrases.OTHER_WAY.search(sentence))
+            if self.other_way and not (sentence.endswith("。") and overlap(sentence, self.question) >= 0.5):
+                return not phrases.REASON_CONCLUDES.search(sentence)
             if self.explaining or phrases.REASON.search(sentence):
                 return not phrases.REASON_CONCLUDES.search(sentence)
         if self.checking and not strong and not phrases.MEDIUM.search(sentence):
@@ -166,7 +173,8 @@ class _Walk:
         if any(s.rank >= 2.5 and s.overlap >= 0.4 and self._fits(s.items) for s in self.kept):
             return True
         said_first = len(self.kept) == 1 and (
-            first.rank >= 2 or (len(self.repeats) == 2 and first.overlap >= 0.2)
+            first.rank >= 2
+            or (len(self.repeats) == 2 and (first.overlap >= 0.2 or isinstance(first.items[0], bool)))
         )
         return said_first and self._fits(first.items)
 
@@ -201,6 +209,8 @@ class _Walk:
         if phrases.RIGHT_AFTER_ALL.search(sentence) or any(
             w in self.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")
         ):
+            return sentence
+        if not self.kept and phrases.ABOUT_A_CLAIM.match(sentence):
             return sentence
         hard = list(phrases.HARD.finditer(sentence))
         if hard and not self.kept and hard[0].start() == 0:
@@ -411,7 +421,7 @@ class _Walk:
 
     def _echo(self, statement: Statement) -> bool:
         """Whether a statement only says again what the question says."""
-        if self._says_new(statement.items):
+        if self._says_new(statement.items) or isinstance(statement.items[0], bool):
             return False
         mine = pairs(statement.text)
         theirs = pairs(self.question.text)

@@ -12,7 +12,17 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glmjobs.scoring import choosing, compare, conclude, expression, parts, relations, statements, verdicts
+from glmjobs.scoring import (
+    choosing,
+    compare,
+    conclude,
+    expression,
+    factors,
+    parts,
+    relations,
+    statements,
+    verdicts,
+)
 from glmjobs.scoring import question as questions
 from glmjobs.scoring.question import Question
 from glmjobs.scoring.text import normalise
@@ -73,9 +83,18 @@ def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
         return Verdict(*relations.relations(asked, gold, predicted))
     if kind == "expression":
         return Verdict(*verdicts.expressions(asked, gold, predicted))
+    if kind != "text" and "质因数" in asked.text and factors.prime_factors(gold):
+        return _prime_factors(gold, predicted)
     if kind == "text":
         return Verdict(*verdicts.words(asked, gold, predicted))
     return _values(asked, gold, predicted, kind)
+
+
+def _prime_factors(gold: str, predicted: str) -> Verdict:
+    wanted, said = factors.prime_factors(gold), factors.prime_factors(predicted)
+    same = said == wanted and factors.are_prime(said)
+    shown = ["×".join(map(str, f)) for f in (wanted, said)]
+    return Verdict(same, shown[0], shown[1], "same prime factors" if same else "other factors")
 
 
 _LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
@@ -111,10 +130,12 @@ def kind_of(asked: Question, gold: str) -> str:
         return kind if found else ("text" if not scan(gold) else "number")
     if _is_formula(bare, asked):
         return "expression"
-    if re.search("式子|代数式|化简|因式分解|用含|字母表示|解析式|表达式", asked.text) and _ALGEBRA.search(
-        gold
-    ):
+    if re.search(
+        "式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式", asked.text
+    ) and _ALGEBRA.search(gold):
         return "expression"
+    if verdicts.in_order(asked, gold):
+        return "text"
     if kind == "text" and re.search(r"\d", gold) and not verdicts.names(asked, gold):
         return "number"
     if kind != "text" and not _values_in(gold, kind):
@@ -165,7 +186,7 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
         target = Ratio(target.terms[::-1], target.start, target.end)
     if found.statement is None:
         return Verdict(False, str(target), "", found.reason)
-    if _LIST.fullmatch(found.statement.text.strip(" 。.")):
+    if not re.search("规律|数列|填", asked.text) and _LIST.fullmatch(found.statement.text.strip(" 。.")):
         return Verdict(False, str(target), _short(found.statement.text), "competing answers")
     value, rivals = choosing.choose(found.statement.text, found.statement.items, asked)
     if value is None:

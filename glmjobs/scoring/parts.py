@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from glmjobs.scoring import choosing, compare, phrases
 from glmjobs.scoring.conclude import Conclusion
@@ -13,14 +14,20 @@ from glmjobs.scoring.question import Asked, Question, pairs
 from glmjobs.scoring.statements import Statement, strip_denied
 from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 
+AnItem = TypeVar("AnItem", bound=Item)
+
 _SEVERAL = re.compile(
-    "哪几|哪些|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|"
+    "哪几|哪些|列出|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|"
     "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
 )
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
-_OWNER = re.compile(r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内)")  # 12和18的公因数, 20以内的质数
+_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s)\s?(?:[a-z]\d?\s?=\s?)?")
+_OWNER = re.compile(
+    r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内|(?:到|至|~|-)\s?\d+之间|之间)"
+)  # 12和18的公因数, 20以内的质数
 _COUNT = re.compile("[,;、]?(?:一共|总共|共计|共)(?:有)?\\s?$")
 _SUM = re.compile("共|总|合计")
+_MORE_BY = re.compile("比.{0,6}[多少大小高低长短重轻贵]$")
 _RANGE_ASKED = re.compile("范围|区间|之间")
 _RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
@@ -44,19 +51,21 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     """The parts the gold gives, or [] where one value is asked (or given)."""
     wanted = _wanted(asked)
     statements = gold.region if wanted < 2 else gold.region or gold.kept
-    if wanted >= 2:
+    if wanted >= 2 and not (len(asked.labels) < 2 and gold.statement and _each_alike(asked, gold.statement)):
         found = _gather(asked, statements, gold)
         return found if len(found) >= 2 else []
-    if gold.statement is None:
+    if gold.statement is None or wanted >= 2:
         return []
-    if _RANGE_ASKED.search(asked.main.clause):
+    if _RANGE_ASKED.search(asked.main.clause) and not _SEVERAL.search(asked.main.clause):
         return _range(asked, gold.statement)
     items = [i for i in _answers(gold.statement, asked) if isinstance(i, Quantity)]
     text = gold.statement.text
+    items = _last_run(text, items)
     solved = choosing.solutions(text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     listed = len(items) >= 2 and all(
-        _JOINED.match(text[a.end : b.start]) for a, b in itertools.pairwise(items)
+        _JOINED.match(text[a.end : b.start]) or _LISTED.fullmatch(text[a.end : b.start])
+        for a, b in itertools.pairwise(items)
     )
     if listed and (
         _SEVERAL.search(asked.text)
@@ -66,6 +75,27 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     ):
         return [Part("", asked.main, i) for i in items]
     return []
+
+
+def _each_alike(asked: Question, statement: Statement) -> bool:
+    """Whether one value is said of all (两个底角各是66°)."""
+    found = {i.value for i in statement.items if isinstance(i, Quantity) and _fits(i, asked.main)}
+    return len(found) == 1 and bool(re.search("各|每|都|均[是为]", statement.text))
+
+
+def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
+    """The values listed at the end (最大公因数是12，公因数有1、2、3: 1, 2, 3), or all where the last stands alone."""
+    if (
+        len(items) > 2
+        and isinstance(items[-1], Quantity)
+        and items[-1].value == len(items) - 1
+        and items[-1].units
+    ):
+        items = items[:-1]  # 205、250、502、520四个
+    first = len(items) - 1
+    while first > 0 and _LISTED.fullmatch(text[items[first - 1].end : items[first].start]):
+        first -= 1
+    return items[first:] if first < len(items) - 1 else items
 
 
 def _range(asked: Question, statement: Statement) -> list[Part]:
@@ -111,7 +141,8 @@ _LETTERS = "甲乙丙丁戊ABCDE"
 
 def _name_of(clause: str, question: str) -> str:
     """The name in the question that a clause starts with (A车行驶了 → A车), or ""."""
-    head = re.split("[有是为得花了:(\\d]", clause.strip())[0][:4]
+    clause = re.sub("^(?:答|所以|因此|故|即|则|那么)[:,]?", "", clause.strip())
+    head = re.split("[有是为得花了:(\\d]", clause)[0][:4]
     for count in range(len(head), 0, -1):
         if head[:count] in question and (count >= 2 or head[0] in _LETTERS):
             return head[:count]
@@ -141,7 +172,10 @@ def _gather(asked: Question, region: list[Statement], found: Conclusion) -> list
             named.setdefault(label, Part(label, asked.main, item))
         for statement in reversed(kept):
             for label, part in _named(asked, [statement]).items():
-                named.setdefault(label, part)
+                if label not in named or (
+                    _exact(part.value, asked.main) and not _exact(named[label].value, asked.main)
+                ):
+                    named[label] = part
         if len(named) >= 2:
             parts = [named[label] for label in asked.labels if label in named]
             return parts + _beside(asked, parts, region, kept)
@@ -158,6 +192,8 @@ def _unnamed(asked: Question, region: list[Statement], kept: list[Statement], co
             found.extend((_answers if len(several) == 1 else _values)(statement, asked))
         if len(found) >= count:
             fitting = [i for i in found if _fits(i, asked.main)]
+            exact = [i for i in fitting if _exact(i, asked.main)]
+            fitting = exact if len(exact) >= count else fitting
             found = fitting if len(fitting) >= count else found
             told = _GROUP_SIZE.search(asked.main.clause) is not None  # 24，三个数是23、24、25
             picked = found if len(several) == 1 and not told else found[-count:]
@@ -206,12 +242,15 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
         text = strip_denied(statement.text)
         marks = _label_marks(text, asked.labels)
         items = [i for i in _values(statement, asked) if _fits(i, asked.main)]
+        exact = [i for i in items if _exact(i, asked.main)]
+        items = exact if len(exact) >= len(asked.labels) else items
         if _division(asked, [statement]):
             items = [i for i in statement.items if isinstance(i, Quantity)]
         if not marks or not items:
             continue
         for label, item in _assign(text, marks, items):
-            found[label] = Part(label, asked.main, item)
+            if label not in found or _exact(item, asked.main) or not _exact(found[label].value, asked.main):
+                found[label] = Part(label, asked.main, item)
     for label, item in _division(asked, statements):
         found.setdefault(label, Part(label, asked.main, item))
     return found
@@ -237,6 +276,12 @@ def _supposed(asked: Question, source: str, statements: list[Statement]) -> list
             if before and before[1] in letters:
                 result.append((letters[before[1]], item))
     return result
+
+
+def _exact(item: Item, asked: Asked) -> bool:
+    """Whether it has the very unit that is asked (棵, not 份)."""
+    names = {u.name for u in asked.expect.units}
+    return isinstance(item, Quantity) and any(u.name in names for u in item.units)
 
 
 def _division(asked: Question, statements: list[Statement]) -> list[tuple[str, Item]]:
@@ -284,6 +329,7 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[
         ):
             return list(zip(distinct, items, strict=False))
     pairs_found: list[tuple[str, Item]] = []
+    skipped: list[Item] = []
     follows = _follows(text, marks, items)
     for item in items:
         if follows:
@@ -293,9 +339,12 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> list[
             before = [(at, name) for at, name in marks if at < item.start]
             label = before[-1][1] if before else ""
             between = text[before[-1][0] : item.start] if before else ""
-            if label and not _SUM.search(label) and _SUM.search(between):
-                continue  # 香蕉12元，一共32元
-            earlier = [i for i in items if before and before[-1][0] < i.start < item.start]
+            if label and not _SUM.search(label) and (_SUM.search(between) or _MORE_BY.search(between)):
+                skipped.append(item)
+                continue  # 香蕉12元，一共32元; 梨比它少15千克
+            earlier = [
+                i for i in items if before and before[-1][0] < i.start < item.start and i not in skipped
+            ]
             if earlier and not getattr(item, "result", False):
                 continue  # 苹果12个，比梨多4个: only the first value is the apple's
         if label:
@@ -351,7 +400,7 @@ def _best_of(
                 if (index, order) in used or not _fits(item, clause) or item in taken:
                     continue
                 score = (
-                    _clause_score(statement, item, clause, id(statement) in chosen_from)
+                    _clause_score(asked, statement, item, clause, id(statement) in chosen_from)
                     + 0.01 * index
                     - 0.02 * order
                 )
@@ -376,7 +425,12 @@ def _plain_list(asked: Question, region: list[Statement]) -> list[Part]:
     return [Part("", a, i) for a, i in zip(clauses, items, strict=True)] if fits else []
 
 
-def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bool) -> float:
+def _given(item: Quantity, asked: Question) -> bool:
+    """Whether the question states this value (in any unit's name)."""
+    return not item.result and any(value == item.value for value, _ in asked.givens)
+
+
+def _clause_score(asked: Question, statement: Statement, item: Item, clause: Asked, in_region: bool) -> float:
     text = strip_denied(statement.text)
     near = choosing.local(text, item)
     share = len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
@@ -391,9 +445,12 @@ def _clause_score(statement: Statement, item: Item, clause: Asked, in_region: bo
         and item.form == "percent"
         and not re.search("率|几折|几成|百分|%|占", clause.clause)
     )
+    one = isinstance(item, Quantity) and item.value == 1 and statement.text[item.start] == "一"
     return (
         3 * share
+        - (1.0 if one else 0.0)
         - (2.0 if rate else 0.0)
+        - (1.5 if isinstance(item, Quantity) and _given(item, asked) else 0.0)
         + (1.0 if named or measured else 0.0)
         + (0.8 if in_region else 0.0)
         + (0.3 if statement.rank >= 3 else 0.0)
@@ -411,7 +468,9 @@ def compare_parts(
         mine = _gather(asked, found.region, found)
     else:
         ranged = _RANGE_ASKED.search(asked.main.clause) and _range(asked, found.statement)
-        mine = ranged or [Part("", asked.main, i) for i in _answers(found.statement, asked)]
+        answers = _answers(found.statement, asked)
+        run = _last_run(found.statement.text, answers)
+        mine = ranged or [Part("", asked.main, i) for i in (run if len(run) == len(gold) else answers)]
         if len(mine) < len(gold):
             mine = _unnamed(asked, found.region, found.kept, len(gold))
     shown = "，".join(map(str, mine))

@@ -42,6 +42,11 @@ HARD = re.compile(
 )
 """What takes an answer back: 不对, 算错了, 更正."""
 
+ABOUT_A_CLAIM = re.compile(
+    "(?:所以|因此)?(?:这|该|此|题中|上述|原)(?:个|种|一)?(?:说法|命题|判断|结论|句话|观点)"
+)
+"""这个说法不正确 answers whether it is right, and takes nothing back."""
+
 SOFT = re.compile(
     "等等|等一下|抱歉|对不起|重新(?:计算|算|来|审|考虑|检查|看|思考|分析|整理)|"
     "再算一[次遍]|再想想|仔细(?:看|想|一)|其实|实际上(?:应|是)|准确地说|(?i:wait|sorry|"
@@ -88,7 +93,7 @@ REFUTED = re.compile("((?:不符|矛盾|不合|不可能|不成立|不满足)[^,
 """A supposition refuted, after which the truth is concluded: 如果…, 与题意不符, 所以…."""
 
 UNDETERMINED = re.compile(
-    "(?:无法|不能|没法|没有办法|难以)(?:确定|求出|求解|算出|计算|得出|判断|解答|回答|知道)|(?:条件|信息)(?:不足|不够|不全)|"
+    "(?:无法|不能|没法|没有办法|难以)(?:确定|求出|求解|算出|计算|得出|判断|解答|回答|知道)|(?:条件|信息)(?:不足|不够|不全)|要看题目|看题目怎么|"
     "缺少(?:条件|信息)"
 )
 """An answer refused: 条件不足，无法确定."""
@@ -96,10 +101,11 @@ UNDETERMINED = re.compile(
 REASON = re.compile("^\\s?(?:(?:这是)?(?:因为|由于|理由|原因))")
 """A reason for an answer already given."""
 
-EXPLAINED = re.compile(
-    "^\\s?(?:解释|解析|说明|分析|(?:解题)?过程|详解|(?:另一?种)?(?:解法|方法)[二三2-3]|(?:解法|方法)[二三2-3]|另解)\\s?:?"
-)
-"""What opens an explanation, or another way, after an answer already given."""
+EXPLAINED = re.compile("^\\s?(?:解释|解析|说明|分析|(?:解题)?过程|详解)\\s?:?")
+"""What opens an explanation after an answer already given."""
+
+OTHER_WAY = re.compile("^\\s?(?:(?:另一?种)?(?:解法|方法)[二三2-3]|另解)\\s?:?")
+"""What opens another way to an answer already given."""
 
 REASON_CONCLUDES = re.compile(r"(?:所以|因此|故)[^,。;]{0,16}?(?:是|为|=|等于|有|:)\s?-?\d")
 """Where a reason itself ends in an answer: 因为…，所以共有9个."""
@@ -152,6 +158,9 @@ CLAIM = re.compile(
     "乍一看|看起来|看似|似乎|起初|一开始|本来"
 )
 """Somebody's opinion, or a first impression."""
+
+DENIES = re.compile("(?:这是?|是|这样)?(?:不对|错误|不正确|错)的?[,;]")
+"""The end of somebody's wrong opinion."""
 
 TURN = re.compile(
     "(?:但是?|可是|然而|不过)?(?:其实|实际上|事实上|正确(?:的)?(?:答案|结果|做法|"

@@ -296,7 +296,7 @@ def _kind(body: str, result: Question) -> str:
     how_much = re.search("多少|几|多[长远高重大久宽深厚快](?!于)", text)
     if (_YES_NO.search(text) and not how_much) or re.search(r"^\s?判断|\(判断|对还是错|正确还是错误", body):
         return "yesno"
-    if _WHO.search(text) and not how_much:
+    if (_WHO.search(text) or re.search("[\u4e00-\u9fff]还是[\u4e00-\u9fff]", text)) and not how_much:
         return "text"
     return "number"
 

@@ -68,7 +68,7 @@ def overlap(statement: str, question: Question) -> float:
 
 def usable(text: str, question: Question, kind: str) -> list[Item]:
     """The values a statement puts forward: denied ones, equation left sides and bounds (超过9) left out."""
-    plain = strip_denied(text)
+    plain = _strip_reason(strip_denied(text))
     items = values.results(plain, values.scan(plain, kind))
     if kind == "weekday":
         return list(values.weekdays(plain))
@@ -81,17 +81,31 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         i
         for i in items
         if (not phrases.NOT_EXACTLY.search(plain[max(0, i.start - 6) : i.start]) or "至" in plain[:2])
+        and not (
+            _BOUND.search(plain[max(0, i.start - 3) : i.start]) and not _BOUNDS_ASKED.search(question.text)
+        )
         and not _COEFFICIENT.match(plain, i.end)
         and not ("π" in plain[i.start : i.end] and _RADIUS.match(plain, i.end))
     ]
 
 
+def _strip_reason(text: str) -> str:
+    """The statement without the reason it ends in (是2.8和4.4，因为…), blanked so that positions stay."""
+    match = _REASON_TAIL.search(text)
+    if not match or not values.scan(text[: match.start()]):
+        return text
+    return text[: match.start()] + " " * (len(text) - match.start())
+
+
+_REASON_TAIL = re.compile("[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|因此|故))")
 _DIFFERENCE = re.compile(
     "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜](?:多少|了|几)|还[要需剩]|各|分别|[增减提降超节]"
 )
 _DIFFERS = re.compile("比[^,。;]{1,8}(?:多|少|大|小|高|矮|低|长|短|贵|便宜|快|慢|重|轻|早|晚)(?:了|出)?\\s?$")
 
 
+_BOUND = re.compile(r"[a-zA-Z]\s?[<>≤≥]\s?$")
+_BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]")
 _COEFFICIENT = re.compile("[xyzn](?![a-z])| ?π")
 _RADIUS = re.compile(" ?[rRdh](?![a-z])")  # C=2πr
 

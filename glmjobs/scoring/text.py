@@ -78,6 +78,9 @@ _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _MONTH_DAY = re.compile(
     rf"(?<![a-z])({'|'.join(_MONTHS)})[a-z]{{0,6}}\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![a-z\d:])", re.IGNORECASE
 )
+# 63，127 lists; 30，000 and 1，234元 are thousands.
+_LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3}(?![0-9]))(?![0-9]00)(?![0-9]{3}[\u4e00-\u9fff])")
+_TABLE_ROW = re.compile(r"(?m)^[ ]*\|([^|\n]{1,40})\|([^\n]{1,200})\|[ ]*$")
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
@@ -134,6 +137,7 @@ def _width(text: str) -> str:
     """Full width, circled, superscript and foreign digits to ASCII."""
     text = re.sub("[①-⑳]", lambda m: f"({ord(m[0]) - 0x2460 + 1})", text)
     text = _VULGAR.sub(_vulgar, text)
+    text = _LIST_COMMA.sub("、", text)
     text = _SUPERSCRIPT.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]).replace("−", "-"), text)
     text = text.translate(_SYMBOLS)
     text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS).translate(_TRADITIONAL)
@@ -143,6 +147,7 @@ def _width(text: str) -> str:
 def _markdown(text: str) -> str:
     text = re.sub(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+", "", text)
     text = re.sub(r"(?m)^[ ]{0,8}\|?[ :|-]*-{2,}[ :|-]*\|?[ ]*$", "", text)
+    text = _TABLE_ROW.sub(lambda m: f"{m[1].strip()}:{m[2].split('|')[-1].strip()}", text)
     text = text.replace("**", "").replace("__", "").replace("`", "").replace("$$", "").replace("|", " ")
     return re.sub(r"(?<![\d) ])\*|\*(?![\d( ])", "", text)
 
@@ -162,7 +167,9 @@ def normalise(text: str) -> str:
         text = _COMMENT.sub("", _BREAK.sub("\n", text))
         text = re.sub(r"<sup>\s?(\d{1,6})\s?</sup>", r"^\1", text)
         text = _TAG.sub("", text)
-    text = _width(text)
+    text = (
+        _width(text).replace("a.m.", "am").replace("p.m.", "pm").replace("廿", "二十").replace("卅", "三十")
+    )
     if "\\" in text:
         text = _latex(text)
     if "\u0307" in text:

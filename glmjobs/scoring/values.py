@@ -107,7 +107,7 @@ def show(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-_START = re.compile(rf"[0-9.{numbers.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号")
+_START = re.compile(rf"(?!零[件钱食售头花用])[0-9.{numbers.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号")
 _TERM = r"\d+(?:\.\d+)?(?:/\d+)?"
 _RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?{_TERM})*)(?![\d:])")
 _CN_RATIO = re.compile(f"([{numbers.CN}]+)比([{numbers.CN}]+)")

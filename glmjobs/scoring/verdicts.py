@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from glmjobs.scoring import conclude, expression, statements, values
+from glmjobs.scoring import choosing, conclude, expression, factors, statements, values
 from glmjobs.scoring.conclude import Speaks
 from glmjobs.scoring.phrases import STRONG
 from glmjobs.scoring.question import Question
@@ -172,7 +172,7 @@ _NEGATION = re.compile(
     "错误|错(?!过)|(?<![\\d)\\s])×(?![\\d(\\s])|(?i:\\bno\\b|\\bfalse\\b)"
 )
 _AFFIRM = re.compile(
-    "够|能|可以|是的|正确|对的?(?!折|应|称|比|于)|会|√|足够|足以|成立|合理|符合|相等|一样|"
+    "够|能|可以|[买装坐放吃用]得[起下完]|是的|正确|对的?(?!折|应|称|比|于)|会|√|足够|足以|成立|合理|符合|相等|一样|"
     "来得及|可行|有|是|合格|公平|(?i:\\byes\\b|\\btrue\\b)|行"
 )
 _DOUBLE = re.compile("不(?:是)?不|没有?不(?:够|足|对)|不会不|并非不|没错|没有错|无误|没问题")
@@ -290,7 +290,7 @@ def _piece(piece: str, word: str, asked: Question) -> bool | None:
     if _NEGATION.search(piece):
         return False
     if _AFFIRM.search(piece) and (
-        not re.search(r"\d", piece) or re.search("够|能|可以|正确|来得及|成立|足", piece)
+        not re.search(r"\d", piece) or re.search("够|能|可以|正确|来得及|成立|足|得[起下完]", piece)
     ):
         return True
     return None
@@ -326,7 +326,7 @@ _NAME = re.compile(
     "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|包装|品牌|牌|方案|款|型|家|箱|瓶|盒|袋|厂|校|地|路|线)|"
     "[正长]方[形体]|(?:等[腰边])?[三直]角(?:三角)?形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
     "[\u4e00-\u9fff][一二三四五六]班|"
-    "[一二三四五六]班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|大[杯盒瓶袋包桶]装?|"
+    "[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|大[杯盒瓶袋包桶]装?|"
     "小[杯盒瓶袋包桶]装?|[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|"
     "星期[一二三四五六日天]|一样[多快大重长高贵]?|相等|同样"
 )
@@ -347,7 +347,7 @@ def _candidates(asked: Question) -> list[str]:
         "、|和|的|比|中|\\?|。|一起|同时|$)",
         asked.text,
     ):
-        listed += [match[1], match[2]]
+        listed += [match[1].removeprefix("是"), match[2]]
     ranked = re.search("第[一二三四五]名", asked.main.clause)
     named = [n for n in _NAME.findall(asked.text) if not (ranked and n.startswith("第"))]
     return [*named, *(x for x in listed if x in asked.main.clause)]
@@ -397,7 +397,7 @@ def _subject(asked: Question, text: str) -> list[str]:
     )
     if wanted:
         # 小红更高,比小丽高7厘米: the second clause goes on speaking of 小红
-        clauses = [c for c in re.split(r"[,;。](?!\s?比)", plain) if names(asked, c)]
+        clauses = [c for c in re.split(r"[,;。](?!\s?[比为])", plain) if names(asked, c)]
         said = [c for c in clauses if wanted[0] in c] or [
             c for c in clauses if _LESS.get(wanted[0], wanted[0]) in c
         ]
@@ -432,6 +432,18 @@ def same_winner(asked: Question, gold: str, found: conclude.Conclusion) -> bool:
     return bool(mine) and (mine[0] in wanted[0] or wanted[0] in mine[0] or _same_label(mine[0], wanted[0]))
 
 
+_IN_ORDER = re.compile("顺序|排列|排序|从.到.")
+
+
+def in_order(asked: Question, gold: str) -> bool:
+    """Whether names in a certain order are asked and given."""
+    return bool(_IN_ORDER.search(asked.text)) and len(_ordered_names(asked, gold)) > 2
+
+
+def _ordered_names(asked: Question, text: str) -> list[str]:
+    return [n for n in names(asked, text) if n in asked.text and len(n) > 1 and "到" not in n]
+
+
 def words(asked: Question, gold: str, predicted: str) -> Fields:
     """Names and other words: the gold's name is the conclusion's subject, or its text stands in the
     conclusion."""
@@ -444,6 +456,19 @@ def words(asked: Question, gold: str, predicted: str) -> Fields:
     found = conclude.find(predicted, asked, "text", speaks)
     if found.statement is None:
         return False, wanted, "", found.reason
+    if re.search("哪个", asked.main.clause):
+        better = [choosing.winner(t, asked.main.clause) for t in (gold, found.statement.text)]
+        if better[0] is not None and better[1] is not None:
+            return (
+                better[0] == better[1],
+                str(better[0]),
+                str(better[1]),
+                "the larger and smaller are told apart",
+            )
+    if in_order(asked, gold):
+        order = [_ordered_names(asked, t) for t in (gold, found.statement.text)]
+        same = order[0] == order[1]
+        return same, ", ".join(order[0]), ", ".join(order[1]), "same order" if same else "other order"
     signs = _sign(gold), _sign(found.statement.text)
     if signs[0] and "比" not in gold and re.search("比较|[<>]|[(] ?[)]|○|填|哪个|一样", asked.text):
         return (
@@ -499,7 +524,7 @@ def _formula(text: str) -> list[str]:
         c: Fraction(k + 2) for k, c in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ")
     }
     good = [f for f in found if len(f) > 0 and expression.evaluate(f, point) is not None]
-    after = [f for f in good if re.search("[=:是为]\\s?\\(?" + re.escape(f), plain)]
+    after = [f for f in good if re.search("[=:是为得]\\s?\\(?" + re.escape(f), plain)]
     return (after or good)[-1:]
 
 
@@ -513,4 +538,7 @@ def expressions(asked: Question, gold: str, predicted: str) -> Fields:
         return False, wanted, "", found.reason
     said = str(found.statement.items[-1])
     same = expression.same(wanted, said)
+    whole = factors.count_with_letters(said) >= factors.count_with_letters(wanted)
+    if same and "因式" in asked.text and not whole:
+        return False, wanted, said, "not factored so far"
     return same, wanted, said, "same expression" if same else "other expression"
