@@ -47,6 +47,7 @@ class Checkpoint:
         aliases: tied names: {other name: name in ``tensors``}.
         comparisons: {name: the same tensor as the checkpoint's own half-precision copy}, for a cross-check.
         frozen: names of parameters that were not trained, where known; ``buffers``: of buffers.
+        files: of a sharded training state: the files that were read, all that belong to it.
         suspicion: why its files may be of different steps, in words; for a cross-check.
         zero_stage, world_size, version, step: of the training, where known.
     """
@@ -58,6 +59,7 @@ class Checkpoint:
     comparisons: dict[str, Tensor] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     buffers: set[str] = field(default_factory=set)
+    files: list[TorchFile] = field(default_factory=list)
     suspicion: str | None = None
     zero_stage: int | None = None
     world_size: int | None = None
@@ -185,6 +187,7 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
         zero_stage=stage,
         world_size=len(ranks),
         step=step,
+        files=[*(rank.file for rank in ranks), *models],
         suspicion=suspicion,
         version=_text(model.value.get("ds_version")),
     )

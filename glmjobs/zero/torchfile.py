@@ -134,10 +134,10 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names: set[str] = set()  # every global the pickle names
+        self.names: dict[str, bool] = {}  # see run_pickle
         self._starts: dict[str, tuple[int, int]] = {}
         try:
-            program = self._program()
+            self.program = self._program()
         except FileNotFoundError:
             raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
         except OSError as error:
@@ -147,7 +147,7 @@ class TorchFile:
         except DAMAGE as error:
             raise WorkFailed(f"{path}: damaged: {error}") from None
         try:
-            self.value: Any = run_pickle(program, self.names)
+            self.value: Any = run_pickle(self.program, self.names)
         except Refused as error:
             raise WorkFailed(f"{path}: refused, {error}") from None
 
@@ -184,7 +184,11 @@ class TorchFile:
             for name in self._members
             if name.endswith("/data.pkl") and name.count("/") == 1
         ]
-        if len(roots) != 1 or not all(name.startswith(f"{roots[0]}/") for name in self._members):
+        if (
+            len(roots) != 1
+            or f"{roots[0]}/constants.pkl" in self._members
+            or not all(name.startswith(f"{roots[0]}/") for name in self._members)
+        ):
             raise Refused("a zip, but not one that torch.save wrote (one folder with a data.pkl)")
         return roots[0]
 
@@ -288,17 +292,18 @@ class TorchFile:
         return [(first + start * size, length) for start in starts]
 
 
-def run_pickle(program: bytes, names: set[str] | None = None) -> Any:
+def run_pickle(program: bytes, names: dict[str, bool] | None = None) -> Any:
     """Run a pickle as data: the value it builds, with tensors as TensorRef and foreign objects as Opaque.
 
     Args:
-        names: every global that the pickle names is added, as "module.attribute".
+        names: every global that the pickle names is added, as "module.attribute"; true where it calls it (for
+            false, it makes empty objects of it at most).
 
     Raises:
         Refused: it names or calls anything outside the lists above, or is not a well-formed pickle.
     """
     try:
-        return _Machine(set() if names is None else names).run(pickletools.genops(program))
+        return _Machine({} if names is None else names).run(pickletools.genops(program))
     except Refused:
         raise
     except RecursionError:
@@ -312,7 +317,7 @@ def run_pickle(program: bytes, names: set[str] | None = None) -> Any:
 class _Machine:
     """The pickle virtual machine, reduced to the opcodes that build data."""
 
-    def __init__(self, names: set[str]) -> None:
+    def __init__(self, names: dict[str, bool]) -> None:
         self.names = names
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -389,7 +394,13 @@ class _Machine:
 
     def push_name(self, module: str, attribute: str) -> None:
         self.stack.append(_allowed(module, attribute))
-        self.names.add(f"{module}.{attribute}")
+        self.names.setdefault(f"{module}.{attribute}", False)
+
+    def reduce(self, argument: Any) -> None:
+        function = self.stack[-2]
+        if isinstance(function, Name):
+            self.names[function.path] = True
+        self.call(argument)
 
     def call(self, _: Any) -> None:
         function, arguments = self.take(2)
@@ -450,7 +461,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "FROZENSET": lambda m, a: m.stack.append(frozenset(_key(item) for item in m.since_mark())),
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.stack_name,
-    "REDUCE": _Machine.call,
+    "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.call,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent,

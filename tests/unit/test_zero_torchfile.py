@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
+import datetime
+import decimal
 import io
 import os
 import pickle
 import random
+import uuid
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glmjobs.errors import WorkFailed
@@ -149,6 +154,70 @@ def test_tensor_outside_its_storage(tmp_path: Path, offset: int, size: int) -> N
         file.byte_range(TensorRef(Storage("0", "F32", 1000), 0, (1,), (1,), "F32"))
     with pytest.raises(WorkFailed, match="missing"):
         file.byte_range(TensorRef(Storage("../0", "F32", 8), 0, (1,), (1,), "F32"))
+
+
+def test_two_contents_in_one_file(tmp_path: Path) -> None:
+    """torch reads a file from its start and takes the first of two entries; a zip's reader the last."""
+    marker = tmp_path / "ran"
+    evil = pickle.dumps(Runs(os.system, f"touch {marker}"), 2)
+    good = archive(tmp_path / "a.pt", pickle.dumps({}, 2))
+    good.write_bytes(evil + good.read_bytes())
+    with pytest.raises(WorkFailed, match="old format"):
+        TorchFile(good)
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as file, pytest.warns(UserWarning):
+        file.writestr("x/data.pkl", evil)
+        file.writestr("x/data.pkl", pickle.dumps({}, 2))
+    with pytest.raises(WorkFailed, match="two entries"):
+        TorchFile(tmp_path / "b.pt")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_plain_objects_of_a_client_state(tmp_path: Path, protocol: int) -> None:
+    state = {
+        "plain": [
+            collections.deque([1], 3),
+            collections.Counter("aab"),
+            uuid.uuid4(),
+            decimal.Decimal("1.5"),
+        ],
+        "more": [complex(1, 2), bytearray(b"ab"), range(3), slice(1, 2), ..., datetime.timedelta(1)],
+        "args": [argparse.Namespace(a=1), np.arange(3), np.float64(2), Path("/x")],
+    }
+    file = TorchFile(archive(tmp_path / "a.pt", pickle.dumps(state, protocol)))
+    assert [len(value) for value in file.value.values()] == [4, 6, 4]
+
+
+def test_runs_of_a_tensor_that_is_not_contiguous(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    base = torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2)
+    saved = {
+        "turned": base[0, 0].t(),
+        "last": base.contiguous(memory_format=torch.channels_last),
+        "wide": torch.arange(3.0).expand(4, 3),
+        "part": torch.arange(24.0).reshape(4, 6)[1:, 2:4],
+        "huge": torch.zeros(1).expand(1 << 9, 1 << 9),
+        "double": torch.zeros(2, dtype=torch.complex128),
+    }
+    torch.save(saved, tmp_path / "a.pt")
+    file = TorchFile(tmp_path / "a.pt")
+    raw = (tmp_path / "a.pt").read_bytes()
+    for name in ("turned", "last", "wide", "part"):
+        data = b"".join(raw[at : at + 4 * count] for at, count in file.runs(file.value[name], name))
+        assert data == saved[name].contiguous().numpy().tobytes(), name
+    for name in ("huge", "double"):
+        with pytest.raises(WorkFailed, match=name):
+            file.runs(file.value[name], name)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "loop.pt").symlink_to(tmp_path / "loop.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    (tmp_path / "folder.pt").mkdir()
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(WorkFailed, match=path.name):
+            TorchFile(path)
 
 
 def test_other_files(tmp_path: Path) -> None:
