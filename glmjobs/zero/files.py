@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -25,7 +26,7 @@ TEXT_LIMIT = (
 )  # bytes of a JSON or pointer file; an index of a million tensors has a hundred megabytes
 DAMAGE = (
     ValueError, RecursionError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError,
-    NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile,
+    NotImplementedError, struct.error, re.error, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 
 

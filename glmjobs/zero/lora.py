@@ -156,7 +156,7 @@ def _config(path: Path) -> dict[str, Any]:
         )
         alpha = float(config["lora_alpha"])
         for pattern, value in (config.get("alpha_pattern") or {}).items():
-            re.compile(pattern)
+            _alpha_pattern(pattern)
             fits = fits and math.isfinite(float(value))
     if not fits or not math.isfinite(alpha):
         raise WorkFailed(
@@ -172,11 +172,15 @@ def _scale(config: dict[str, Any], module: str, down: Tensor) -> float:
     """
     alpha = float(config["lora_alpha"])
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if _alpha_pattern(pattern).match(module):
             alpha = float(value)
             break
     rank = down.shape[0]
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _alpha_pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def _values(tensor: Tensor, start: int = 0, count: int | None = None) -> Floats:

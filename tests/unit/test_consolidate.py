@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from glmjobs import consolidate as stage
 from glmjobs.cli import run_command
 from glmjobs.consolidate import Options, consolidate
 from glmjobs.errors import BadInput, NotFit, WorkFailed
-from glmjobs.zero import manifest, write
+from glmjobs.zero import manifest, pipeline, publish, write
 from glmjobs.zero.safefile import read_tensors
 
 torch = pytest.importorskip("torch", reason="checkpoints to read are made with torch")
@@ -354,3 +355,362 @@ def test_lora_factors_are_merged_into_the_base(tmp_path: Path) -> None:
     assert loaded.keys() == merged.keys()
     for name, value in merged.items():
         assert torch.allclose(loaded[name], value, atol=1e-6), name
+
+
+# --- what a tester broke ------------------------------------------------------------------------------------
+
+
+def resave(path: Path, change: Callable[[Any], None]) -> None:
+    """Change what a file of torch.save holds."""
+    saved = torch.load(path, weights_only=False)
+    change(saved)
+    torch.save(saved, path)
+
+
+def models(checkpoint: Path) -> list[Path]:
+    return sorted((checkpoint / "global_step10").glob("*model_states.pt"))
+
+
+def weights(folder: Path, tensors: dict[str, Any]) -> Path:
+    """A plain model directory."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file(tensors, str(folder / "model.safetensors"))
+    return folder
+
+
+def test_replace_takes_only_model_directories(checkpoint: Path) -> None:
+    here = checkpoint.parent
+    other, file = here / "other", here / "file"
+    other.mkdir()
+    (other / "thesis.tex").write_text("x")
+    file.write_text("x")
+    before = sorted(here.rglob("*"))
+    for target in (checkpoint, checkpoint / "global_step10", here, other, file, Path("/"), here / "other/.."):
+        with pytest.raises(BadInput, match="replaced"):
+            consolidate(checkpoint, target, Options(replace=True, fsync=False))
+        assert sorted(here.rglob("*")) == before
+    out = here / "out"
+    out.mkdir()  # an empty one
+    for dtype in ("float32", "bfloat16"):
+        consolidate(checkpoint, out, Options(dtype=dtype, replace=True, fsync=False))
+        assert manifest.verify(out)["dtype"] == dtype
+    with pytest.raises(BadInput, match="replaced"):
+        consolidate(checkpoint, out, Options(replace=True, fsync=False), base=out)
+    assert not list(here.glob(".*"))
+
+
+def test_replaced_directory_is_put_back(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = checkpoint.parent / "out"
+    consolidate(checkpoint, out, Options(dtype="float32", fsync=False))
+    rename = Path.rename
+
+    def fails_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_for_the_new_one)
+    with pytest.raises(WorkFailed, match="cannot be put in place"):
+        consolidate(checkpoint, out, Options(dtype="bfloat16", replace=True, fsync=False))
+    assert manifest.verify(out)["dtype"] == "float32"
+    monkeypatch.undo()
+    # Killed between the two renames: the next attempt puts it back.
+    work = out.with_name(".out.partial")
+    work.mkdir()
+    out.rename(work / "old")
+    publish.clean(out)
+    assert manifest.verify(out)["dtype"] == "float32" and not work.exists()
+
+
+def test_one_process_a_target(checkpoint: Path) -> None:
+    out = checkpoint.parent / "out"
+    with publish.publishing(out) as new:
+        (new / "x").write_text("x")
+        with pytest.raises(WorkFailed, match="another process is writing"):
+            consolidate(checkpoint, out, Options(fsync=False))
+        publish.clean(out)
+        with publish.publishing(out.with_name("*")):
+            pass
+    assert (out / "x").exists() and not list(out.parent.glob(".*"))
+
+
+def test_folder_taken_away_before_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process cleans up between a folder's making and its lock: it is made again."""
+    out, lock, times = tmp_path / "out", publish.fcntl.flock, iter(range(3))
+
+    def late(handle: int, how: int) -> None:
+        if next(times) == 0:
+            shutil.rmtree(tmp_path / ".out.partial")
+        lock(handle, how)
+
+    monkeypatch.setattr(publish.fcntl, "flock", late)
+    with publish.publishing(out) as new:
+        (new / "x").write_text("x")
+    assert (out / "x").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_no_locks_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(publish.fcntl, "flock", none)
+    with publish.publishing(tmp_path / "out") as new, publish.publishing(tmp_path / "other"):
+        (new / "x").write_text("x")
+    assert (tmp_path / "out/x").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_all_shards_of_another_step(checkpoint: Path) -> None:
+    """ZeRO-3 has no copy to compare with; the optimizer's steps tell."""
+    for path in shards(checkpoint):
+
+        def older(saved: Any) -> None:
+            state = saved["optimizer_state_dict"]
+            inner = state.get("base_optimizer_state") or state["optimizer_state_dict"]
+            inner["state"][0]["step"] = torch.tensor(7.0)
+
+        resave(path, older)
+    fails(checkpoint, shards(checkpoint)[0].name, "mixed-step", "7")
+    out = checkpoint.parent / "out"
+    consolidate(checkpoint, out, Options(fsync=False, cross_check=False))
+    for path in models(checkpoint):  # three steps were skipped for overflow
+        resave(path, lambda saved: saved.update(skipped_steps=3))
+    consolidate(checkpoint, out.with_name("skipped"), Options(fsync=False))
+
+
+def test_names_that_no_model_file_can_hold(checkpoint: Path) -> None:
+    def rename(saved: Any) -> None:
+        saved["param_shapes"] = [
+            {("__metadata__" if name == "one" else name): size for name, size in group.items()}
+            for group in saved["param_shapes"]
+        ]
+
+    for path in models(checkpoint):
+        resave(path, rename)
+    fails(checkpoint, "__metadata__")
+
+
+def test_tied_to_itself(checkpoint: Path) -> None:
+    for path in models(checkpoint):
+        resave(path, lambda saved: saved.update(shared_params={"one": "one"}))
+    fails(checkpoint, models(checkpoint)[0].name, "one")
+
+
+@pytest.mark.parametrize(
+    "field", ["frozen_param_shapes", "frozen_param_fragments", "shared_params", "buffer_names"]
+)
+@pytest.mark.parametrize("value", [3, ["x", 1]])
+def test_fields_of_a_wrong_type(checkpoint: Path, field: str, value: Any) -> None:
+    for path in models(checkpoint):
+        resave(path, lambda saved: saved.update({field: value}))
+    fails(checkpoint, models(checkpoint)[0].name, field)
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1}, {"model": {"w": torch.ones(2)}}, {"w": torch.ones(0)}])
+def test_no_tensors_is_no_model(tmp_path: Path, content: Any) -> None:
+    source = tmp_path / "checkpoint-1"
+    source.mkdir()
+    torch.save(content, source / "pytorch_model.bin")
+    fails(source, "holds no tensors")
+    (source / "pytorch_model.bin").unlink()
+    (source / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    fails(source, "holds no tensors")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8]},
+        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
+        [],
+    ],
+)
+def test_headers_that_are_no_shapes(tmp_path: Path, entry: Any) -> None:
+    source = tmp_path / "checkpoint-1"
+    source.mkdir()
+    header = json.dumps({"w": entry}).encode()
+    (source / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    fails(source, "model.safetensors", "'w'")
+
+
+def test_disk_without_fallocate(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """glibc then writes single bytes, which a file opened past the page cache refuses."""
+    called = []
+
+    def refuses(*_: object) -> None:
+        called.append(1)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(pipeline, "is_local", lambda directory: True)
+    monkeypatch.setattr(pipeline.os, "posix_fallocate", refuses)
+    consolidate(checkpoint, checkpoint.parent / "out", Options(dtype="float32", fsync=False))
+    manifest.verify(checkpoint.parent / "out")
+    if not called:
+        pytest.skip("no direct writing on this disk")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_float64_beyond_float32(tmp_path: Path, dtype: str) -> None:
+    values = torch.tensor([1.0, 1e300, -1e300, float("inf")], dtype=torch.float64)
+    source = weights(tmp_path / "checkpoint-1", {"w": values})
+    fails(source, "2 values", "w (2)", dtype=dtype)
+
+
+def test_strided_and_empty_buffers_are_read(checkpoint: Path) -> None:
+    from safetensors.torch import load_file
+
+    buffers = {
+        "turned": torch.arange(6.0).reshape(2, 3).t(),
+        "wide": torch.arange(3.0).expand(4, 3),
+        "empty": torch.zeros(0),
+        "complex": torch.ones(2, dtype=torch.complex64) * 1j,
+    }
+
+    def add(saved: Any) -> None:
+        saved["buffer_names"] = list(buffers)
+        saved["module"] = buffers
+
+    for path in models(checkpoint):
+        resave(path, add)
+    consolidate(checkpoint, checkpoint.parent / "out", Options(dtype="float32", fsync=False))
+    loaded = load_file(checkpoint.parent / "out/model.safetensors")
+    for name, value in buffers.items():
+        assert torch.equal(loaded[name], value), name
+
+
+def adapter(folder: Path, tensors: dict[str, Any], **config: Any) -> Path:
+    """LoRA weights as PEFT saves them: rank 2, of the module "l" (5 x 3), with ``tensors`` beside them."""
+    from safetensors.torch import save_file
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 2, **config}))
+    factors = {"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.ones(5, 2)}
+    named = {f"base_model.model.{name}": value for name, value in {**factors, **tensors}.items()}
+    save_file(named, str(folder / "adapter_model.safetensors"))
+    return folder
+
+
+def test_what_cannot_be_merged_is_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    base = weights(tmp_path / "base", {"l.weight": torch.zeros(5, 3), "h.weight": torch.zeros(4, 3)})
+    source = tmp_path / "checkpoint-1"
+
+    def refused(*words: str, tensors: dict[str, Any] | None = None, **config: Any) -> None:
+        adapter(source, tensors or {}, **config)
+        for kind in ("merge", "keep") if tensors else ("merge",):
+            with pytest.raises(WorkFailed) as failure:
+                consolidate(source, tmp_path / "out", Options(fsync=False, adapter=kind), base)
+            assert all(word in str(failure.value) for word in words), failure.value
+
+    refused("lora_embedding_A", tensors={"e.lora_embedding_A": torch.ones(2, 9)})
+    refused("lora_magnitude_vector", tensors={"l.lora_magnitude_vector.weight": torch.ones(5)})
+    refused("l.lora_B.bias", tensors={"l.lora_B.bias": torch.ones(5)})
+    refused("base_layer.bias", tensors={"l.base_layer.bias": torch.ones(5)})
+    refused("other.weight", tensors={"other.weight": torch.ones(5)})
+    refused("h.weight", tensors={"h.weight": torch.ones(4, 2)})
+    refused("second adapter", tensors={"l.lora_A.two.weight": torch.ones(2, 3)})
+    for pattern in (["l"], "l", {"l": "x"}, {"(": 1}, {"l": [1]}):
+        refused("adapter_config.json", alpha_pattern=pattern)
+    # Patterns are regular expressions, as in PEFT: scale 6 / 2 rather than 2 / 2.
+    for pattern in ("^l$", "l", "[kl]"):
+        adapter(source, {}, alpha_pattern={pattern: 6})
+        out = tmp_path / f"out {pattern}"
+        consolidate(source, out, Options(dtype="float32", fsync=False), base)
+        assert torch.equal(load_file(out / "model.safetensors")["l.weight"], torch.full((5, 3), 6.0)), pattern
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_frozen_base_of_the_checkpoint_is_the_base_that_is_named(
+    bench: Any, tmp_path: Path, stage: int
+) -> None:
+    """A ZeRO checkpoint that carries its own frozen base is not merged into another."""
+    source, module = tmp_path / "checkpoint-10", "base_model.model.l"
+    shapes = {f"{module}.lora_A.default.weight": (2, 7), f"{module}.lora_B.default.weight": (13, 2)}
+    bench.make_checkpoint(source, shapes, stage, RANKS, True)
+    (source / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 2}')
+    frozen = torch.arange(91.0)
+    pieces = torch.cat([frozen, torch.zeros(2)]).chunk(RANKS)
+    for rank, path in enumerate(models(source)):
+
+        def add(saved: Any, rank: int = rank) -> None:
+            name = f"{module}.base_layer.weight"
+            saved["frozen_param_shapes"] = {name: torch.Size((13, 7))}
+            fragment = frozen.reshape(13, 7) if stage == 2 else pieces[rank].clone()
+            saved["frozen_param_fragments"] = {name: fragment}
+
+        resave(path, add)
+    base = weights(tmp_path / "base", {"l.weight": frozen.reshape(13, 7)})
+    consolidate(source, tmp_path / "right", Options(fsync=False), base)
+    consolidate(source, tmp_path / "kept", Options(fsync=False, adapter="keep"), base)
+    other = weights(tmp_path / "other", {"l.weight": frozen.reshape(13, 7) + 1})
+    with pytest.raises(WorkFailed, match="another base model"):
+        consolidate(source, tmp_path / "wrong", Options(fsync=False), other)
+
+
+def test_damaged_files_that_are_not_weights(checkpoint: Path, tmp_path: Path) -> None:
+    """Pipes, devices, links out, endless nesting: one line each, no waiting."""
+    latest = checkpoint / "latest"
+    latest.unlink()
+    for target in ("/dev/zero", "/etc/passwd", "latest"):
+        latest.symlink_to(target)
+        fails(checkpoint, "latest")
+        latest.unlink()
+    os.mkfifo(latest)
+    fails(checkpoint, "latest", "not a regular file")
+    latest.unlink()
+    latest.write_text("x" * 5000)
+    fails(checkpoint)
+    source = tmp_path / "checkpoint-1"
+    source.mkdir()
+    index = source / "model.safetensors.index.json"
+    for text in ("[" * 100_000, "[]", '{"weight_map": {"a": "a\\u0000b"}}', '{"weight_map": {"a": "\\ud800"}}',
+                 '{"weight_map": {"a": "../x"}}', '{"weight_map": {"a": "model.safetensors.index.json"}}'):  # fmt: skip
+        index.write_text(text)
+        fails(source)
+    index.unlink()
+    os.mkfifo(index)
+    fails(source, index.name, "not a regular file")
+
+
+def test_verify_holds_all_weights_against_the_manifest(checkpoint: Path) -> None:
+    out = checkpoint.parent / "out"
+    consolidate(checkpoint, out, Options(fsync=False))
+    extra = out / "model-00002-of-00002.safetensors"
+    extra.write_bytes(b"x")
+    with pytest.raises(WorkFailed, match=r"00002.*not in the manifest"):
+        manifest.verify(out)
+    extra.unlink()
+    real = out / "model.safetensors"
+    real.rename(out.parent / "elsewhere")
+    real.symlink_to(out.parent / "elsewhere")
+    with pytest.raises(WorkFailed, match=r"model\.safetensors: a link"):
+        manifest.verify(out)
+    (out / "manifest.json").write_text('{"files": []}')
+    with pytest.raises(WorkFailed, match="lists no weights"):
+        manifest.verify(out)
+    for text in ("[" * 100_000, '{"files": [{"path": "a", "bytes": "1", "sha256": ""}]}', "[]"):
+        (out / "manifest.json").write_text(text)
+        with pytest.raises(BadInput, match="manifest"):
+            manifest.verify(out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{here}", "{here}/a\0b"], ["{here}", ""], ["{here}", "out", "--base", ""],
+        ["{here}", "{here}/out", "--shard-size", "9" * 5000], ["{here}", "{here}/out", "--shard-size", ""],
+        ["{here}", "{here}/" + "x" * 5000], ["--verify", "{here}/" + "x" * 5000],
+    ],
+)  # fmt: skip
+def test_words_that_no_system_takes(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights(tmp_path / "m", {"w": torch.ones(2)})
+    assert run_command(stage.main, [word.format(here=tmp_path / "m") for word in words]) in (1, 2)
+    assert capsys.readouterr().err.count("\n") == 1
