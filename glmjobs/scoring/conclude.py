@@ -365,6 +365,8 @@ class _Walk:
             return last if finishes and not self._of_asked_kind(chosen) else max(candidates)
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         plain = [i for i in plain if not self._known_total(kept[i])] or plain
+        if plain and self._of_asked_kind(kept[last]) and not self._of_asked_kind(kept[plain[-1]]):
+            return last
         if plain and (plain[-1] == last or not self._closes(kept[last])):
             return plain[-1]
         if plain and kept[plain[-1]].overlap >= max(0.5, 2 * kept[last].overlap):

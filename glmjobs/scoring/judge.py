@@ -97,6 +97,7 @@ def _prime_factors(gold: str, predicted: str) -> Verdict:
     return Verdict(same, shown[0], shown[1], "same prime factors" if same else "other factors")
 
 
+_EXPRESSION = re.compile("式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
 _LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
 _NUMERIC = re.compile(r"\d|[零一二两三四五六七八九十百半]")
 _ALGEBRA = re.compile(r"(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
@@ -130,9 +131,7 @@ def kind_of(asked: Question, gold: str) -> str:
         return kind if found else ("text" if not scan(gold) else "number")
     if _is_formula(bare, asked):
         return "expression"
-    if re.search(
-        "式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式", asked.text
-    ) and _ALGEBRA.search(gold):
+    if _EXPRESSION.search(asked.text) and "的值" not in asked.main.clause and _ALGEBRA.search(gold):
         return "expression"
     if verdicts.in_order(asked, gold):
         return "text"

@@ -17,7 +17,7 @@ from glmjobs.scoring.values import Item, Quantity, Ratio, Remainder
 AnItem = TypeVar("AnItem", bound=Item)
 
 _SEVERAL = re.compile(
-    "哪几|哪些|列出|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|"
+    "哪几|哪些|列出|求这?[两三]个数|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|"
     "解方程|所有|写出|各数|三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
 )
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")

@@ -60,7 +60,11 @@ def _by_text(plain: str, asked: Question) -> list[str]:
         m.end() for m in re.finditer("所以|因此|故|即|[=是为:]", plain)
     ]
     tail = plain[zone[-1] :] if zone else plain
-    hits = [k for k, v in asked.options.items() if v and _squeeze(v) == _squeeze(tail)]
+    hits = [
+        k
+        for k, v in asked.options.items()
+        if v and _squeeze(v) == re.sub("^(?:应该?)?(?:选择?|是|为)", "", _squeeze(tail))
+    ]
     hits = hits or [k for k, v in asked.options.items() if len(_squeeze(v)) > 1 and _contains(tail, v)]
     if len(hits) > 1:
         longest = max(hits, key=lambda k: len(asked.options[k]))
@@ -319,8 +323,9 @@ def yes_no(asked: Question, gold: str, predicted: str) -> Fields:
     return said == wanted, label[wanted], label[said], "same verdict" if said == wanted else "other verdict"
 
 
+_COLOUR = re.compile("[红黄蓝绿白黑紫橙灰粉棕]色")
 _NAME = re.compile(
-    "小[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|"
+    "小(?![的于数时学组])[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|"
     "[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|"
     "[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|"
     "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|包装|品牌|牌|方案|款|型|家|箱|瓶|盒|袋|厂|校|地|路|线)|"
@@ -335,6 +340,8 @@ _NAME = re.compile(
 def names(asked: Question, text: str) -> list[str]:
     """Names that could answer 谁 or 哪个, in order."""
     plain = statements.strip_denied(text)
+    if "颜色" in asked.main.clause:
+        return _COLOUR.findall(plain)
     known = [n for n in dict.fromkeys(_candidates(asked)) if n and n in plain]
     found = sorted(((plain.find(n), n) for n in known), key=lambda x: (x[0], -len(x[1])))
     return [n for _, n in found] or _NAME.findall(plain)
