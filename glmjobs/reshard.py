@@ -19,19 +19,20 @@ import argparse
 import contextlib
 import ctypes
 import enum
+import hashlib
 import importlib
 import io
 import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput, NotFit, WorkFailed
-from glmjobs.zero.checkpoint import COMMITTED, Checkpoint, check_committed, open_checkpoint, zero_folder
+from glmjobs.zero.checkpoint import COMMITTED, check_committed, open_checkpoint, zero_folder
 from glmjobs.zero.crosscheck import cross_check
 from glmjobs.zero.files import named, one_line, open_regular
 from glmjobs.zero.publish import publishing
@@ -68,7 +69,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             f"{path}: no sharded training state here, only weights; nothing can be resumed from it"
         )
     cross_check(checkpoint)
-    _check_parameter_names(checkpoint)
+    _check_parameter_names([*checkpoint.tensors, *checkpoint.aliases], path)
     folder = zero_folder(path)
     assert folder is not None  # a checkpoint of kind zero has one
     target = folder.with_name(f"{folder.name}_universal")
@@ -83,8 +84,8 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             given = new.parent / folder.name
             given.mkdir()
             for file in checkpoint.files:
-                (given / file.path.name).symlink_to(file.path.resolve())
-            _convert(checkpoint.files, given, new, workers)
+                (given / file.name).symlink_to(file.resolve())
+            _convert(folder, given, new, workers)
             _commit(new)
     aside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
     aside.write_text(target.name)
@@ -92,16 +93,11 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     return target
 
 
-def _check_parameter_names(checkpoint: Checkpoint) -> None:
+def _check_parameter_names(names: Iterable[str], where: Path) -> None:
     """That no parameter's name leads out of the universal form: DeepSpeed makes a folder of each."""
-    names = {*checkpoint.tensors, *checkpoint.aliases}
-    for file in checkpoint.files:
-        state = file.value.get("optimizer_state_dict")
-        for group in (state.get("param_slice_mappings") or []) if isinstance(state, dict) else []:
-            names.update(map(str, group))
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-            raise WorkFailed(f"{checkpoint.path}: a parameter named {name[:80]!r}, which is no folder's name")
+            raise WorkFailed(f"{where}: a parameter named {name[:80]!r}, which is no folder's name")
 
 
 def _commit(folder: Path) -> None:
@@ -125,15 +121,15 @@ def _check_whole(target: Path) -> None:
         raise WorkFailed(f"{error}; {target.name} is not whole: {again}") from None
 
 
-def _convert(files: list[TorchFile], folder: Path, into: Path, workers: int) -> None:
-    """DeepSpeed's converter on a folder of links to ``files``, its prints kept for the error."""
+def _convert(source: Path, folder: Path, into: Path, workers: int) -> None:
+    """DeepSpeed's converter on a folder of links to the files of ``source``, its prints kept for the error."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # nothing here needs a GPU
     try:
         from deepspeed.checkpoint import ds_to_universal
     except ImportError as error:
         raise NotFit(f"resharding needs torch and DeepSpeed here: {error}") from None
-    for file in files:
-        _check_unpickling(file)
+    for file in sorted(folder.iterdir()):
+        _check_unpickling(TorchFile(file.resolve()))
     options = argparse.Namespace(
         input_folder=str(folder), output_folder=str(into), num_extract_workers=workers,
         num_merge_workers=workers, keep_temp_folder=False, strict=True, inject_missing_state=True,
@@ -144,7 +140,7 @@ def _convert(files: list[TorchFile], folder: Path, into: Path, workers: int) -> 
             ds_to_universal.main(options)
     except Exception as error:  # the converter raises whatever it meets; one line for the person
         raise WorkFailed(
-            f"{files[0].path.parent}: DeepSpeed's converter stopped: {type(error).__name__}: {error}"
+            f"{source}: DeepSpeed's converter stopped: {type(error).__name__}: {error}"
         ) from None
     shutil.rmtree(into / "tmp", ignore_errors=True)
 
@@ -161,8 +157,11 @@ def _check_unpickling(file: TorchFile) -> None:
         program = bytes(torch._C.PyTorchFileReader(str(file.path)).get_record("data.pkl"))
     except RuntimeError as error:
         raise WorkFailed(f"{file.path}: torch cannot read it: {str(error).splitlines()[0]}") from None
-    if program != file.program:
+    if hashlib.sha256(program).digest() != file.pickle_sha256:
         raise WorkFailed(f"{file.path}: two contents in one file; refused")
+    state = file.value.get("optimizer_state_dict")
+    for group in (state.get("param_slice_mappings") or []) if isinstance(state, dict) else []:
+        _check_parameter_names(map(str, group), file.path)
     for name, called in file.names.items():
         if not name.startswith(INERT_PACKAGES):
             continue

@@ -59,7 +59,7 @@ class Checkpoint:
     comparisons: dict[str, Tensor] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     buffers: set[str] = field(default_factory=set)
-    files: list[TorchFile] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     suspicion: str | None = None
     zero_stage: int | None = None
     world_size: int | None = None
@@ -187,7 +187,7 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
         zero_stage=stage,
         world_size=len(ranks),
         step=step,
-        files=[*(rank.file for rank in ranks), *models],
+        files=[*(rank.file.path for rank in ranks), *(model.path for model in models)],
         suspicion=suspicion,
         version=_text(model.value.get("ds_version")),
     )

@@ -11,6 +11,7 @@ Format: https://docs.python.org/3/library/pickletools.html (opcodes), torch/seri
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pickletools
 import struct
@@ -137,7 +138,7 @@ class TorchFile:
         self.names: dict[str, bool] = {}  # see run_pickle
         self._starts: dict[str, tuple[int, int]] = {}
         try:
-            self.program = self._program()
+            program = self._program()
         except FileNotFoundError:
             raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
         except OSError as error:
@@ -146,8 +147,9 @@ class TorchFile:
             raise WorkFailed(f"{path}: {error}") from None
         except DAMAGE as error:
             raise WorkFailed(f"{path}: damaged: {error}") from None
+        self.pickle_sha256 = hashlib.sha256(program).digest()
         try:
-            self.value: Any = run_pickle(self.program, self.names)
+            self.value: Any = run_pickle(program, self.names)
         except Refused as error:
             raise WorkFailed(f"{path}: refused, {error}") from None
 
