@@ -28,7 +28,7 @@ def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> It
     Raises:
         BadInput: the parent does not exist or cannot be written; or ``target`` exists, and ``replace`` is
             false or it is neither empty nor a model directory with its manifest.
-        WorkFailed: another process is writing ``target``.
+        WorkFailed: another process is writing ``target``, or the system refuses to.
     """
     _check_target(target, replace)
     parent = target.parent
@@ -47,6 +47,10 @@ def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> It
         _rename(new, target, work / "old", replace)
         if fsync:
             _sync(parent)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise WorkFailed(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         _leave(work, target, lock)
 
