@@ -79,7 +79,7 @@ def test_a_changed_gold_is_not_accepted() -> None:
             continue  # stated twice, or followed by an answer in words: the changed gold contradicts itself
         if re.search("也就是|即|\\d个[,，]分别是", row["gold"]):
             continue  # stated twice, in two units or counted and listed: the changed gold contradicts itself
-        if re.search("[。，,](?:因为|由于|首先|前\d天)", row["gold"]):
+        if re.search(r"[。，,](?:因为|由于|首先|前\d天)", row["gold"]):
             continue  # the last digit is the reason's, not the answer's
         if "循环" in row["question"]:
             continue  # 0.333… is as many digits as one cares to write
