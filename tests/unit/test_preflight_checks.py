@@ -70,8 +70,11 @@ def test_what_a_node_lacks(change: dict[str, str], need: dict[str, Any], what: s
     assert not bad.ok and bad.found == found and bad.needed and bad.remedy
 
 
-def test_ecc_errors_remapped_rows_and_xids(pretend: Callable[..., None]) -> None:
-    up = gpus.uptime()
+def test_ecc_errors_remapped_rows_and_xids(
+    pretend: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = 1e6  # this machine may have started a minute ago
+    monkeypatch.setattr(gpus, "uptime", lambda: up)
     pretend("nvidia-smi", "GPU-0, 1, 0\nGPU-9, 1, 0\n")
     log = (
         f"[ {up - 7200:.3f}] NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', GPU has fallen off the bus.\n"
