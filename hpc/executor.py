@@ -64,8 +64,10 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         code = getattr(error.__cause__, "returncode", None)
         if code in TIMED_OUT and not said:
             return SubmitUncertain(f"sbatch gave no answer within {SBATCH_SECONDS} s")
+        if not said or (code is not None and not 0 <= code <= 128):  # by a signal, in a wrapper's shell too
+            return SubmitUncertain(f"sbatch ended with exit code {code} and {said or 'no word'}")
         if not unreachable(said):
-            return JobFailed(f"sbatch refused the job: {said or f'exit code {code}'}")
+            return JobFailed(f"sbatch refused the job: {said}")
         if not_submitted(said):
             return SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
         return SubmitUncertain(said)

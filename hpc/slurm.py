@@ -116,7 +116,7 @@ def run(
 
     Raises:
         SlurmRefused: Slurm answered with an error.
-        SlurmUnreachable: the command is absent, or the controller did not answer in time.
+        SlurmUnreachable: the command is absent, was killed, or the controller did not answer in time.
     """
     environ = dict(os.environ if env is None else env)
     program = shutil.which(args[0], path=environ.get("PATH"))
@@ -128,7 +128,10 @@ def run(
         if code == 0:
             return out
         said = one_line(err or out) or f"exit code {code}"
-        if code is not None and not unreachable(said):
+        killed = code is not None and not 0 <= code <= 128  # by a signal, in a wrapper's shell too
+        if killed:
+            said = f"{args[0]} was killed ({said})"
+        if code is not None and not killed and not unreachable(said):
             raise SlurmRefused(said if said.startswith(args[0]) else f"{args[0]}: {said}")
         if pause is None:
             break

@@ -22,12 +22,14 @@ pytestmark = pytest.mark.slurm
 __all__ = ["small"]
 
 SHIM = """#!/bin/bash
-# sbatch as on a bad day. $MOOD: lost (accepted, but the answer is lost), deaf (never arrives), once each; kill (the
-# submitter dies when job $AT has been accepted).
+# sbatch as on a bad day. $MOOD: lost (accepted, but the answer is lost), dead (accepted, then sbatch
+# is killed), deaf (never arrives), once each; kill (the submitter dies when job $AT has
+# been accepted).
 count=$(cat "$SHIM_DIR/count" 2>/dev/null || echo 0); count=$((count + 1)); echo $count >"$SHIM_DIR/count"
 timed_out() { echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1; }
 case $MOOD in
   lost) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; timed_out; } ;;
+  dead) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; kill -9 $$; } ;;
   deaf) [ $count = "$AT" ] && timed_out ;;
   kill) [ $count = "$AT" ] && { "$REAL_SBATCH" "$@" >/dev/null; kill -9 "$SUBMITTER"; exit 1; } ;;
 esac
@@ -66,10 +68,10 @@ def shim(tmp_path: Path, slurm_env: dict[str, str], monkeypatch: pytest.MonkeyPa
     return install
 
 
-@pytest.mark.parametrize("at", [1, 3])
-def test_accepted_but_the_answer_was_lost(place: Path, shim: Any, at: int, wait_for: Any) -> None:
-    shim("lost", at)
-    run = start(place, f"lost{at}", train="wait")
+@pytest.mark.parametrize(("mood", "at"), [("lost", 1), ("lost", 3), ("dead", 2)])
+def test_accepted_but_the_answer_was_lost(place: Path, shim: Any, mood: str, at: int, wait_for: Any) -> None:
+    shim(mood, at)
+    run = start(place, f"{mood}{at}", train="wait")
     found = [e for e in ledger.events(run.path, event="submitted") if e.get("found_by_comment")]
     assert len(found) == 1
     assert with_key(run) == sorted(ids(run).values(), key=int) and len(ids(run)) == 4

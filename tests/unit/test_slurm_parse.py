@@ -332,6 +332,8 @@ def test_a_silent_controller_is_asked_again(tmp_path: Path, monkeypatch: pytest.
         ),
         ("echo nonsense", slurm.SubmitUncertain),
         ("true", slurm.SubmitUncertain),
+        ("echo 12; kill -9 $$", slurm.SubmitUncertain),
+        ("exit 143", slurm.SubmitUncertain),  # a site's wrapper whose sbatch was terminated
     ],
 )
 def test_submission_is_tried_once(tmp_path: Path, body: str, error: type[HpcError]) -> None:
