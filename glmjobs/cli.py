@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from glmjobs.errors import GlmJobsError
 from hpc.errors import HpcError
+
+NOT_OURS = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EISDIR,
+    errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
+})  # fmt: skip
+"""Errors of the system that are a state of its disks or limits, not a fault of the program."""
 
 
 def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
@@ -27,6 +34,12 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        return 1
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

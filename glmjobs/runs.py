@@ -87,7 +87,7 @@ def summary(state: RunState) -> dict[str, Any]:
     return {
         "run": state.name, "path": state.path, "state": state.state, "stage": current(state),
         "accuracy": {model: accuracy(state, model) for model in ("base", "finetuned")},
-        "gpu_hours": hours, "error": (trouble.error or trouble.reason) if trouble else None,
+        "gpu_hours": hours, "error": (trouble.error or trouble.reason) if trouble else state.unreadable or None,
     }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def overview(found: Sequence[RunState]) -> Table:
             *(_percent(accuracy(state, model)) for model in ("base", "finetuned")),
             f"{state.gpu_hours['held']:.2f}" if state.gpu_hours else "",
             f"{state.gpu_hours['lost']:.2f}" if state.gpu_hours else "",
-            visible((trouble.error or trouble.reason) if trouble else ""),
+            visible((trouble.error or trouble.reason) if trouble else state.unreadable),
         )  # fmt: skip
     return shown
 

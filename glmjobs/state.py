@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import psutil
 
 from glmjobs import vitals
+from glmjobs.errors import NotFit
 from hpc import chain, ledger
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
 WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
     "waiting", "running", "done", "failed", "stopped", "cancelled", "lost",
 )  # fmt: skip
+UNREADABLE = "unreadable"
 ENDED = (DONE, FAILED, STOPPED, CANCELLED, LOST)
 BAD = (FAILED, STOPPED, CANCELLED, LOST)
 
@@ -73,6 +75,8 @@ class RunState:
     gpu_hours: dict[str, float] = field(default_factory=dict)
     slurm: str = ""
     """"" where Slurm answered or was not asked; else why it did not."""
+    unreadable: str = ""
+    """Why nothing is known of it: its directory could not be read."""
 
     @property
     def submitted(self) -> list[StageState]:
@@ -86,6 +90,8 @@ class RunState:
     @property
     def state(self) -> str:
         """The run's own state: done when every stage of it is; else that of the first stage that isn't."""
+        if self.unreadable:
+            return UNREADABLE
         chosen = self.submitted
         return next((s.state for s in chosen if s.state != DONE), DONE if chosen else WAITING)
 
@@ -116,14 +122,27 @@ class RunState:
 
 
 def read(run: Place, *, ask_slurm: bool = True) -> RunState:
-    """The state of a run now."""
-    return read_all([run], ask_slurm=ask_slurm)[0]
+    """The state of a run now.
+
+    Raises:
+        NotFit: its directory cannot be read.
+    """
+    state = read_all([run], ask_slurm=ask_slurm)[0]
+    if state.unreadable:
+        raise NotFit(state.unreadable)
+    return state
 
 
 def read_all(runs: Iterable[Place], *, ask_slurm: bool = True, costs: bool = True) -> list[RunState]:
     """The states of several runs now; Slurm is asked once for all of them."""
     paths = [run.path for run in runs]
-    found = [_read(path, costs=costs) for path in paths]
+    found = []
+    for path in paths:
+        try:
+            found.append(_read(path, costs=costs))
+        except OSError as error:  # another user's, a damaged disk: no reason to show nothing of the others
+            why = f"{error.filename or path}: {error.strerror}"
+            found.append(RunState(name=path.name, path=str(path), unreadable=why))
     if ask_slurm and any(_asks_slurm(s) for state in found for s in state.stages):
         from glmjobs import slurmview
 

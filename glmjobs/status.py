@@ -25,6 +25,7 @@ SLURM_EVERY = 5  # refreshes: the controller is asked every 10 s
 COLOURS = {
     states.DONE: "green", states.RUNNING: "cyan", states.WAITING: "yellow", states.STOPPED: "yellow",
     states.FAILED: "bold red", states.LOST: "bold red", states.CANCELLED: "magenta",
+    states.UNREADABLE: "bold red",
 }  # fmt: skip
 
 

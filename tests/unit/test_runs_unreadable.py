@@ -1,0 +1,56 @@
+"""A run whose files cannot be read is shown as that, and hides no other run; the system's errors are one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmjobs import runs, status
+from glmjobs.cli import run_command
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A good run and one whose ledger is a directory, as after a mistaken copy."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("bad", "good"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.yaml").write_text("{}\n")
+    (tmp_path / "runs" / "bad" / "ledger.jsonl").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [runs.main, status.main])
+def test_an_unreadable_run_hides_no_other(
+    two: Path, command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(command, []) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("bad") and "unreadable" in line for line in lines)
+    assert any(line.startswith("good") and "waiting" in line for line in lines)
+    assert run_command(command, ["--json"]) == 0
+    assert {s["state"] for s in json.loads(capsys.readouterr().out)} == {"unreadable", "waiting"}
+
+
+def test_one_unreadable_run_is_one_line(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(status.main, ["bad"]) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "ledger.jsonl: Is a directory" in said
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(argv: list[str] | None) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x")
+
+    def ours(argv: list[str] | None) -> int:
+        raise FileNotFoundError(errno.ENOENT, "a mistake of the program", "/y")
+
+    assert run_command(full, []) == 1
+    assert capsys.readouterr().err == "error: /scratch/x: No space left on device\n"
+    with pytest.raises(FileNotFoundError):
+        run_command(ours, [])
