@@ -133,13 +133,13 @@ def read(run: Place, *, ask_slurm: bool = True) -> RunState:
     return state
 
 
-def read_all(runs: Iterable[Place], *, ask_slurm: bool = True, costs: bool = True) -> list[RunState]:
+def read_all(runs: Iterable[Place], *, ask_slurm: bool = True) -> list[RunState]:
     """The states of several runs now; Slurm is asked once for all of them."""
     paths = [run.path for run in runs]
     found = []
     for path in paths:
         try:
-            found.append(_read(path, costs=costs))
+            found.append(_read(path))
         except OSError as error:  # another user's, a damaged disk: no reason to show nothing of the others
             why = f"{error.filename or path}: {error.strerror}"
             found.append(RunState(name=path.name, path=str(path), unreadable=why))
@@ -148,22 +148,30 @@ def read_all(runs: Iterable[Place], *, ask_slurm: bool = True, costs: bool = Tru
 
         slurmview.add(found, reread=_stages)
     for state in found:
-        _follow_up(state)
+        if not state.unreadable:
+            _follow_up(state)
+            add_costs(state)
     return found
+
+
+def add_costs(state: RunState) -> None:
+    """What the run has cost by now: what runs is counted until now, what was cut off until its last sign of life."""
+    path = Path(state.path)
+    state.gpu_hours = vitals.gpu_hours(
+        path, ledger.read(path), [s.stage for s in state.stages if s.state == RUNNING]
+    )
 
 
 def _asks_slurm(stage: StageState) -> bool:
     return bool(stage.job and stage.job.isdigit() and stage.state != DONE)
 
 
-def _read(path: Path, *, costs: bool) -> RunState:
+def _read(path: Path) -> RunState:
     events = ledger.read(path)
     state = RunState(name=path.name, path=str(path), stages=_stages(path, events))
     state.planned = chain.intended(path, events)[0]
     _submissions(state, events)
     _local(state, events)
-    if costs:
-        state.gpu_hours = vitals.gpu_hours(path, events)
     return state
 
 

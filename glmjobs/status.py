@@ -76,9 +76,14 @@ def _refresh(run: runs.Place, before: RunState) -> RunState:
     """The run directory's news; what Slurm last said of a stage stands while the ledger says the same of it."""
     now = states.read(run, ask_slurm=False)
     for new, old in zip(now.stages, before.stages, strict=True):
-        if new.state == states.WAITING and new.job == old.job and old.state in (states.WAITING, *states.BAD):
+        same = new.job == old.job and new.attempts == old.attempts
+        if same and (
+            (new.state == states.WAITING and old.state in (states.WAITING, *states.BAD))
+            or (new.state == states.RUNNING and old.state in states.BAD)
+        ):
             new.state, new.reason, new.error = old.state, old.reason, old.error
     now.slurm = before.slurm
+    states.add_costs(now)
     return now
 
 

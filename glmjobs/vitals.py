@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -69,14 +69,21 @@ def gpu_utilisation(path: Path) -> float | None:
     return fmean(young) if young else None
 
 
-def gpu_hours(path: Path, events: Sequence[ledger.Json]) -> dict[str, float]:
-    """GPU-hours by part (held, useful, startup, lost, preflight, waiting), as the report counts them."""
+def gpu_hours(path: Path, events: Sequence[ledger.Json], running: Collection[str]) -> dict[str, float]:
+    """GPU-hours by part (held, useful, startup, lost, preflight, waiting), as the report counts them.
+
+    Args:
+        running: the stages that run now; attempts of others are counted until their last sign of life.
+    """
     from glmjobs.reporting import costs
 
     if not any(e.get("event") == "attempt" for e in events):
         return {}
+    ran = {str(e.get("stage")) for e in events if e.get("event") == "attempt"}
+    over = {stage: costs.End("vanished", last_sign(path, stage) or 0.0) for stage in ran - set(running)}
+    over |= costs.done({stage: ledger.marker(path, stage) or {} for stage in over})
     log = ledger.read_jsonl(path / "checkpoints" / "train_log.jsonl")
-    return costs.totals(costs.costs(events, log, time.time()))
+    return costs.totals(costs.costs(events, log, time.time(), over=over))
 
 
 def last_sign(path: Path, stage: str) -> float | None:

@@ -49,6 +49,8 @@ class Attempt:
         # Slurm's commands take an element of an array by this name; its own id may mean the whole array.
         element = f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}"
         self.slurm_id = element if "SLURM_ARRAY_TASK_ID" in env else self.job
+        task = env.get("SLURM_ARRAY_TASK_ID", "")
+        self.task = int(task) if task.isdigit() else None
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped: int | None = None
         self.terminated = False
@@ -108,7 +110,7 @@ class Attempt:
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
             restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
             array_job=env.get("SLURM_ARRAY_JOB_ID"),
-            array_task=int(env["SLURM_ARRAY_TASK_ID"]) if env.get("SLURM_ARRAY_TASK_ID", "").isdigit() else None,
+            array_task=self.task,
         )  # fmt: skip
         return str(record["time"])
 
@@ -117,7 +119,7 @@ class Attempt:
     ) -> None:
         progress = ledger.progress(self.run, stage)
         ledger.append(
-            self.run, "ended", stage=stage, job=self.job, outcome=outcome, exit_code=code,
+            self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
             step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
             signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
             error=failure["error"].splitlines()[-1][:500] if failure else None,
@@ -241,6 +243,7 @@ class Attempt:
                 "ended",
                 stage=stage,
                 job=self.job,
+                array_task=self.task,
                 outcome=verdict.FAILED,
                 exit_code=code,
                 error=text,

@@ -108,7 +108,14 @@ def ledger() -> list[dict[str, Any]]:
                 "nodes": "node17",
                 "gpus": 1,
             },
-            {"time": at(last + 0.5), "event": "ended", **score, "outcome": "done", "exit_code": 0},
+            {
+                "time": at(last + 0.5),
+                "event": "ended",
+                "stage": "score",
+                "job": score["job"],
+                "outcome": "done",
+                "exit_code": 0,
+            },
         ]
     return sorted(events, key=lambda e: e["time"])
 

@@ -270,7 +270,9 @@ def _cost(facts: RunFacts, now: float) -> Json:
     """Attempts with seconds and GPU-hours of each part, and the sums."""
     alive = {sample.time for node in facts.gpu.values() for sample in node}
     ledger = [_without_gpus(event) for event in facts.ledger] if facts.no_gpus else facts.ledger
-    items = costs.costs(ledger, facts.train_log, now, alive)
+    # Whether it still runs, only Slurm could tell; that it ran until it last wrote something is sure.
+    over = {stage: costs.End("running", time) for stage, time in facts.last_signs.items()}
+    items = costs.costs(ledger, facts.train_log, now, alive, over | costs.done(facts.markers))
     rows = []
     for item in items:
         a = item.attempt
@@ -282,7 +284,7 @@ def _cost(facts: RunFacts, now: float) -> Json:
                 "nodes": shown(a.nodes, 200),
                 "gpus": a.gpus,
                 "started": utc(a.started),
-                "ended": utc(a.ended),
+                "ended": utc(a.ended if a.outcome != "running" else None),
                 "outcome": shown(a.outcome, 40),
                 "exit_code": a.exit_code,
                 "error": shown(a.error, 500),

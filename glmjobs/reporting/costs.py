@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from glmjobs.reporting.text import number, unix_time
 
@@ -36,6 +36,15 @@ PARTS = (*HELD, "waiting")
 
 #: Outcomes after which nothing of a training attempt is lost.
 _WELL = ("done", "running")
+
+
+class End(NamedTuple):
+    """Until when (Unix seconds) a stage's attempts are counted whose end is not in the ledger, and what they are then:
+    ``done``, ``vanished`` where nobody could write it down, ``running`` where nobody knows better."""
+
+    outcome: str
+    time: float
+
 
 Step = tuple[float, float]
 """Unix seconds, and the optimizer step reached then."""
@@ -78,6 +87,15 @@ class Cost:
         return self.attempt.gpus * sum(self.seconds.get(p, 0.0) for p in parts) / 3600
 
 
+def done(markers: Mapping[str, Mapping[str, Any]]) -> dict[str, End]:
+    """The stages whose markers call them done, and since when."""
+    return {
+        stage: End("done", time)
+        for stage, marker in markers.items()
+        if marker.get("outcome") == "done" and (time := unix_time(marker.get("ended"))) is not None
+    }
+
+
 def totals(items: Iterable[Cost]) -> dict[str, float]:
     """GPU-hours summed over attempts: held (useful + startup + lost + preflight), its parts, and waiting."""
     items = list(items)
@@ -89,6 +107,7 @@ def costs(
     train_log: Iterable[Mapping[str, Any]],
     now: float,
     alive: Iterable[float] = (),
+    over: Mapping[str, End] | None = None,
 ) -> list[Cost]:
     """The cost of every attempt, in order of their start.
 
@@ -97,13 +116,14 @@ def costs(
         train_log: the rows of ``train_log.jsonl`` (``time``, ``step``), in the order of the file.
         now: Unix seconds; a running attempt is counted until then.
         alive: Unix seconds of other signs of life (GPU samples), for attempts whose end nobody recorded.
+        over: the stages of which no attempt is counted until ``now``.
     """
     steps = sorted(
         (time, step)
         for row in train_log
         if (time := unix_time(row.get("time"))) is not None and (step := number(row.get("step"))) is not None
     )
-    found = attempts(ledger, sorted([*(time for time, _ in steps), *alive]))
+    found = attempts(ledger, sorted([*(time for time, _ in steps), *alive]), over)
     checks = [a for a in found if a.stage == "preflight"]
     result, resumed = [], 0
     for index, attempt in enumerate(found):
@@ -121,14 +141,16 @@ def costs(
     return result
 
 
-def attempts(ledger: Sequence[Mapping[str, Any]], signs: Sequence[float] = ()) -> list[Attempt]:
+def attempts(
+    ledger: Sequence[Mapping[str, Any]], signs: Sequence[float] = (), over: Mapping[str, End] | None = None
+) -> list[Attempt]:
     """The attempts that the ledger tells of, in order of their start.
 
-    An attempt without an ``ended`` event is ``running`` if it is the newest of its job and stage, else
-    ``vanished`` (its node died): it then ends with its last ledger line, or the last of ``signs`` (sorted
+    An attempt without an ``ended`` event is ``running`` if it is the newest of its job and its stage is not ``over``,
+    else ``vanished`` (its node died): it then ends with its last ledger line, or the last of ``signs`` (sorted
     Unix seconds of training-log rows and GPU samples), before the job's next attempt.
     """
-    return _Reader(signs).read(ledger)
+    return _Reader(signs).read(ledger, over or {})
 
 
 class _Reader:
@@ -140,21 +162,26 @@ class _Reader:
         self.stage_ready: dict[str, tuple[float, list[str]]] = {}
         self.waits_for: dict[str, list[str]] = {}
         self.finished: dict[str, float] = {}
-        self.open: dict[tuple[str, str, Any], Attempt] = {}
-        self.last_word: dict[tuple[str, str, Any], float] = {}
+        self.open: dict[tuple[str, str], Attempt] = {}
+        self.last_word: dict[tuple[str, str], float] = {}
         self.found: list[Attempt] = []
 
-    def read(self, ledger: Iterable[Mapping[str, Any]]) -> list[Attempt]:
+    def read(self, ledger: Iterable[Mapping[str, Any]], over: Mapping[str, End]) -> list[Attempt]:
         for event in ledger:
             time = unix_time(event.get("time"))
             if time is not None:
                 self._take(event, time)
+        for key, attempt in self.open.items():
+            end = over.get(attempt.stage)
+            if end is None or (end.outcome == "done" and attempt.started > end.time):  # it is done once more
+                continue
+            attempt.outcome = end.outcome
+            attempt.ended = max(attempt.started, self.last_word.get(key, 0.0), end.time)
         return sorted(self.found, key=lambda a: a.started)
 
     def _take(self, event: Mapping[str, Any], time: float) -> None:
         kind, stage, job = event.get("event"), str(event.get("stage", "")), str(event.get("job", ""))
-        task = event.get("array_task")
-        key = (stage, job, task if isinstance(task, int) else None)
+        key = (stage, job)  # each element of an array has a job id of its own
         if (
             kind == "submitted" and event.get("executor") != "local"
         ):  # local stages follow each other, none waits
@@ -177,8 +204,8 @@ class _Reader:
             self.last_word[key] = time
             _progress(running, event)
 
-    def _start(self, event: Mapping[str, Any], key: tuple[str, str, Any], time: float) -> None:
-        stage, job, _ = key
+    def _start(self, event: Mapping[str, Any], key: tuple[str, str], time: float) -> None:
+        stage, job = key
         if (before := self.open.pop(key, None)) is not None:
             self._vanish(before, self.last_word.get(key), time)
         attempt = Attempt(

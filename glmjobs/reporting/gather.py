@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glmjobs import vitals
 from glmjobs.reporting.text import number, unix_time, visible
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
@@ -34,7 +35,10 @@ class ModelScores:
 
 @dataclass
 class RunFacts:
-    """A run directory's content, as plain data. ``missing`` says in sentences what was not there."""
+    """A run directory's content, as plain data. ``missing`` says in sentences what was not there.
+
+    ``last_signs``: the Unix seconds at which each stage last wrote anything.
+    """
 
     path: Path
     name: str
@@ -50,6 +54,7 @@ class RunFacts:
     comparison: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    last_signs: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +88,8 @@ def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
         facts.comparison = _document(facts, path / "scores" / "comparison.json", why)
     facts.model = _model(facts, path / "model")
     facts.checkpoints = _checkpoints(path / "checkpoints")
+    signs = {stage: vitals.last_sign(path, stage) for stage in STAGES}
+    facts.last_signs = {stage: sign for stage, sign in signs.items() if sign is not None}
     return facts
 
 

@@ -12,6 +12,7 @@ from small_chain import done, ended, healed, ids, small, start, starts, tell
 
 from glmjobs import logs, runs, status
 from glmjobs import state as states
+from glmjobs.reporting import costs
 from glmjobs.run import Run
 from glmjobs.state import StageState
 from hpc import ledger, slurm
@@ -64,6 +65,12 @@ def test_a_run_from_queue_to_end(place: Path, wait_for: Any, capsys: Any) -> Non
     assert "done" in capsys.readouterr().out
     assert status.main([]) == 0 and runs.main([]) == 0
     assert capsys.readouterr().out.count("whole") == 2
+    wait_for(lambda: not still_counted(run), 30)  # the last stage's end is written after its marker
+
+
+def still_counted(run: Run) -> list[str]:
+    """Stages whose GPU-hours grow with the clock, by the ledger alone."""
+    return [a.stage for a in costs.attempts(ledger.read(run.path)) if a.outcome == "running"]
 
 
 def test_failed_and_never_satisfied(place: Path, wait_for: Any, capsys: Any) -> None:
@@ -94,6 +101,7 @@ def test_cancelled_behind_our_back_and_by_us(place: Path, wait_for: Any) -> None
     slurm.cancel([ids(run)["train"]])
     wait_for(lambda: stage(run, "train").state in (states.CANCELLED, states.STOPPED), 60)
     assert states.read(run).ended
+    assert not still_counted(run)
 
 
 def test_requeued_by_hand(place: Path, wait_for: Any) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 import report_sample as sample
 
-from glmjobs.reporting.costs import HELD, attempts, costs, totals
+from glmjobs.reporting.costs import HELD, End, attempts, costs, done, totals
 
 NOW = sample.START + 100 * sample.HOUR
 
@@ -99,6 +99,38 @@ def test_an_end_nobody_recorded_is_the_last_sign_of_life():
     assert done.gpu_hours("waiting") == pytest.approx(1)
     alive = [sample.START + 2.5 * sample.HOUR]
     assert costs(ledger, rows, NOW, alive)[0].gpu_hours("held") == pytest.approx(2.5)
+
+
+def test_each_element_of_an_array_ends_by_its_own_job_id():
+    ledger = [
+        event(0, "submitted", stage="score", job="7"),
+        event(1, "attempt", stage="score", job="7", array_job="7", array_task=1, gpus=1),
+        event(1, "attempt", stage="score", job="8", array_job="7", array_task=0, gpus=1),
+        event(2, "ended", stage="score", job="8", outcome="done"),
+        event(3, "ended", stage="score", job="7", array_task=1, outcome="done"),
+    ]
+    assert totals(costs(ledger, [], NOW))["held"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("outcome", "lost"), [("vanished", 2), ("running", 0), ("done", 0)])
+def test_what_no_longer_runs_is_counted_until_its_last_sign_of_life(outcome: str, lost: float):
+    ledger = [event(0, "attempt", stage="consolidate", gpus=1), event(0.5, "progress", stage="consolidate")]
+    over = {"consolidate": End(outcome, sample.START + 2 * sample.HOUR)}
+    (item,) = costs(ledger, [], NOW, over=over)
+    assert item.attempt.outcome == outcome
+    assert item.gpu_hours("held") == pytest.approx(2) and item.gpu_hours("lost") == pytest.approx(lost)
+    late = {"consolidate": End("vanished", 0.0)}
+    assert costs(ledger, [], NOW, over=late)[0].gpu_hours("held") == pytest.approx(0.5), (
+        "its last ledger line"
+    )
+
+
+def test_a_marker_ends_no_attempt_that_began_after_it():
+    marker = {"outcome": "done", "ended": sample.at(2)}
+    ledger = [event(3, "attempt", stage="score", gpus=1)]
+    (item,) = costs(ledger, [], sample.START + 4 * sample.HOUR, over=done({"score": marker}))
+    assert item.attempt.outcome == "running" and item.gpu_hours("held") == pytest.approx(1)
+    assert done({"score": {"outcome": "failed", "ended": sample.at(2)}, "train": {}}) == {}
 
 
 def test_waiting_begins_when_the_job_waited_for_has_ended():
