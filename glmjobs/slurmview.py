@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from glmjobs import signs, vitals
 from glmjobs import state as states
-from glmjobs import vitals
 from glmjobs.state import RunState, StageState
 from hpc import reasons, slurm
 from hpc.errors import HpcError
@@ -64,7 +64,7 @@ def _silent(run: RunState, said: str) -> None:
 
 
 def _sign(run: RunState, stage: StageState) -> str:
-    seen = vitals.last_sign(Path(run.path), stage.stage)
+    seen = signs.newest(Path(run.path), stage.stage)
     return "no sign of life yet" if seen is None else f"last sign of life {_ago(time.time() - seen)} ago"
 
 
@@ -159,7 +159,7 @@ def _forgotten(path: Path, stage: StageState, run: RunState) -> bool:
     """Slurm answered, and knows nothing of the job: purged, or lost in a crash of the controller."""
     if stage.state not in (states.RUNNING, states.WAITING) or stage.blocked:
         return False
-    seen = vitals.last_sign(path, stage.stage)
+    seen = signs.newest(path, stage.stage)
     if stage.state == states.RUNNING and seen is not None and time.time() - seen < ALIVE_SECONDS:
         stage.reason = f"Slurm does not know job {stage.job}; {_sign(run, stage)}"
         return False

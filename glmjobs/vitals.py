@@ -1,4 +1,4 @@
-"""What a run's files say about its work: step, loss, rates, time left, GPU utilisation, GPU-hours, signs of life."""
+"""What a run's files say about its work: step, loss, rates, time left, GPU utilisation, GPU-hours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from glmjobs import signs
 from hpc import ledger
 
 if TYPE_CHECKING:
@@ -80,25 +81,10 @@ def gpu_hours(path: Path, events: Sequence[ledger.Json], running: Collection[str
     if not any(e.get("event") == "attempt" for e in events):
         return {}
     ran = {str(e.get("stage")) for e in events if e.get("event") == "attempt"}
-    over = {stage: costs.End("vanished", last_sign(path, stage) or 0.0) for stage in ran - set(running)}
+    over = {stage: costs.End("vanished", signs.newest(path, stage) or 0.0) for stage in ran - set(running)}
     over |= costs.done({stage: ledger.marker(path, stage) or {} for stage in over})
     log = ledger.read_jsonl(path / "checkpoints" / "train_log.jsonl")
     return costs.totals(costs.costs(events, log, time.time(), over=over))
-
-
-def last_sign(path: Path, stage: str) -> float | None:
-    """Unix time at which the stage last wrote anything (logs, progress, training log); None if never."""
-    files = [path / "stages" / f"{stage}.progress.json", *(path / "jobs" / stage).glob("*.log")]
-    files += (path / "jobs" / stage).glob("*.out")
-    if stage == "train":
-        files.append(path / "checkpoints" / "train_log.jsonl")
-    times = []
-    for file in files:
-        try:
-            times.append(file.stat().st_mtime)
-        except OSError:
-            continue
-    return max(times, default=None)
 
 
 def last_error(path: Path, stage: str) -> str | None:

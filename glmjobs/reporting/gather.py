@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glmjobs import vitals
+from glmjobs import signs
 from glmjobs.reporting.text import number, unix_time, visible
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
@@ -88,8 +88,8 @@ def gather(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
         facts.comparison = _document(facts, path / "scores" / "comparison.json", why)
     facts.model = _model(facts, path / "model")
     facts.checkpoints = _checkpoints(path / "checkpoints")
-    signs = {stage: vitals.last_sign(path, stage) for stage in STAGES}
-    facts.last_signs = {stage: sign for stage, sign in signs.items() if sign is not None}
+    newest = {stage: signs.newest(path, stage) for stage in STAGES}
+    facts.last_signs = {stage: time for stage, time in newest.items() if time is not None}
     return facts
 
 

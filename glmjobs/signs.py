@@ -1,0 +1,20 @@
+"""Signs of life: when a stage of a run last wrote anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def newest(path: Path, stage: str) -> float | None:
+    """Unix seconds at which the stage last wrote anything (logs, progress, training log); None if never."""
+    files = [path / "stages" / f"{stage}.progress.json", *(path / "jobs" / stage).glob("*.log")]
+    files += (path / "jobs" / stage).glob("*.out")
+    if stage == "train":
+        files.append(path / "checkpoints" / "train_log.jsonl")
+    times = []
+    for file in files:
+        try:
+            times.append(file.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times, default=None)
