@@ -7,9 +7,10 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -110,7 +111,7 @@ def show(
 
 def render(state: RunState) -> RenderableType:
     """A run as a table, with what went wrong and what it cost below it."""
-    parts: list[RenderableType] = [_title(state), table(state)]
+    parts: list[RenderableType] = [_title(state), StageTable(state)]
     if state.slurm:
         parts.append(
             Text(
@@ -134,25 +135,55 @@ def _title(state: RunState) -> Text:
     )
 
 
-def table(state: RunState) -> Table:
-    """One row a stage; columns that have nothing to say are left out."""
-    columns = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "GPU", "left", "why")
-    rows = [cells(stage) for stage in state.stages]
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    used = [i for i, name in enumerate(columns) if i < 2 or any(row[i] for row in rows)]
-    for i in used:
-        right = columns[i] in ("tries", "step", "loss", "tokens/s", "GPU", "left")
-        wide = columns[i] in ("nodes", "why")
-        shown.add_column(
-            columns[i], justify="right" if right else "left", no_wrap=not wide, overflow="fold", min_width=4
-        )
-    for stage, row in zip(state.stages, rows, strict=True):
-        shown.add_row(*(Text(row[i], COLOURS[stage.state] if columns[i] == "state" else "") for i in used))
-    return shown
+COLUMNS = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "GPU", "left", "why")
+RIGHT = ("tries", "step", "loss", "tokens/s", "GPU", "left")
+FIRST_TO_GO = ("nodes", "tries", "tokens/s", "loss", "job", "GPU", "left", "step")
+"""Columns that a narrow terminal does without, in this order; a number cut short would be another number."""
+
+WHY_WIDTH = 26
+"""The reasons stand beside the table where so many characters are left for them, else below it."""
+
+
+class StageTable:
+    """One row a stage. Columns that have nothing to say are left out, and those that the terminal has no room for."""
+
+    def __init__(self, state: RunState) -> None:
+        self.rows = [(stage, dict(zip(COLUMNS, cells(stage), strict=True))) for stage in state.stages]
+        self.used = [
+            name for name in COLUMNS if name in ("stage", "state") or any(row[name] for _, row in self.rows)
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whys = [row["why"] for _, row in self.rows if row["why"]]
+        names = [name for name in self.used if name != "why"]
+        while self._width(names) > options.max_width and (gone := [n for n in FIRST_TO_GO if n in names]):
+            names.remove(gone[0])
+        beside = self._width(names) + 1 + min(WHY_WIDTH, max(map(cell_len, whys), default=0))
+        if whys and beside <= options.max_width:
+            yield self._table([*names, "why"])
+            return
+        yield self._table(names)
+        for stage, row in self.rows:
+            if row["why"]:
+                yield Text(f"{stage.stage}: {row['why']}", overflow="fold")
+
+    def _width(self, names: Sequence[str]) -> int:
+        longest = (max(cell_len(name), *(cell_len(row[name]) for _, row in self.rows)) for name in names)
+        return sum(longest) + len(names) - 1
+
+    def _table(self, names: Sequence[str]) -> Table:
+        shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in names:
+            shown.add_column(
+                name, justify="right" if name in RIGHT else "left", no_wrap=name != "why", overflow="fold"
+            )
+        for stage, row in self.rows:
+            shown.add_row(*(Text(row[n], COLOURS[stage.state] if n == "state" else "") for n in names))
+        return shown
 
 
 def cells(s: StageState) -> tuple[str, ...]:
-    """A stage's row, as text."""
+    """A stage's row, as text, in the order of :data:`COLUMNS`."""
     return (
         s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
         f"{s.step}/{s.of}" if s.step is not None else "", f"{s.loss:.4f}" if s.loss is not None else "",
