@@ -54,5 +54,17 @@ def test_nothing_is_cut(width: int) -> None:
 
 def test_columns_go_by_need() -> None:
     wide, narrow = (next(line for line in shown(w) if line.startswith("stage")) for w in (160, 40))
-    assert wide.split() == "stage state job tries nodes step loss tokens/s GPU left why".split()
+    assert wide.split() == [
+        "stage",
+        "state",
+        "job",
+        "tries",
+        "nodes",
+        "step",
+        "loss",
+        "tokens/s",
+        "GPU",
+        "left",
+        "why",
+    ]
     assert "step" in narrow and "nodes" not in narrow
