@@ -182,6 +182,7 @@ class Campaign:
         assert steps == sorted(set(steps)), f"{run.name}: steps logged twice"
         self.wait(lambda: not left_in_queue(run), 60, "the queue to be empty of it", run=run)
         self.wait(lambda: not orphans(run), 60, "its processes to be gone", run=run)
+        self.wait(lambda: constant_cost(run), 60, "its GPU-hours to stay as they are", run=run)
 
     def wait(
         self, predicate: Callable[[], object], timeout: float, what: str, run: Run | None = None
@@ -253,6 +254,11 @@ def rows(run: Run, which: str) -> list[tuple[Any, Any]]:
         f"{run.name}: {which} counts rows twice, or not at all"
     )
     return sorted((r["id"], r.get("answer", r.get("prediction"))) for r in found)
+
+
+def constant_cost(run: Run) -> bool:
+    """Whether what it has cost is settled: the clock adds nothing any more."""
+    return states.read(run).gpu_hours == states.read(run).gpu_hours
 
 
 def left_in_queue(run: Run) -> list[str]:
