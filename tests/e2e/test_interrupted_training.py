@@ -148,6 +148,6 @@ def test_killed_ranks_leave_no_trace(inputs: dict[str, Path], tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_killed_ranks_leave_no_trace_long(inputs: dict[str, Path], tmp_path: Path) -> None:
-    hits = check(inputs, tmp_path, LONG, steps=600, seed=2)
+    hits = check(inputs, tmp_path, LONG, steps=1000, seed=2)
     print(f"{sum(hits.values())} kills: {dict(hits)}")
     assert hits["half-saved"] >= 3, hits

@@ -249,7 +249,8 @@ def test_training_goes_on(
     attempts = ledger.events(run.path, event="attempt", stage="train")
     assert [e["job"] for e in attempts] == [job] * 2, "under the same id"
     log = (run.jobs("train") / "rank-0.log").read_text()
-    if moment == "warm-up":
+    # Slurm looks at time limits every half minute: where a machine is fast, the warm-up is over by then.
+    if moment == "warm-up" and (what == "preemption" or last is None):
         assert last is None and "stopped before the first step" in log
     else:
         assert f"resuming from checkpoint-{last}" in log and f"stopped at step {last} of" in log, (
