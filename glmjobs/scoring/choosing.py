@@ -145,6 +145,12 @@ def _sums_up(text: str, item: Quantity, pool: Sequence[Item]) -> bool:
     return terms is not None and len(others & {Fraction(t) for t in terms[1].split("+")}) > 1
 
 
+def _feeds(text: str, item: Quantity, pool: Sequence[Item]) -> bool:
+    """Whether a later result of the statement is computed from the value."""
+    later = [i for i in pool if i.start > item.end and isinstance(i, Quantity) and i.result]
+    return bool(later) and statements.operand(text[item.end : later[-1].start], show(item.value))
+
+
 def _restated(item: Item, pool: Sequence[Item]) -> bool:
     """Whether a number without a unit is said again with one: 8×5，所以面积是40平方米."""
     return (
@@ -325,6 +331,8 @@ def _score(text: str, item: Item, index: int, pool: list[Item], question: Questi
         score -= 3.0  # 一个60元，7个420元
     if _PORTION.match(text, item.end) or text[max(0, item.start - 2) : item.end] == "的一半":
         score -= 8.0  # 140°的一半
+    if isinstance(item, Quantity) and _feeds(text, item, pool):
+        score -= 3.0  # 每分钟120+15=135下，3分钟135×3=405下
     if _GOES_ON.match(text, item.end) or _AMENDED.match(text, item.end):
         score -= 8.0  # 120公里，加上30公里，一共150公里
     if any(

@@ -9,7 +9,14 @@ from typing import Any
 
 from glmjobs.scoring import phrases, values
 from glmjobs.scoring.question import Question, pairs
-from glmjobs.scoring.statements import Statement, overlap, split, strip_denied
+from glmjobs.scoring.statements import (
+    Statement,
+    operand,
+    overlap,
+    speaks_of_another,
+    split,
+    strip_denied,
+)
 from glmjobs.scoring.text import BOX_OPEN
 from glmjobs.scoring.values import Quantity
 
@@ -160,6 +167,13 @@ class _Walk:
                 return not phrases.REASON_CONCLUDES.search(sentence)
             if self.explaining or phrases.REASON.search(sentence):
                 return not phrases.REASON_CONCLUDES.search(sentence)
+        solved = self.kept and phrases.SOLVED.search(self.kept[-1].text)
+        if (
+            solved
+            and phrases.AT_THAT_TIME.match(sentence)
+            and not phrases.AT_THAT_TIME.search(self.question.text)
+        ):
+            return True
         if self.checking and not strong and not phrases.MEDIUM.search(sentence):
             return True
         self.checking = False
@@ -203,6 +217,12 @@ class _Walk:
         """Whether one of the quantities is none of the question's."""
         known = {v for v, _ in self.question.givens}
         return any(isinstance(i, Quantity) and i.value not in known for i in items)
+
+    def _new(self, kept: list[Statement]) -> list[Statement]:
+        """The statements that say more than the question does, or all where none does."""
+        return [
+            s for s in kept if not all(isinstance(i, Quantity) for i in s.items) or self._says_new(s.items)
+        ] or kept
 
     def _withdraw(self, sentence: str) -> str | None:
         """Handle 不对/更正; what is left of the sentence, or None when nothing is."""
@@ -271,6 +291,9 @@ class _Walk:
     def _add(self, body: str, strong: list[re.Match[str]], last: bool) -> None:
         broken = last and phrases.UNFINISHED.search(body) and not strong and self.kept
         items = [] if broken or (self._echoes(body) and not strong) else self.speaks(body)
+        if not items and re.match("答|所以答案", body) and speaks_of_another(body, self.question):
+            self.kept.clear()  # 答：女生有20人, where the boys are asked
+            self.withdrawn = True
         if not items:
             self.pending_marker = (bool(strong) and len(body) <= strong[-1].end() + 12) or bool(
                 re.search("(?:答案|答|结论|结果)[是为]?[:]\\s*$", body)
@@ -337,7 +360,7 @@ class _Walk:
         if _loops(raw[-1]):
             return Conclusion(None, [], "no conclusion: the text loops")
         marked = [i for i, s in enumerate(kept) if s.rank >= 3]
-        best = max(s.overlap for s in kept)
+        best = max(s.overlap for s in self._new(kept))
         if marked:
             chosen = marked[-1]
             for i in range(chosen + 1, len(kept)):
@@ -359,12 +382,23 @@ class _Walk:
         bare = [i for i, s in enumerate(kept) if s.rank == 2.6]
         restated = [i for i, s in enumerate(kept) if s.rank == 2.5 and s.overlap >= 0.6 * best]
         candidates = bare + restated
+        candidates = [i for i in candidates if not self._only_a_share(kept[i])] or candidates
+        if candidates and self._computes_on(kept[max(candidates)], kept[last]):
+            return last
         if candidates:
             chosen, end = kept[max(candidates)], kept[last]
+            if (
+                end.rank >= 2.0
+                and end.overlap > chosen.overlap
+                and chosen.rank < 2.6
+                and self._fits(end.items)
+            ):
+                return last
             finishes = end.rank >= 2.0 and end.overlap >= 0.6 * best and self._of_asked_kind(end)
             return last if finishes and not self._of_asked_kind(chosen) else max(candidates)
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         plain = [i for i in plain if not self._known_total(kept[i])] or plain
+        plain = [i for i in plain if kept[i] in self._new(kept)]
         if plain and self._of_asked_kind(kept[last]) and not self._of_asked_kind(kept[plain[-1]]):
             return last
         if plain and (plain[-1] == last or not self._closes(kept[last])):
@@ -375,6 +409,34 @@ class _Walk:
         if fitting and fitting[-1] != last and phrases.CONCLUDES.search(kept[last].text):
             return last  # 12×6=72，所以面积是72平方厘米, where the width is asked
         return fitting[-1] if fitting else last
+
+    def _only_a_share(self, statement: Statement) -> bool:
+        """Whether it gives percentages alone where a measure is asked (还剩4米。也就是说，还剩绳子的40%)."""
+        found = [i for i in statement.items if isinstance(i, Quantity)]
+        asks = self.question.kind == "number" and self.question.main.expect.units
+        return bool(asks and any(i.form == "percent" for i in found)) and not self._of_asked_kind(statement)
+
+    def _computes_on(self, chosen: Statement, end: Statement) -> bool:
+        """Whether the last statement goes on with a chosen value (240个。4小时就是240×4=960个)."""
+        names = {u.name for u in self.question.main.expect.units}
+        if (
+            chosen is end
+            or not names
+            or not any(
+                i.result and any(u.name in names for u in i.units)
+                for i in end.items
+                if isinstance(i, Quantity)
+            )
+        ):
+            return False
+        turn = phrases.DIFFERENCE.search(end.text)
+        if turn and turn[0] not in self.question.main.clause:
+            return False  # 现价204元。也就是说，便宜了240-204=36元
+        return any(
+            operand(end.text, values.show(i.value))
+            for i in chosen.items
+            if isinstance(i, Quantity) and i.value != 1
+        )
 
     def _known_total(self, statement: Statement) -> bool:
         """Whether it only repeats a total that is known (总计花费150元 where the price of one is asked)."""

@@ -19,6 +19,7 @@ from glmjobs.scoring import (
     expression,
     factors,
     parts,
+    phrases,
     relations,
     statements,
     verdicts,
@@ -52,12 +53,11 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     >>> judge("还剩几颗糖？", "所以还剩9颗。", "15-6=9（颗）\\n答：还剩九颗。").correct
     True
     """
-    asked = questions.read(question)
     gold_text, predicted = normalise(_ends(gold)).strip(), normalise(_ends(prediction)).strip()
     if not re.search(r"\w|[√×<>=]", predicted):
         return Verdict(False, _short(gold_text), "", "empty prediction")
     try:
-        return _judge(asked, gold_text, predicted)
+        return _judge(questions.read(question), gold_text, predicted)
     except Exception as error:  # one row that can't be read must not end a run of thousands
         return Verdict(False, _short(gold_text), "", f"unreadable ({type(error).__name__})")
 
@@ -83,11 +83,23 @@ def _judge(asked: Question, gold: str, predicted: str) -> Verdict:
         return Verdict(*relations.relations(asked, gold, predicted))
     if kind == "expression":
         return Verdict(*verdicts.expressions(asked, gold, predicted))
+    if kind != "choice" and _refused(asked, gold):
+        both = _refused(asked, predicted)
+        said = "undetermined"
+        return Verdict(
+            both, said, said if both else "", "both refuse" if both else "an answer where none can be"
+        )
     if kind != "text" and "质因数" in asked.text and factors.prime_factors(gold):
         return _prime_factors(gold, predicted)
     if kind == "text":
         return Verdict(*verdicts.words(asked, gold, predicted))
     return _values(asked, gold, predicted, kind)
+
+
+def _refused(asked: Question, text: str) -> bool:
+    """Whether a text ends in saying that nothing can be determined."""
+    last = statements.split(text)[-1] if text else ""
+    return bool(phrases.UNDETERMINED.search(last)) and not phrases.UNDETERMINED.search(asked.text)
 
 
 def _prime_factors(gold: str, predicted: str) -> Verdict:
@@ -197,6 +209,9 @@ def _values(asked: Question, gold: str, predicted: str, kind: str) -> Verdict:
     if isinstance(value, Ratio) and relations.turned_round(said, asked):
         value = Ratio(value.terms[::-1], value.start, value.end)
     same, reason = compare.items(target, value, asked)
+    ways = [relations.bound(s.text) for s in (wanted.statement, found.statement)]
+    if same and all(ways) and ways[0] != ways[1]:
+        return Verdict(False, str(target), _short(found.statement.text), "other direction")
     if same and relations.opposite(said, asked):
         return Verdict(False, str(target), _short(said), "opposite comparison")
     if same and not verdicts.same_winner(asked, wanted.statement.text, found):

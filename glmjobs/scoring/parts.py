@@ -53,6 +53,8 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
     statements = gold.region if wanted < 2 else gold.region or gold.kept
     if wanted >= 2 and not (len(asked.labels) < 2 and gold.statement and _each_alike(asked, gold.statement)):
         found = _gather(asked, statements, gold)
+        if len(asked.labels) < 2 and len(asked.asked) == 1 and _alike([p.value for p in found]):
+            return []  # 所以原来长24米, said of both
         return found if len(found) >= 2 else []
     if gold.statement is None or wanted >= 2:
         return []
@@ -68,7 +70,8 @@ def gold_parts(asked: Question, gold: Conclusion) -> list[Part]:
         for a, b in itertools.pairwise(items)
     )
     if listed and (
-        _SEVERAL.search(asked.text)
+        ("可能" in text and "或" in text)
+        or _SEVERAL.search(asked.text)
         or _TUPLE.search(text)
         or ("分别" in text and len({bool(i.units) for i in items}) == 1)
         or (len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text))
@@ -81,6 +84,13 @@ def _each_alike(asked: Question, statement: Statement) -> bool:
     """Whether one value is said of all (两个底角各是66°)."""
     found = {i.value for i in statement.items if isinstance(i, Quantity) and _fits(i, asked.main)}
     return len(found) == 1 and bool(re.search("各|每|都|均[是为]", statement.text))
+
+
+def _alike(items: list[Item]) -> bool:
+    """Whether all are one value, in one unit where they name any."""
+    found = [i for i in items if isinstance(i, Quantity)]
+    units = {i.units for i in found if i.units}
+    return len(found) == len(items) > 0 and len({i.value for i in found}) == 1 and len(units) <= 1
 
 
 def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
@@ -241,7 +251,11 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
     for statement in statements:
         text = strip_denied(statement.text)
         marks = _label_marks(text, asked.labels)
-        items = [i for i in _values(statement, asked) if _fits(i, asked.main)]
+        items = [
+            i
+            for i in _values(statement, asked)
+            if _fits(i, asked.main) or any(_measures(i, label) for label in asked.labels)
+        ]
         exact = [i for i in items if _exact(i, asked.main)]
         items = exact if len(exact) >= len(asked.labels) else items
         if _division(asked, [statement]):
@@ -254,6 +268,15 @@ def _named(asked: Question, statements: list[Statement]) -> dict[str, Part]:
     for label, item in _division(asked, statements):
         found.setdefault(label, Part(label, asked.main, item))
     return found
+
+
+_MEASURES = (("体积|容积", "volume"), ("面积", "area"), ("周长|棱长|边长|半径|直径|高", "length"))
+
+
+def _measures(item: Item, label: str) -> bool:
+    """Whether a value has the dimension that its part's name tells (体积: cubic units)."""
+    dims = {u.dim for u in item.units} if isinstance(item, Quantity) else set()
+    return any(dim in dims for pattern, dim in _MEASURES if re.search(pattern, label))
 
 
 def _supposed(asked: Question, source: str, statements: list[Statement]) -> list[tuple[str, Item]]:

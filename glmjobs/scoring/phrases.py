@@ -104,6 +104,15 @@ REASON = re.compile("^\\s?(?:(?:这是)?(?:因为|由于|理由|原因))")
 EXPLAINED = re.compile("^\\s?(?:解释|解析|说明|分析|(?:解题)?过程|详解)\\s?:?")
 """What opens an explanation after an answer already given."""
 
+SOLVED = re.compile(r"^\s?(?:解得|得到?|所以|因此)?[:,]?\s?[a-zA-Z]\s?=\s?[\d./]+[。,;]?\s*$")
+"""An unknown's value, alone in its sentence: t=1."""
+
+DIFFERENCE = re.compile("便宜|优惠|节[省约]|剩|余|[多少]了|相差|找回|比[^,。;例值]{1,8}[多少大小高低长短]")
+"""What makes a value a difference or a rest."""
+
+AT_THAT_TIME = re.compile("(?:此时|这时|那时)")
+"""What opens a remark on the moment that was found."""
+
 OTHER_WAY = re.compile("^\\s?(?:(?:另一?种)?(?:解法|方法)[二三2-3]|另解)\\s?:?")
 """What opens another way to an answer already given."""
 
@@ -129,7 +138,7 @@ DENIED = re.compile(
     "(?:答案|结果)?(?:而|并|绝|决|也|当然)?(?:不|非|并非)(?:可能|应该|应当|应|会|能|再|"
     "一定)?(?:是|为|等于|选|得|取|算作|写成|等同于)(?!否)[^,。;、而]*(?:,?而(?=是|为|应))?|"
     "而(?:非|不是)[^,。;]*|≠\\s?[-\\d./]+[\u4e00-\u9fff]?|"
-    "(?:排除|否定|去掉|舍去|不选|舍弃|不能选)(?:了)?[^,。;]*|[^,。;]*(?:是错误的|是错的|"
+    "(?:排除|否定|去掉(?![的一后])|舍去|不选|舍弃|不能选)(?:了)?[^,。;]*|[^,。;]*(?:是错误的|是错的|"
     "不成立|不正确|不符合[^,。;]*|不合题意|应?舍去|(?:是)?不对的?|太[大小多少]了)"
 )
 """What a statement denies: 不是6 (而是9)."""

@@ -59,6 +59,9 @@ _YES_NO = re.compile(
     "正确与否|合不合|判断.{0,8}(?:对错|正误)|对还是错|正确还是错误|"
     r"^判断[:题]|([\u4e00-\u9fff])不\1"
 )
+_NUMBERS_ASKED = re.compile(
+    "(?:数|解)(?:都|分别)?[有是]哪[些几]|哪[些几]个?(?:[整自质素合奇偶因约倍]|自然)数"
+)
 _WHO = re.compile("谁|哪(?![里儿])|什么(?!时)|哪个|哪种")
 _PLACES = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "1": 1, "2": 2, "3": 3, "4": 4}
 _POSITIONS = {
@@ -197,10 +200,17 @@ def _asked_clauses(body: str) -> list[str]:
                 "多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算", p
             )
         ]
+        if clauses and not asking and (again := _AGAIN.fullmatch(parts[-1].strip())):
+            tail = _HOW_MANY.search(clauses[-1])
+            asking = [again[1] + tail[0]] if tail else []  # 一天要喝多少盒？一周呢？
         asking = asking or parts[-1:]
         asking = _keep_last_per_clause(parts, asking)
         clauses.extend(asking)
     return clauses[:8]
+
+
+_AGAIN = re.compile(r"([^,。?]{1,12})呢\?")
+_HOW_MANY = re.compile("(?:多少|几).*")
 
 
 def _keep_last_per_clause(parts: list[str], asking: list[str]) -> list[str]:
@@ -296,6 +306,8 @@ def _kind(body: str, result: Question) -> str:
     how_much = re.search("多少|几|多[长远高重大久宽深厚快](?!于)", text)
     if (_YES_NO.search(text) and not how_much) or re.search(r"^\s?判断|\(判断|对还是错|正确还是错误", body):
         return "yesno"
+    if _NUMBERS_ASKED.search(text):
+        return "number"
     if (_WHO.search(text) or re.search("[\u4e00-\u9fff]还是[\u4e00-\u9fff]", text)) and not how_much:
         return "text"
     return "number"
@@ -382,7 +394,7 @@ _NAME = re.compile(
 )
 _SHARE = re.compile("(?:各自|各|分别)")
 _BOTH = re.compile(  # 求这组数据的平均数和中位数
-    "求.*的((?:(?![和与、的共总比差])[\u4e00-\u9fff]){2,6})[和与]((?:(?![和与、的共总比差多几])[\u4e00-\u9fff]){2,6})(?:是多少)?[。?]?$"
+    "求.*的((?:(?![和与、的共总比差])[\u4e00-\u9fff]){2,6})[和与]((?:(?![和与、的共总比差多几])[\u4e00-\u9fff]){2,6}|[\u4e00-\u9fff]{2}(?:之和|总[和长价]))(?:是多少)?[。?]?$"
 )
 
 

@@ -56,7 +56,20 @@ def relation(text: str, asked: Question) -> str:
         sign = _between(text, left, right)
         if sign:
             return sign if pair == sides else {"<": ">", ">": "<"}.get(sign, sign)
+    greater = re.search("(?:更|最|比较)([大小])|([大小])(?:一些|一点)", text)
+    named = {_size(i) for i in found} & set(sides)
+    if greater and len(named) == 1 and sides[0] != sides[1]:
+        return ">" if (named == {sides[0]}) == ((greater[1] or greater[2]) == "大") else "<"
     return ""
+
+
+_BOUND = re.compile(r"[a-z]\s?([<>≤≥])=?\s?-?[\d./]+")
+
+
+def bound(text: str) -> str:
+    """The way in which a statement's last inequality bounds its unknown: x<5 is "<"; "" where there is none."""
+    found = _BOUND.findall(text)
+    return str(found[-1]) if found else ""
 
 
 def _between(text: str, left: values.Quantity, right: values.Quantity) -> str:

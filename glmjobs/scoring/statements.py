@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from glmjobs.scoring import phrases, values
+from glmjobs.scoring import numbers, phrases, values
 from glmjobs.scoring.question import Question, pairs
 from glmjobs.scoring.values import Item, Quantity
 
@@ -74,7 +74,8 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         return list(values.weekdays(plain))
     if kind in ("clock", "date"):
         items = [i for i in items if isinstance(i, (values.Clock, values.Date))]
-    items = [i for i in items if not _anothers(plain, i, question)]
+    items = [i for i in items if not _anothers(plain, i, question) and not _LAST_ONE.search(plain[: i.start])]
+    items += _ordinals(plain, items, question)
     if question.subject or not _DIFFERENCE.search(question.main.clause):
         items = [i for i in items if not _DIFFERS.search(plain[max(0, i.start - 16) : i.start])]
     return [
@@ -86,6 +87,21 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         )
         and not _COEFFICIENT.match(plain, i.end)
         and not ("π" in plain[i.start : i.end] and _RADIUS.match(plain, i.end))
+    ]
+
+
+_LAST_ONE = re.compile("最后$")  # 最后一天
+_NTH = re.compile("第\\s?(\\d{1,4}|[一二三四五六七八九十百]{1,4})\\s?([天年周月])(?!平均|[比到的])")
+
+
+def _ordinals(text: str, items: list[Item], question: Question) -> list[Item]:
+    """第8天 answers 几天, where nothing else in the sentence does."""
+    wanted = {u.name for u in question.main.expect.units}
+    if any(isinstance(i, Quantity) and any(u.name in wanted for u in i.units) for i in items):
+        return []
+    found = [(numbers.simple(m[1]), m) for m in _NTH.finditer(text) if m[2] in wanted]
+    return [
+        Quantity(n, question.main.expect.units, m.start(), m.end()) for n, m in found[-1:] if n is not None
     ]
 
 
@@ -128,6 +144,15 @@ def _anothers(text: str, item: Item, question: Question) -> bool:
     return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
 
 
+def speaks_of_another(text: str, question: Question) -> bool:
+    """Whether every value in the asked unit is another's (女生 for 男生)."""
+    names = {u.name for u in question.main.expect.units}
+    found = [
+        i for i in values.scan(text) if isinstance(i, Quantity) and any(u.name in names for u in i.units)
+    ]
+    return bool(found) and all(_anothers(text, i, question) for i in found)
+
+
 def _parallel(head: str, question: Question) -> bool:
     """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
     match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
@@ -139,6 +164,15 @@ def _parallel(head: str, question: Question) -> bool:
         and name not in question.main.clause
         and not name.endswith((question.subject, "里", "中", "上"))
         and not question.subject.endswith(name)
+    )
+
+
+def operand(text: str, number: str) -> bool:
+    """Whether a calculation in the text goes on with the number: 240×4, 6×0.5, not 8×30=240."""
+    value = re.escape(number)
+    return bool(
+        re.search(rf"(?<![\d./]){value}(?![\d.]|/\d)[^\d=,。;+\-×*÷/]{{0,4}}[+\-×*÷/](?=[^,。;]*=)", text)
+        or re.search(rf"[+\-×*÷/]\s?{value}(?![\d.]|/\d)[^\d,。;]{{0,4}}=", text)
     )
 
 

@@ -167,7 +167,7 @@ def _special(text: str, at: int, kind: str) -> Item | None:
     match = _RATIO.match(text, at)
     if match and len(match[0]) < numbers.MAX_DIGITS:
         rest = re.findall(_TERM, match[3])
-        terms = [Fraction(t) if "/0" not in t else Fraction(0) for t in (match[1], match[2], *rest)]
+        terms = [_term(t) for t in (match[1], match[2], *rest)]
         return Ratio(tuple(terms), at, match.end())
     match = _CN_RATIO.match(text, at)
     if match:
@@ -175,6 +175,13 @@ def _special(text: str, at: int, kind: str) -> Item | None:
         if pair[0] is not None and pair[1] is not None:
             return Ratio((pair[0], pair[1]), at, match.end())
     return None
+
+
+def _term(text: str) -> Fraction:
+    """A term of a ratio: 3, 0.5, 3/4, 1.5/2; 0 where it is divided by nothing."""
+    top, _, bottom = text.partition("/")
+    below = Fraction(bottom) if bottom else Fraction(1)
+    return Fraction(top) / below if below else Fraction(0)
 
 
 def _small(text: str | None) -> int:

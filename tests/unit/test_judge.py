@@ -138,6 +138,11 @@ def test_mutated_solutions_are_marked(seed: int) -> None:
     assert not verdict.reason.startswith("unreadable")
 
 
+def test_a_ratio_with_a_decimal_in_a_fraction_is_read() -> None:
+    assert judge("比是200.3/4:5，求比值", "1.5/2:3", "1.5/2:3").correct
+    assert judge("1.5/0:3", "1:3", "1.5/0:3").reason == "other ratio"
+
+
 @given(st.integers(0, 10**9), st.integers(1, 10**6))
 @settings(max_examples=100, deadline=None)
 def test_a_number_equals_itself_and_no_other(value: int, step: int) -> None:
