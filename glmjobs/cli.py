@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from glmjobs.errors import GlmJobsError
 from hpc.errors import HpcError
@@ -23,6 +24,9 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
 
     0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it; 130 after Ctrl-C.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `>&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
     try:
         return main(argv)
     except (HpcError, GlmJobsError) as error:

@@ -9,7 +9,7 @@ import time
 from io import BufferedReader
 from pathlib import Path
 
-from glmjobs import runs
+from glmjobs import places
 from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.errors import BadInput
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the logs."""
     args = parser().parse_args(argv)
-    run = runs.locate(args.run)
+    run = places.locate(args.run)
     if args.lines < 0:
         raise BadInput(f"--lines {args.lines}: a number of lines, 0 for all")
     stage = args.stage or choose(states.read(run, ask_slurm=False))
@@ -136,7 +136,7 @@ def _write(data: bytes) -> None:
     sys.stdout.write(data.decode("utf-8", errors="replace"))
 
 
-def follow(run: runs.Place, stage: str, rank: int | None, shown: dict[Path, int]) -> None:
+def follow(run: places.Place, stage: str, rank: int | None, shown: dict[Path, int]) -> None:
     """Print what is added to the files, each block under its file's name, until the stage has ended."""
     last: Path | None = list(shown)[-1] if shown else None
     checked = 0.0

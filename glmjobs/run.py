@@ -6,7 +6,6 @@ nothing else. See DESIGN for the directory's layout; the paths are properties he
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterable
@@ -18,13 +17,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from glmjobs.errors import BadInput
+from glmjobs.places import locate
 from glmjobs.recipe import Recipe, Section, explain, read_yaml
 from hpc import ledger
 from hpc.cluster import ClusterProfile
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("preflight", "train", "consolidate", "score", "report")
-RUNS = "runs"
 
 
 class Shape(Section):
@@ -96,24 +95,12 @@ class Run:
         Raises:
             BadInput: no such run, or its run.yaml is not one.
         """
-        given = Path(where)
-        candidates = (
-            [given] if given.is_absolute() or len(given.parts) > 1 else [runs_directory() / given, given]
-        )
-        for path in candidates:
-            if (path / "run.yaml").is_file():
-                raw = read_yaml(path / "run.yaml", "run")
-                try:
-                    return cls(path.absolute(), RunFile.model_validate(raw))
-                except ValidationError as error:
-                    raise BadInput(f"{path / 'run.yaml'}: {explain(error, RunFile)}") from None
-        known = sorted(p.parent.name for p in runs_directory().glob("*/run.yaml"))
-        hint = (
-            f"; runs here: {', '.join(known[-5:])}"
-            if known
-            else f"; there are no runs under {runs_directory()}"
-        )
-        raise BadInput(f"{where}: no run of this name or path (a directory with run.yaml){hint}")
+        path = locate(str(where)).path
+        raw = read_yaml(path / "run.yaml", "run")
+        try:
+            return cls(path, RunFile.model_validate(raw))
+        except ValidationError as error:
+            raise BadInput(f"{path / 'run.yaml'}: {explain(error, RunFile)}") from None
 
     @property
     def name(self) -> str:
@@ -215,8 +202,3 @@ def free_name(stem: str, parent: Path) -> str:
         if (m := re.fullmatch(re.escape(stem) + r"-(\d+)", p.name))
     ]
     return f"{stem}-{max(taken, default=0) + 1}"
-
-
-def runs_directory() -> Path:
-    """Where new runs go: ``$GLMJOBS_RUNS``, or ``runs/`` of the current directory."""
-    return Path(os.environ.get("GLMJOBS_RUNS") or RUNS).absolute()

@@ -1,16 +1,11 @@
-"""`python -m glmjobs.runs`: all runs, with what came out of them and what they cost.
-
-Also how the commands that watch find a run: by path, or by name, and without reading its whole ``run.yaml``.
-"""
+"""`python -m glmjobs.runs`: all runs, with what came out of them and what they cost."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +15,10 @@ from rich.text import Text
 
 from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput
+from glmjobs.places import directories, parent
 from glmjobs.reporting.text import visible
 from glmjobs.state import RunState
 from hpc import ledger
-
-RUNS = "runs"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A run directory."""
-
-    path: Path
-
-
-def parent() -> Path:
-    """Where runs are: ``$GLMJOBS_RUNS``, or ``runs/`` of the current directory."""
-    return Path(os.environ.get("GLMJOBS_RUNS") or RUNS).absolute()
-
-
-def directories() -> list[Place]:
-    """All runs there, oldest first."""
-    found = [p.parent for p in parent().glob("*/run.yaml")]
-    return [Place(p) for p in sorted(found, key=lambda p: ((p / "run.yaml").stat().st_mtime, p.name))]
-
-
-def locate(where: str) -> Place:
-    """A run by path, or by its name under ``runs/``.
-
-    Raises:
-        BadInput: there is none; the line names those that are there.
-    """
-    given = Path(where)
-    named = [] if given.is_absolute() or len(given.parts) > 1 else [parent() / given]
-    for path in (*named, given):
-        if (path / "run.yaml").is_file():
-            return Place(path.absolute())
-    known = [place.path.name for place in directories()]
-    hint = f"runs here: {', '.join(known[-5:])}" if known else f"there are no runs under {parent()}"
-    raise BadInput(f"{where}: no run of this name or path (a directory with run.yaml); {hint}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from glmjobs import runs
+from glmjobs import places, runs
 from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.reporting.text import visible
@@ -50,17 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     console = Console(highlight=False)
     if args.run is None:
-        found = runs.directories()
+        found = places.directories()
         if args.json:
             print(json.dumps([s.document() for s in states.read_all(found)], ensure_ascii=False))
             return 0
         if not found:
-            print(f"no runs under {runs.parent()}", file=sys.stderr)
+            print(f"no runs under {places.parent()}", file=sys.stderr)
             return 0
         return show(
             console, lambda ask: runs.overview(states.read_all(found, ask_slurm=ask)), watch=args.watch
         )
-    run = runs.locate(args.run)
+    run = places.locate(args.run)
     if args.json:
         print(json.dumps(states.read(run).document(), ensure_ascii=False))
         return 0
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     return show(console, view, watch=args.watch, ended=lambda: bool(state) and state[0].ended)
 
 
-def _refresh(run: runs.Place, before: RunState) -> RunState:
+def _refresh(run: places.Place, before: RunState) -> RunState:
     """The run directory's news; what Slurm last said of a stage stands while the ledger says the same of it."""
     now = states.read(run, ask_slurm=False)
     for new, old in zip(now.stages, before.stages, strict=True):

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glmjobs import places
 from glmjobs import recipe as recipes
 from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.errors import BadInput
 from glmjobs.jobs import parse_stages, requests
 from glmjobs.recipe import Recipe
-from glmjobs.run import PROJECT, Run, Shape, free_name, runs_directory
+from glmjobs.run import PROJECT, Run, Shape, free_name
 from hpc import chain
 from hpc.cluster import ClusterProfile
 from hpc.preflight import query_gpus
@@ -61,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     recipe, profile = load(args.recipe, args.cluster, args.overrides, executor)
     shape = make_shape(args.nodes, args.gpus, executor)
     stages = parse_stages(args.stages)
-    parent = runs_directory()
-    name = check_name(args.name) if args.name else free_name(recipe.name, parent)
+    parent = places.parent()
+    name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
     jobs = requests(recipe, shape, stages, local=local, local_gpus=len(query_gpus()) if local else 0)
     if args.dry_run:
@@ -172,7 +173,7 @@ def check_name(name: str) -> str:
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise BadInput(
-            f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit, 100 at most"
         )
     return name
 

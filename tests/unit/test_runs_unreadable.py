@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glmjobs import runs, status
+from glmjobs import cancel, heal, logs, report, runs, status
 from glmjobs.cli import run_command
 
 
@@ -41,6 +43,31 @@ def test_one_unreadable_run_is_one_line(two: Path, capsys: pytest.CaptureFixture
     assert run_command(status.main, ["bad"]) == 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "ledger.jsonl: Is a directory" in said
+
+
+@pytest.mark.parametrize("command", [status.main, logs.main, cancel.main, heal.main, report.main])
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\nb", "a\0b", "..", "no/such"])
+def test_names_that_no_run_has_are_one_short_line(
+    two: Path, command: Any, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(command, ["--", name]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) < 500 and "no run of this name" in said
+
+
+def test_a_closed_stdout_is_no_crash(two: Path) -> None:
+    (two / "runs" / "good" / "jobs" / "train").mkdir(parents=True)
+    (two / "runs" / "good" / "jobs" / "train" / "1.out").write_text("hello\n")
+    line = f"exec {sys.executable} -m glmjobs.logs good --stage train >&-"
+    project = str(Path(runs.__file__).parent.parent)
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=two,
+        env={**os.environ, "PYTHONPATH": project},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
