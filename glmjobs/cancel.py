@@ -13,6 +13,7 @@ from glmjobs.cli import run_command
 from glmjobs.errors import WorkFailed
 from glmjobs.run import Run
 from hpc import ledger
+from hpc.errors import HpcError
 
 GRACE_SECONDS = 60.0
 
@@ -33,7 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     if slurm_jobs:
         from hpc import slurm
 
-        slurm.cancel(slurm_jobs)
+        try:
+            slurm.cancel(slurm_jobs)
+        except HpcError:
+            for stage in open_stages:
+                if stage.job in slurm_jobs:
+                    ledger.append(run.path, "not_cancelled", stage=stage.stage, job=stage.job)
+            raise
     stopped = [pid for pid in local if states.alive(pid) and ours(pid)]
     for pid in stopped:
         end(pid)

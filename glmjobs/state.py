@@ -190,7 +190,7 @@ def _stages(path: Path, events: Sequence[ledger.Json] | None = None) -> list[Sta
 def _concerns(event: ledger.Json, stage: str) -> bool:
     """Whether a line is about a stage; preflight shares the train job's fate in the queue."""
     named = event.get("stage")
-    shared = ("submitted", "requeued", "healed", "cancelled")
+    shared = ("submitted", "requeued", "healed", "cancelled", "not_cancelled")
     return named == stage or (stage == "preflight" and named == "train" and event.get("event") in shared)
 
 
@@ -238,6 +238,8 @@ def _apply(state: StageState, tasks: dict[Any, str], event: ledger.Json) -> None
         state.state, state.error, state.reason = WAITING, None, ""
     elif kind == "cancelled":
         state.state = CANCELLED
+    elif kind == "not_cancelled":  # Slurm did not hear of it
+        state.state = WAITING  # or as its elements are
 
 
 def _ending(outcome: str, event: ledger.Json) -> str:

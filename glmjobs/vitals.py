@@ -84,7 +84,8 @@ def gpu_hours(path: Path, events: Sequence[ledger.Json], running: Collection[str
     over = {stage: costs.End("vanished", signs.newest(path, stage) or 0.0) for stage in ran - set(running)}
     over |= costs.done({stage: ledger.marker(path, stage) or {} for stage in over})
     log = ledger.read_jsonl(path / "checkpoints" / "train_log.jsonl")
-    return costs.totals(costs.costs(events, log, time.time(), over=over))
+    newest = _int(ledger.progress(path, "train").get("checkpoint"))
+    return costs.totals(costs.costs(events, log, time.time(), over=over, checkpoint=newest))
 
 
 def last_error(path: Path, stage: str) -> str | None:

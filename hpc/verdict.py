@@ -113,7 +113,10 @@ def decide(
 def cancelled(events: Sequence[Json], job: str) -> bool:
     """Somebody cancelled this job since it last started."""
     mine = (e["event"] for e in reversed(events) if e.get("job") in (job, None))
-    return next((event for event in mine if event in ("cancelled", "attempt")), "") == "cancelled"
+    return (
+        next((event for event in mine if event in ("cancelled", "not_cancelled", "attempt")), "")
+        == "cancelled"
+    )
 
 
 def fruitless(events: Sequence[Json], stages: Sequence[str], job: str, ended: str) -> int:

@@ -19,6 +19,9 @@ from glmjobs.reporting.text import number, shown, unix_time, utc
 
 Json = dict[str, Any]
 
+SILENT_SECONDS = 600.0
+"""An attempt without an end that has written nothing for so long is not called running."""
+
 LABELS = {"base": "Base", "finetuned": "Fine-tuned"}
 
 
@@ -93,6 +96,7 @@ def _stages(facts: RunFacts) -> list[Json]:
             "attempt": "running",
             "requeued": "queued",
             "cancelled": "cancelled",
+            "not_cancelled": "running" if stage in nodes else "queued",
         }.get(str(kind))
         outcome = event.get("outcome") if kind == "ended" else state
         if kind == "attempt" and event.get("nodes"):
@@ -271,8 +275,21 @@ def _cost(facts: RunFacts, now: float) -> Json:
     alive = {sample.time for node in facts.gpu.values() for sample in node}
     ledger = [_without_gpus(event) for event in facts.ledger] if facts.no_gpus else facts.ledger
     # Whether it still runs, only Slurm could tell; that it ran until it last wrote something is sure.
-    over = {stage: costs.End("running", time) for stage, time in facts.last_signs.items()}
-    items = costs.costs(ledger, facts.train_log, now, alive, over | costs.done(facts.markers))
+    over = {
+        stage: costs.End("running" if now - time < SILENT_SECONDS else "vanished", time)
+        for stage, time in facts.last_signs.items()
+    }
+    newest = max(
+        (step for c in facts.checkpoints if (step := number(c.get("step"))) is not None), default=None
+    )
+    items = costs.costs(
+        ledger,
+        facts.train_log,
+        now,
+        alive,
+        over | costs.done(facts.markers),
+        None if newest is None else int(newest),
+    )
     rows = []
     for item in items:
         a = item.attempt

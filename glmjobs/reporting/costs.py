@@ -108,6 +108,7 @@ def costs(
     now: float,
     alive: Iterable[float] = (),
     over: Mapping[str, End] | None = None,
+    checkpoint: int | None = None,
 ) -> list[Cost]:
     """The cost of every attempt, in order of their start.
 
@@ -117,6 +118,7 @@ def costs(
         now: Unix seconds; a running attempt is counted until then.
         alive: Unix seconds of other signs of life (GPU samples), for attempts whose end nobody recorded.
         over: the stages of which no attempt is counted until ``now``.
+        checkpoint: step of the newest checkpoint there is; what the last training attempt left, where no event says it.
     """
     steps = sorted(
         (time, step)
@@ -132,7 +134,7 @@ def costs(
             own = [s for s in steps if attempt.started <= s[0] <= (attempt.ended or now)]
             resumed = attempt.resumed_from if attempt.resumed_from is not None else resumed
             if attempt.last_checkpoint is None and attempt.outcome not in _WELL:
-                attempt.last_checkpoint = _inferred_checkpoint(found[index + 1 :], steps)
+                attempt.last_checkpoint = _inferred_checkpoint(found[index + 1 :], steps, checkpoint)
             if own:
                 attempt.step = max(attempt.step or 0, int(own[-1][1]))
         result.append(Cost(attempt, _split(attempt, own, resumed, checks, now)))
@@ -248,11 +250,12 @@ def _progress(attempt: Attempt, event: Mapping[str, Any]) -> None:
             setattr(attempt, name, value)
 
 
-def _inferred_checkpoint(later: Sequence[Attempt], steps: Sequence[Step]) -> int | None:
-    """Where no event named it: the step from which the next training attempt went on, by its log."""
+def _inferred_checkpoint(later: Sequence[Attempt], steps: Sequence[Step], newest: int | None) -> int | None:
+    """Where no event named it: the step from which the next training attempt went on, by its log; without a next one
+    the newest checkpoint there is."""
     following = next((a for a in later if a.stage == "train"), None)
     if following is None:
-        return None
+        return newest
     if following.resumed_from is not None:
         return following.resumed_from
     rows = [step for time, step in steps if time >= following.started][:2]

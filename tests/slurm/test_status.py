@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from small_chain import done, ended, healed, ids, small, start, starts, tell
 
-from glmjobs import logs, runs, status
+from glmjobs import cancel, logs, runs, status
 from glmjobs import state as states
+from glmjobs.cli import run_command
 from glmjobs.reporting import costs
 from glmjobs.run import Run
 from glmjobs.state import StageState
@@ -102,6 +103,21 @@ def test_cancelled_behind_our_back_and_by_us(place: Path, wait_for: Any) -> None
     wait_for(lambda: stage(run, "train").state in (states.CANCELLED, states.STOPPED), 60)
     assert states.read(run).ended
     assert not still_counted(run)
+
+
+def test_a_cancel_that_slurm_does_not_hear(hurt: Any, small: Path, wait_for: Any, capsys: Any) -> None:
+    with hurt(nodes=1) as cluster:
+        run = start(small, "deaf", train="wait")
+        wait_for(lambda: starts(run, "train"), 60)
+        cluster.kill_controller()
+        capsys.readouterr()
+        assert run_command(cancel.main, [str(run.path)]) == 3
+        assert capsys.readouterr().err.count("\n") == 1
+        assert stage(run, "train").state == states.RUNNING
+        assert stage(run, "consolidate").state == states.WAITING
+        cluster.restart_controller()
+        assert run_command(cancel.main, [str(run.path)]) == 0
+        assert stage(run, "consolidate").state == states.CANCELLED
 
 
 def test_requeued_by_hand(place: Path, wait_for: Any) -> None:

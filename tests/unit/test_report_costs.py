@@ -125,6 +125,15 @@ def test_what_no_longer_runs_is_counted_until_its_last_sign_of_life(outcome: str
     )
 
 
+def test_the_last_attempt_keeps_the_newest_checkpoint_there_is():
+    ledger = [event(0, "attempt", gpus=1)]
+    over = {"train": End("vanished", sample.START + 2 * sample.HOUR)}
+    (item,) = costs(ledger, log((0.5, 10), (1, 20), (1.5, 30), (2, 40)), NOW, over=over, checkpoint=30)
+    assert item.gpu_hours("lost") == pytest.approx(0.5) and item.gpu_hours("held") == pytest.approx(2)
+    (item,) = costs(ledger, log((0.5, 10), (1, 20)), NOW, over=over)
+    assert item.gpu_hours("useful") == 0, "none is known"
+
+
 def test_a_marker_ends_no_attempt_that_began_after_it():
     marker = {"outcome": "done", "ended": sample.at(2)}
     ledger = [event(3, "attempt", stage="score", gpus=1)]
