@@ -11,6 +11,7 @@ import time
 from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.errors import WorkFailed
+from glmjobs.jobs import CHAIN
 from glmjobs.run import Run
 from hpc import ledger
 from hpc.errors import HpcError
@@ -24,16 +25,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", help="run directory, or its name under runs/")
     run = Run.open(parser.parse_args(argv).run)
     state = states.read(run)
-    open_stages = [s for s in state.stages if s.job and s.state not in (states.DONE, states.FAILED)]
-    slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()})
+    open_stages = [s for s in state.stages if s.job]
+    slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()} | unrecorded(run), key=int)
     local = sorted(
         {int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")}
     )
-    for stage in open_stages:
-        ledger.append(run.path, "cancelled", stage=stage.stage, job=stage.job)
     if slurm_jobs:
         from hpc import slurm
 
+        known = slurm.jobs(slurm_jobs)
+        held = {name.partition("_")[0] for name, info in known.items() if not info.state.is_final}
+        slurm_jobs = [job for job in slurm_jobs if job in held]
+    local = [pid for pid in local if states.alive(pid) and ours(pid)]
+    going = [*slurm_jobs, *(f"local-{pid}" for pid in local)]
+    open_stages = [s for s in open_stages if s.job in going]
+    for stage in open_stages:
+        ledger.append(run.path, "cancelled", stage=stage.stage, job=stage.job)
+    if slurm_jobs:
         try:
             slurm.cancel(slurm_jobs)
         except HpcError:
@@ -41,12 +49,22 @@ def main(argv: list[str] | None = None) -> int:
                 if stage.job in slurm_jobs:
                     ledger.append(run.path, "not_cancelled", stage=stage.stage, job=stage.job)
             raise
-    stopped = [pid for pid in local if states.alive(pid) and ours(pid)]
-    for pid in stopped:
+    for pid in local:
         end(pid)
-    what = [f"job {job}" for job in slurm_jobs] + [f"process {pid}" for pid in stopped]
+    what = [f"job {job}" for job in slurm_jobs] + [f"process {pid}" for pid in local]
     print(f"cancelled: {', '.join(what)}" if what else "nothing to cancel", file=sys.stderr)
     return 0
+
+
+def unrecorded(run: Run) -> set[str]:
+    """Jobs that carry the run's comment; those of a submit that was killed are in no line of the ledger."""
+    from hpc import chain, slurm
+
+    planned = ledger.events(run.path, event="planned")
+    if not slurm.available() or (planned and all(e.get("executor") == "local" for e in planned)):
+        return set()
+    marks = {chain.comment(run.file.key, stage) for stage in CHAIN}
+    return {info.id.partition("_")[0] for mark in marks for info in slurm.find_by_comment(mark)}
 
 
 def ours(pid: int) -> bool:

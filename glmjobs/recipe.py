@@ -24,7 +24,7 @@ DEFAULT_RECIPE = "configs/chatglm6b.yaml"
 class Section(BaseModel):
     """A part of the recipe: keyword-only, closed (no unknown fields), immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class TinyModel(Section):
@@ -83,6 +83,13 @@ class DataSection(Section):
     deduplicate: bool = Field(
         default=True, description="leave train rows out whose question is also a dev row's"
     )
+
+    @model_validator(mode="after")
+    def _row_ranges(self) -> DataSection:
+        from glmjobs.data.splitting import Split
+
+        Split.parse(self.dev_rows, self.train_rows)
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
@@ -310,10 +317,14 @@ def apply_override(raw: dict[str, Any], item: str) -> None:
     keys = dotted.strip().split(".")
     if not eq or not all(keys):
         raise BadInput(f"--set {item!r}: write section.field=value, for example train.learning_rate=2e-5")
+    if len(text.splitlines()) > 1 or any("\ud800" <= c <= "\udfff" for c in item):
+        raise BadInput(f"--set {item[:80]!r}: a value is one line of UTF-8 text")
     try:
         value = yaml.load(text, Loader=Loader) if text else None
     except yaml.YAMLError:
         value = text
+    if isinstance(value, str) and text.strip(" \t")[:1] not in ("'", '"'):
+        value = text.strip(" \t")  # a # is no comment here, a ! no tag
     if isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
         with contextlib.suppress(ValueError):
             value = float(value) if any(c in value for c in "eE.") else value
@@ -354,7 +365,9 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     got = repr(first.get("input"))
     got = got if len(got) <= 60 else got[:57] + "..."
     prefix = f"{where} = {got}: " if where and not isinstance(first.get("input"), dict) else ""
-    return f"{prefix}{message[:1].lower()}{message[1:]}"
+    word = message.split(" ")[0]
+    message = message[:1].lower() + message[1:] if word[1:].islower() or len(word) == 1 else message
+    return f"{prefix}{message}"
 
 
 def field_names(schema: type[BaseModel], prefix: str = "") -> list[str]:

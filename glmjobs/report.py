@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     run = Run.open(args.run)
-    document = make(run)
+    document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
     page = run.report / "report.html"
     if args.json:
         shown = {key: value for key, value in document.items() if key != "predictions"}

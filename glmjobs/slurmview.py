@@ -112,6 +112,7 @@ def _pending(stage: StageState, info: JobInfo) -> None:
         times = f" for the {_nth(info.restarts)} time" if info.restarts > 1 else ""
         why = f"requeued{times}{'; ' + why if why else ''}"
     stage.state, stage.reason, stage.blocked = states.WAITING, why, reasons.never_starts(info)
+    stage.error = None  # of the attempt before; it waits for its next one
 
 
 def _nth(number: int) -> str:

@@ -93,6 +93,8 @@ class RunState:
         if self.unreadable:
             return UNREADABLE
         chosen = self.submitted
+        if not self.planned and chosen and all(s.state == DONE for s in chosen):
+            chosen = self.stages  # what belongs to it is not on record
         return next((s.state for s in chosen if s.state != DONE), DONE if chosen else WAITING)
 
     @property
@@ -102,7 +104,7 @@ class RunState:
         if any(s.state == RUNNING for s in chosen):
             return False
         if all(s.state == DONE for s in chosen):
-            return bool(chosen)
+            return self.state == DONE
         return any(s.state in BAD for s in chosen) or all(s.stuck for s in chosen if s.state == WAITING)
 
     @property

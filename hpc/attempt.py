@@ -104,15 +104,39 @@ class Attempt:
     def _record_start(self, stage: str) -> str:
         env = os.environ
         nodes = env.get("SLURM_JOB_NODELIST") or os.uname().nodename
+        before = self._cut_off(stage)
         record = ledger.append(
             self.run, "attempt", stage=stage, job=self.job, nodes=nodes,
             attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
             restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
-            array_job=env.get("SLURM_ARRAY_JOB_ID"),
+            array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before,
             array_task=self.task,
         )  # fmt: skip
         return str(record["time"])
+
+    def _cut_off(self, stage: str) -> str | None:
+        """When the attempt before this one, whose end nobody could write down, last gave a sign of life; None where
+        there is none such. (The new one's ranks will write over its logs.)"""
+        kinds = ("attempt", "ended")
+        mine = [
+            e
+            for e in ledger.events(self.run, stage=stage)
+            if e["event"] in kinds and e.get("job") == self.job
+        ]
+        if not mine or mine[-1]["event"] == "ended":
+            return None
+        logs = self.run / "jobs" / stage
+        files = [
+            *logs.glob("*.log"),
+            *(logs / "heartbeat").glob("*"),
+            self.run / "stages" / f"{stage}.progress.json",
+        ]
+        times = []
+        for file in files:
+            with contextlib.suppress(OSError):
+                times.append(file.stat().st_mtime)
+        return ledger.stamp(max(times)) if times else None
 
     def _record_end(
         self, stage: str, outcome: str, code: int, failure: ledger.Json | None, *, taken: bool

@@ -20,7 +20,7 @@ PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 class Part(BaseModel):
     """A part of the profile: closed (no unknown fields) and immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Nccl(Part):
@@ -209,6 +209,13 @@ class ClusterProfile(Part):
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
     environment: Environment = Environment()
     preflight: Floor = Floor()
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _gres_type(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+            raise ValueError(f"{value!r} is not the type of a GPU, such as a100")
+        return value
 
     @field_validator(
         "partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition"

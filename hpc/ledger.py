@@ -28,7 +28,13 @@ LEDGER = "ledger.jsonl"
 
 def now() -> str:
     """The time in UTC, ISO 8601 with milliseconds, as every record carries it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp(datetime.now(timezone.utc).timestamp())
+
+
+def stamp(seconds: float) -> str:
+    """Unix seconds in that form."""
+    when = datetime.fromtimestamp(seconds, timezone.utc)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def append(run: Path, event: str, *, durable: bool = True, **fields: Any) -> Json:

@@ -72,6 +72,7 @@ class Attempt:
     step: int | None = None
     last_checkpoint: int | None = None
     resumed_from: int | None = None
+    task: int | None = None
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,17 @@ class _Reader:
             self.ready[job] = time
             self.waits_for[job] = re.findall(r"\d+", str(event.get("dependency") or ""))
             self.stage_ready[stage] = (time, self.waits_for[job])
-        elif kind == "requeued":
-            self.ready[job] = time
+        elif kind in ("requeued", "healed"):
+            if job:
+                self.ready[job] = time
+        elif kind in ("cancelled", "not_cancelled"):
+            pass  # somebody else's line: no sign of its life
         elif kind == "attempt":
             self._start(event, key, time)
         elif kind == "ended":
             self.finished[job] = time
+            if event.get("outcome") != "done":
+                self.ready[job] = time  # where it starts again, it has waited since
             if (attempt := self.open.pop(key, None)) is not None:
                 attempt.ended = max(time, attempt.started)
                 attempt.outcome = str(event.get("outcome") or "unknown")
@@ -208,8 +214,13 @@ class _Reader:
 
     def _start(self, event: Mapping[str, Any], key: tuple[str, str], time: float) -> None:
         stage, job = key
-        if (before := self.open.pop(key, None)) is not None:
-            self._vanish(before, self.last_word.get(key), time)
+        task = event.get("array_task")
+        for other in [k for k, a in self.open.items() if k == key or (k[0] == stage and a.task == task)]:
+            sign = unix_time(event.get("before_until")) if other == key else None
+            before = self.open.pop(other)
+            self._vanish(before, max(self.last_word.get(other, 0.0), sign or 0.0), time)
+            if other == key and before.ended is not None:
+                self.ready.setdefault(job, before.ended)  # Slurm put it back in the queue by itself
         attempt = Attempt(
             stage=stage,
             job=job,
@@ -219,6 +230,7 @@ class _Reader:
             started=time,
             queued=self._queued(stage, job, time),
             resumed_from=_integer(event.get("resumed_from")),
+            task=task,
         )
         self.open[key] = attempt
         self.found.append(attempt)
@@ -240,7 +252,7 @@ class _Reader:
         index = bisect_left(self.signs, until)
         if attempt.stage == "train" and index:
             signs.append(self.signs[index - 1])
-        attempt.ended = max(signs)
+        attempt.ended = max(attempt.started, min(max(signs), until))
 
 
 def _progress(attempt: Attempt, event: Mapping[str, Any]) -> None:

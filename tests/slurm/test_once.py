@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from small_chain import done, healed, ids, small, start, starts, with_key, words
 
-from glmjobs import submit
+from glmjobs import cancel, submit
 from glmjobs.run import Run
 from hpc import attempt, chain, ledger, slurm
 from hpc.devcluster import DevCluster
@@ -123,6 +123,19 @@ def test_submitter_killed_between_two_jobs(
     assert len(with_key(run)) == 4 and set(ids(run)) == {"train", "consolidate", "score", "report"}
     wait_for(lambda: done(run), 60)
     assert starts(run, "train") == ["0"] and starts(run, "consolidate") == ["0"]
+
+
+def test_cancel_finds_what_a_killed_submit_never_wrote_down(
+    place: Path, shim: Any, repo: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim("kill", 2)
+    subprocess.run(driver("submit", words("orphan")), cwd=repo, check=False, capture_output=True)
+    run = Run.open(place / "orphan")
+    wait_for(lambda: len(with_key(run)) == 2, 30, "the accepted jobs")
+    monkeypatch.setenv("MOOD", "good")
+    (run.path / "ledger.jsonl").write_text("")
+    assert cancel.main([str(run.path)]) == 0
+    wait_for(lambda: all(i.state.is_final for i in slurm.jobs(with_key(run)).values()), 60, "no job left")
 
 
 def test_two_submits_of_one_name_at_once(place: Path, repo: Path, wait_for: Any) -> None:

@@ -192,3 +192,40 @@ def test_any_ledger_gives_parts_that_sum_to_the_time_held(seed: int):
         overlapping = a.stage != "preflight"
         total = max((a.ended if a.ended is not None else NOW) - a.started, 0)
         assert held <= total + 1e-3 and (overlapping or held == pytest.approx(total))
+
+
+def test_a_new_job_ends_what_nobody_ended():
+    ledger = [
+        event(0, "attempt", gpus=1),
+        event(5, "healed"),
+        event(5, "submitted", job="8"),
+        event(6, "attempt", job="8", gpus=1),
+        event(7, "ended", job="8", outcome="done", last_checkpoint=30),
+    ]
+    over = done({"train": {"outcome": "done", "ended": sample.at(7)}})
+    died, whole = costs(ledger, log((1, 10), (2, 20), (6.5, 30)), NOW, over=over)
+    assert died.attempt.outcome == "vanished" and died.gpu_hours("held") == pytest.approx(2)
+    assert whole.gpu_hours("held") == pytest.approx(1) and whole.gpu_hours("waiting") == pytest.approx(1)
+
+
+def test_healing_under_the_same_job_is_waited_for_and_no_sign_of_life():
+    ledger = [event(0, "attempt", gpus=1), event(5, "healed"), event(6, "attempt", gpus=1)]
+    died, again = costs(ledger, log((2, 20)), sample.START + 7 * sample.HOUR)
+    assert died.gpu_hours("held") == pytest.approx(2) and again.gpu_hours("waiting") == pytest.approx(1)
+
+
+def test_a_job_that_slurm_started_again_has_waited_since_it_ended():
+    ledger = [
+        event(0, "attempt", gpus=1),
+        event(1, "ended", outcome="stopped", taken=True, last_checkpoint=10),
+        event(4, "attempt", gpus=1, before_until=None),
+        event(9, "attempt", gpus=1, before_until=sample.at(7)),
+        event(10, "ended", outcome="done", last_checkpoint=40),
+    ]
+    first, died, last = costs(ledger, log((9.5, 30), (10, 40)), NOW)
+    assert first.gpu_hours("held") == pytest.approx(1)
+    assert died.gpu_hours("waiting") == pytest.approx(3)
+    assert died.gpu_hours("held") == pytest.approx(3), (
+        "its log was cut at the resume; the next attempt looked before"
+    )
+    assert last.gpu_hours("waiting") == pytest.approx(2)

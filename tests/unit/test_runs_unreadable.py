@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from glmjobs import cancel, heal, logs, report, runs, status
+from glmjobs import state as states
 from glmjobs.cli import run_command
+from glmjobs.places import Place
 
 
 @pytest.fixture
@@ -81,3 +83,12 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: /scratch/x: No space left on device\n"
     with pytest.raises(FileNotFoundError):
         run_command(ours, [])
+
+
+def test_a_lost_ledger_is_not_called_done(two: Path) -> None:
+    from hpc import ledger
+
+    good = two / "runs" / "good"
+    ledger.write_marker(good, "preflight", outcome="done", started=ledger.now())
+    found = states.read(Place(good), ask_slurm=False)
+    assert (found.state, found.get("preflight").state) == ("waiting", "done") and not found.stages[-1].job
