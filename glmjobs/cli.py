@@ -38,6 +38,9 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except UnicodeEncodeError as error:  # a path or an argument with bytes that are no text
+        print(f"error: {error.object[:80]!r}: not UTF-8 text; take another name", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in NOT_OURS:
             raise

@@ -72,6 +72,15 @@ def test_a_closed_stdout_is_no_crash(two: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_path_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def writes(argv: list[str] | None) -> int:
+        "/scratch/\udcff".encode()
+        return 0
+
+    assert run_command(writes, []) == 2
+    assert capsys.readouterr().err == "error: '/scratch/\\udcff': not UTF-8 text; take another name\n"
+
+
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def full(argv: list[str] | None) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x")
