@@ -7,6 +7,7 @@ nothing else. See DESIGN for the directory's layout; the paths are properties he
 from __future__ import annotations
 
 import re
+import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -85,7 +86,11 @@ class Run:
             shape=shape,
         )
         run = cls(path, file)
-        ledger.write_atomic(path / "run.yaml", run_yaml(file))
+        try:
+            ledger.write_atomic(path / "run.yaml", run_yaml(file))
+        except OSError:  # a full disk: no run that is none, in the way of its own name
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @classmethod

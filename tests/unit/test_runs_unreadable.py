@@ -16,6 +16,10 @@ from glmjobs import cancel, heal, logs, report, runs, status
 from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.places import Place
+from glmjobs.recipe import load
+from glmjobs.run import Run, Shape
+from hpc import ledger
+from hpc.cluster import ClusterProfile
 
 
 @pytest.fixture
@@ -72,6 +76,20 @@ def test_a_closed_stdout_is_no_crash(two: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_full_disk_leaves_no_empty_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.yaml")
+
+    recipe = load(Path(__file__).parents[2] / "configs" / "tiny.yaml")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(ledger, "write_atomic", full)
+        Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape())
+    assert not (tmp_path / "one").exists()
+    assert Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape()).path.is_dir(), (
+        "the name is free again"
+    )
+
+
 def test_a_path_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def writes(argv: list[str] | None) -> int:
         "/scratch/\udcff".encode()
@@ -95,8 +113,6 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_lost_ledger_is_not_called_done(two: Path) -> None:
-    from hpc import ledger
-
     good = two / "runs" / "good"
     ledger.write_marker(good, "preflight", outcome="done", started=ledger.now())
     found = states.read(Place(good), ask_slurm=False)
