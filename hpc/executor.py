@@ -18,7 +18,7 @@ import submitit
 from submitit.core import utils
 
 from hpc.errors import JobFailed, NotFit
-from hpc.slurm import SlurmUnreachable, SubmitUncertain, not_submitted, unreachable
+from hpc.slurm import SlurmUnreachable, SubmitUncertain, by_signal, not_submitted, unreachable
 
 KEEP = ("SLURM_CONF", "SLURM_CONF_SERVER")
 """Variables of Slurm's that say where it is, not what job this is."""
@@ -64,7 +64,7 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         code = getattr(error.__cause__, "returncode", None)
         if code in TIMED_OUT and not said:
             return SubmitUncertain(f"sbatch gave no answer within {SBATCH_SECONDS} s")
-        if not said or (code is not None and not 0 <= code <= 128):  # by a signal, in a wrapper's shell too
+        if not said or by_signal(code):
             return SubmitUncertain(f"sbatch ended with exit code {code} and {said or 'no word'}")
         if not unreachable(said):
             return JobFailed(f"sbatch refused the job: {said}")

@@ -128,7 +128,7 @@ def run(
         if code == 0:
             return out
         said = one_line(err or out) or f"exit code {code}"
-        killed = code is not None and not 0 <= code <= 128  # by a signal, in a wrapper's shell too
+        killed = by_signal(code)
         if killed:
             said = f"{args[0]} was killed ({said})"
         if code is not None and not killed and not unreachable(said):
@@ -137,6 +137,12 @@ def run(
             break
         time.sleep(pause)
     raise SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
+
+
+def by_signal(code: int | None) -> bool:
+    """Whether a command's exit code means that a signal ended it, in a wrapper's shell too (128 + its number). 255 is
+    what Slurm's commands say of wrong options."""
+    return code is not None and (code < 0 or 128 < code <= 192)
 
 
 def _call(args: Sequence[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str, str]:

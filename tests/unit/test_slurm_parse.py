@@ -333,6 +333,7 @@ def test_a_silent_controller_is_asked_again(tmp_path: Path, monkeypatch: pytest.
         ("echo nonsense", slurm.SubmitUncertain),
         ("true", slurm.SubmitUncertain),
         ("echo 12; kill -9 $$", slurm.SubmitUncertain),
+        ("echo 'sbatch: error: Invalid --time specification' >&2; exit 255", slurm.SlurmRefused),
         ("exit 143", slurm.SubmitUncertain),  # a site's wrapper whose sbatch was terminated
     ],
 )
