@@ -60,8 +60,7 @@ def unrecorded(run: Run) -> set[str]:
     """Jobs that carry the run's comment; those of a submit that was killed are in no line of the ledger."""
     from hpc import chain, slurm
 
-    planned = ledger.events(run.path, event="planned")
-    if not slurm.available() or (planned and all(e.get("executor") == "local" for e in planned)):
+    if chain.intended(run.path)[1] == "local" or not slurm.available():
         return set()
     marks = {chain.comment(run.file.key, stage) for stage in CHAIN}
     return {info.id.partition("_")[0] for mark in marks for info in slurm.find_by_comment(mark)}

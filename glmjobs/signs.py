@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpc import signs
+
 
 def newest(path: Path, stage: str) -> float | None:
     """Unix seconds at which the stage last wrote anything (logs, progress, training log); None if never."""
@@ -11,10 +13,4 @@ def newest(path: Path, stage: str) -> float | None:
     files += (path / "jobs" / stage).glob("*.out")
     if stage == "train":
         files.append(path / "checkpoints" / "train_log.jsonl")
-    times = []
-    for file in files:
-        try:
-            times.append(file.stat().st_mtime)
-        except OSError:
-            continue
-    return max(times, default=None)
+    return signs.newest(files)

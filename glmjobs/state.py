@@ -138,10 +138,13 @@ def read(run: Place, *, ask_slurm: bool = True) -> RunState:
 def read_all(runs: Iterable[Place], *, ask_slurm: bool = True) -> list[RunState]:
     """The states of several runs now; Slurm is asked once for all of them."""
     paths = [run.path for run in runs]
-    found = []
+    found: list[RunState] = []
+    told: dict[str, list[ledger.Json]] = {}
     for path in paths:
         try:
-            found.append(_read(path))
+            events = ledger.read(path)
+            found.append(_read(path, events))
+            told[str(path)] = events
         except OSError as error:  # another user's, a damaged disk: no reason to show nothing of the others
             why = f"{error.filename or path}: {error.strerror}"
             found.append(RunState(name=path.name, path=str(path), unreadable=why))
@@ -152,24 +155,21 @@ def read_all(runs: Iterable[Place], *, ask_slurm: bool = True) -> list[RunState]
     for state in found:
         if not state.unreadable:
             _follow_up(state)
-            add_costs(state)
+            add_costs(state, told[state.path])
     return found
 
 
-def add_costs(state: RunState) -> None:
+def add_costs(state: RunState, events: Sequence[ledger.Json]) -> None:
     """What the run has cost by now: what runs is counted until now, what was cut off until its last sign of life."""
-    path = Path(state.path)
-    state.gpu_hours = vitals.gpu_hours(
-        path, ledger.read(path), [s.stage for s in state.stages if s.state == RUNNING]
-    )
+    running = [s.stage for s in state.stages if s.state == RUNNING]
+    state.gpu_hours = vitals.gpu_hours(Path(state.path), events, running)
 
 
 def _asks_slurm(stage: StageState) -> bool:
     return bool(stage.job and stage.job.isdigit() and stage.state != DONE)
 
 
-def _read(path: Path) -> RunState:
-    events = ledger.read(path)
+def _read(path: Path, events: Sequence[ledger.Json]) -> RunState:
     state = RunState(name=path.name, path=str(path), stages=_stages(path, events))
     state.planned = chain.intended(path, events)[0]
     _submissions(state, events)

@@ -20,6 +20,7 @@ from glmjobs import state as states
 from glmjobs.cli import run_command
 from glmjobs.reporting.text import visible
 from glmjobs.state import RunState, StageState
+from hpc import ledger
 
 WATCH_SECONDS = 2.0
 SLURM_EVERY = 5  # refreshes: the controller is asked every 10 s
@@ -76,15 +77,16 @@ def main(argv: list[str] | None = None) -> int:
 def _refresh(run: places.Place, before: RunState) -> RunState:
     """The run directory's news; what Slurm last said of a stage stands while the ledger says the same of it."""
     now = states.read(run, ask_slurm=False)
+    called_off = False
     for new, old in zip(now.stages, before.stages, strict=True):
         same = new.job == old.job and new.attempts == old.attempts
-        if same and (
-            (new.state == states.WAITING and old.state in (states.WAITING, *states.BAD))
-            or (new.state == states.RUNNING and old.state in states.BAD)
-        ):
+        waits = new.state == states.WAITING and old.state in (states.WAITING, *states.BAD)
+        called_off |= (dead := same and new.state == states.RUNNING and old.state in states.BAD)
+        if dead or (same and waits):
             new.state, new.reason, new.error = old.state, old.reason, old.error
     now.slurm = before.slurm
-    states.add_costs(now)
+    if called_off:  # it is not counted until now
+        states.add_costs(now, ledger.read(run.path))
     return now
 
 

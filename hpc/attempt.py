@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from hpc import heartbeat, ledger, preempt, quarantine, ranks, verdict
+from hpc import heartbeat, ledger, preempt, quarantine, ranks, signs, verdict
 from hpc.errors import BadInput, HpcError, JobFailed
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
@@ -132,11 +132,8 @@ class Attempt:
             *(logs / "heartbeat").glob("*"),
             self.run / "stages" / f"{stage}.progress.json",
         ]
-        times = []
-        for file in files:
-            with contextlib.suppress(OSError):
-                times.append(file.stat().st_mtime)
-        return ledger.stamp(max(times)) if times else None
+        last = signs.newest(files)
+        return None if last is None else ledger.stamp(last)
 
     def _record_end(
         self, stage: str, outcome: str, code: int, failure: ledger.Json | None, *, taken: bool

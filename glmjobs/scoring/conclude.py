@@ -218,11 +218,14 @@ class _Walk:
         known = {v for v, _ in self.question.givens}
         return any(isinstance(i, Quantity) and i.value not in known for i in items)
 
-    def _new(self, kept: list[Statement]) -> list[Statement]:
-        """The statements that say more than the question does, or all where none does."""
-        return [
-            s for s in kept if not all(isinstance(i, Quantity) for i in s.items) or self._says_new(s.items)
-        ] or kept
+    def _new(self) -> set[int]:
+        """Which statements say more than the question does; all where none does."""
+        new = {
+            index
+            for index, s in enumerate(self.kept)
+            if not all(isinstance(i, Quantity) for i in s.items) or self._says_new(s.items)
+        }
+        return new or set(range(len(self.kept)))
 
     def _withdraw(self, sentence: str) -> str | None:
         """Handle 不对/更正; what is left of the sentence, or None when nothing is."""
@@ -360,7 +363,8 @@ class _Walk:
         if _loops(raw[-1]):
             return Conclusion(None, [], "no conclusion: the text loops")
         marked = [i for i, s in enumerate(kept) if s.rank >= 3]
-        best = max(s.overlap for s in self._new(kept))
+        new = self._new()
+        best = max(kept[i].overlap for i in new)
         if marked:
             chosen = marked[-1]
             for i in range(chosen + 1, len(kept)):
@@ -369,14 +373,14 @@ class _Walk:
                 ):
                     chosen = i
         else:
-            chosen = self._unmarked(best)
+            chosen = self._unmarked(best, new)
             if chosen < 0:
                 return Conclusion(None, [], "no conclusion: the working ends without one")
         if kept[chosen].rank < 2 and self._no_end(kept[chosen], raw):
             return Conclusion(None, [], "no conclusion: the text stops in its working")
         return Conclusion(kept[chosen], kept[chosen:], "", kept)
 
-    def _unmarked(self, best: float) -> int:
+    def _unmarked(self, best: float, new: set[int]) -> int:
         kept = self.kept
         last = len(kept) - 1
         bare = [i for i, s in enumerate(kept) if s.rank == 2.6]
@@ -398,7 +402,7 @@ class _Walk:
             return last if finishes and not self._of_asked_kind(chosen) else max(candidates)
         plain = [i for i, s in enumerate(kept) if s.rank == 2.0 and s.overlap >= 0.6 * best]
         plain = [i for i in plain if not self._known_total(kept[i])] or plain
-        plain = [i for i in plain if kept[i] in self._new(kept)]
+        plain = [i for i in plain if i in new]
         if plain and self._of_asked_kind(kept[last]) and not self._of_asked_kind(kept[plain[-1]]):
             return last
         if plain and (plain[-1] == last or not self._closes(kept[last])):

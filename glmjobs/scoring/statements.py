@@ -74,7 +74,7 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
         return list(values.weekdays(plain))
     if kind in ("clock", "date"):
         items = [i for i in items if isinstance(i, (values.Clock, values.Date))]
-    items = [i for i in items if not _anothers(plain, i, question) and not _LAST_ONE.search(plain[: i.start])]
+    items = [i for i in items if not _anothers(plain, i, question) and not plain.endswith("最后", 0, i.start)]
     items += _ordinals(plain, items, question)
     if question.subject or not _DIFFERENCE.search(question.main.clause):
         items = [i for i in items if not _DIFFERS.search(plain[max(0, i.start - 16) : i.start])]
@@ -90,7 +90,6 @@ def usable(text: str, question: Question, kind: str) -> list[Item]:
     ]
 
 
-_LAST_ONE = re.compile("最后$")  # 最后一天
 _NTH = re.compile("第\\s?(\\d{1,4}|[一二三四五六七八九十百]{1,4})\\s?([天年周月])(?!平均|[比到的])")
 
 
@@ -169,6 +168,8 @@ def _parallel(head: str, question: Question) -> bool:
 
 def operand(text: str, number: str) -> bool:
     """Whether a calculation in the text goes on with the number: 240×4, 6×0.5, not 8×30=240."""
+    if number not in text:
+        return False
     value = re.escape(number)
     return bool(
         re.search(rf"(?<![\d./]){value}(?![\d.]|/\d)[^\d=,。;+\-×*÷/]{{0,4}}[+\-×*÷/](?=[^,。;]*=)", text)
