@@ -8,8 +8,8 @@ submit   ``python -m glmjobs.submit`` of the four-job chain, whole, against four
          scripts with the same dependencies. Start-up is the same line with ``--dry-run`` in a process that imports all
          that a submission does: the interpreter, imports, recipe, rendered scripts. ratio = (submit - start-up) / bare,
          medians. To be held: ratio <= 2, start-up <= 0.6 s.
-gap      from a stage's end to the next stage's first line, through ``hpc.attempt`` and the ledger, against the same in
-         four bare batch scripts that only write the time. Both contain Slurm's own scheduling.
+gap      from a stage's end to the next stage's first line, through ``hpc.runtime.attempt`` and the ledger, against the
+         same in four bare batch scripts that only write the time. Both contain Slurm's own scheduling.
 status   ``python -m glmjobs.status`` of so many runs, each with four queued jobs, some with one that Slurm has
          forgotten; whole process. To be held: under 2 s, one squeue and one sacct call (counted by shims on PATH).
 """
@@ -31,10 +31,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpc import chain, ledger, slurm
-from hpc.cluster import ClusterProfile, Environment
+from hpc.batch.profile import ClusterProfile, Environment
+from hpc.batch.script import JobRequest, Step
+from hpc.chain import ledger, submission
+from hpc.core import timestamps
 from hpc.devcluster import DevCluster
-from hpc.script import JobRequest, Step
+from hpc.slurm import client as slurm
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("train", "consolidate", "score", "report")
@@ -118,7 +120,7 @@ def empty_queue() -> None:
 def submitting(work: Path, repeat: int) -> dict[str, Any]:
     """Four jobs by us, by sbatch, and start-up alone, in turns. The node is drained, so that none starts."""
     slurm.update_node("node1", "drain", reason="nothing is to start")
-    code = "import sys, hpc.executor, glmjobs.fitness; from glmjobs.submit import main; sys.exit(main())"
+    code = "import sys, hpc.slurm.executor, glmjobs.run.submit_checks as _; from glmjobs.submit import main; main()"
     start = [sys.executable, "-c", code]
     line = ["--recipe", "configs/tiny.yaml", "--executor", "slurm", "--gpus", "2"]
     line += ["--cluster", "configs/clusters/devcluster.yaml"]
@@ -171,10 +173,10 @@ def our_gaps(path: Path) -> list[float]:
         for i, stage in enumerate(STAGES)
     ]  # fmt: skip
     profile = ClusterProfile(environment=Environment(python=sys.prefix))
-    chain.submit(path, chain.plan(requests, profile, path, PROJECT), key=path.name)
+    submission.submit(path, submission.plan(requests, profile, path, PROJECT), key=path.name)
     await_events(path, "ended", len(STAGES))
-    begun = {e["stage"]: ledger.parse_time(e["time"]) for e in ledger.events(path, event="attempt")}
-    ended = {e["stage"]: ledger.parse_time(e["time"]) for e in ledger.events(path, event="ended")}
+    begun = {e["stage"]: timestamps.parse_time(e["time"]) for e in ledger.events(path, event="attempt")}
+    ended = {e["stage"]: timestamps.parse_time(e["time"]) for e in ledger.events(path, event="ended")}
     return [(begun[b] - ended[a]).total_seconds() for a, b in pairwise(STAGES)]
 
 
@@ -243,9 +245,9 @@ def copy_run(template: Path, path: Path, jobs: list[str], forgotten: str | None)
     shutil.copy(template / "run.yaml", path)
     if forgotten:
         jobs = [*jobs[:3], forgotten]
-    lines = [{"time": ledger.now(), "event": "planned", "stages": STAGES, "executor": "slurm"}]
+    lines = [{"time": timestamps.now(), "event": "planned", "stages": STAGES, "executor": "slurm"}]
     lines += [
-        {"time": ledger.now(), "event": "submitted", "stage": stage, "job": job, "executor": "slurm"}
+        {"time": timestamps.now(), "event": "submitted", "stage": stage, "job": job, "executor": "slurm"}
         for stage, job in zip(STAGES, jobs, strict=True)
     ]
     (path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

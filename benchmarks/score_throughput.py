@@ -5,7 +5,7 @@
 (a) classical: one row at a time, transformers' ``generate`` with sampling (top_p 0.7, temperature 0.95) and
     KV cache, up to 512 new tokens, as ptuning's evaluation of ChatGLM-6B samples;
 (b) plain batches of 64: transformers' greedy ``generate`` on length-sorted, left-padded batches;
-(c) ours: :func:`glmjobs.scoring.generation.generate`, batch size found by itself.
+(c) ours: :func:`glmjobs.generation.decoder.generate`, batch size found by itself.
 
 All three answer prompts of the same list with the same model: ChatGLM's architecture and vocabulary, 4
 layers, seeded random weights, float32. A random model never stops, so each row is given its answer's length
@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
+from glmjobs.generation.decoder import Engine, generate
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
-from glmjobs.scoring.generation import Engine, generate
 
 SEED = 0
 PLAIN_BATCH = 64

@@ -51,7 +51,7 @@ from torch import Tensor
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.packing import plan_epoch
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
-from glmjobs.training.data import rows_for
+from glmjobs.training.train_data import rows_for
 
 SEED = 0
 LENGTH = 1024  # positions of a classical row, and of a packed one

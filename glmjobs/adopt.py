@@ -1,87 +1,9 @@
-"""`python -m glmjobs.adopt`, called by the scripts in ``sbatch/``: the job it runs in becomes a job of a run.
-
-For the train job it makes the run directory and submits the jobs that follow, each waiting for the one before, exactly
-those that ``glmjobs.submit`` would have submitted. A requeued job finds all that done and goes straight on.
-"""
+"""The name of :mod:`glmjobs.attach` as it was: scripts of runs in flight call it. Gone after one release."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-from pathlib import Path
-
-from glmjobs import fitness, submit
-from glmjobs.cli import add_overrides, run_command
-from glmjobs.errors import BadInput
-from glmjobs.jobs import CHAIN, requests
-from glmjobs.run import PROJECT, STAGES, Run
-from hpc import chain, ledger
-from hpc.cluster import ClusterProfile
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Adopt the job named by SLURM_JOB_ID."""
-    p = argparse.ArgumentParser(
-        prog="python -m glmjobs.adopt", description="Make this Slurm job a job of a run."
-    )
-    p.add_argument("run", type=Path, help="run directory; made for the train job where it is not there")
-    p.add_argument("--stage", choices=CHAIN, default="train")
-    p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
-    p.add_argument("--cluster", metavar="FILE")
-    add_overrides(p)
-    args = p.parse_args(argv)
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        raise BadInput(
-            "glmjobs.adopt: not inside a Slurm job (no SLURM_JOB_ID); submit with sbatch sbatch/….sh"
-        )
-    if args.stage == "train" and not (args.run / "run.yaml").is_file():
-        run = make_run(args)
-    else:
-        run = Run.open(args.run.absolute())
-    for stage in STAGES:
-        run.jobs(stage).mkdir(parents=True, exist_ok=True)
-    if not ledger.events(run.path, event="submitted", stage=args.stage) or args.stage != "train":
-        ledger.append(run.path, "submitted", stage=args.stage, job=job, executor="slurm")
-    if args.stage == "train":
-        submit_rest(run, job)
-    return 0
-
-
-def make_run(args: argparse.Namespace) -> Run:
-    """The run directory, with this job's own partition and account in its profile, for the jobs that follow."""
-    recipe, profile = submit.load(args.recipe, args.cluster, args.overrides, "slurm")
-    nodes = int(os.environ.get("SLURM_NNODES", "1"))
-    gpus = int(os.environ.get("SLURM_NTASKS_PER_NODE", "8").split("(")[0])
-    shape = submit.make_shape(nodes, gpus, "slurm")
-    recipe = fitness.check(recipe, own_place(profile), shape, CHAIN, "slurm")
-    return Run.create(args.run, recipe, own_place(profile), shape)
-
-
-def own_place(profile: ClusterProfile) -> ClusterProfile:
-    """The profile with the partition and account that this job was given to sbatch with."""
-    found = {
-        "partition": os.environ.get("SLURM_JOB_PARTITION"),
-        "account": os.environ.get("SLURM_JOB_ACCOUNT"),
-    }
-    return profile.model_copy(update={k: v for k, v in found.items() if v and v != "(null)"})
-
-
-def submit_rest(run: Run, job: str) -> None:
-    """Submit the jobs after train that were not submitted yet."""
-    known = {"train": job, **chain.current_jobs(run.path)}
-    missing = tuple(stage for stage in CHAIN if stage not in known)
-    if not missing:
-        return
-    jobs = requests(run.recipe, run.shape, missing)
-    ids = chain.submit(
-        run.path, chain.plan(jobs, run.cluster, run.path, PROJECT), key=run.file.key, known=known
-    )
-    print(
-        f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr
-    )
-
+from glmjobs.attach import main
+from glmjobs.cli import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command(main))

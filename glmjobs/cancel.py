@@ -8,13 +8,14 @@ import signal
 import sys
 import time
 
-from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.errors import WorkFailed
-from glmjobs.jobs import CHAIN
-from glmjobs.run import Run
-from hpc import ledger
-from hpc.errors import HpcError
+from glmjobs.run.directory import Run
+from glmjobs.run.jobs import CHAIN
+from glmjobs.run.read_state import read_state
+from hpc.chain import ledger
+from hpc.chain.local import is_local_chain
+from hpc.core.errors import HpcError, WorkFailed
+from hpc.core.process import alive
 
 GRACE_SECONDS = 60.0
 
@@ -24,19 +25,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glmjobs.cancel", description="End a run's jobs.")
     parser.add_argument("run", help="run directory, or its name under runs/")
     run = Run.open(parser.parse_args(argv).run)
-    state = states.read(run)
+    state = read_state(run)
     open_stages = [s for s in state.stages if s.job]
     slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()} | unrecorded(run), key=int)
     local = sorted(
         {int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")}
     )
     if slurm_jobs:
-        from hpc import slurm
+        from hpc.slurm import client as slurm
 
         known = slurm.jobs(slurm_jobs)
         held = {name.partition("_")[0] for name, info in known.items() if not info.state.is_final}
         slurm_jobs = [job for job in slurm_jobs if job in held]
-    local = [pid for pid in local if states.alive(pid) and ours(pid)]
+    local = [pid for pid in local if alive(pid) and is_local_chain(pid)]
     going = [*slurm_jobs, *(f"local-{pid}" for pid in local)]
     open_stages = [s for s in open_stages if s.job in going]
     for stage in open_stages:
@@ -58,29 +59,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def unrecorded(run: Run) -> set[str]:
     """Jobs that carry the run's comment; those of a submit that was killed are in no line of the ledger."""
-    from hpc import chain, slurm
+    from hpc.chain import submission
+    from hpc.slurm import client as slurm
 
-    if chain.intended(run.path)[1] == "local" or not slurm.available():
+    if submission.intended(run.path)[1] == "local" or not slurm.available():
         return set()
-    marks = {chain.comment(run.file.key, stage) for stage in CHAIN}
+    marks = {submission.comment(run.file.key, stage) for stage in CHAIN}
     return {info.id.partition("_")[0] for mark in marks for info in slurm.find_by_comment(mark)}
-
-
-def ours(pid: int) -> bool:
-    """The process is a local chain of ours, not another that got its number."""
-    import psutil
-
-    try:
-        return "hpc.localchain" in psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return False
 
 
 def end(pid: int) -> None:
     """Ask a local chain to stop (training saves a checkpoint first); kill its session where it doesn't."""
     os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + GRACE_SECONDS
-    while states.alive(pid):
+    while alive(pid):
         if time.monotonic() > until:
             import psutil
 

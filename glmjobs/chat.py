@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 MAX_LENGTH = 2048
 """Tokens of question, history and answer together; the original's default."""
@@ -116,7 +116,7 @@ class Chat:
         return answer
 
     def _pieces(self, query: str) -> Iterator[str]:
-        from glmjobs.scoring.generation import stream
+        from glmjobs.generation.decoder import stream
 
         text = self.family.prompt_text(query, self.history)
         source = self.tokenizer([text], add_special_tokens=False)["input_ids"][0]

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from glmjobs.errors import GlmJobsError
-from hpc.errors import HpcError
+from hpc.core.errors import HpcError
 
 NOT_OURS = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EISDIR,
@@ -29,8 +28,8 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
     try:
         return main(argv)
-    except (HpcError, GlmJobsError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+    except HpcError as error:
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -62,6 +61,6 @@ def add_overrides(parser: argparse.ArgumentParser, help: str | None = None) -> N
     parser.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides", help=help)
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error's text with its line breaks shown as blanks."""
     return " ".join(str(error).split())

@@ -17,187 +17,24 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput, WorkFailed
-from glmjobs.sizes import SHARD_SIZE, parse_size
-from glmjobs.zero import lora
+from glmjobs.text import SHARD_SIZE
 from glmjobs.zero import manifest as manifests
-from glmjobs.zero.checkpoint import Checkpoint, check_committed, open_checkpoint
-from glmjobs.zero.crosscheck import cross_check
-from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
-from glmjobs.zero.files import named, one_line
-from glmjobs.zero.layout import Tensor
-from glmjobs.zero.meter import Meter
-from glmjobs.zero.publish import clean, publishing
-from glmjobs.zero.sidecar import carry, read_config
-from glmjobs.zero.write import check_space, plan_shards, write_shards
-from hpc import ledger
+from glmjobs.zero.checkpoint import check_committed
+from glmjobs.zero.consolidate import Options, consolidate
+from glmjobs.zero.dtypes import BY_TORCH_NAME
+from glmjobs.zero.guarded_files import errors_in_one_line, named
+from glmjobs.zero.publish import clean
+from hpc.core import timestamps
+from hpc.core.errors import BadInput, WorkFailed
 
 if TYPE_CHECKING:  # pydantic and the cluster profile: only the stage needs them
-    from glmjobs.run import Run
+    from glmjobs.run.directory import Run
 
 STAGE = "consolidate"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to write a model.
-
-    Attributes:
-        dtype: float16, bfloat16 or float32, for floating tensors.
-        shard_size: largest file, such as "2GB"; the files come out about equally large.
-        workers: threads; None: the cores this process may use, at most 8.
-        allow_overflow: accept values that become infinite in a half type (they are counted either way).
-        cross_check: compare with the checkpoint's own half-precision copy.
-        fsync: force the files to disk before they count (off only to measure).
-        replace: an existing output directory is replaced, if it is empty or has a manifest of this command.
-        adapter: of LoRA factors: "merge" them into the base model, or "keep" only them, beside the base.
-    """
-
-    dtype: str = "float16"
-    shard_size: str = SHARD_SIZE
-    workers: int | None = None
-    allow_overflow: bool = False
-    cross_check: bool = True
-    fsync: bool = True
-    replace: bool = False
-    adapter: str = "merge"
-
-
-@one_line()
-def consolidate(
-    source: Path, out: Path, options: Options = Options(), base: Path | None = None
-) -> dict[str, Any]:
-    """Turn the checkpoint at ``source`` into the model directory ``out``; its manifest.
-
-    Args:
-        base: a model directory whose tokenizer, configuration and code are carried over.
-
-    Raises:
-        BadInput: no checkpoint there, ``out`` exists (or is not to be replaced), an option is wrong.
-        WorkFailed: the checkpoint is damaged or mixed, values overflow, the disk ran full, or another process
-            is writing ``out``. ``out`` is then not there, or as it was.
-        NotFit: the disk has too little space to begin.
-    """
-    dtype, limit = _check_options(options)
-    if base is not None and not base.is_dir():
-        raise BadInput(f"{base}: no such base model directory")
-    if options.replace:
-        for other in (source, *([base] if base is not None else [])):
-            _check_apart(out, other)
-    checkpoint = open_checkpoint(source)
-    if options.cross_check:
-        cross_check(checkpoint)
-    with publishing(out, replace=options.replace, fsync=options.fsync) as new:
-        kept = False
-        if lora.has_adapter(checkpoint):
-            kept = options.adapter == "keep"
-            scratch = new.parent / "merged"
-            scratch.mkdir()
-            checkpoint = lora.keep(checkpoint, base, new) if kept else lora.merge(checkpoint, base, scratch)
-        tensors, tied = _tensors_to_write(checkpoint, base)
-        # PEFT reads one file of this name.
-        shards = plan_shards(tensors, dtype, sys.maxsize if kept else limit, lora.STEM if kept else "model")
-        check_space(new, sum(shard.size for shard in shards), out.parent)
-        reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
-        with Meter(f"consolidate {source.resolve().name} -> {out}", reading) as meter:
-            written = write_shards(
-                shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add
-            )
-        _judge_overflow(written.overflow, options)
-        sources = [source, *([base] if base is not None else [])]
-        names = carry(new, sources, dtype, closed=[source]) + ([lora.CONFIG] if kept else [])
-        written.files += [manifests.describe(new, name) for name in names]
-        facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
-        manifests.write_manifest(new, written.files, options.fsync, **facts)
-    return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
-
-
-def _facts(
-    checkpoint: Checkpoint,
-    options: Options,
-    tensors: list[Tensor],
-    tied: dict[str, str],
-    overflow: dict[str, int],
-    reading: int,
-) -> dict[str, Any]:
-    """What the manifest says about the model."""
-    return {
-        "dtype": options.dtype,
-        "step": checkpoint.step,
-        "source": {
-            "checkpoint": checkpoint.path.resolve().name,
-            "kind": checkpoint.kind,
-            "zero_stage": checkpoint.zero_stage,
-            "world_size": checkpoint.world_size,
-            "deepspeed": checkpoint.version,
-        },
-        "parameters": checkpoint.numel,
-        "tensors": len(tensors),
-        "tied": tied,
-        "overflow": overflow,
-        "read_bytes": reading,
-    }
-
-
-def _check_apart(out: Path, source: Path) -> None:
-    """What is read is not what is replaced.
-
-    Raises:
-        BadInput: one contains the other.
-    """
-    one, other = out.resolve(), source.resolve()
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        raise BadInput(
-            f"{out}: cannot be replaced, it shares files with {source}, which is read; name another"
-        )
-
-
-def _check_options(options: Options) -> tuple[str, int]:
-    if options.dtype not in BY_TORCH_NAME:
-        raise BadInput(f"dtype {options.dtype!r}: one of {', '.join(BY_TORCH_NAME)}")
-    if options.workers is not None and not 1 <= options.workers <= 64:
-        raise BadInput(f"workers {options.workers}: 1 to 64")
-    return BY_TORCH_NAME[options.dtype], parse_size(options.shard_size)
-
-
-def _workers(options: Options) -> int:
-    return options.workers or min(8, len(os.sched_getaffinity(0)))
-
-
-def _tensors_to_write(checkpoint: Checkpoint, base: Path | None) -> tuple[list[Tensor], dict[str, str]]:
-    """The tensors under every name the model needs, and the tied names left out because loading ties them
-    again.
-
-    A tied name is left out where the model's configuration says that embeddings are tied, as transformers
-    itself does; otherwise its values are written a second time, so that no loader has to know.
-    """
-    sources = [checkpoint.path, *([base] if base is not None else [])]
-    tied = read_config(sources).get("tie_word_embeddings") is True
-    tensors = list(checkpoint.tensors.values())
-    if tied:
-        return tensors, dict(checkpoint.aliases)
-    for name, original in checkpoint.aliases.items():
-        known = checkpoint.tensors[original]
-        tensors.append(Tensor(name, known.shape, known.extents))
-    return tensors, {}
-
-
-def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
-    if not overflow:
-        return
-    worst = sorted(overflow.items(), key=lambda item: -item[1])
-    named = ", ".join(f"{name} ({count})" for name, count in worst[:5])
-    more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
-    text = f"{sum(overflow.values())} values overflow {options.dtype} and become infinite: {named}{more}"
-    if not options.allow_overflow:
-        wider = "" if options.dtype == "float32" else "take bfloat16 or float32, or "
-        raise WorkFailed(f"{text}; {wider}allow it (consolidate.allow_overflow, --allow-overflow)")
-    print(f"warning: {text}", flush=True)
 
 
 # --- the stage ----------------------------------------------------------------------------------------------
@@ -209,7 +46,7 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
 
     A whole RUN/model of the same step and settings is left as it is.
     """
-    started = ledger.now()
+    started = timestamps.now()
     settings = run.recipe.consolidate
     checkpoint = newest_committed(run.checkpoints)
     base = run.base_model if run.base_model.is_dir() else None
@@ -313,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
-@one_line()
+@errors_in_one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -338,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     source = named(args.source)
     if source.is_dir() and not (source / "run.yaml").is_file():
         return _one(source, args)
-    from glmjobs.run import Run
+    from glmjobs.run.directory import Run
 
     run = Run.open(args.source)
     if args.out is None:

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.models.family import family_name, read_config
-from glmjobs.models.parallel import merged, part_of
-from glmjobs.sizes import SHARD_SIZE, parse_size
+from glmjobs.models.glm10b.tensor_parallel import merged, part_of
+from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.dtypes import FLOATING
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.manifest import describe, write_manifest
 from glmjobs.zero.publish import publishing
-from glmjobs.zero.safefile import read_tensors
-from glmjobs.zero.torchfile import TensorRef, TorchFile
+from glmjobs.zero.safetensors_file import read_tensors
+from glmjobs.zero.torch_file import TensorRef, TorchFile
 from glmjobs.zero.write import check_space, plan_shards, write_shards
+from hpc.core.errors import BadInput, WorkFailed
 
 HEAD_WIDTH = 64  # of every published GLM, from base (768 in 12 heads) to 10B (4096 in 64)
 _PART = re.compile(r"mp_rank_(\d+)_model_states\.pt")

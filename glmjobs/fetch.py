@@ -12,7 +12,6 @@ its source gives, and ``fetched.json`` lists size and SHA-256 of all of them; ``
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput, NotFit, WorkFailed
-from hpc import ledger
+from hpc.core import timestamps
+from hpc.core.errors import BadInput, NotFit, WorkFailed
+from hpc.core.files import Json, sha256_file, write_json
 
 LIST = "fetched.json"
 BLOCK = 1 << 22
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def copy(source: Path, into: Path) -> ledger.Json:
+def copy(source: Path, into: Path) -> Json:
     """Copy a file or a directory; files that are there whole are not copied again.
 
     Returns:
@@ -81,12 +81,12 @@ def copy(source: Path, into: Path) -> ledger.Json:
     entries = []
     for name, file in sorted(files.items()):
         target = into / name
-        digest = sha256(file)
-        if not (same_size(file, target) and sha256(target) == digest):
+        digest = sha256_file(file)
+        if not (same_size(file, target) and sha256_file(target) == digest):
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}.part")
             shutil.copyfile(file, part)
-            if sha256(part) != digest:
+            if sha256_file(part) != digest:
                 raise WorkFailed(f"{file}: the copy differs from it; is the disk sound?")
             part.replace(target)
         entries.append({"path": name, "bytes": file.stat().st_size, "sha256": digest})
@@ -101,7 +101,7 @@ def relative_files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield name.as_posix(), path
 
 
-def from_hub(kind: str, source: str, revision: str | None, into: Path) -> ledger.Json:
+def from_hub(kind: str, source: str, revision: str | None, into: Path) -> Json:
     """Download a repository of the hub (of ``$HF_ENDPOINT``), resuming what was begun.
 
     Raises:
@@ -151,7 +151,7 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path) -> ledger
     for name, path in relative_files(into):
         if name not in expected:
             continue
-        digest, known = sha256(path), expected[name]
+        digest, known = sha256_file(path), expected[name]
         promised = (
             (known.lfs or {}).get("sha256")
             if isinstance(known.lfs, dict)
@@ -190,11 +190,11 @@ def has_size(path: Path, size: int | None) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def write_list(into: Path, source: str, revision: str | None, entries: Iterable[ledger.Json]) -> ledger.Json:
+def write_list(into: Path, source: str, revision: str | None, entries: Iterable[Json]) -> Json:
     """Write ``fetched.json``, the last thing."""
     files = sorted(entries, key=lambda entry: str(entry["path"]))
-    record: ledger.Json = {"source": source, "revision": revision, "time": ledger.now(), "files": files}
-    ledger.write_json(into / LIST, record)
+    record: Json = {"source": source, "revision": revision, "time": timestamps.now(), "files": files}
+    write_json(into / LIST, record)
     return record
 
 
@@ -212,18 +212,9 @@ def verify(into: Path) -> int:
         path = into / entry["path"]
         if not has_size(path, entry["bytes"]):
             raise NotFit(f"{path}: missing or of another size than fetched; run the fetch again")
-        if sha256(path) != entry["sha256"]:
+        if sha256_file(path) != entry["sha256"]:
             raise NotFit(f"{path}: changed since it was fetched; delete it and run the fetch again")
     return len(record["files"])
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -13,18 +13,21 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from glmjobs import state as states
 from glmjobs import submit
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.errors import BadInput
-from glmjobs.jobs import CHAIN, requests
-from glmjobs.run import PROJECT, Run, rewrite
-from glmjobs.state import RunState
-from hpc import chain, ledger
-from hpc.chain import Planned
-from hpc.cluster import ClusterProfile
-from hpc.mend import DONE, KEEP, Action
-from hpc.preflight import query_gpus
+from glmjobs.recipe.loading import PROJECT, override
+from glmjobs.run.directory import Run, rewrite
+from glmjobs.run.jobs import CHAIN, requests
+from glmjobs.run.read_state import read_state
+from glmjobs.run.state import RUNNING, RunState
+from hpc.batch.profile import ClusterProfile
+from hpc.chain import ledger, submission
+from hpc.chain.repair import DONE, KEEP, Action
+from hpc.chain.submission import Planned
+from hpc.core.errors import BadInput
+from hpc.core.files import exclusive
+from hpc.core.process import alive
+from hpc.health.checks import query_gpus
 
 ROWS_OF_A_STEP = (
     "model", "data", "train.method", "train.per_device_batch_size", "train.gradient_accumulation", "train.packing",
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Heal; with --follow, the exit code is the chain's."""
     args = parser().parse_args(argv)
     run = Run.open(args.run)
-    with ledger.exclusive(run.path / "jobs" / "heal.lock", patience=chain.LOCK_SECONDS) as held:
+    with exclusive(run.path / "jobs" / "heal.lock", patience=submission.LOCK_SECONDS) as held:
         if not held:
             raise BadInput(f"{run.path}: another heal of this run is at work")
         actions = heal(run, args.overrides)
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         tell(run, actions)
     if args.follow:
-        from glmjobs.follow import follow
+        from glmjobs.terminal.follow import follow
 
         return follow(run, as_json=args.json)
     return 0
@@ -75,7 +78,7 @@ def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
         BadInput: an override that is wrong, or that cannot be honoured any more.
         NotFit: Slurm is away, or the cluster does not have what the run asks for.
     """
-    state = states.read(run)
+    state = read_state(run)
     local = executor(run) == "local"
     if overrides:
         run = change(run, state, overrides, "local" if local else "slurm")
@@ -84,13 +87,13 @@ def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
         return [Action(stage=stage, what=DONE) for stage in stages]
     gpus = len(query_gpus()) if local else 0
     asked = requests(run.recipe, run.shape, stages, local=local, local_gpus=gpus)
-    jobs = chain.plan(asked, run.cluster, run.path, PROJECT, local=local)
+    jobs = submission.plan(asked, run.cluster, run.path, PROJECT, local=local)
     return here(run, state, jobs) if local else on_slurm(run, state, jobs)
 
 
 def wanted(run: Run) -> tuple[str, ...]:
     """The jobs this run was meant to have, in order."""
-    named = chain.intended(run.path)[0] or tuple(chain.current_jobs(run.path))
+    named = submission.intended(run.path)[0] or tuple(submission.current_jobs(run.path))
     return tuple(stage for stage in CHAIN if stage in named) or CHAIN
 
 
@@ -102,18 +105,18 @@ def executor(run: Run) -> str:
 
 def on_slurm(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
     """Mend the chain on Slurm."""
-    from hpc.mend import Mender
+    from hpc.chain.repair import ChainRepair
 
     for stage in state.stages:
-        if stage.state == states.RUNNING and "does not know" in stage.reason:
+        if stage.state == RUNNING and "does not know" in stage.reason:
             raise BadInput(
                 f"{stage.stage} is alive: {stage.reason}; cancel it where it runs, or wait until it is silent"
             )
     same = {job.request.stage: same_script(run, job) for job in jobs}
     changed = [job for job in jobs if not same[job.request.stage]]
-    actions = Mender(run.path, jobs, run.file.key, same).mend()
+    actions = ChainRepair(run.path, jobs, run.file.key, same).mend()
     replaced = {a.stage for a in actions if a.what in ("submit", "replace")}
-    chain.write_scripts(run.path, [job for job in changed if job.request.stage in replaced])
+    submission.write_scripts(run.path, [job for job in changed if job.request.stage in replaced])
     return actions
 
 
@@ -136,17 +139,17 @@ def here(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
         ledger.append(
             run.path, "healed", stage=stage.stage, action="start", why=stage.error or stage.reason or None
         )
-    process = chain.start_here(run.path, missing)
+    process = submission.start_here(run.path, missing)
     reason = {s.stage: s.error or s.reason for s in state.stages}
     started = [job.request.stage for job in missing]
     return [*done, *(Action(stage=s, what="start", job=f"local-{process}", why=reason[s]) for s in started)]
 
 
 def _alive(job: str | None) -> bool:
-    from glmjobs.cancel import ours
+    from hpc.chain.local import is_local_chain
 
     pid = (job or "").removeprefix("local-")
-    return (job or "").startswith("local-") and states.alive(int(pid)) and ours(int(pid))
+    return (job or "").startswith("local-") and alive(int(pid)) and is_local_chain(int(pid))
 
 
 def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> Run:
@@ -155,9 +158,9 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
     Raises:
         BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
     """
-    from glmjobs import fitness
+    from glmjobs.run import submit_checks
 
-    running = next((s for s in state.stages if s.state == states.RUNNING), None)
+    running = next((s for s in state.stages if s.state == RUNNING), None)
     if running is not None:
         raise BadInput(
             f"--set {overrides[0]}: {running.stage} is running (job {running.job}) with what run.yaml says; "
@@ -165,9 +168,9 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
         )
     for item in overrides:
         too_late(run, item)
-    recipe, profile = submit.override(run.recipe, run.cluster, overrides)
+    recipe, profile = override(run.recipe, run.cluster, overrides)
     stages = tuple(stage for stage in wanted(run) if not run.done(stage))
-    recipe = fitness.check(recipe, profile, run.shape, stages, where)
+    recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
     ledger.append(run.path, "changed", set=list(overrides), differences=differences(run, recipe, profile))
     return rewrite(run, recipe, profile)
 

@@ -9,12 +9,13 @@ import time
 from io import BufferedReader
 from pathlib import Path
 
-from glmjobs import places
-from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput
-from glmjobs.state import STAGES, RunState
-from hpc import ledger
+from glmjobs.run import locate
+from glmjobs.run.locate import RunPath
+from glmjobs.run.read_state import read_state
+from glmjobs.run.state import ENDED, RUNNING, STAGES, RunState
+from hpc.chain import ledger
+from hpc.core.errors import BadInput
 
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0  # how often --follow asks whether the stage has ended
@@ -37,10 +38,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the logs."""
     args = parser().parse_args(argv)
-    run = places.locate(args.run)
+    run = locate.locate(args.run)
     if args.lines < 0:
         raise BadInput(f"--lines {args.lines}: a number of lines, 0 for all")
-    stage = args.stage or choose(states.read(run, ask_slurm=False))
+    stage = args.stage or choose(read_state(run, ask_slurm=False))
     files = logs(run.path, stage, args.rank)
     if not files and not args.follow:
         raise BadInput(nothing(run.path, stage, args.rank))
@@ -60,7 +61,7 @@ def choose(state: RunState) -> str:
     trouble = state.trouble
     if trouble is not None and trouble.attempts:
         return trouble.stage
-    running = [s.stage for s in state.stages if s.state == states.RUNNING]
+    running = [s.stage for s in state.stages if s.state == RUNNING]
     written = [s.stage for s in state.stages if logs(Path(state.path), s.stage, None)]
     return (running or written[-1:] or ["train"])[0]
 
@@ -136,15 +137,15 @@ def _write(data: bytes) -> None:
     sys.stdout.write(data.decode("utf-8", errors="replace"))
 
 
-def follow(run: places.Place, stage: str, rank: int | None, shown: dict[Path, int]) -> None:
+def follow(run: RunPath, stage: str, rank: int | None, shown: dict[Path, int]) -> None:
     """Print what is added to the files, each block under its file's name, until the stage has ended."""
     last: Path | None = list(shown)[-1] if shown else None
     checked = 0.0
     while True:
         over = False
         if time.monotonic() - checked > STATE_SECONDS:
-            state = states.read(run)
-            over = state.get(stage).state in states.ENDED or state.ended
+            state = read_state(run)
+            over = state.get(stage).state in ENDED or state.ended
             checked = time.monotonic()
         for path in logs(
             run.path, stage, rank

@@ -1,9 +1,9 @@
 """The preflight stage: `python -m glmjobs.preflight RUN`, one process per node, before the model loads.
 
-Each node checks itself (:mod:`hpc.preflight`) and hands in a report. The first one gathers them, has all ranks measure
-their all-reduce, and decides: a bad node is recorded, and the job starts again without it (:mod:`hpc.quarantine`); a
-bad set-up ends with one table. Then it puts the inputs in place (data read, checked and split; a small base model where
-the recipe makes one), so that bad data ends the job here.
+Each node checks itself (:mod:`hpc.health.checks`) and hands in a report. The first one gathers them, has all ranks
+measure their all-reduce, and decides: a bad node is recorded, and the job starts again without it
+(:mod:`hpc.runtime.exclude_nodes`); a bad configuration ends with one table. Then it puts the inputs in
+place (data read, checked and split; a small base model where the recipe makes one), so that bad data ends the job here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
-from glmjobs.errors import NotFit
-from glmjobs.run import PROJECT, Run
-from hpc import ledger, ranks
-from hpc.clocks import ClockServer, offset
-from hpc.cluster import Floor
-from hpc.muster import Muster, Verdict, judge, poll
-from hpc.preflight import Finding, Need, NodeReport, check_node, node_name
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.run.directory import Run
+from hpc.batch.profile import Floor
+from hpc.core import timestamps
+from hpc.core.errors import NotFit
+from hpc.core.files import Json, read_json, write_json
+from hpc.health.checks import Finding, Need, NodeReport, check_node, node_name
+from hpc.health.clock_skew import ClockServer, offset
+from hpc.health.exchange import NodeExchange, Verdict, judge, poll
+from hpc.runtime.failures import record_failure
+from hpc.runtime.rendezvous import Rank, discover_rank, free_port
 
 ALLREDUCE_SECONDS = 120
 """For the processes of the all-reduce to start, meet and measure."""
@@ -55,21 +59,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("run", help="run directory, or its name under runs/")
     run = Run.open(parser.parse_args(argv).run)
-    place = ranks.find(run.jobs("preflight"))
+    place = discover_rank(run.jobs("preflight"))
     try:
         return preflight(run, place)
     except NotFit:
         raise  # on record already, with the node to blame
     except BaseException as error:
-        ranks.record_failure(run.jobs("preflight"), place.rank, error)
+        record_failure(run.jobs("preflight"), place.rank, error)
         raise
 
 
-def preflight(run: Run, place: ranks.Ranks) -> int:
+def preflight(run: Run, place: Rank) -> int:
     """One node's part; the first node gathers the others', decides and writes the marker."""
-    started = ledger.now()
+    started = timestamps.now()
     need, floor = needs(run), run.cluster.preflight
-    muster = Muster(run.jobs("preflight"), place.rank, place.world_size)
+    muster = NodeExchange(run.jobs("preflight"), place.rank, place.world_size)
     clock = ClockServer(place.port) if place.rank == 0 and place.world_size > 1 else None
     try:
         report = check_node(run.path, need, tag=muster.tag)
@@ -84,7 +88,7 @@ def preflight(run: Run, place: ranks.Ranks) -> int:
             clock.stop()
     verdict = judge(reports)
     if verdict.fit and measured(run):
-        port = ranks.free_port()
+        port = free_port()
         muster.tell("allreduce", port=port)
         follow(run, place, muster, {"what": "allreduce", "port": port})
         reports = with_bandwidth(reports, bandwidths(run, place.world_size), floor)
@@ -100,12 +104,12 @@ def preflight(run: Run, place: ranks.Ranks) -> int:
     return 0
 
 
-def finish(run: Run, muster: Muster, reports: list[NodeReport], started: str) -> None:
+def finish(run: Run, muster: NodeExchange, reports: list[NodeReport], started: str) -> None:
     """All nodes are fit: put the inputs in place, and write the marker."""
-    from glmjobs import inputs
+    from glmjobs.run import inputs
 
     prepared = inputs.ensure(run)
-    ledger.write_json(run.path / "environment.json", environment())
+    write_json(run.path / "environment.json", environment())
     figures: dict[str, Any] = {
         "nodes": [r.node for r in reports],
         "train_rows": prepared.train,
@@ -125,11 +129,11 @@ def refuse(run: Run, verdict: Verdict, nodes: list[str]) -> NoReturn:
         rank = nodes.index(node)
     else:
         error, node, rank = NotFit("; ".join(verdict.set_up)), node_name(), 0
-    ranks.record_failure(run.jobs("preflight"), rank, error, host=node)
+    record_failure(run.jobs("preflight"), rank, error, host=node)
     raise error
 
 
-def check_clock(place: ranks.Ranks, limit: float) -> Finding:
+def check_clock(place: Rank, limit: float) -> Finding:
     """This node's clock against node 0's, over the network."""
     try:
         ahead = offset(place.address, place.port, patience=20)
@@ -150,7 +154,7 @@ def measured(run: Run) -> bool:
     return run.shape.world_size > 1 and (demanded or run.recipe.train.device == "cuda")
 
 
-def follow(run: Run, place: ranks.Ranks, muster: Muster, told: ledger.Json) -> int:
+def follow(run: Run, place: Rank, muster: NodeExchange, told: Json) -> int:
     """Do what node 0 told: end, or measure the all-reduce with one process a rank."""
     if told["what"] != "allreduce":
         return 0
@@ -158,7 +162,7 @@ def follow(run: Run, place: ranks.Ranks, muster: Muster, told: ledger.Json) -> i
     file.unlink(missing_ok=True)
     code = measure(place, run.shape.gpus, int(told["port"]), run.cluster.preflight.allreduce_mb, file)
     if code != 0:
-        ledger.write_json(file, {"failed": f"exit code {code}", "tag": muster.tag})
+        write_json(file, {"failed": f"exit code {code}", "tag": muster.tag})
     return 0
 
 
@@ -167,12 +171,12 @@ def bandwidth_file(run: Run, rank: int) -> Path:
     return run.jobs("preflight") / f"allreduce-{rank}.json"
 
 
-def measure(place: ranks.Ranks, gpus: int, port: int, mb: int, out: Path) -> int:
+def measure(place: Rank, gpus: int, port: int, mb: int, out: Path) -> int:
     """One process for each of this node's ranks; the exit code of the first that failed."""
     command = [
         sys.executable,
         "-m",
-        "hpc.allreduce",
+        "hpc.health.allreduce",
         "--mb",
         str(mb),
         "--seconds",
@@ -200,14 +204,14 @@ def measure(place: ranks.Ranks, gpus: int, port: int, mb: int, out: Path) -> int
     return next((code for code in codes if code), 0)
 
 
-def bandwidths(run: Run, nodes: int) -> list[ledger.Json]:
+def bandwidths(run: Run, nodes: int) -> list[Json]:
     """The figures of every node."""
     files = [bandwidth_file(run, rank) for rank in range(nodes)]
-    found = [poll(partial(ledger.read_json, file), ALLREDUCE_SECONDS) for file in files]
+    found = [poll(partial(read_json, file), ALLREDUCE_SECONDS) for file in files]
     return [data or {"failed": "no figures"} for data in found]
 
 
-def with_bandwidth(reports: list[NodeReport], figures: list[ledger.Json], floor: Floor) -> list[NodeReport]:
+def with_bandwidth(reports: list[NodeReport], figures: list[Json], floor: Floor) -> list[NodeReport]:
     """Reports with findings about bandwidth: each node's own, and on the first node that of all ranks together."""
     wanted = floor.allreduce_gb_s
     needed = f"{wanted:g} GB/s" if wanted else ""
@@ -250,7 +254,7 @@ def needs(run: Run) -> Need:
     )
 
 
-def environment() -> ledger.Json:
+def environment() -> Json:
     """Code revision, package versions and machine, for the run's environment.json."""
     versions = {}
     for name in PACKAGES:
@@ -263,7 +267,7 @@ def environment() -> ledger.Json:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return {
-        "time": ledger.now(),
+        "time": timestamps.now(),
         "code": git.stdout.strip() if git.returncode == 0 else metadata.version("glmjobs"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -13,13 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from glmjobs import recipe as recipes
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.rows import question_text
 from glmjobs.data.sources import MadeSource
-from glmjobs.errors import BadInput
-from glmjobs.recipe import Recipe
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.schema import Recipe
+from hpc.core.errors import BadInput
 
 _SAMPLE = 2000  # rows whose tokens are counted, spread over the train rows
 _LINES = 5  # so many first lines of each reason for dropping

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs import score
-from glmjobs.cli import one_line, run_command
-from glmjobs.errors import GlmJobsError, WorkFailed
-from glmjobs.reporting import content, html, markdown
-from glmjobs.reporting.gather import gather
-from glmjobs.reporting.text import percent
-from glmjobs.run import Run
-from hpc import ledger
-from hpc.errors import HpcError
+from glmjobs.cli import error_line, run_command
+from glmjobs.reporting import document as content
+from glmjobs.reporting import html, markdown
+from glmjobs.reporting.load import load_facts
+from glmjobs.run.directory import Run
+from glmjobs.text import percent
+from hpc.core import timestamps
+from hpc.core.errors import HpcError, WorkFailed
+from hpc.core.files import write_atomic
 
 Json = dict[str, Any]
 
@@ -34,9 +35,9 @@ def make(run: Run, *, mark: bool = True) -> Json:
     Raises:
         WorkFailed: the run directory cannot be written.
     """
-    started = ledger.now()
+    started = timestamps.now()
     summarise_scores(run)
-    facts = gather(run.path, run.file.model_dump(mode="json"))
+    facts = load_facts(run.path, run.file.model_dump(mode="json"))
     document = content.document(facts, anchor=score.anchor_for(run.recipe))
     texts = {
         "report.html": html.render(document),
@@ -46,7 +47,7 @@ def make(run: Run, *, mark: bool = True) -> Json:
     outputs = [run.report / name for name in texts]
     try:
         for path in outputs:
-            ledger.write_atomic(path, texts[path.name])
+            write_atomic(path, texts[path.name])
         if mark:
             run.mark("report", started=started, outputs=outputs, figures=headline(document))
     except OSError as error:
@@ -60,8 +61,8 @@ def summarise_scores(run: Run) -> None:
         return
     try:
         score.summarise(run)
-    except (GlmJobsError, HpcError, OSError) as error:  # the report is made of what is there
-        print(f"warning: the scores could not be summed up: {one_line(error)}", file=sys.stderr)
+    except (HpcError, OSError) as error:  # the report is made of what is there
+        print(f"warning: the scores could not be summed up: {error_line(error)}", file=sys.stderr)
 
 
 def headline(document: Json) -> Json:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import enum
 import hashlib
 import importlib
@@ -25,31 +24,30 @@ import io
 import json
 import os
 import shutil
-import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput, NotFit, WorkFailed
 from glmjobs.zero.checkpoint import COMMITTED, check_committed, open_checkpoint, zero_folder
-from glmjobs.zero.crosscheck import cross_check
-from glmjobs.zero.files import named, one_line, open_regular
+from glmjobs.zero.cross_check import cross_check
+from glmjobs.zero.guarded_files import errors_in_one_line, named, open_regular
 from glmjobs.zero.publish import publishing
-from glmjobs.zero.torchfile import INERT_PACKAGES, TorchFile
+from glmjobs.zero.torch_file import INERT_PACKAGES, TorchFile
 from glmjobs.zero.write import check_space
+from hpc.core.errors import BadInput, NotFit, WorkFailed
+from hpc.core.process import die_with_parent
 
 if TYPE_CHECKING:  # pydantic: only a run needs it
-    from glmjobs.run import Run
+    from glmjobs.run.directory import Run
 
 # float32 weight and Adam's two moments of every element, and once more for the fragments before they are
 # merged.
 BYTES_PER_ELEMENT = 2 * 12
 MOST_RANKS = 1 << 16
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-@one_line()
+@errors_in_one_line()
 def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     """Write the universal form of the checkpoint at ``path``; its folder. Done already: returned at once.
 
@@ -189,7 +187,7 @@ class _Children:
     @classmethod
     def after(cls) -> None:
         if cls.bound:
-            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+            die_with_parent()
             if os.getppid() != cls.parent:  # killed in between
                 os._exit(1)
 
@@ -225,7 +223,7 @@ def run_of(checkpoint: Path) -> Run | None:
     path = checkpoint.absolute().parent.parent
     if checkpoint.absolute().parent.name != "checkpoints" or not (path / "run.yaml").is_file():
         return None
-    from glmjobs.run import Run
+    from glmjobs.run.directory import Run
 
     return Run.open(path)
 
@@ -236,9 +234,10 @@ def check_run(run: Run, world_size: int) -> None:
     Raises:
         BadInput: it is running, or done, or the number does not fit its nodes or its batch.
     """
-    from glmjobs import state as states
+    from glmjobs.run.read_state import read_state
+    from glmjobs.run.state import RUNNING
 
-    running = next((s for s in states.read(run).stages if s.state == states.RUNNING), None)
+    running = next((s for s in read_state(run).stages if s.state == RUNNING), None)
     if running is not None:
         raise BadInput(
             f"{run.path}: {running.stage} is running (job {running.job}); end it first: python -m glmjobs.cancel "
@@ -270,8 +269,8 @@ def new_shape(run: Run, world_size: int) -> tuple[int, int]:
 
 def move_run(run: Run, world_size: int) -> int:
     """Give a run so many ranks, on record and in its ``run.yaml``; its new gradient accumulation."""
-    from glmjobs.run import rewrite
-    from hpc import ledger
+    from glmjobs.run.directory import rewrite
+    from hpc.chain import ledger
 
     old, train = run.shape, run.recipe.train
     steps = accumulation(train.gradient_accumulation, old.world_size, world_size)
@@ -293,7 +292,7 @@ def move_run(run: Run, world_size: int) -> int:
     return steps
 
 
-@one_line()
+@errors_in_one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parse = argparse.ArgumentParser(

@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput
-from glmjobs.recipe import Recipe
-from glmjobs.run import Run
-from glmjobs.scoring import predictions as store
+from glmjobs.recipe.schema import Recipe
+from glmjobs.run.directory import Run
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
 from glmjobs.scoring.predictions import Shard
-from glmjobs.scoring.question_files import read_questions
-from glmjobs.scoring.showing import LABELS, show
 from glmjobs.scoring.statistics import compare
-from hpc import ledger, ranks
-from hpc.preempt import STOPPED, StopFlag
+from glmjobs.scoring.test_sets import read_questions
+from glmjobs.terminal.score_tables import LABELS, show
+from hpc.chain import ledger
+from hpc.core import timestamps
+from hpc.core.errors import BadInput
+from hpc.core.files import read_json, write_json
+from hpc.runtime.failures import record_failure
+from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 Which = Literal["base", "finetuned"]
 MODELS: tuple[Which, ...] = ("base", "finetuned")
@@ -155,7 +157,7 @@ def shard_here(environ: Mapping[str, str]) -> Shard:
 
 def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) -> int:
     """The stage: this process's part of both models, and the merge once nothing is missing."""
-    started = ledger.now()
+    started = timestamps.now()
     try:
         wanted = _wanted(run, args.which)
         _ensure_inputs(run)
@@ -168,9 +170,9 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
                 answer(work, shard, stop=lambda: flag.requested, on_row=news.rows(LABELS[which]))
             if flag.requested:
                 print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
-                return STOPPED
+                return EXIT_REQUEUE
     except BaseException as error:
-        ranks.record_failure(run.jobs("score"), shard.index - 1, error)
+        record_failure(run.jobs("score"), shard.index - 1, error)
         raise
     found = summarise(run, rejudge=args.rejudge, which=wanted, started=started)
     lacking = {LABELS[which]: len(work.missing()) for which, work in works.items() if which not in found}
@@ -198,7 +200,7 @@ def _wanted(run: Run, which: str) -> tuple[Which, ...]:
 def _ensure_inputs(run: Run) -> None:
     if (run.data / "prepare.json").is_file() and (run.base_model / "config.json").is_file():
         return
-    from glmjobs import inputs
+    from glmjobs.run import inputs
 
     inputs.ensure(run)
 
@@ -240,10 +242,10 @@ def summarise(
     if not all(path.is_file() for path in outputs) or not found:
         return found
     if len(needed) == len(MODELS):
-        store.write_json(run.scores / "comparison.json", _compare(run))
+        write_json(run.scores / "comparison.json", _compare(run))
         outputs.append(run.scores / "comparison.json")
     figures: dict[str, Any] = {name: _figures(run.scores / name / "summary.json") for name in needed}
-    run.mark("score", started=started or ledger.now(), outputs=outputs, figures=figures)
+    run.mark("score", started=started or timestamps.now(), outputs=outputs, figures=figures)
     return found
 
 
@@ -264,7 +266,7 @@ def _figures(path: Path) -> dict[str, Any]:
 
 
 def _comparison(run: Run) -> dict[str, Any] | None:
-    return ledger.read_json(run.scores / "comparison.json")
+    return read_json(run.scores / "comparison.json")
 
 
 def anchor_for(recipe: Recipe) -> tuple[str, float, float] | None:
@@ -299,7 +301,7 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         )
     if flag.requested:
         print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
-        return 130 if flag.signal == signal.SIGINT else STOPPED
+        return 130 if flag.signal == signal.SIGINT else EXIT_REQUEUE
     summary = finish(work, rejudge=args.rejudge)
     if summary is None:
         lacking = len(work.missing())

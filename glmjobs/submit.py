@@ -11,20 +11,20 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glmjobs import places
-from glmjobs import recipe as recipes
 from glmjobs.cli import add_overrides, add_shape, run_command
-from glmjobs.errors import BadInput
-from glmjobs.jobs import parse_stages, requests
-from glmjobs.recipe import Recipe
-from glmjobs.run import PROJECT, Run, Shape, free_name
-from hpc import chain
-from hpc.cluster import ClusterProfile
-from hpc.preflight import query_gpus
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import PROJECT, load_both
+from glmjobs.recipe.schema import Recipe
+from glmjobs.run import locate
+from glmjobs.run.directory import Run, Shape, free_name
+from glmjobs.run.jobs import make_shape, parse_stages, requests
+from hpc.batch.profile import ClusterProfile
+from hpc.chain import submission
+from hpc.core.errors import BadInput
+from hpc.health.checks import query_gpus
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,29 +59,29 @@ def main(argv: list[str] | None = None) -> int:
     """Submit; with --follow, the exit code is the chain's."""
     args = parser().parse_args(argv)
     executor = choose_executor(args.executor)
-    recipe, profile = load(args.recipe, args.cluster, args.overrides, executor)
+    recipe, profile = load_both(args.recipe, args.cluster, args.overrides, executor)
     shape = make_shape(args.nodes, args.gpus, executor)
     stages = parse_stages(args.stages)
-    parent = places.parent()
+    parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
     jobs = requests(recipe, shape, stages, local=local, local_gpus=len(query_gpus()) if local else 0)
     if args.dry_run:
-        return dry_run(chain.plan(jobs, profile, parent / name, PROJECT, local=local), args.json)
+        return dry_run(submission.plan(jobs, profile, parent / name, PROJECT, local=local), args.json)
 
-    from glmjobs import fitness
+    from glmjobs.run import submit_checks
 
-    recipe = fitness.check(recipe, profile, shape, stages, executor)
+    recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
-    planned = chain.plan(jobs, profile, run.path, PROJECT, local=local)
+    planned = submission.plan(jobs, profile, run.path, PROJECT, local=local)
     if local:
-        process = chain.start_here(run.path, planned)
+        process = submission.start_here(run.path, planned)
         ids = {job.request.stage: f"local-{process}" for job in planned}
     else:
-        ids = chain.submit(run.path, planned, key=run.file.key)
+        ids = submission.submit(run.path, planned, key=run.file.key)
     announce(run, ids, as_json=args.json and not args.follow)
     if args.follow:
-        from glmjobs.follow import follow
+        from glmjobs.terminal.follow import follow
 
         return follow(run, as_json=args.json)
     return 0
@@ -92,79 +92,6 @@ def choose_executor(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "slurm" if shutil.which("sbatch") else "local"
-
-
-def load(
-    recipe: str, cluster: str | None, overrides: list[str], executor: str
-) -> tuple[Recipe, ClusterProfile]:
-    """Recipe and profile, with overrides applied to whichever they name."""
-    import os
-
-    of_cluster, of_recipe = split_overrides(overrides)
-    fallback = (
-        "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
-    )
-    named = cluster or os.environ.get("GLMJOBS_CLUSTER") or fallback
-    return recipes.load(find_config(recipe), of_recipe), load_profile(find_config(named), of_cluster)
-
-
-def load_profile(path: Path, overrides: list[str]) -> ClusterProfile:
-    """A cluster profile from a file.
-
-    Raises:
-        BadInput: one line naming the file, the field and what would be right.
-    """
-    from pydantic import ValidationError
-
-    raw = recipes.read_yaml(path, "cluster profile")
-    for item in overrides:
-        recipes.apply_override(raw, item)
-    try:
-        return ClusterProfile.model_validate(raw)
-    except ValidationError as error:
-        raise BadInput(f"{path}: {recipes.explain(error, ClusterProfile)}") from None
-
-
-def override(
-    recipe: Recipe, profile: ClusterProfile, overrides: Sequence[str]
-) -> tuple[Recipe, ClusterProfile]:
-    """A run's recipe and profile with some fields changed, checked as a whole again."""
-    from pydantic import ValidationError
-
-    of_cluster, of_recipe = split_overrides(overrides)
-    changed = recipes.parse(recipe.model_dump(mode="json"), source="the run's recipe", overrides=of_recipe)
-    raw = profile.model_dump(mode="json")
-    for item in of_cluster:
-        recipes.apply_override(raw, item)
-    try:
-        return changed, ClusterProfile.model_validate(raw)
-    except ValidationError as error:
-        raise BadInput(f"the run's cluster profile: {recipes.explain(error, ClusterProfile)}") from None
-
-
-def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of the cluster profile (``cluster.field=value``, without the first word), and those of the recipe."""
-    of_cluster = [item.removeprefix("cluster.") for item in overrides if item.startswith("cluster.")]
-    return of_cluster, [item for item in overrides if not item.startswith("cluster.")]
-
-
-def find_config(text: str) -> Path:
-    """A configuration file as given, or of that name in the project (so that commands work from any directory)."""
-    path = Path(text)
-    if not path.exists() and not path.is_absolute() and (PROJECT / path).exists():
-        return PROJECT / path
-    return path
-
-
-def make_shape(nodes: int, gpus: int, executor: str) -> Shape:
-    """The shape, checked."""
-    if nodes < 1 or nodes > 4096:
-        raise BadInput(f"--nodes {nodes}: between 1 and 4096")
-    if gpus < 1 or gpus > 64:
-        raise BadInput(f"--gpus {gpus}: GPUs per node, between 1 and 64")
-    if executor == "local" and nodes != 1:
-        raise BadInput(f"--nodes {nodes}: the local executor has one node; use --executor slurm on a cluster")
-    return Shape(nodes=nodes, gpus=gpus)
 
 
 def check_name(name: str) -> str:
@@ -191,7 +118,7 @@ def create(
             name = free_name(recipe.name, parent)
 
 
-def dry_run(planned: list[chain.Planned], as_json: bool) -> int:
+def dry_run(planned: list[submission.Planned], as_json: bool) -> int:
     """Print what would be submitted."""
     shown = {job.request.stage: f"<{job.request.stage}'s job id>" for job in planned}
     if as_json:

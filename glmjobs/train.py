@@ -1,7 +1,7 @@
 """The train stage: `python -m glmjobs.train RUN`, one process per GPU: all weights or LoRA, with DeepSpeed ZeRO.
 
 Resumes by itself from the newest committed checkpoint; stops at a signal with one (exit code 85, see
-:mod:`hpc.preempt`). Output, in the shape people know: ``checkpoints/checkpoint-N/…``, ``train_results.json``,
+:mod:`hpc.runtime.stop`). Output, in the shape people know: ``checkpoints/checkpoint-N/…``, ``train_results.json``,
 ``all_results.json``, ``trainer_state.json``.
 """
 
@@ -16,13 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from glmjobs.cli import run_command
-from glmjobs.errors import NotFit, WorkFailed
-from glmjobs.recipe import TrainSection
-from glmjobs.run import Run
-from glmjobs.training import checkpoints
-from hpc import gpuwatch, ledger, ranks
-from hpc.heartbeat import Heart
-from hpc.preempt import GIVE_UP, STOPPED, StopFlag, StopRequested
+from glmjobs.recipe.schema import TrainSection
+from glmjobs.run.directory import Run
+from glmjobs.zero import committed
+from hpc.chain import ledger
+from hpc.core import timestamps
+from hpc.core.errors import NotFit, WorkFailed
+from hpc.runtime import gpu_monitor
+from hpc.runtime.failures import record_failure
+from hpc.runtime.heartbeat import Heartbeat
+from hpc.runtime.rendezvous import Rank, discover_rank
+from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE, StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from glmjobs.training.trainer import GLMTrainer
@@ -39,39 +43,39 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         with flag.nothing_to_save():
-            place = ranks.find(run.jobs("train"))
+            place = discover_rank(run.jobs("train"))
     except StopRequested:
-        return STOPPED
+        return EXIT_REQUEUE
     place.export()
     limit = float(run.recipe.jobs.heartbeat_seconds)
-    heart = Heart(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
+    heart = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
     try:
-        with gpuwatch.watching(run.path, place.local_rank):
+        with gpu_monitor.watching(run.path, place.local_rank):
             code = train(run, place, flag, heart)
     except StopRequested:
         say(place, f"stopped before the first step ({flag.reason}): there was nothing to save")
-        leave_at_once(STOPPED)
+        leave_at_once(EXIT_REQUEUE)
     except BaseException as error:
-        ranks.record_failure(run.jobs("train"), place.rank, error)
+        record_failure(run.jobs("train"), place.rank, error)
         raise
-    if code == STOPPED:
+    if code == EXIT_REQUEUE:
         leave()
         leave_at_once(code)
     return code
 
 
-def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
+def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     """One attempt at the training, on this rank.
 
     Raises:
         StopRequested: a stop signal came before the first step.
     """
-    started = ledger.now()
+    started = timestamps.now()
     with flag.nothing_to_save():
         trainer, steps, figures = prepare(run, place, heart)
-    from glmjobs.training.loopstate import LoopState
-    from glmjobs.training.resuming import resume_point, saved_ranks
-    from glmjobs.training.saveinterval import AutoSave
+    from glmjobs.training.loop_state import LoopState
+    from glmjobs.training.resume import resume_point, saved_ranks
+    from glmjobs.training.save_interval import AutoSave
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.trainer import StopTogether
 
@@ -99,23 +103,24 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, heart: Heart) -> int:
         step, why = trainer.state.global_step, flag.reason or "another rank was told"
         unsaved = " (its checkpoint could not be saved)" if trainer.saver.failed else ""
         say(place, f"stopped at step {step} of {steps} ({why}){unsaved}")
-        return STOPPED
+        return EXIT_REQUEUE
     return finish(run, trainer, result, figures, started, place)
 
 
-def prepare(run: Run, place: ranks.Ranks, heart: Heart) -> tuple[GLMTrainer, int, dict[str, Any]]:
+def prepare(run: Run, place: Rank, heart: Heartbeat) -> tuple[GLMTrainer, int, dict[str, Any]]:
     """Everything before the first step: data, model, trainer; with the steps in all and figures for the record."""
     heart.beat("importing")
     cuda = use_cuda(run.recipe.train, place)
     import transformers
 
-    from glmjobs import compat, inputs
+    from glmjobs import compat
     from glmjobs.models import load_model, load_tokenizer
     from glmjobs.models.family import family_for
-    from glmjobs.training import saving
+    from glmjobs.run import inputs
+    from glmjobs.training import save
     from glmjobs.training.agreement import Agreement
-    from glmjobs.training.data import training_data
     from glmjobs.training.health import Health
+    from glmjobs.training.train_data import training_data
     from glmjobs.training.trainer import GLMTrainer
 
     settings = run.recipe.train
@@ -139,27 +144,25 @@ def prepare(run: Run, place: ranks.Ranks, heart: Heart) -> tuple[GLMTrainer, int
     model = load_model(run.base_model, dtype=precision)
     model.config.use_cache = False
     if settings.method == "lora":
-        from glmjobs.training import lora
+        from glmjobs.training import adapters
 
-        model = lora.adapt(model, settings.lora, family_for(run.base_model))
-        data.figures.update(lora.counted(model))
+        model = adapters.adapt(model, settings.lora, family_for(run.base_model))
+        data.figures.update(adapters.counted(model))
     trainer = GLMTrainer(
         model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
         processing_class=tokenizer,
     )  # fmt: skip
     trainer.heart, trainer.health = heart, Health(settings.precision, settings.learning_rate)
-    trainer.saver = saving.Saver(
+    trainer.saver = save.Saver(
         run.checkpoints, settings.save_total_limit, Agreement().open(), partial(ledger.append, run.path, stage="train"),
-        estimate=partial(saving.estimate, model), world_size=place.world_size, syncs=place.local_rank == 0,
+        estimate=partial(save.estimate, model), world_size=place.world_size, syncs=place.local_rank == 0,
     )  # fmt: skip
     return trainer, steps, data.figures
 
 
-def finish(
-    run: Run, trainer: Any, result: Any, figures: dict[str, Any], started: str, place: ranks.Ranks
-) -> int:
+def finish(run: Run, trainer: Any, result: Any, figures: dict[str, Any], started: str, place: Rank) -> int:
     """Results in the Trainer's own files; the marker on rank 0."""
-    last = checkpoints.newest(run.checkpoints)
+    last = committed.newest(run.checkpoints)
     if last is None or last.step != trainer.state.global_step:
         raise LastSaveFailed(
             f"{run.checkpoints}: the last step's checkpoint could not be saved ({trainer.saver.failed}); "
@@ -175,11 +178,11 @@ def finish(
         run.mark(
             "train",
             started=started,
-            outputs=[*outputs, last.path / checkpoints.COMMITTED],
+            outputs=[*outputs, last.path / committed.COMMITTED],
             figures={
                 "step": last.step,
                 "checkpoint": str(last.path.relative_to(run.path)),
-                "checkpoint_bytes": checkpoints.size(last.path),
+                "checkpoint_bytes": committed.size(last.path),
                 "world_size": place.world_size,
                 "train_loss": result.metrics.get("train_loss"),
                 "train_runtime_s": result.metrics.get("train_runtime"),
@@ -193,7 +196,7 @@ def finish(
 class LastSaveFailed(WorkFailed):
     """All steps are done and the result is not on disk; the same disk would refuse it again."""
 
-    exit_code = GIVE_UP
+    exit_code = EXIT_FATAL
 
 
 def leave_at_once(code: int) -> NoReturn:
@@ -215,7 +218,7 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def use_cuda(settings: TrainSection, place: ranks.Ranks) -> bool:
+def use_cuda(settings: TrainSection, place: Rank) -> bool:
     """True to train on GPUs.
 
     Raises:
@@ -265,7 +268,7 @@ def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: 
     return max(1, math.ceil(rows / (batch_rows * world_size * settings.gradient_accumulation)))
 
 
-def say(place: ranks.Ranks, text: str) -> None:
+def say(place: Rank, text: str) -> None:
     """A line in rank 0's log."""
     if place.rank == 0:
         print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -27,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.errors import BadInput, HpcError, JobFailed, NotFit
+from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
+from hpc.core.files import exclusive, sha256_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 STACKS = PROJECT / "configs" / "stacks"
@@ -147,7 +147,7 @@ class Pip:
             said = [
                 line for line in done.stderr.splitlines() if line.startswith("ERROR")
             ] or done.stderr.splitlines()
-            raise JobFailed(f"pip {words[0]} failed: {' '.join(' '.join(said[-3:]).split())[-500:]}")
+            raise WorkFailed(f"pip {words[0]} failed: {' '.join(' '.join(said[-3:]).split())[-500:]}")
 
     def install(self, pins: Sequence[Pin], *words: str, hashes: bool) -> None:
         """Install pins; with ``hashes``, exactly these files and nothing else."""
@@ -233,12 +233,10 @@ def locked(into: Path) -> Iterator[None]:
     """One at a time: a second call waits, and finds it done."""
     try:
         into.mkdir(parents=True, exist_ok=True)
-        file = (into / ".bootstrap.lock").open("a")
+        (into / ".bootstrap.lock").touch()
     except OSError as error:
         raise BadInput(f"{into}: cannot make an environment here: {error.strerror}") from None
-    with file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(into / ".bootstrap.lock", patience=None):
         yield
 
 
@@ -279,7 +277,7 @@ def collect(stack: Stack, wheelhouse: Path, python: str) -> None:
                 )
         shutil.rmtree(builder)
         files = sorted(p for p in wheelhouse.iterdir() if p.suffix in (".whl", ".gz"))
-        text = "".join(f"{sha256(p)}  {p.name}\n" for p in files)
+        text = "".join(f"{sha256_file(p)}  {p.name}\n" for p in files)
         (wheelhouse / f"{SUMS}.new").write_text(text, encoding="utf-8")
         (wheelhouse / f"{SUMS}.new").replace(wheelhouse / SUMS)
 
@@ -307,17 +305,8 @@ def verify(wheelhouse: Path) -> None:
         digest, _, name = line.partition("  ")
         if not (wheelhouse / name).is_file():
             raise NotFit(f"{wheelhouse / name}: missing; collect the wheelhouse again")
-        if sha256(wheelhouse / name) != digest:
+        if sha256_file(wheelhouse / name) != digest:
             raise NotFit(f"{wheelhouse / name}: not the file that was collected; delete it and collect again")
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def say(text: str) -> None:

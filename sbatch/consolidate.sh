@@ -21,9 +21,9 @@ cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
 RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/consolidate.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
-source hpc/modules.sh
+source hpc/batch/modules.sh
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
-python -m glmjobs.adopt "$RUN" --stage consolidate
-exec python -m hpc.attempt "$RUN" --stage consolidate python -m glmjobs.consolidate "$RUN"
+python -m glmjobs.attach "$RUN" --stage consolidate
+exec python -m hpc.runtime.attempt "$RUN" --stage consolidate python -m glmjobs.consolidate "$RUN"

@@ -24,10 +24,10 @@ cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
 RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/score.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
-source hpc/modules.sh
+source hpc/batch/modules.sh
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false HPC_JOB_GPUS=1
 
-python -m glmjobs.adopt "$RUN" --stage score
-exec python -m hpc.attempt "$RUN" --stage score python -m glmjobs.score "$RUN"
+python -m glmjobs.attach "$RUN" --stage score
+exec python -m hpc.runtime.attempt "$RUN" --stage score python -m glmjobs.score "$RUN"

@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from glmjobs import recipe
-from glmjobs.run import Run, Shape
+from glmjobs.recipe import loading as recipe
+from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring.statistics import compare, wilson
-from hpc.cluster import ClusterProfile
+from hpc.batch.profile import ClusterProfile
 
 START = datetime(2026, 11, 20, 8, 0, tzinfo=timezone.utc).timestamp()
 HOUR = 3600.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from glmjobs.data.problems import make_problems
+from glmjobs.data.synthetic import make_problems
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 
 HIDDEN, LAYERS, HEADS, POSITIONS = 64, 2, 4, 256
@@ -32,7 +32,7 @@ def save(model: Any, directory: Path) -> Path:
 
 def small_chatglm(directory: Path) -> Path:
     """ChatGLM-6B's architecture, ``ice_text.model``."""
-    from glmjobs.models.make_tokenizer import make_tokenizer
+    from glmjobs.models.tiny.tokenizer import make_tokenizer
 
     made = make_tokenizer(directory, texts(), vocab_size=600).config()
     config = ChatGLMConfig(
@@ -49,7 +49,7 @@ def small_glm(directory: Path) -> Path:
     """GLM-10B-chinese's architecture, ``cog-pretrain.model``."""
     import sentencepiece
 
-    from glmjobs.models.tokenization_glm import CHINESE_FILE, load_glm_tokenizer
+    from glmjobs.models.glm10b.tokenization import CHINESE_FILE, load_glm_tokenizer
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
-from glmjobs import recipe as recipes
-from glmjobs.run import PROJECT, Run, Shape
-from hpc import ledger
-from hpc.cluster import ClusterProfile
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.run.directory import Run, Shape
+from hpc.batch.profile import ClusterProfile
+from hpc.chain import ledger
+from hpc.core.files import read_json, read_jsonl
 from tests.small_families import small_glm
 
 PATIENCE = 900.0
@@ -93,7 +95,7 @@ class Training:
         command = [
             sys.executable,
             "-m",
-            "hpc.attempt",
+            "hpc.runtime.attempt",
             str(run.path),
             "--limit",
             str(limit),
@@ -103,7 +105,7 @@ class Training:
         command += [
             sys.executable,
             "-m",
-            "hpc.ranks",
+            "hpc.runtime.local_launch",
             "--nproc",
             str(run.shape.gpus),
             "--log",
@@ -145,7 +147,7 @@ class Training:
 
     def beat(self, rank: int) -> dict[str, Any] | None:
         """A rank's heartbeat of the attempt that runs now."""
-        beat = ledger.read_json(self.run.jobs("train") / "heartbeat" / f"rank-{rank}.json")
+        beat = read_json(self.run.jobs("train") / "heartbeat" / f"rank-{rank}.json")
         return beat if beat and _alive(int(beat["pid"])) else None
 
     def ranks(self) -> list[int] | None:
@@ -155,7 +157,7 @@ class Training:
 
     def step(self, since: str = "") -> int:
         """The last step logged after the time ``since``."""
-        lines = ledger.read_jsonl(self.run.checkpoints / "train_log.jsonl")
+        lines = read_jsonl(self.run.checkpoints / "train_log.jsonl")
         return max((int(r["step"]) for r in lines if str(r["time"]) > since), default=0)
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -200,7 +202,7 @@ def differences(a: Path, b: Path) -> list[str]:
         one, other = (torch.load(folder / name, weights_only=False, map_location="cpu") for folder in (a, b))
         _compare(name, one, other, found)
     for name in [f.name for f in a.glob("loop_state_*.json")]:
-        _compare(name, ledger.read_json(a / name), ledger.read_json(b / name), found)
+        _compare(name, read_json(a / name), read_json(b / name), found)
     if (a / "model.safetensors").read_bytes() != (b / "model.safetensors").read_bytes():
         found.append("model.safetensors")
     return found
@@ -236,5 +238,5 @@ def _compare(where: str, one: Any, other: Any, found: list[str]) -> None:
 
 def logged(run: Run) -> list[dict[str, Any]]:
     """The log without times and speeds."""
-    lines = ledger.read_jsonl(run.checkpoints / "train_log.jsonl")
+    lines = read_jsonl(run.checkpoints / "train_log.jsonl")
     return [{k: r[k] for k in ("step", "loss", "grad_norm", "learning_rate", "tokens")} for r in lines]

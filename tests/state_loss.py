@@ -17,11 +17,11 @@ from glmjobs.data.collate import ExampleDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.tokenised import tokenise
 from glmjobs.models.family import family_for
-from glmjobs.run import Run
-from glmjobs.training.loopstate import LoopState
-from hpc import ranks
-from hpc.heartbeat import Heart
-from hpc.preempt import StopFlag
+from glmjobs.run.directory import Run
+from glmjobs.training.loop_state import LoopState
+from hpc.runtime.heartbeat import Heartbeat
+from hpc.runtime.rendezvous import discover_rank
+from hpc.runtime.stop import StopFlag
 
 
 def dev_loss(run: Run, model: Any, tokens: Path, tokenizer: Any) -> float:
@@ -62,9 +62,9 @@ class LossAtBegin(TrainerCallback):  # type: ignore[misc]
 def main(run_path: str, checkpoint: str, out: str) -> None:
     """One rank of the training, which loads its state and measures."""
     run = Run.open(run_path)
-    place = ranks.find(run.jobs("train"))
+    place = discover_rank(run.jobs("train"))
     place.export()
-    heart = Heart(run.jobs("train") / "heartbeat", place.rank, place.world_size, 600.0, StopFlag())
+    heart = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, 600.0, StopFlag())
     trainer, _, _ = train.prepare(run, place, heart)
     trainer.loop = LoopState(trainer, Path(checkpoint))
     file = Path(f"{out}-{place.rank}.json")

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from glmjobs.data.framing import NO_LABEL
 from glmjobs.data.packing import PackingPlan
 from glmjobs.data.tokenised import Tokenised
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 Item = dict[str, npt.NDArray[np.int32]]
 Batch = dict[str, Any]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from glmjobs.errors import WorkFailed
+from hpc.core.errors import WorkFailed
 
 NO_LABEL = -100
 TooLong = Literal["drop", "keep_end"]

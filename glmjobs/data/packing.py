@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 Int64s = npt.NDArray[np.int64]
 

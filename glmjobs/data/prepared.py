@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glmjobs.data.files import atomic_file, remove_stale, write_json
 from glmjobs.data.reading import Problem
 from glmjobs.data.rows import Columns, Row, question_key, question_text
 from glmjobs.data.sources import Source, open_source
 from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import Validator
-from glmjobs.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.files import atomic_file, remove_stale, write_json
 
 FORMAT = 1  # raise it when the written form changes: old directories are then made anew
 MARKER = "prepare.json"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20

@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from glmjobs.data.files import sha256_file
-from glmjobs.data.problems import GENERATOR, make_problems
 from glmjobs.data.reading import Problem, Record, read_json
 from glmjobs.data.rows import Columns
-from glmjobs.errors import BadInput, NotFit
+from glmjobs.data.synthetic import GENERATOR, make_problems
+from hpc.core.errors import BadInput, NotFit
+from hpc.core.files import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet", ".arrow", ".txt", ".ndjson")
@@ -125,7 +125,7 @@ class TableSource:
     def records(self, columns: Columns) -> Iterator[Record | Problem]:
         row = 0
         for file in self.files:
-            with _one_line(str(file), "cannot be read as a table"):
+            with _unreadable_as(str(file), "cannot be read as a table"):
                 for batch in _table_batches(file, columns):
                     for values in batch.to_pylist():
                         row += 1
@@ -155,7 +155,9 @@ class HubSource:
 
     def _load(self) -> Any:
         datasets = _datasets()
-        with _one_line(self.name, "neither a file here nor a data set that the hub (or its cache) gives"):
+        with _unreadable_as(
+            self.name, "neither a file here nor a data set that the hub (or its cache) gives"
+        ):
             logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
             loaded = datasets.load_dataset(self.name)
         return _one_split(self.name, loaded)
@@ -181,7 +183,7 @@ def _one_split(name: str, loaded: Any) -> Any:
 
 
 @contextmanager
-def _one_line(name: str, what: str) -> Iterator[None]:
+def _unreadable_as(name: str, what: str) -> Iterator[None]:
     """Errors of the table libraries (they have dozens of kinds), as one line."""
     try:
         yield

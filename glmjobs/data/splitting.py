@@ -13,7 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 Part = Literal["train", "dev"]
 _END = 1 << 62

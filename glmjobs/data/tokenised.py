@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glmjobs.data.files import beside, remove_stale, sync_directory, write_json
 from glmjobs.data.framing import (
     NO_LABEL,
     FamilyLike,
@@ -40,7 +39,8 @@ from glmjobs.data.framing import (
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.rows import Row, question_text
 from glmjobs.data.splitting import Part
-from glmjobs.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.files import beside, remove_stale, sync_directory, write_json
 
 FORMAT = 1
 MARKER = "tokenised.json"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from glmjobs.data.reading import Problem, Record
 from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import Source
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 #: Share of unusable rows above which the source as a whole is refused.
 MAX_BAD_SHARE = 0.5

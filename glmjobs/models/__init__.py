@@ -1,7 +1,6 @@
 """ChatGLM-6B, GLM-10B and GLM-4 as ordinary transformers models, with one interface per family.
 
-Importing this package imports neither torch nor transformers: the names below are loaded when they are first
-    used.
+Importing this package imports neither torch nor transformers: the names below are loaded when they are first used.
 What needs no torch at all, such as :mod:`glmjobs.models.family`, is imported from its own module.
 """
 
@@ -11,17 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glmjobs.models.configuration_chatglm import ChatGLMConfig
-    from glmjobs.models.configuration_glm import GLMConfig
+    from glmjobs.models.chatglm.configuration import ChatGLMConfig
+    from glmjobs.models.chatglm.modeling import ChatGLMForCausalLM
+    from glmjobs.models.glm10b.configuration import GLMConfig
+    from glmjobs.models.glm10b.modeling import GLMForCausalLM
     from glmjobs.models.loading import load_model, load_tokenizer
-    from glmjobs.models.modeling_chatglm import ChatGLMForCausalLM
-    from glmjobs.models.modeling_glm import GLMForCausalLM
 
 _HOME = {
-    "ChatGLMConfig": "configuration_chatglm",
-    "ChatGLMForCausalLM": "modeling_chatglm",
-    "GLMConfig": "configuration_glm",
-    "GLMForCausalLM": "modeling_glm",
+    "ChatGLMConfig": "chatglm.configuration",
+    "ChatGLMForCausalLM": "chatglm.modeling",
+    "GLMConfig": "glm10b.configuration",
+    "GLMForCausalLM": "glm10b.modeling",
     "load_model": "loading",
     "load_tokenizer": "loading",
 }

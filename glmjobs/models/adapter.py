@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -1,8 +1,8 @@
 """What the rest of the code needs to know of a model family, behind one interface. No torch, no transformers.
 
 A family says which directories are its own, how they are loaded, how an example becomes tokens and labels, what
-generation starts from and stops at, and what a chat prompt looks like. Each is a file ``family_NAME.py`` beside this
-one that ends with ``FAMILY = Name()``, found by its name: adding one changes nothing else (docs/add-a-model.md).
+generation starts from and stops at, and what a chat prompt looks like. Each is a folder beside this file with a
+``family.py`` that ends with ``FAMILY = Name()``: adding one changes nothing else (docs/add-a-model.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 NO_LABEL = -100
 
@@ -52,8 +52,8 @@ class Family:
         """The class whose ``from_pretrained`` loads a directory; imported here, not before.
 
         Its forward takes ``segment_ids``, ``labels``, ``num_items_in_batch`` and ``target_positions`` as
-        :class:`glmjobs.models.modeling_chatglm.ChatGLMForCausalLM` does;
-        :func:`glmjobs.models.packed.packed` gives that to transformers' own decoders.
+        :class:`glmjobs.models.chatglm.modeling.ChatGLMForCausalLM` does;
+        :func:`glmjobs.models.common.packed.packed` gives that to transformers' own decoders.
         """
         raise NotImplementedError
 
@@ -119,9 +119,9 @@ class Templated(Family):
 
 @cache
 def families() -> dict[str, Family]:
-    """The families of the files beside this one, by name."""
-    files = sorted(Path(__file__).parent.glob("family_*.py"))
-    found = [import_module(f"glmjobs.models.{file.stem}").FAMILY for file in files]
+    """The families of the folders beside this file, by name."""
+    folders = sorted(file.parent.name for file in Path(__file__).parent.glob("*/family.py"))
+    found = [import_module(f"glmjobs.models.{folder}.family").FAMILY for folder in folders]
     return {family.name: family for family in found}
 
 

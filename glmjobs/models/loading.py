@@ -26,9 +26,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
-from glmjobs.errors import BadInput
 from glmjobs.models.adapter import base_of, merge_adapter
 from glmjobs.models.family import Family, family_for, read_config
+from hpc.core.errors import BadInput
 
 DTYPES = ("float32", "float16", "bfloat16")
 

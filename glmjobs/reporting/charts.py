@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from glmjobs.reporting.markup import Markup, tag
-from glmjobs.reporting.text import percent
+from glmjobs.text import percent
 
 WIDTH, HEIGHT = 320, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 28

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from glmjobs.reporting.gather import GpuSample
-from glmjobs.reporting.text import number, unix_time
+from glmjobs.reporting.load import GpuSample
+from glmjobs.text import number, unix_time
 
 #: Points a chart keeps: more than its pixels, few enough for a page of some hundred KB.
 POINTS = 400

@@ -7,18 +7,18 @@ import hashlib
 from importlib import resources
 from typing import Any
 
-from glmjobs.reporting import facts, figures, sections
+from glmjobs.reporting import figures, html_sections, wording
 from glmjobs.reporting.markup import Markup, join, script_json, tag
-from glmjobs.reporting.predictions import OUTCOMES
-from glmjobs.reporting.text import duration, gpu_hours, p_value, percent, points
+from glmjobs.reporting.prediction_table import OUTCOMES
+from glmjobs.text import duration, gpu_hours, p_value, percent, points
 
 Json = dict[str, Any]
 
 
 def render(doc: Json) -> str:
-    """The page of a document made by :func:`glmjobs.reporting.content.document`."""
+    """The page of a document made by :func:`glmjobs.reporting.document.document`."""
     style, script = _asset("report.css"), _asset("report.js")
-    parts = [(key, title, body) for key, title, body in sections.all_sections(doc) if body is not None]
+    parts = [(key, title, body) for key, title, body in html_sections.all_sections(doc) if body is not None]
     nav = tag(
         "nav", tag("ul", *(tag("li", tag("a", t, href=f"#{k}")) for k, t, _ in parts)), aria_label="Sections"
     )
@@ -116,7 +116,7 @@ def _missing(doc: Json) -> Markup | None:
 
 def _tiles(doc: Json) -> Markup | None:
     tiles = [
-        *_accuracy_tiles(doc["accuracy"], facts.unseen(doc)),
+        *_accuracy_tiles(doc["accuracy"], wording.unseen(doc)),
         *_cost_tiles(doc["cost"]),
         *_training_tiles(doc),
     ]

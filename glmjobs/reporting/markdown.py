@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from glmjobs.reporting import facts
-from glmjobs.reporting.content import LABELS
-from glmjobs.reporting.predictions import OUTCOMES
-from glmjobs.reporting.text import percent
+from glmjobs.reporting import wording
+from glmjobs.reporting.document import LABELS
+from glmjobs.reporting.prediction_table import OUTCOMES
+from glmjobs.text import percent
 
 Json = dict[str, Any]
 
@@ -18,31 +18,31 @@ EXAMPLES = 10
 
 
 def render(doc: Json) -> str:
-    """The Markdown of a document made by :func:`glmjobs.reporting.content.document`."""
+    """The Markdown of a document made by :func:`glmjobs.reporting.document.document`."""
     parts = [f"# {escape(doc['name'])}", f"Run report, made {doc['made']}."]
     ended = [
         f"{s['stage']} {s['outcome']}" + (f": {s['error']}" if s["error"] else "")
-        for s in facts.unfinished(doc)
+        for s in wording.unfinished(doc)
     ]
     parts += _list("This run is not complete", ended)
     parts += _list("Not in this report", doc["missing"])
     parts.append("## Accuracy")
     parts.append(
-        escape(" ".join(facts.accuracy_sentences(doc))) or "No model of this run has been scored yet."
+        escape(" ".join(wording.accuracy_sentences(doc))) or "No model of this run has been scored yet."
     )
-    parts += [table(facts.metrics_table(doc)), *_breakdowns(doc), *_examples(doc)]
+    parts += [table(wording.metrics_table(doc)), *_breakdowns(doc), *_examples(doc)]
     if doc["training"]["steps"]:
-        parts += ["## Training", escape(facts.training_sentence(doc)), _curve_table(doc)]
+        parts += ["## Training", escape(wording.training_sentence(doc)), _curve_table(doc)]
     if doc["gpu"]:
-        parts += ["## GPUs", table(facts.gpu_table(doc))]
+        parts += ["## GPUs", table(wording.gpu_table(doc))]
     if doc["cost"]["attempts"]:
-        parts += ["## Attempts and cost", escape(facts.cost_sentence(doc)), table(facts.cost_table(doc))]
-    if pairs := facts.data_pairs(doc):
-        parts += ["## Data", table(facts.Table(["Fact", "Value"], pairs))]
+        parts += ["## Attempts and cost", escape(wording.cost_sentence(doc)), table(wording.cost_table(doc))]
+    if pairs := wording.data_pairs(doc):
+        parts += ["## Data", table(wording.Table(["Fact", "Value"], pairs))]
     parts += [
         "## What ran where",
-        table(facts.stage_table(doc)),
-        table(facts.node_table(doc)),
+        table(wording.stage_table(doc)),
+        table(wording.node_table(doc)),
         *_environment(doc["environment"]),
     ]
     parts += ["## Reproduce it", *_reproduce(doc)]
@@ -64,7 +64,7 @@ def fence(text: str) -> str:
     return f"{mark}text\n{text}\n{mark}"
 
 
-def table(content: facts.Table | None) -> str:
+def table(content: wording.Table | None) -> str:
     """A pipe table."""
     if content is None:
         return ""
@@ -95,11 +95,11 @@ def _breakdowns(doc: Json) -> list[str]:
             bars = {bar["model"]: bar for bar in group["bars"]}
             shares = [percent(bars[m]["accuracy"]) if m in bars else "" for m in labels]
             count = max((bar["rows"] or 0 for bar in group["bars"]), default=0)
-            rows.append([group["group"], *shares, facts.plain(count)])
+            rows.append([group["group"], *shares, wording.plain(count)])
         if rows:
             parts += [
                 f"### {title}",
-                table(facts.Table(["Group", *labels.values(), "Rows"], rows, frozenset(range(1, 9)))),
+                table(wording.Table(["Group", *labels.values(), "Rows"], rows, frozenset(range(1, 9)))),
             ]
     return parts
 
@@ -141,27 +141,27 @@ def _curve_table(doc: Json) -> str:
         chosen = [*chosen, points[-1]]
     rate = dict(map(tuple, curves.get("learning_rate", {}).get("points", [])))
     rows = [
-        [facts.plain(step), f"{loss:.4g}", f"{rate[step]:.3g}" if step in rate else ""]
+        [wording.plain(step), f"{loss:.4g}", f"{rate[step]:.3g}" if step in rate else ""]
         for step, loss in chosen
     ]
-    return table(facts.Table(["Step", "Loss", "Learning rate"], rows, frozenset(range(3))))
+    return table(wording.Table(["Step", "Loss", "Learning rate"], rows, frozenset(range(3))))
 
 
 def _environment(environment: Json) -> list[str]:
     rows = [
-        [facts.words(name), facts.plain(value)]
+        [wording.words(name), wording.plain(value)]
         for name, value in environment.items()
         if value not in (None, "", [], {})
     ]
-    return [table(facts.Table(["Environment", "Value"], rows))] if rows else []
+    return [table(wording.Table(["Environment", "Value"], rows))] if rows else []
 
 
 def _reproduce(doc: Json) -> list[str]:
     parts = []
-    for what, command in facts.reproduce(doc):
+    for what, command in wording.reproduce(doc):
         parts.append(escape(what))
         if command:
             parts.append(fence(command).replace("```text", "```sh", 1))
-    if text := facts.recipe_text(doc):
+    if text := wording.recipe_text(doc):
         parts += ["recipe.yaml:", fence(text).replace("```text", "```yaml", 1)]
     return parts

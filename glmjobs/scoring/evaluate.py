@@ -15,12 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from glmjobs.errors import BadInput
 from glmjobs.scoring import predictions as store
 from glmjobs.scoring.predictions import Prediction, Shard, Writer
-from glmjobs.scoring.question_files import Question
 from glmjobs.scoring.statistics import wilson
-from glmjobs.scoring.textmetrics import mean_text_scores
+from glmjobs.scoring.test_sets import Question
+from glmjobs.scoring.text_metrics import mean_text_scores
+from hpc.core.errors import BadInput
 
 LENGTHS = (40, 80, 160)
 """Upper bounds, in characters of the question, of the length classes; above the last there is one more."""
@@ -119,7 +119,7 @@ def answer(
 
 def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
     """The judge's fields of a prediction, as JSON takes them."""
-    from glmjobs.scoring import judge
+    from glmjobs.marking import judge
 
     verdict = judge(question, gold, prediction)
     values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
@@ -151,15 +151,16 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     texts = [family.prompt_text(work.questions[p].question) for p in todo]
     sources = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [family.prompt(tokenizer, ids[-longest:]) for ids in sources]
-    from glmjobs.scoring import generation
+    from glmjobs.generation import decoder
+    from glmjobs.generation.vllm import generate_vllm
 
     stop_ids = [family.stop_id(tokenizer)]
     if settings.backend == "vllm":
-        results = generation.generate_vllm(work.model_dir, prompts, new, stop_ids)
+        results = generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"
     else:
         engine = load_engine(work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer))
-        results = generation.generate(engine, prompts, new, settings.batch_size, stop=stop)
+        results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     rows = (
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
@@ -176,8 +177,8 @@ def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    from glmjobs.generation.decoder import Engine
     from glmjobs.models import load_model
-    from glmjobs.scoring.generation import Engine
 
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -216,7 +217,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
     Args:
         seconds: time spent by each part; they ran side by side, so the longest is what it took.
     """
-    from glmjobs.scoring import answer_type, gold_has_false_equation
+    from glmjobs.marking import answer_type, gold_has_false_equation
 
     tokens = sum(row["tokens"] for row in rows)
     wall = max(seconds, default=0.0)

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glmjobs.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.files import lock, write_atomic
 
 try:
     import fcntl
@@ -183,16 +184,9 @@ class Writer:
         os.close(self._fd)
 
     def _lock(self, shard: Shard) -> None:
-        if fcntl is None:  # pragma: no cover - not a POSIX system
-            return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkFailed(f"{self.path}: another process is scoring shard {shard} now") from None
-        except (
-            OSError
-        ):  # a file system without locks (Lustre mounted so): go on, duplicates are dropped on reading
-            pass
+        # Without locks (Lustre mounted so) it goes on: duplicates are dropped on reading.
+        if lock(self._fd, wait=False) is False:
+            raise WorkFailed(f"{self.path}: another process is scoring shard {shard} now")
 
     def _cut_torn_line(self) -> None:
         end = os.fstat(self._fd).st_size
@@ -251,29 +245,16 @@ def busy_seconds(folder: Path, keys: Iterable[str]) -> list[float]:
     return totals
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, fsync, rename: a reader sees the old file or the new one, whole.
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file; lone surrogates, which UTF-8 cannot hold, are written as escapes.
 
     Raises:
         WorkFailed: the disk is full or read-only.
     """
-    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_atomic(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise WorkFailed(f"{path}: cannot write: {error.strerror}") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON document for people and programs, written whole or not at all."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def merge(
@@ -286,5 +267,5 @@ def merge(
     """
     names = Prediction.__dataclass_fields__
     lines = [json.dumps({n: found[key].get(n) for n in names}, ensure_ascii=False) for key in keys]
-    write_atomically(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
-    write_json(folder / "summary.json", summary)
+    write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
+    write_text(folder / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1) + "\n")

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from glmjobs.errors import BadInput
-from glmjobs.recipe import TrainSection
-from glmjobs.run import PROJECT
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.recipe.schema import TrainSection
+from hpc.core.errors import BadInput
 
 
 def deepspeed_config(train: TrainSection) -> dict[str, Any]:
@@ -71,10 +71,10 @@ def training_arguments(train: TrainSection, output: Path, steps: int, batch_rows
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        # auto: glmjobs.training.saveinterval asks for saves
+        # auto: glmjobs.training.save_interval asks for saves
         "save_strategy": "no" if train.save_steps == "auto" else "steps",
         "save_steps": 500 if train.save_steps == "auto" else train.save_steps,
-        "save_total_limit": None,  # committed checkpoints are rotated by glmjobs.training.checkpoints
+        "save_total_limit": None,  # committed checkpoints are rotated by glmjobs.zero.committed
         "seed": train.seed,
         "data_seed": train.seed,
         "deepspeed": deepspeed_config(train),

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from glmjobs.errors import WorkFailed
-from hpc.preempt import GIVE_UP
+from hpc.core.errors import WorkFailed
+from hpc.runtime.stop import EXIT_FATAL
 
 SKIPPED_IN_A_ROW = 50
 """Steps that float16 may leave out, one after the other: 18 reach the minimum from 2^16, where configurations start."""
@@ -25,7 +25,7 @@ _FAR = 1 << 40
 class Diverged(WorkFailed):
     """The loss is no number any more; the same steps would only lead there again."""
 
-    exit_code = GIVE_UP
+    exit_code = EXIT_FATAL
 
 
 class Health:

@@ -11,9 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from glmjobs.reporting.text import duration
-from glmjobs.training import checkpoints
-from hpc import ledger
+from glmjobs.text import duration
+from glmjobs.zero import committed
+from hpc.chain import ledger
+from hpc.core import timestamps
+from hpc.core.files import read_jsonl, write_atomic
 
 #: What the curves in TensorBoard show, under ``train/``.
 CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s")
@@ -42,10 +44,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         self.seen = self._tokens(args)
-        kept = [r for r in ledger.read_jsonl(self.path) if int(r.get("step", 0)) <= state.global_step]
+        kept = [r for r in read_jsonl(self.path) if int(r.get("step", 0)) <= state.global_step]
         if self.path.exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
-            ledger.write_atomic(self.path, text)
+            write_atomic(self.path, text)
         self.clock.start(state.global_step)
         self.board = tensorboard(self.path.parent / "tensorboard", state.global_step + 1)
         self.line = ProgressLine(self.total, state.global_step) if sys.stderr.isatty() else None
@@ -66,7 +68,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         rate = (tokens - self.seen) / max(1e-9, now - self.since)
         self.since, self.seen = now, tokens
         record = {
-            "time": ledger.now(),
+            "time": timestamps.now(),
             "step": state.global_step,
             "epoch": round(self.epochs * state.global_step / self.total, 6),
             "loss": float(logs["loss"]),
@@ -122,7 +124,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         return int(self.trainer.tokens.item()) * args.world_size if self.trainer.tokens is not None else 0
 
     def _checkpoint(self) -> int | None:
-        found = checkpoints.newest(Path(self.trainer.args.output_dir))
+        found = committed.newest(Path(self.trainer.args.output_dir))
         return found.step if found else None
 
 

@@ -9,12 +9,13 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from glmjobs.training import checkpoints, saving
+from glmjobs.training import save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.health import AT_MINIMUM, Health
-from glmjobs.training.loopstate import LoopState
-from hpc.heartbeat import Heart
-from hpc.preempt import StopFlag
+from glmjobs.training.loop_state import LoopState
+from glmjobs.zero import committed
+from hpc.runtime.heartbeat import Heartbeat
+from hpc.runtime.stop import StopFlag
 
 
 class GLMTrainer(Trainer):  # type: ignore[misc]
@@ -28,10 +29,10 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         tokens: real (not padding) positions of this rank so far, on the device.
     """
 
-    saver: saving.Saver
+    saver: save.Saver
     health: Health
     loop: LoopState
-    heart: Heart
+    heart: Heartbeat
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -73,7 +74,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     def newest(self) -> int | None:
         """Step of the newest committed checkpoint."""
-        found = checkpoints.newest(Path(self.args.output_dir))
+        found = committed.newest(Path(self.args.output_dir))
         return found.step if found else None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -81,19 +82,19 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         try:
             super().log(logs, *args, **kwargs)
         except OSError as error:
-            saving.say(f"warning: cannot write the log of step {self.state.global_step}: {error}")
+            save.say(f"warning: cannot write the log of step {self.state.global_step}: {error}")
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, *args: Any, **kwargs: Any) -> None:
         self.running_loss = tr_loss
         try:
             super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
         except OSError as error:  # by now only a callback's: writes of a checkpoint keep their errors
-            saving.say(f"warning: step {self.state.global_step}: {error}")
+            save.say(f"warning: step {self.state.global_step}: {error}")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         self.heart.beat("saving", step)
-        saving.keep_errors(self.model_wrapped, self.saver.writes)
+        save.keep_errors(self.model_wrapped, self.saver.writes)
         write = super()._save_checkpoint
         self.saver.save(step, lambda: write(model, trial))
         self.heart.beat("training", step)
@@ -140,7 +141,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         if before == rate:
             return
         if self.args.should_save:
-            saving.say(
+            save.say(
                 f"learning rate: {before:g} in the checkpoint, {rate:g} from here on, as the recipe says"
             )
         for group in self.optimizer.param_groups:

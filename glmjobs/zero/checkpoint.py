@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.zero import layout
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
-from glmjobs.zero.files import inside, open_regular, read_json, read_small, reading
+from glmjobs.zero.guarded_files import inside, open_regular, read_json, read_small, reading
 from glmjobs.zero.layout import Extent, Tensor
-from glmjobs.zero.safefile import read_tensors
-from glmjobs.zero.torchfile import Opaque, TensorRef, TorchFile
+from glmjobs.zero.safetensors_file import read_tensors
+from glmjobs.zero.torch_file import Opaque, TensorRef, TorchFile
+from hpc.core.errors import BadInput, WorkFailed
 
 COMMITTED = "committed.json"
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmjobs.errors import WorkFailed
 from glmjobs.zero.dtypes import SIZE
+from hpc.core.errors import WorkFailed
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -10,21 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from glmjobs.errors import BadInput, WorkFailed
-from glmjobs.zero.files import inside, open_regular, read_json, reading
+from glmjobs.zero.guarded_files import inside, open_regular, read_json, reading
+from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.files import sha256_of
 
 MANIFEST = "manifest.json"
-CHUNK = 1 << 20
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; constant memory."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
+    """SHA-256 of a regular file, in hexadecimal; constant memory."""
     with open_regular(path, buffering=0) as file:
-        while count := file.readinto(buffer):  # type: ignore[attr-defined]
-            digest.update(buffer[:count])
-    return digest.hexdigest()
+        return sha256_of(file)
 
 
 def describe(directory: Path, name: str) -> dict[str, str | int]:

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from glmjobs.errors import WorkFailed
 from glmjobs.zero.dtypes import SIZE, convert
-from glmjobs.zero.files import open_handle
+from glmjobs.zero.guarded_files import open_handle
 from glmjobs.zero.layout import Extent, Tensor
+from hpc.core.errors import WorkFailed
 
 BLOCK_BYTES = 1 << 20  # of output; a multiple of ALIGNMENT and of every element's size
 ALIGNMENT = 4096  # what O_DIRECT asks of places, lengths and memory, on any disk of today

@@ -7,7 +7,6 @@ file system has no locks, each process works in a folder of its own, and what ki
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.zero.manifest import read_manifest
+from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.files import lock
 
 LOCK = "lock"
 
@@ -75,23 +75,21 @@ def _claim(target: Path) -> tuple[Path, int | None]:
         if work.is_symlink():
             raise BadInput(f"{work}: a link in the way of {target}; remove it")
         try:
-            lock = os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            handle = os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
             continue  # its last owner has just removed it
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise WorkFailed(f"{target}: another process is writing it at this moment") from None
-        except OSError:
-            os.close(lock)
-            shutil.rmtree(work, ignore_errors=True)
-            return Path(tempfile.mkdtemp(prefix=f"{work.name}-", dir=target.parent)), None
-        if _is(lock, work / LOCK):
+        held = lock(handle, wait=False)
+        if held and _is(handle, work / LOCK):
             _recover(work, target)
             _empty(work)
-            return work, lock
-        os.close(lock)  # of a folder that was removed before the lock was taken
+            return work, handle
+        os.close(handle)
+        if held is False:
+            raise WorkFailed(f"{target}: another process is writing it at this moment")
+        if held is None:
+            shutil.rmtree(work, ignore_errors=True)
+            return Path(tempfile.mkdtemp(prefix=f"{work.name}-", dir=target.parent)), None
+        # else: of a folder that was removed before the lock was taken
 
 
 def _is(handle: int, path: Path) -> bool:

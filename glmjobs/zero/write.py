@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from glmjobs.errors import NotFit
 from glmjobs.zero.dtypes import FLOATING, SIZE
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.pipeline import Pipeline, Progress, Shard, Written
-from glmjobs.zero.safefile import make_header
+from glmjobs.zero.safetensors_file import make_header
+from hpc.core.errors import NotFit
 
 
 def out_dtype(tensor: Tensor, dtype: str) -> str:

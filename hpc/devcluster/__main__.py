@@ -9,9 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from hpc.core.errors import HpcError
 from hpc.devcluster.cluster import DevCluster, default_dir
 from hpc.devcluster.config import Options
-from hpc.errors import HpcError
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -16,11 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hpc import slurm
+from hpc.core.errors import BadInput, HpcError, NotFit
+from hpc.core.files import lock
 from hpc.devcluster import commands, config, process
 from hpc.devcluster.config import Layout, Options
 from hpc.devcluster.process import Process
-from hpc.errors import BadInput, HpcError, NotFit
+from hpc.slurm import client as slurm
 
 # Longest path that leaves room for spool/<node>/<node>_<job>.<step> within a Unix socket's 107 bytes.
 MAX_SHORT = 50
@@ -425,7 +425,7 @@ class DevCluster:
                 f"{self.root}: {error.strerror}: give a directory you may write by --dir"
             ) from None
         with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock(handle.fileno())
             yield
 
     def _read(self) -> None:

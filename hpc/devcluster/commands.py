@@ -9,9 +9,9 @@ import shlex
 import shutil
 import subprocess
 
-from hpc import slurm
+from hpc.core.errors import NotFit
 from hpc.devcluster.config import Layout, is_root
-from hpc.errors import NotFit
+from hpc.slurm.client import joined_lines
 
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 PACKAGES = {
@@ -135,7 +135,7 @@ def install_database(where: Layout) -> None:
         check=False,
     )
     if made.returncode != 0:
-        raise NotFit(f"mariadb-install-db: {slurm.one_line(made.stderr or made.stdout)[-300:]}")
+        raise NotFit(f"mariadb-install-db: {joined_lines(made.stderr or made.stdout)[-300:]}")
 
 
 def _which(program: str) -> str:

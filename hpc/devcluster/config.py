@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import BadInput
+from hpc.core.errors import BadInput
 
 # Slurm gives every user-visible name to a shell sooner or later.
 MAX_NODES = 64

@@ -1,6 +1,6 @@
 """`python -m hpc.doctor`: is this machine, this cluster, this stack fit, and if not, how is it mended?
 
-Asked on a login node, before anything is queued; :mod:`hpc.preflight` asks the compute nodes. Nothing heavy is
+Asked on a login node, before anything is queued; :mod:`hpc.health.checks` asks the compute nodes. Nothing heavy is
 imported: an environment is judged by its packages' metadata.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hpc.cluster import ClusterProfile
+from hpc.batch.profile import ClusterProfile
 from hpc.doctor import machine, scheduler, site, stack
-from hpc.doctor.report import Row
+from hpc.doctor.checklist import Row
 
 
 def examine(

@@ -8,11 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from hpc import cluster
-from hpc.cluster import ClusterProfile
+from hpc.batch import profile as cluster
+from hpc.batch.profile import ClusterProfile
+from hpc.core.errors import BadInput, HpcError
 from hpc.doctor import draft, examine
-from hpc.doctor.report import show
-from hpc.errors import BadInput, HpcError
+from hpc.doctor.checklist import show
 
 PROFILES = Path(__file__).resolve().parents[2] / "configs" / "clusters"
 

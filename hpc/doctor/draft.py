@@ -14,10 +14,10 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from hpc import slurm
+from hpc.batch.environment import functions
+from hpc.core.errors import HpcError
 from hpc.doctor.scheduler import partitions
-from hpc.errors import HpcError
-from hpc.modules import functions
+from hpc.slurm import client as slurm
 
 WANTED = ("cuda", "nccl", "cudnn")
 """Modules that a training wants, loaded in this order: NCCL's and cuDNN's often require CUDA's."""

@@ -7,37 +7,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc import gpus as devices
-from hpc import libraries, preflight
-from hpc.cluster import ClusterProfile
-from hpc.doctor.report import Row
+from hpc.batch.profile import ClusterProfile
+from hpc.doctor.checklist import Row
+from hpc.health import checks, libraries
+from hpc.health import gpus as devices
+from hpc.health.gpus import visible_gpus
 
 SECTION = "This machine"
 
 
 def check(profile: ClusterProfile, runs: Path) -> list[Row]:
     """GPUs, driver, CUDA, NCCL and cuDNN as loaded, leftover processes, memory, and writing where runs go."""
-    gpus = devices.ours(devices.query_gpus())
-    need = preflight.Need(
+    gpus = visible_gpus(devices.query_gpus())
+    need = checks.Need(
         gpus=len(gpus), gpu_memory=profile.gpu_memory_gb * 10**9, gpu_type=profile.gpu_type,
         host_memory=2 << 30, disk=1 << 30, floor=profile.preflight,
     )  # fmt: skip
-    findings: list[preflight.Finding] = []
+    findings: list[checks.Finding] = []
     if gpus:
-        findings += preflight.check_gpus(gpus, need) + preflight.check_errors(gpus)
-        findings.append(preflight.check_leftovers(gpus))
+        findings += checks.check_gpus(gpus, need) + checks.check_errors(gpus)
+        findings.append(checks.check_leftovers(gpus))
         if profile.preflight.libraries:
-            findings += preflight.check_libraries(libraries.loaded(), profile.preflight, gpus)
-    findings.append(preflight.check_memory(need))
+            findings += checks.check_libraries(libraries.loaded(), profile.preflight, gpus)
+    findings.append(checks.check_memory(need))
     place = next(p for p in (runs, *runs.parents) if p.exists())
-    findings += preflight.check_run_directory(place, need)
+    findings += checks.check_run_directory(place, need)
     none = (
         [] if gpus else [Row(SECTION, "GPUs", "ok", "none (nvidia-smi lists none)", "none on a login node")]
     )
     return none + [as_row(f) for f in findings]
 
 
-def as_row(finding: preflight.Finding) -> Row:
+def as_row(finding: checks.Finding) -> Row:
     """One of preflight's findings as a row of doctor's."""
     return Row(
         SECTION, finding.what, "ok" if finding.ok else "bad", finding.found, finding.needed, finding.remedy

@@ -9,12 +9,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hpc import slurm
-from hpc.cluster import ClusterProfile
-from hpc.doctor.report import Row, State
-from hpc.errors import HpcError
-from hpc.jobinfo import parse_show
-from hpc.script import gpu_option
+from hpc.batch.profile import ClusterProfile
+from hpc.batch.script import gpu_option
+from hpc.core.errors import HpcError
+from hpc.doctor.checklist import Row, State
+from hpc.slurm import client as slurm
+from hpc.slurm.records import parse_show
 
 SECTION = "Slurm"
 NAMES = re.compile(r"(\w+)\s*=\s*(.*)")

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from hpc import modules
-from hpc.cluster import ClusterProfile
-from hpc.doctor.report import Row, State
-from hpc.preflight import gib
+from hpc.batch import environment as modules
+from hpc.batch.profile import ClusterProfile
+from hpc.doctor.checklist import Row, State
+from hpc.health.checks import gib
 
 OPEN_FILES = 4096
 """Files a process may open: ranks, data loader workers and NCCL's sockets of 8 GPUs a node go beyond the usual 1024."""

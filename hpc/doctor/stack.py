@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from hpc.cluster import ClusterProfile, Environment
-from hpc.doctor.report import Row, State
+from hpc.batch.profile import ClusterProfile, Environment
+from hpc.doctor.checklist import Row, State
 from hpc.doctor.wheels import fits_glibc, fits_python, glibc, local_cuda, split_wheel
-from hpc.libraries import is_version, numbers
+from hpc.health.libraries import is_version, numbers
 
 STACKS = Path(__file__).resolve().parents[2] / "configs" / "stacks"
 LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "numpy", "safetensors", "psutil")

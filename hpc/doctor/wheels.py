@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from hpc.libraries import numbers
+from hpc.health.libraries import numbers
 
 
 def split_wheel(file: str) -> tuple[str, str, list[str]]:

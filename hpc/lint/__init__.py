@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from hpc.errors import BadInput
+from hpc.core.errors import BadInput
 from hpc.lint import directives, exitcodes, steps  # noqa: F401  (each registers its rules)
 from hpc.lint.batch import RULES, Batch, Finding
 from hpc.lint.shell import Script, parse

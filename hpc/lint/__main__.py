@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from hpc.errors import BadInput, HpcError
+from hpc.core.errors import BadInput, HpcError
 from hpc.lint import lint
 from hpc.lint.batch import RULES
 

@@ -106,7 +106,7 @@ def _module(batch: Batch) -> Iterator[tuple[int, str, str]]:
     if loads:
         yield (
             loads[0].line, "`module load` returns 0 for a missing module on Modules 3.2 (CentOS 7), also under set -e",
-            'ask $LOADEDMODULES afterwards, as load_modules of hpc/modules.sh does',
+            'ask $LOADEDMODULES afterwards, as load_modules of hpc/batch/modules.sh does',
         )  # fmt: skip
 
 

@@ -24,12 +24,15 @@ import psutil
 from faults import FAULTS, Scene
 
 from glmjobs import heal, submit
-from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.run import STAGES, Run
-from hpc import ledger, slurm
+from glmjobs.run.directory import STAGES, Run
+from glmjobs.run.read_state import read_state
+from glmjobs.run.state import DONE, RUNNING, RunState
+from hpc.chain import ledger
+from hpc.core.errors import HpcError
+from hpc.core.files import read_jsonl
 from hpc.devcluster import DevCluster
-from hpc.errors import HpcError
+from hpc.slurm import client as slurm
 
 SETTINGS = (
     "data.make.rows=400", "data.dev_rows=1-40", "train.epochs=1", "train.save_steps=25", "train.max_steps=600",
@@ -117,14 +120,14 @@ class Campaign:
         steps = scene.dice.randint(1, 80)  # before an attempt's first save, or after some
 
         def worth() -> bool:
-            state = states.read(run)
-            if state.state == states.DONE:
+            state = read_state(run)
+            if state.state == DONE:
                 found.append(None)
             elif state.ended:
                 self.heal(run, state)
             else:
                 for stage in state.stages:
-                    alive = stage.state == states.RUNNING and stage.stage in ("train", "score")
+                    alive = stage.state == RUNNING and stage.stage in ("train", "score")
                     if alive and (stage.stage == "score" or fresh_steps(run) >= steps):
                         found.append(stage.stage)
             return bool(found)
@@ -137,10 +140,10 @@ class Campaign:
         result: list[str] = []
 
         def settled() -> bool:
-            state = states.read(run)
+            state = read_state(run)
             if state.slurm:
                 return False
-            if state.state == states.DONE or (progress(run) > before and not state.ended):
+            if state.state == DONE or (progress(run) > before and not state.ended):
                 result.append("went on by itself")
             elif state.ended:
                 trouble = state.trouble
@@ -156,7 +159,7 @@ class Campaign:
         self.wait(settled, PATIENCE, "the run to go on or to say why", run=run)
         return result[0]
 
-    def heal(self, run: Run, state: states.RunState) -> None:
+    def heal(self, run: Run, state: RunState) -> None:
         code, said = quietly(heal.main, [str(run.path)])
         assert "Traceback" not in said, said
         assert code == 0, f"heal said {said!r} of {state.document()}"
@@ -165,10 +168,10 @@ class Campaign:
         """To the end, healing what has ended badly."""
 
         def over() -> bool:
-            state = states.read(run)
-            if state.ended and state.state != states.DONE:
+            state = read_state(run)
+            if state.ended and state.state != DONE:
                 self.heal(run, state)
-            return state.state == states.DONE
+            return state.state == DONE
 
         self.wait(over, 2 * PATIENCE, "the run to be done", run=run)
 
@@ -178,7 +181,7 @@ class Campaign:
         assert weights(run) == weights(quiet), f"{run.name}: the weights are not those of a quiet run"
         for which in ("base", "finetuned"):
             assert rows(run, which) == rows(quiet, which), f"{run.name}: rows of {which}"
-        steps = [r["step"] for r in ledger.read_jsonl(run.checkpoints / "train_log.jsonl")]
+        steps = [r["step"] for r in read_jsonl(run.checkpoints / "train_log.jsonl")]
         assert steps == sorted(set(steps)), f"{run.name}: steps logged twice"
         self.wait(lambda: not left_in_queue(run), 60, "the queue to be empty of it", run=run)
         self.wait(lambda: not orphans(run), 60, "its processes to be gone", run=run)
@@ -212,9 +215,9 @@ class Campaign:
 
 def well(run: Run) -> bool:
     """Whether it is done; it must not end in another way."""
-    state = states.read(run)
-    assert state.state == states.DONE or not state.ended, f"the quiet run ended badly{story(run)}"
-    return state.state == states.DONE
+    state = read_state(run)
+    assert state.state == DONE or not state.ended, f"the quiet run ended badly{story(run)}"
+    return state.state == DONE
 
 
 def quietly(main: Callable[[list[str] | None], int], words: list[str]) -> tuple[int, str]:
@@ -235,7 +238,7 @@ def progress(run: Run) -> tuple[int, ...]:
 def fresh_steps(run: Run) -> int:
     """Steps that the newest attempt at training has made."""
     begun = str((ledger.events(run.path, event="attempt", stage="train") or [{"time": "9"}])[-1]["time"])
-    return sum(str(r["time"]) > begun for r in ledger.read_jsonl(run.checkpoints / "train_log.jsonl"))
+    return sum(str(r["time"]) > begun for r in read_jsonl(run.checkpoints / "train_log.jsonl"))
 
 
 def weights(run: Run) -> str:
@@ -248,7 +251,7 @@ def weights(run: Run) -> str:
 
 def rows(run: Run, which: str) -> list[tuple[Any, Any]]:
     """(id, answer) of every scored row, sorted."""
-    found = list(ledger.read_jsonl(run.scores / which / "predictions.jsonl"))
+    found = list(read_jsonl(run.scores / which / "predictions.jsonl"))
     summary = json.loads((run.scores / which / "summary.json").read_text())
     assert summary["rows"] == len({r["id"] for r in found}), (
         f"{run.name}: {which} counts rows twice, or not at all"
@@ -258,7 +261,7 @@ def rows(run: Run, which: str) -> list[tuple[Any, Any]]:
 
 def constant_cost(run: Run) -> bool:
     """Whether what it has cost is settled: the clock adds nothing any more."""
-    return states.read(run).gpu_hours == states.read(run).gpu_hours
+    return read_state(run).gpu_hours == read_state(run).gpu_hours
 
 
 def left_in_queue(run: Run) -> list[str]:
@@ -280,7 +283,7 @@ def story(run: Run) -> str:
     """The end of a run's ledger and its state, for a failure's message."""
     lines = "\n".join((run.path / "ledger.jsonl").read_text().splitlines()[-14:])
     try:
-        state = json.dumps(states.read(run).document())
+        state = json.dumps(read_state(run).document())
     except HpcError as error:
         state = str(error)
     logs = "\n".join(

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import psutil
 
-from glmjobs.run import Run
-from hpc import chain, slurm
+from glmjobs.run.directory import Run
+from hpc.chain import submission
+from hpc.core.errors import HpcError
 from hpc.devcluster import DevCluster
-from hpc.errors import HpcError
+from hpc.slurm import client as slurm
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Scene:
 
     @property
     def jobs(self) -> dict[str, str]:
-        return chain.current_jobs(self.run.path)
+        return submission.current_jobs(self.run.path)
 
     def processes(self, word: str) -> list[psutil.Process]:
         """Processes of this run whose command line has ``word``."""
@@ -49,7 +50,7 @@ class Scene:
 
 def kill_rank(scene: Scene) -> str | None:
     ranks = scene.processes("glmjobs.train") + scene.processes("glmjobs.score")
-    ranks = [p for p in ranks if p.name().startswith("python") and "hpc.attempt" not in p.cmdline()]
+    ranks = [p for p in ranks if p.name().startswith("python") and "hpc.runtime.attempt" not in p.cmdline()]
     if not ranks:
         return None
     victim = scene.dice.choice(ranks)
@@ -176,7 +177,7 @@ def corrupt_checkpoint(scene: Scene) -> str | None:
     folders = sorted(
         scene.run.checkpoints.glob("checkpoint-*/committed.json"), key=lambda p: p.stat().st_mtime
     )
-    ranks = [p for p in scene.processes("glmjobs.train") if "hpc.attempt" not in p.cmdline()]
+    ranks = [p for p in scene.processes("glmjobs.train") if "hpc.runtime.attempt" not in p.cmdline()]
     if not folders or not ranks:
         return None
     files = [p for p in folders[-1].parent.rglob("*") if p.is_file() and p.stat().st_size > 1000]
@@ -227,7 +228,7 @@ def _node(scene: Scene) -> str | None:
 
 
 def _writers(scene: Scene) -> bool:
-    return _running(scene) is not None or bool(scene.processes("hpc.attempt"))
+    return _running(scene) is not None or bool(scene.processes("hpc.runtime.attempt"))
 
 
 def _tried(job: str) -> bool:

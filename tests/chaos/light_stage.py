@@ -16,11 +16,15 @@ import sys
 import time
 from pathlib import Path
 
-from glmjobs.run import Run
+from glmjobs.run.directory import Run
 from glmjobs.scoring import predictions as store
-from glmjobs.training import checkpoints
-from hpc import ledger, ranks
-from hpc.preempt import STOPPED, StopFlag
+from glmjobs.zero import committed
+from hpc.chain import ledger
+from hpc.core import timestamps
+from hpc.core.files import read_jsonl, write_atomic
+from hpc.runtime.failures import record_failure
+from hpc.runtime.rendezvous import Rank, discover_rank
+from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 STEPS, SAVE_STEPS, STEP_SECONDS, KEEP = 800, 25, 0.02, 3
 ROWS, ROW_SECONDS = 24, 0.1
@@ -31,12 +35,12 @@ COPIES = 64
 
 def main() -> int:
     run, stage = Run.open(sys.argv[1]), sys.argv[2].removeprefix("glmjobs.")
-    started = ledger.now()
+    started = timestamps.now()
     flag = StopFlag().install()
     rank = 0
     try:
         if stage == "train":
-            place = ranks.find(run.jobs("train"))
+            place = discover_rank(run.jobs("train"))
             rank = place.rank
             return train(run, place, flag, started)
         if stage == "score":
@@ -47,7 +51,7 @@ def main() -> int:
         return 0
     except OSError as error:
         print(f"error: {stage}: {error.strerror}", file=sys.stderr)
-        ranks.record_failure(run.jobs(stage), rank, error)
+        record_failure(run.jobs(stage), rank, error)
         return 1
 
 
@@ -59,23 +63,23 @@ def state_of(folder: Path, rank: int) -> bytes:
     return shard(folder, rank).read_bytes()[:64]
 
 
-def train(run: Run, place: ranks.Ranks, flag: StopFlag, started: str) -> int:
+def train(run: Run, place: Rank, flag: StopFlag, started: str) -> int:
     """All steps of one rank, from the newest checkpoint that counts."""
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    resume = checkpoints.newest(run.checkpoints)
+    resume = committed.newest(run.checkpoints)
     begin = resume.step if resume else 0
     state = state_of(resume.path, place.rank) if resume else b"%064d" % place.rank
     log = run.checkpoints / "train_log.jsonl"
     if place.rank == 0:
-        kept = [json.dumps(line) + "\n" for line in ledger.read_jsonl(log) if line["step"] <= begin]
-        ledger.write_atomic(log, "".join(kept))
+        kept = [json.dumps(line) + "\n" for line in read_jsonl(log) if line["step"] <= begin]
+        write_atomic(log, "".join(kept))
     for step in range(begin + 1, STEPS + 1):
         time.sleep(STEP_SECONDS)
         state = hashlib.sha256(state + b"%d" % step).hexdigest().encode()
         save = step % SAVE_STEPS == 0
         if place.rank == 0:
             with log.open("a") as file:
-                file.write(json.dumps({"time": ledger.now(), "step": step, "loss": 1 / step}) + "\n")
+                file.write(json.dumps({"time": timestamps.now(), "step": step, "loss": 1 / step}) + "\n")
             saved = step if save else step - step % SAVE_STEPS
         if save:
             keep(run, place, step, state)
@@ -84,17 +88,17 @@ def train(run: Run, place: ranks.Ranks, flag: StopFlag, started: str) -> int:
                 run.path, "train", step=step, of=STEPS, loss=1 / step, checkpoint=saved or None
             )
         if save and flag.requested and step < STEPS:
-            return STOPPED
+            return EXIT_REQUEUE
     if place.rank == 0:
         ledger.write_marker(run.path, "train", outcome="done", started=started, figures={"steps": STEPS})
     return 0
 
 
-def keep(run: Run, place: ranks.Ranks, step: int, state: bytes) -> None:
+def keep(run: Run, place: Rank, step: int, state: bytes) -> None:
     """Write this rank's part; rank 0 commits once the parts of all are whole."""
     folder = run.checkpoints / f"checkpoint-{step}"
     folder.mkdir(parents=True, exist_ok=True)
-    ledger.write_atomic(shard(folder, place.rank), state * COPIES)
+    write_atomic(shard(folder, place.rank), state * COPIES)
     if place.rank != 0:
         return
     end = time.monotonic() + PATIENCE
@@ -103,19 +107,19 @@ def keep(run: Run, place: ranks.Ranks, step: int, state: bytes) -> None:
         if time.monotonic() > end:
             raise OSError(0, f"not all ranks have saved step {step}")
         time.sleep(0.01)
-    checkpoints.commit(folder, step, place.world_size)
-    checkpoints.rotate(run.checkpoints, KEEP)
+    committed.commit(folder, step, place.world_size)
+    committed.rotate(run.checkpoints, KEEP)
 
 
 def consolidate(run: Run, started: str) -> int:
     """The last checkpoint's parts become the weights."""
-    last = checkpoints.newest(run.checkpoints)
+    last = committed.newest(run.checkpoints)
     if last is None or last.step != STEPS:
         print(f"error: no checkpoint of step {STEPS}", file=sys.stderr)
         return 1
     run.model.mkdir(parents=True, exist_ok=True)
     weights = b"".join(state_of(last.path, rank) for rank in range(2))
-    ledger.write_atomic(run.model / "model.safetensors", weights)
+    write_atomic(run.model / "model.safetensors", weights)
     ledger.write_marker(run.path, "consolidate", outcome="done", started=started)
     return 0
 
@@ -134,7 +138,7 @@ def score(run: Run, flag: StopFlag, started: str) -> int:
             there = store.collect(folder, keys)
             for row in part.mine(range(ROWS)):
                 if flag.requested:
-                    return STOPPED
+                    return EXIT_REQUEUE
                 if str(row) not in there:
                     time.sleep(ROW_SECONDS)
                     text = hashlib.sha256(weights + b"%d" % row).hexdigest()

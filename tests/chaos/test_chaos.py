@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from campaign import Campaign
 
-from glmjobs import heal, jobs, submit
+from glmjobs import heal, submit
+from glmjobs.run import jobs
+from hpc.batch.script import JobRequest
 from hpc.devcluster import DevCluster
-from hpc.script import JobRequest
 from tests.slurm.conftest import require_slurm
 
 Capture = pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ import torch
 from glmjobs.models import family as registry
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import families, family_for
-from glmjobs.recipe import parse
+from glmjobs.recipe.loading import parse
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from small_families import byte_level_tokenizer, save
@@ -53,7 +53,7 @@ def small_qwen2(directory: Path) -> Path:
 @pytest.fixture
 def qwen2(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The page's file, known to the registry."""
-    module = types.ModuleType("glmjobs.models.family_qwen2")
+    module = types.ModuleType("glmjobs.models.qwen2.family")
     exec(block(repo, "python"), module.__dict__)
     known = {**families(), module.FAMILY.name: module.FAMILY}
     monkeypatch.setattr(registry, "families", lambda: known)
@@ -101,12 +101,13 @@ def test_the_recipe(repo: Path) -> None:
 @pytest.mark.slow
 def test_every_stage_in_a_copy_of_the_project(repo: Path, tmp_path: Path) -> None:
     """The two blocks as files and nothing else: submit runs the chain."""
-    from glmjobs.data.problems import write_problems
+    from glmjobs.data.synthetic import write_problems
 
     copy = tmp_path / "project"
     for name in ("glmjobs", "hpc", "configs"):
         shutil.copytree(repo / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "glmjobs/models/family_qwen2.py").write_text(block(repo, "python"), encoding="utf-8")
+    (copy / "glmjobs/models/qwen2").mkdir()
+    (copy / "glmjobs/models/qwen2/family.py").write_text(block(repo, "python"), encoding="utf-8")
     (copy / "configs/qwen2.yaml").write_text(block(repo, "yaml"), encoding="utf-8")
     small_qwen2(copy / "models/qwen2")
     (copy / "data").mkdir()

@@ -14,12 +14,12 @@ import torch
 
 from glmjobs import chat, consolidate, score
 from glmjobs.cli import run_command
-from glmjobs.data.problems import write_problems
+from glmjobs.data.synthetic import write_problems
 from glmjobs.models import load_model, load_tokenizer
-from glmjobs.recipe import parse
-from glmjobs.run import Run, Shape
+from glmjobs.recipe.loading import parse
+from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import manifest
-from hpc.cluster import ClusterProfile
+from hpc.batch.profile import ClusterProfile
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from small_families import SMALL
@@ -51,7 +51,7 @@ def train(run: Run) -> str:
     """The train stage on all ranks, as the chain starts it; what it said."""
     ranks = ["--nproc", str(run.shape.world_size), "--", sys.executable, "-m", "glmjobs.train", str(run.path)]
     done = subprocess.run(
-        [sys.executable, "-m", "hpc.ranks", *ranks], capture_output=True, text=True, timeout=400,
+        [sys.executable, "-m", "hpc.runtime.local_launch", *ranks], capture_output=True, text=True, timeout=400,
         env={k: v for k, v in os.environ.items() if not k.startswith("SLURM_")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

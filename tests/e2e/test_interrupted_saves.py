@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from glmjobs.training import checkpoints
-from hpc import ledger
+from glmjobs.zero import committed
+from hpc.chain import ledger
 from tests.small_training import Training, kill, make_run, moving_scale, shims, small_model
 
 FP32 = "train.precision=fp32"
@@ -59,7 +59,7 @@ def test_training_outlives_a_disk_that_refuses(model: Path, tmp_path: Path) -> N
     assert failed[0]["rank"] == 1
     assert f"checkpoint-{failed[0]['step']} was not saved (rank 1 on" in training.log(0)
     assert [e["outcome"] for e in training.events("ended")] == ["done"], "no attempt was lost"
-    newest = checkpoints.newest(run.checkpoints)
+    newest = committed.newest(run.checkpoints)
     assert newest is not None and newest.step == 40
 
 
@@ -67,7 +67,7 @@ def test_last_save_that_fails_fails_the_stage(model: Path, tmp_path: Path) -> No
     run = make_run(tmp_path, "last", model, FP32, "train.max_steps=4", gpus=1)
     with Training(run) as training:
         [pid] = training.until(training.ranks)
-        training.until(lambda: checkpoints.newest(run.checkpoints))
+        training.until(lambda: committed.newest(run.checkpoints))
         small_files_only(pid, 20_000)
         code = training.wait()
     if training.events("ended")[-1]["outcome"] == "done":
@@ -76,7 +76,7 @@ def test_last_save_that_fails_fails_the_stage(model: Path, tmp_path: Path) -> No
     [ended] = training.events("ended")
     assert "could not be saved" in ended["error"] and "goes on from checkpoint-2" in ended["error"]
     assert not run.done("train") and "trying again cannot help" in training.said()
-    newest = checkpoints.newest(run.checkpoints)
+    newest = committed.newest(run.checkpoints)
     assert newest is not None and newest.step == 2
 
 
@@ -95,14 +95,14 @@ def test_loss_that_is_no_number_ends_it_with_the_last_good_checkpoint(model: Pat
     said = ended["error"]
     assert "step " in said and "train.precision=bf16" in said and "train.learning_rate=1e+36" in said
     assert "checkpoint-2, saved before, is kept" in said
-    assert [c.step for c in checkpoints.scan(run.checkpoints)] == [2], "nothing spoilt was saved"
+    assert [c.step for c in committed.scan(run.checkpoints)] == [2], "nothing spoilt was saved"
 
 
 def test_hanging_rank_is_found_and_the_training_goes_on(model: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, "hang", model, FP32, "train.max_steps=60", "jobs.heartbeat_seconds=20")
     with Training(run, environ=shims(tmp_path, HANGS)) as training:
         pids = training.until(training.ranks)
-        training.until(lambda: checkpoints.newest(run.checkpoints))
+        training.until(lambda: committed.newest(run.checkpoints))
         kill(pids[1], signal.SIGRTMIN)
         training.until(lambda: training.events("hung"))
         assert training.wait() == 0, training.said()
@@ -143,7 +143,7 @@ def test_a_really_full_disk(model: Path, tmp_path: Path) -> None:
     sized = make_run(tmp_path, "sized", model, FP32, "train.max_steps=2")
     with Training(sized) as training:
         assert training.wait() == 0
-    size = checkpoints.size(sized.checkpoints / "checkpoint-2")
+    size = committed.size(sized.checkpoints / "checkpoint-2")
     run = make_run(tmp_path, "full", model, FP32, "train.max_steps=8")
     run.checkpoints.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(run.checkpoints)]
@@ -161,7 +161,7 @@ def test_a_really_full_disk(model: Path, tmp_path: Path) -> None:
         with Training(run) as training:
             assert training.wait() == 0, training.said()
         assert "resuming from checkpoint-2" in training.log(0)
-        newest: Any = checkpoints.newest(run.checkpoints)
+        newest: Any = committed.newest(run.checkpoints)
         assert newest.step == 8
     finally:
         subprocess.run(["umount", str(run.checkpoints)], check=False)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from glmjobs.run import Run
-from glmjobs.training import checkpoints
-from hpc import ledger
+from glmjobs.run.directory import Run
+from glmjobs.zero import committed
+from hpc.chain import ledger
+from hpc.core.files import read_json, read_jsonl
 from tests.small_training import (
     INITIAL_SCALE_POWER,
     Training,
@@ -58,7 +59,7 @@ class Pace(NamedTuple):
 def pace(run: Run) -> Pace:
     """From the ledger and the log of a training that has ended."""
     begun = _seconds(ledger.events(run.path, event="attempt", stage="train")[0])
-    log = list(ledger.read_jsonl(run.checkpoints / "train_log.jsonl"))
+    log = list(read_jsonl(run.checkpoints / "train_log.jsonl"))
     steps = log[-1]["step"] - log[0]["step"]
     return Pace(_seconds(log[0]) - begun, (_seconds(log[-1]) - _seconds(log[0])) / steps)
 
@@ -72,7 +73,7 @@ def moment(training: Training, kind: str, random_: random.Random, usual: Pace) -
     pids: list[int] | None = training.until(training.ranks)
     if pids is None:
         return None
-    found = checkpoints.newest(training.run.checkpoints)
+    found = committed.newest(training.run.checkpoints)
     target = (found.step if found else 0) + 2 * random_.randint(1, 2)
     if kind == "starting":
         time.sleep(random_.uniform(0, usual.start))
@@ -80,7 +81,7 @@ def moment(training: Training, kind: str, random_: random.Random, usual: Pace) -
         training.until(lambda: reached(training.run, target, ""), pause=0.0005)
         time.sleep(random_.uniform(0, usual.step))
     else:  # in one of the steps after it
-        training.until(lambda: reached(training.run, target, checkpoints.COMMITTED), pause=0.0005)
+        training.until(lambda: reached(training.run, target, committed.COMMITTED), pause=0.0005)
         time.sleep(random_.uniform(0, 1.5 * usual.step))
     return pids
 
@@ -96,7 +97,7 @@ def interrupt(training: Training, kills: int, seed: int, usual: Pace) -> Counter
         if pids is None:
             break
         attempts = len(training.events("attempt"))
-        half = [c for c in checkpoints.scan(training.run.checkpoints) if c.problem is not None]
+        half = [c for c in committed.scan(training.run.checkpoints) if c.problem is not None]
         if not kill(random_.choice(pids)):
             break
         hits["half-saved" if half and kind != "starting" else kind] += 1
@@ -119,7 +120,7 @@ def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed:
     last = f"checkpoint-{steps}"
     assert differences(whole.checkpoints / last, broken.checkpoints / last) == []
     assert logged(whole) == logged(broken), "the log reads as if nothing had happened"
-    results: list[Any] = [ledger.read_json(r.checkpoints / "train_results.json") for r in (whole, broken)]
+    results: list[Any] = [read_json(r.checkpoints / "train_results.json") for r in (whole, broken)]
     assert results[0]["train_loss"] == results[1]["train_loss"]
     scales = {s["loss_scale"] for s in _scales(whole)}
     assert scales != {2.0**INITIAL_SCALE_POWER}, (
@@ -133,7 +134,7 @@ def _scales(run: Run) -> list[dict[str, Any]]:
     import torch
 
     found = []
-    for checkpoint in checkpoints.scan(run.checkpoints):
+    for checkpoint in committed.scan(run.checkpoints):
         file = next(checkpoint.path.glob("global_step*/*rank_0*optim_states.pt"))
         state = torch.load(file, weights_only=False, map_location="cpu")["optimizer_state_dict"]
         found.append({"step": checkpoint.step, "loss_scale": float(state["loss_scaler"].cur_scale)})

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from glmjobs.run import STAGES, Run
-from hpc import ledger
+from glmjobs.run.directory import STAGES, Run
+from hpc.chain import ledger
 
 SMALL = (
     "data.make.rows=400", "data.dev_rows=1-40", "train.epochs=1", "train.save_steps=4", "train.max_steps=6",

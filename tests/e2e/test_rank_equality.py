@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import ledger
+from hpc.core.files import read_jsonl
 
 SETTINGS = (
     "data.make.rows=300", "data.dev_rows=1-20", "model.make.layers=2", "model.make.hidden_size=64",
@@ -35,7 +35,7 @@ def losses(repo: Path, runs: Path, zero: int, ranks: int) -> list[tuple[float, f
         timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    log = list(ledger.read_jsonl(runs / name / "checkpoints" / "train_log.jsonl"))
+    log = list(read_jsonl(runs / name / "checkpoints" / "train_log.jsonl"))
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
     return [(row["loss"], row["grad_norm"]) for row in log]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.run import Run
-from hpc import ledger
+from glmjobs.run.directory import Run
+from hpc.core.files import read_jsonl
 from tests.state_loss import dev_loss
 
 STEPS = 40
@@ -44,7 +44,7 @@ def words(name: str, zero: int) -> list[str]:
 
 def losses(run: Run) -> dict[int, float]:
     """Loss by step; a step that was done twice counts as it was last."""
-    return {row["step"]: row["loss"] for row in ledger.read_jsonl(run.checkpoints / "train_log.jsonl")}
+    return {row["step"]: row["loss"] for row in read_jsonl(run.checkpoints / "train_log.jsonl")}
 
 
 @pytest.mark.parametrize("zero", [2, 3])
@@ -74,8 +74,8 @@ def assert_same_loss(run: Run, repo: Path, folder: Path) -> None:
 
     checkpoint = run.checkpoints / f"checkpoint-{STEPS}"
     glmjobs(
-        repo, "hpc.ranks", "--nproc", 2, "--log", folder, "--", sys.executable, "-m", "tests.state_loss", run.path,
-        checkpoint, folder / "state", runs=folder,
+        repo, "hpc.runtime.local_launch", "--nproc", 2, "--log", folder, "--", sys.executable, "-m", "tests.state_loss",
+        run.path, checkpoint, folder / "state", runs=folder,
     )  # fmt: skip
     measured = [json.loads((folder / f"state-{rank}.json").read_text()) for rank in (0, 1)]
     assert [m["step"] for m in measured] == [STEPS, STEPS]

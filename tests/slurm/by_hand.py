@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glmjobs.run import PROJECT
+from glmjobs.recipe.loading import PROJECT
 
 
 def sbatch_training(

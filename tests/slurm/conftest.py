@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from hpc import slurm
+from hpc.core.errors import NotFit
 from hpc.devcluster import DevCluster
 from hpc.devcluster.commands import require_programs
-from hpc.errors import NotFit
-from hpc.slurm import JobInfo, JobState
+from hpc.slurm import client as slurm
+from hpc.slurm.client import JobInfo, JobState
 
 
 def require_slurm(accounting: bool = False) -> None:

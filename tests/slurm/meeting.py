@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpc import ranks
+from hpc.runtime.rendezvous import discover_rank
 
 PATIENCE = 240.0
 
@@ -20,7 +20,7 @@ PATIENCE = 240.0
 def main() -> int:
     folder, jobs = Path(sys.argv[1]), int(sys.argv[2])
     job = os.environ["SLURM_JOB_ID"]
-    place = ranks.find(folder)
+    place = discover_rank(folder)
     end = time.monotonic() + PATIENCE
     if place.rank > 0:
         while True:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from glmjobs import heal, jobs, submit
-from glmjobs.run import Run
-from hpc import chain, ledger, slurm
-from hpc.script import JobRequest, Step
+from glmjobs import heal, submit
+from glmjobs.run import jobs
+from glmjobs.run.directory import Run
+from hpc.batch.script import JobRequest, Step
+from hpc.chain import ledger, submission
+from hpc.slurm import client as slurm
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 SETTINGS = ("jobs.train.time=00:10:00", "score.shards=2")
@@ -66,21 +68,21 @@ def tell(run: Path, **stages: str) -> None:
 
 def start(folder: Path, name: str, *more: str, **stages: str) -> Run:
     """A run that has been submitted with its stages told how to behave before the first can start."""
-    original = chain.write_scripts
+    original = submission.write_scripts
 
     def first_tell(path: Path, planned: Any) -> None:
         tell(path, **stages)
         original(path, planned)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "write_scripts", first_tell)
+        patch.setattr(submission, "write_scripts", first_tell)
         assert submit.main(words(name, *more)) == 0
     return Run.open(folder / name)
 
 
 def ids(run: Run) -> dict[str, str]:
     """Stage → its job now."""
-    return {stage: job for stage, job in chain.current_jobs(run.path).items() if stage in jobs.CHAIN}
+    return {stage: job for stage, job in submission.current_jobs(run.path).items() if stage in jobs.CHAIN}
 
 
 def starts(run: Run, stage: str) -> list[str]:

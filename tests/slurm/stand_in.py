@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from hpc import ledger
+from hpc.chain import ledger
+from hpc.core import timestamps
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
         os.environ.get("SLURM_ARRAY_TASK_ID", "0"),
         int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")),
     )
-    started = ledger.now()
+    started = timestamps.now()
     (run / "starts").mkdir(exist_ok=True)
     with (run / "starts" / stage).open("a") as file:
         file.write(f"{task}\n")

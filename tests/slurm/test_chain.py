@@ -14,10 +14,12 @@ import pytest
 from by_hand import sbatch_training
 
 from glmjobs import cancel, submit
-from glmjobs.run import STAGES, Run
-from hpc import ledger, slurm
+from glmjobs.run.directory import STAGES, Run
+from hpc.chain import ledger
+from hpc.core.files import read_json
 from hpc.devcluster import DevCluster
-from hpc.slurm import JobState
+from hpc.slurm import client as slurm
+from hpc.slurm.client import JobState
 
 pytestmark = pytest.mark.slurm
 
@@ -113,7 +115,7 @@ def test_whole_chain_over_two_nodes(here: Path, cluster: DevCluster, wait_for: A
     for name in ("all_results.json", "train_results.json", "trainer_state.json"):
         assert (run.checkpoints / name).is_file(), name
     for which in ("base", "finetuned"):
-        summary = ledger.read_json(run.scores / which / "summary.json")
+        summary = read_json(run.scores / which / "summary.json")
         assert summary is not None and summary["rows"] == 24
     assert "<html" in (run.report / "report.html").read_text(encoding="utf-8")[:2000].lower()
     assert oct(run.path.stat().st_mode & 0o777) == "0o700"

@@ -1,4 +1,4 @@
-"""The dev cluster itself, and hpc.slurm against it."""
+"""The dev cluster itself, and hpc.slurm.client against it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from hpc import slurm
+from hpc.core.errors import BadInput, NotFit
 from hpc.devcluster import DevCluster, Options
 from hpc.devcluster.process import Process
-from hpc.errors import BadInput, NotFit
-from hpc.slurm import JobState
+from hpc.slurm import client as slurm
+from hpc.slurm.client import JobState
 
 pytestmark = pytest.mark.slurm
 
@@ -247,7 +247,7 @@ def test_two_small_jobs_share_a_node(
         wait_job(cluster, job, {JobState.RUNNING})
 
 
-# -- hpc.slurm against a real Slurm
+# -- hpc.slurm.client against a real Slurm
 
 
 def test_available_and_gres(cluster: DevCluster) -> None:

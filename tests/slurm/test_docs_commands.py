@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from glmjobs.run import Run
-from hpc import ledger, slurm
+from glmjobs.run.directory import Run
+from hpc.chain import ledger
 from hpc.devcluster import DevCluster
+from hpc.slurm import client as slurm
 from tests.slurm.conftest import require_slurm
 
 pytestmark = pytest.mark.slurm

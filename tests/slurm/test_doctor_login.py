@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hpc import cluster as profiles
-from hpc.cluster import ClusterProfile
+from hpc.batch import profile as profiles
+from hpc.batch.profile import ClusterProfile
 from hpc.devcluster import DevCluster
 from hpc.doctor import scheduler
 from hpc.doctor.__main__ import main

@@ -9,10 +9,11 @@ import pytest
 from small_chain import done, ended, healed, ids, small, start, starts, tell, with_key
 
 from glmjobs import heal
-from glmjobs.errors import BadInput
-from glmjobs.run import Run
-from hpc import ledger, slurm
+from glmjobs.run.directory import Run
+from hpc.chain import ledger
+from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
+from hpc.slurm import client as slurm
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]

@@ -9,9 +9,10 @@ import pytest
 from small_chain import done, healed, ids, small, start, tell
 
 from glmjobs import cancel
-from glmjobs import state as states
+from glmjobs.run.read_state import read_state
+from glmjobs.run.state import FAILED
+from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
-from hpc.errors import BadInput
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]
@@ -27,7 +28,7 @@ def test_a_chain_at_a_hostile_path(
     folder = tmp_path / name
     monkeypatch.setenv("GLMJOBS_RUNS", str(folder))
     run = start(folder, "run", score="fail 7")
-    wait_for(lambda: states.read(run).state == states.FAILED and states.read(run).ended, 60)
+    wait_for(lambda: read_state(run).state == FAILED and read_state(run).ended, 60)
     assert (run.jobs("train") / f"{ids(run)['train']}.out").is_file()
     tell(run.path, score="ok")
     healed(capsys, run)

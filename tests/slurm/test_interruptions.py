@@ -19,13 +19,16 @@ import pytest
 from by_hand import sbatch_training
 
 from glmjobs import submit
-from glmjobs.run import PROJECT, Run
-from glmjobs.training import checkpoints
-from hpc import heartbeat, ledger, slurm
-from hpc.cluster import ClusterProfile
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.run.directory import Run
+from glmjobs.zero import committed
+from hpc.batch.profile import ClusterProfile
+from hpc.batch.script import JobRequest, Step, render
+from hpc.chain import ledger
 from hpc.devcluster import DevCluster
-from hpc.script import JobRequest, Step, render
-from hpc.slurm import JobState
+from hpc.runtime import heartbeat
+from hpc.slurm import client as slurm
+from hpc.slurm.client import JobState
 
 pytestmark = pytest.mark.slurm
 
@@ -213,13 +216,13 @@ def at(moment: str, run: Run) -> bool:
         return bool(beats(run))
     if moment == "saving":
         found = list(run.checkpoints.glob("checkpoint-*"))
-        return any(not (path / checkpoints.COMMITTED).exists() for path in found)
+        return any(not (path / committed.COMMITTED).exists() for path in found)
     return newest(run) > 0
 
 
 def newest(run: Run) -> int:
     """Step of the newest checkpoint that counts, or 0."""
-    found = checkpoints.newest(run.checkpoints)
+    found = committed.newest(run.checkpoints)
     return found.step if found else 0
 
 

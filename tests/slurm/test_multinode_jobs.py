@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from glmjobs import logs
-from glmjobs import recipe as recipes
-from glmjobs.run import PROJECT, Run, Shape
-from hpc import chain, ledger
-from hpc.cluster import ClusterProfile
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.run.directory import Run, Shape
+from hpc.batch.profile import ClusterProfile
+from hpc.batch.script import JobRequest, Step
+from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
-from hpc.script import JobRequest, Step
-from hpc.slurm import JobInfo, JobState
+from hpc.slurm.client import JobInfo, JobState
 
 pytestmark = pytest.mark.slurm
 
@@ -77,8 +78,8 @@ def test_the_first_rank_that_failed_is_named_with_its_node(
         stage="train", name="two-train", nodes=2, tasks_per_node=2, time="00:10:00", memory="256M", attempt_limit=1,
         steps=(Step(stage="train", command=(sys.executable, str(script), "$RUN"), tasks_per_node=2),),
     )  # fmt: skip
-    planned = chain.plan([request], profile, run.path, PROJECT, local=False)
-    job = chain.submit(run.path, planned, key=run.file.key)["train"]
+    planned = submission.plan([request], profile, run.path, PROJECT, local=False)
+    job = submission.submit(run.path, planned, key=run.file.key)["train"]
     info = wait_job(empty, job, timeout=180)
     said = (run.jobs("train") / f"{job}.out").read_text()
     assert info.state is JobState.FAILED and info.exit_code != 0, said

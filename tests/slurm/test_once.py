@@ -13,10 +13,14 @@ import pytest
 from small_chain import done, healed, ids, small, start, starts, with_key, words
 
 from glmjobs import cancel, submit
-from glmjobs.run import Run
-from hpc import attempt, chain, ledger, slurm
+from glmjobs.run.directory import Run
+from hpc.chain import ledger, submission
+from hpc.core import timestamps
+from hpc.core.errors import WorkFailed
+from hpc.core.files import exclusive
 from hpc.devcluster import DevCluster
-from hpc.errors import JobFailed
+from hpc.runtime import attempt
+from hpc.slurm import client as slurm
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]
@@ -81,7 +85,7 @@ def test_accepted_but_the_answer_was_lost(place: Path, shim: Any, mood: str, at:
 
 
 def test_never_arrived(place: Path, shim: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Any) -> None:
-    monkeypatch.setattr(chain, "LOOK_UP_PAUSES", (0.0, 0.1))
+    monkeypatch.setattr(submission, "LOOK_UP_PAUSES", (0.0, 0.1))
     shim("deaf", 2)
     run = start(place, "deaf")
     assert len(ledger.events(run.path, event="submitting", stage="consolidate")) == 2
@@ -166,13 +170,13 @@ def test_two_heals_at_once(place: Path, repo: Path, wait_for: Any) -> None:
 
 def test_a_child_never_waits_for_a_job_that_slurm_does_not_know(place: Path) -> None:
     run = start(place, "unknown", train="wait")
-    jobs = chain.plan(_requests(run), run.cluster, run.path, Path.cwd())
+    jobs = submission.plan(_requests(run), run.cluster, run.path, Path.cwd())
     consolidate = next(j for j in jobs if j.request.stage == "consolidate")
-    with pytest.raises(JobFailed, match="is gone from Slurm and train is not done"):
-        chain.waits_for(run.path, consolidate.request, {"train": "99999"})
-    assert chain.waits_for(run.path, consolidate.request, ids(run)) == [ids(run)["train"]]
-    ledger.write_marker(run.path, "train", outcome="done", started=ledger.now())
-    assert chain.waits_for(run.path, consolidate.request, {"train": "99999"}) == []
+    with pytest.raises(WorkFailed, match="is gone from Slurm and train is not done"):
+        submission.waits_for(run.path, consolidate.request, {"train": "99999"})
+    assert submission.waits_for(run.path, consolidate.request, ids(run)) == [ids(run)["train"]]
+    ledger.write_marker(run.path, "train", outcome="done", started=timestamps.now())
+    assert submission.waits_for(run.path, consolidate.request, {"train": "99999"}) == []
 
 
 def _requests(run: Run) -> Any:
@@ -184,7 +188,7 @@ def _requests(run: Run) -> Any:
 def test_two_jobs_at_one_stage_of_a_run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run = start(place, "rivals", train="wait")
     monkeypatch.setattr(attempt, "RIVAL_SECONDS", 0.0)
-    with ledger.exclusive(attempt.work_lock(run.path, "train")) as held:
+    with exclusive(attempt.work_lock(run.path, "train")) as held:
         assert held
         assert attempt.main([str(run.path), "--stage", "train", "touch", str(run.path / "rival")]) == 1
     assert "at work in another job" in capsys.readouterr().err
@@ -193,7 +197,7 @@ def test_two_jobs_at_one_stage_of_a_run(place: Path, monkeypatch: pytest.MonkeyP
 
 def test_refused_in_the_middle_leaves_no_half_chain(place: Path, capsys: Any) -> None:
     line = words("refused", "cluster.cpu_partition=nowhere")
-    with pytest.raises(JobFailed, match="partition"):
+    with pytest.raises(WorkFailed, match="partition"):
         submit.main(line)
     run = Run.open(place / "refused")
     assert list(ids(run)) == ["train"], "the first was accepted, the second refused"

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from glmjobs import recipe as recipes
-from glmjobs.run import PROJECT, Run, Shape
-from hpc import chain, ledger, slurm
-from hpc.cluster import ClusterProfile
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import PROJECT
+from glmjobs.run.directory import Run, Shape
+from hpc.batch.profile import ClusterProfile
+from hpc.batch.script import JobRequest, Step
+from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
-from hpc.script import JobRequest, Step
-from hpc.slurm import JobInfo, JobState
+from hpc.slurm import client as slurm
+from hpc.slurm.client import JobInfo, JobState
 
 pytestmark = pytest.mark.slurm
 
@@ -76,8 +78,8 @@ class Case:
         )
         run = Run.create(folder / "run", recipe, self.profile, Shape(nodes=nodes, gpus=gpus))
         done = (
-            "import sys; from pathlib import Path; from hpc import ledger; "
-            "ledger.write_marker(Path(sys.argv[1]), 'train', outcome='done', started=ledger.now())"
+            "import sys; from pathlib import Path; from hpc.chain import ledger; from hpc.core.timestamps import now; "
+            "ledger.write_marker(Path(sys.argv[1]), 'train', outcome='done', started=now())"
         )
         request = JobRequest(
             stage="train", name="four-train", nodes=nodes, tasks_per_node=gpus, gpus_per_node=gpus, time="00:10:00",
@@ -86,8 +88,8 @@ class Case:
                 Step(stage="train", command=(sys.executable, "-c", done, "$RUN")),
             ),
         )  # fmt: skip
-        planned = chain.plan([request], self.profile, run.path, PROJECT, local=False)
-        return run, chain.submit(run.path, planned, key=run.file.key)["train"]
+        planned = submission.plan([request], self.profile, run.path, PROJECT, local=False)
+        return run, submission.submit(run.path, planned, key=run.file.key)["train"]
 
 
 def output(run: Run, job: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.run import Run
-from hpc import ledger
+from glmjobs.run.directory import Run
+from hpc.chain import ledger
 from tests.slurm.conftest import require_slurm
 
 pytestmark = pytest.mark.slurm

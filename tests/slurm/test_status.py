@@ -11,13 +11,14 @@ import pytest
 from small_chain import done, ended, healed, ids, small, start, starts, tell
 
 from glmjobs import cancel, logs, runs, status
-from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.reporting import costs
-from glmjobs.run import Run
-from glmjobs.state import StageState
-from hpc import ledger, slurm
+from glmjobs.run import gpu_hours
+from glmjobs.run.directory import Run
+from glmjobs.run.read_state import read_state
+from glmjobs.run.state import CANCELLED, DONE, FAILED, LOST, RUNNING, STOPPED, WAITING, StageState
+from hpc.chain import ledger
 from hpc.devcluster import DevCluster
+from hpc.slurm import client as slurm
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]
@@ -47,12 +48,12 @@ def hurt(small: Path, make_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any
 
 
 def stage(run: Run, name: str) -> StageState:
-    return states.read(run).get(name)
+    return read_state(run).get(name)
 
 
 def test_a_run_from_queue_to_end(place: Path, wait_for: Any, capsys: Any) -> None:
     run = start(place, "whole", train="wait")
-    wait_for(lambda: stage(run, "train").state == states.RUNNING and starts(run, "train"), 60)
+    wait_for(lambda: stage(run, "train").state == RUNNING and starts(run, "train"), 60)
     assert stage(run, "consolidate").reason == "waits for the job before it"
     capsys.readouterr()
     assert status.main([str(run.path), "--json"]) == 0
@@ -61,7 +62,7 @@ def test_a_run_from_queue_to_end(place: Path, wait_for: Any, capsys: Any) -> Non
     assert {s["stage"]: s["job"] for s in document["stages"]}["train"] == ids(run)["train"]
     (run.path / "go").touch()
     wait_for(lambda: done(run), 60)
-    assert states.read(run).state == states.DONE and states.read(run).ended
+    assert read_state(run).state == DONE and read_state(run).ended
     assert status.main([str(run.path)]) == 0
     assert "done" in capsys.readouterr().out
     assert status.main([]) == 0 and runs.main([]) == 0
@@ -71,7 +72,7 @@ def test_a_run_from_queue_to_end(place: Path, wait_for: Any, capsys: Any) -> Non
 
 def still_counted(run: Run) -> list[str]:
     """Stages whose GPU-hours grow with the clock, by the ledger alone."""
-    return [a.stage for a in costs.attempts(ledger.read(run.path)) if a.outcome == "running"]
+    return [a.stage for a in gpu_hours.attempts(ledger.read(run.path)) if a.outcome == "running"]
 
 
 def test_failed_and_never_satisfied(place: Path, wait_for: Any, capsys: Any) -> None:
@@ -84,8 +85,8 @@ def test_failed_and_never_satisfied(place: Path, wait_for: Any, capsys: Any) -> 
         ),
         60,
     )
-    state = states.read(run)
-    assert state.state == states.FAILED and state.ended
+    state = read_state(run)
+    assert state.state == FAILED and state.ended
     assert state.get("consolidate").reason == "train failed: it waits for `heal`"
     assert status.main([str(run.path)]) == 0
     shown = capsys.readouterr().out
@@ -98,10 +99,10 @@ def test_cancelled_behind_our_back_and_by_us(place: Path, wait_for: Any) -> None
     run = start(place, "cancelled", train="wait")
     wait_for(lambda: starts(run, "train"), 60)
     slurm.cancel([ids(run)["report"]])
-    wait_for(lambda: stage(run, "report").state == states.CANCELLED, 30)
+    wait_for(lambda: stage(run, "report").state == CANCELLED, 30)
     slurm.cancel([ids(run)["train"]])
-    wait_for(lambda: stage(run, "train").state in (states.CANCELLED, states.STOPPED), 60)
-    assert states.read(run).ended
+    wait_for(lambda: stage(run, "train").state in (CANCELLED, STOPPED), 60)
+    assert read_state(run).ended
     assert not still_counted(run)
 
 
@@ -113,27 +114,27 @@ def test_a_cancel_that_slurm_does_not_hear(hurt: Any, small: Path, wait_for: Any
         capsys.readouterr()
         assert run_command(cancel.main, [str(run.path)]) == 3
         assert capsys.readouterr().err.count("\n") == 1
-        assert stage(run, "train").state == states.RUNNING
-        assert stage(run, "consolidate").state == states.WAITING
+        assert stage(run, "train").state == RUNNING
+        assert stage(run, "consolidate").state == WAITING
         cluster.restart_controller()
         assert run_command(cancel.main, [str(run.path)]) == 0
-        assert stage(run, "consolidate").state == states.CANCELLED
+        assert stage(run, "consolidate").state == CANCELLED
 
 
 def test_requeued_by_hand(place: Path, wait_for: Any) -> None:
     run = start(place, "requeued", train="wait")
     wait_for(lambda: starts(run, "train"), 60)
     slurm.requeue(ids(run)["train"])
-    wait_for(lambda: stage(run, "train").state == states.WAITING, 30)
+    wait_for(lambda: stage(run, "train").state == WAITING, 30)
     assert stage(run, "train").reason.startswith("requeued")
-    assert not states.read(run).ended
+    assert not read_state(run).ended
     (run.path / "go").touch()
     wait_for(lambda: done(run), 90)
 
 
 def test_job_that_dies_before_its_first_line(place: Path, wait_for: Any) -> None:
     run = start(place, "early", "cluster.environment.modules=[nosuch/1.0]")
-    wait_for(lambda: stage(run, "train").state == states.FAILED, 60)
+    wait_for(lambda: stage(run, "train").state == FAILED, 60)
     error = stage(run, "train").error or ""
     assert "before its first line; error: node" in error and "module" in error, error
 
@@ -148,7 +149,7 @@ def test_swallowed_exit_code(place: Path, wait_for: Any) -> None:
     job = slurm.submit(script, extra=["--output=/dev/null"])
     ledger.append(run.path, "submitted", stage="train", job=job, executor="slurm")
     wait_for(lambda: slurm.jobs([job])[job].state.is_final, 60)
-    assert stage(run, "train").state == states.LOST
+    assert stage(run, "train").state == LOST
     assert "COMPLETED, but the stage left no result" in str(stage(run, "train").error)
 
 
@@ -157,18 +158,18 @@ def test_node_fails_and_controller_restarts(hurt: Any, small: Path, wait_for: An
         run = start(small, "node", train="wait")
         wait_for(lambda: starts(run, "train"), 60)
         cluster.kill_controller()
-        state = states.read(run)
-        assert state.slurm and state.get("train").state == states.RUNNING
+        state = read_state(run)
+        assert state.slurm and state.get("train").state == RUNNING
         assert "last sign of life" in state.get("train").reason
         assert status.main([str(run.path)]) == 0
         assert "Slurm does not answer" in capsys.readouterr().out
         cluster.restart_controller()
-        wait_for(lambda: not states.read(run).slurm, 30)
-        assert stage(run, "train").state == states.RUNNING
+        wait_for(lambda: not read_state(run).slurm, 30)
+        assert stage(run, "train").state == RUNNING
         slurm.run(["scontrol", "update", f"JobId={ids(run)['train']}", "Requeue=0"])
         node = str(stage(run, "train").nodes)
         cluster.kill_node(node)
-        wait_for(lambda: stage(run, "train").state == states.FAILED, 60)
+        wait_for(lambda: stage(run, "train").state == FAILED, 60)
         assert "a node failed" in str(stage(run, "train").error) and "NODE_FAIL" in str(
             stage(run, "train").error
         )
@@ -184,13 +185,13 @@ def test_preempted_purged_and_without_slurmdbd(hurt: Any, small: Path, wait_for:
         script = small / "high.sh"
         script.write_text(f"#!/bin/bash\nwhile [ ! -e {small}/over ]; do read -t 0.2 <> <(:) || :; done\n")
         high = slurm.submit(script, extra=["-p", "high", "--gres=gpu:1", "--output=/dev/null"])
-        wait_for(lambda: stage(run, "train").state == states.WAITING, 60)
+        wait_for(lambda: stage(run, "train").state == WAITING, 60)
         assert stage(run, "train").reason.startswith("requeued"), stage(run, "train")
         (run.path / "go").touch()
         (small / "over").touch()
         wait_for(lambda: done(run), 120)
         wait_for(lambda: slurm.show(ids(run)["report"]) is None and slurm.show(high) is None, 60, "the purge")
-        assert states.read(run).state == states.DONE
+        assert read_state(run).state == DONE
         # A job that ended without a word: sacct still knows how, and when slurmdbd is down, nobody does.
         lost = start(small, "lost", train="wait")
         wait_for(lambda: starts(lost, "train"), 60)
@@ -198,13 +199,13 @@ def test_preempted_purged_and_without_slurmdbd(hurt: Any, small: Path, wait_for:
         strip_end(lost)
         wait_for(lambda: slurm.show(ids(lost)["train"]) is None, 60, "the purge")
         strip_end(lost)
-        wait_for(lambda: stage(lost, "train").state == states.CANCELLED, 60)
+        wait_for(lambda: stage(lost, "train").state == CANCELLED, 60)
         assert "cancelled by" in str(stage(lost, "train").error)
         cluster.kill("slurmdbd")
         old(lost)
-        assert stage(lost, "train").state == states.LOST
+        assert stage(lost, "train").state == LOST
         assert "no longer knows" in str(stage(lost, "train").error)
-        assert states.read(run).state == states.DONE
+        assert read_state(run).state == DONE
 
 
 def strip_end(run: Run) -> None:

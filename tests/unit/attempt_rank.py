@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from hpc import ledger, ranks
-from hpc.heartbeat import Heart
-from hpc.preempt import STOPPED, StopFlag
+from hpc.chain import ledger
+from hpc.runtime.failures import record_failure
+from hpc.runtime.heartbeat import Heartbeat
+from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 
 class Told(Exception):
@@ -39,7 +40,7 @@ def main() -> int:
     env = os.environ
     rank, limit = int(env.get("RANK") or env.get("SLURM_PROCID") or 0), float(env.get("LIMIT", "60"))
     flag = StopFlag().install()
-    heart = Heart(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
+    heart = Heartbeat(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
     mine = what.split() if who in ("*", str(rank)) else ["wait"]
     (run / f"started-{rank}-{os.getpid()}").touch()
     end = time.monotonic() + 60
@@ -57,11 +58,11 @@ def main() -> int:
             try:
                 raise Told(int(mine[1]))
             except Told as error:
-                ranks.record_failure(run / "jobs" / "work", rank, error)
+                record_failure(run / "jobs" / "work", rank, error)
                 return error.exit_code
         if flag.requested and (flag.terminated is None or who == "*"):
             ledger.write_progress(run, "work", step=step, checkpoint=step)
-            return STOPPED
+            return EXIT_REQUEUE
         if time.monotonic() > end:
             return 1
         time.sleep(0.02)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from glmjobs.data.problems import make_problems
+from glmjobs.data.synthetic import make_problems
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
-from glmjobs.models.make_tokenizer import make_tokenizer
+from glmjobs.models.tiny.tokenizer import make_tokenizer
 
 
 def small_chatglm(directory: Path, seed: int = 0) -> Path:

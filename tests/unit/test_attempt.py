@@ -13,21 +13,23 @@ from typing import Any
 
 import pytest
 
-from hpc import heartbeat, ledger
+from hpc.chain import ledger
+from hpc.runtime import heartbeat
+from hpc.runtime.heartbeat import Heartbeat
 
 RANK = Path(__file__).with_name("attempt_rank.py")
 PATIENCE = 60.0
 
 
 class Batch:
-    """``python -m hpc.attempt`` with two stand-in ranks."""
+    """``python -m hpc.runtime.attempt`` with two stand-in ranks."""
 
     def __init__(self, run: Path, repo: Path, *told: str, limit: int = 2, silence: float = 60) -> None:
         self.run = run
         (run / "run.yaml").touch()
-        command = [sys.executable, "-m", "hpc.attempt", str(run), "--limit", str(limit)]
+        command = [sys.executable, "-m", "hpc.runtime.attempt", str(run), "--limit", str(limit)]
         for stage, what in zip(("work", "after"), told, strict=False):
-            command += ["--stage", stage, sys.executable, "-m", "hpc.ranks", "--nproc", "2"]
+            command += ["--stage", stage, sys.executable, "-m", "hpc.runtime.local_launch", "--nproc", "2"]
             command += ["--log", str(run / "jobs" / stage), "--", sys.executable, str(RANK), str(run), what]
         env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         env |= {"PYTHONPATH": str(repo), "LIMIT": str(silence)}
@@ -157,7 +159,8 @@ def test_ranks_die_with_a_killed_batch_process(batch: Any) -> None:
 def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
     (tmp_path / "run.yaml").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "hpc.attempt", str(tmp_path), "--limit", "1", "--stage", "a", "/no/such/program"],
+        [sys.executable, "-m", "hpc.runtime.attempt", str(tmp_path), "--limit", "1", "--stage", "a",
+         "/no/such/program"],
         cwd=repo, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 127 and "cannot start /no/such/program" in done.stderr
@@ -165,7 +168,7 @@ def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
 
 def test_only_steps_are_held_to_a_short_limit(tmp_path: Path) -> None:
     """Imports from a busy file server took over half a minute where a limit of that was set for steps."""
-    heart = heartbeat.Heart(tmp_path, 0, 1, 30.0)
+    heart = Heartbeat(tmp_path, 0, 1, 30.0)
     for phase, limit in (("importing", heartbeat.SLOW_SECONDS), ("training", 30.0), ("saving", 900.0)):
         heart.beat(phase)
         heart.write()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from hpc import preempt, verdict
-from hpc.verdict import DONE, ENDING, FAILED, LOST, RUNNING, STOPPED, TIMED_OUT, UNKNOWN
+from hpc.runtime import retry_policy
+from hpc.runtime.retry_policy import DONE, ENDING, FAILED, LOST, RUNNING, STOPPED, TIMED_OUT, UNKNOWN
+from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
 
 
 def history(*ends: Any) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def decide(
 ) -> bool:
     events = history(*ends)
     ended = next(e["outcome"] for e in reversed(events) if e["event"] == "ended")
-    return verdict.decide(
+    return retry_policy.decide(
         events,
         ("train", "train"),
         "7",
@@ -49,14 +50,14 @@ def decide(
         (0, False, False, DONE),
         (0, True, True, DONE),
         (0, True, False, STOPPED),  # srun lost sight of the tasks it was told to end
-        (preempt.STOPPED, False, False, STOPPED),
+        (EXIT_REQUEUE, False, False, STOPPED),
         (137, True, False, STOPPED),
         (137, False, False, FAILED),
         (1, True, False, FAILED),
     ],
 )
 def test_outcome(code: int, told: bool, marked: bool, expected: str) -> None:
-    assert verdict.outcome(code, told=told, marked=marked) == expected
+    assert retry_policy.outcome(code, told=told, marked=marked) == expected
 
 
 def test_failures_in_a_row_end_the_run() -> None:
@@ -90,7 +91,7 @@ def test_heal_and_success_start_afresh() -> None:
     assert decide((FAILED, 4), (FAILED, 4), (STOPPED, 4), (FAILED, 4))
 
 
-@pytest.mark.parametrize("code", [2, 3, preempt.GIVE_UP])
+@pytest.mark.parametrize("code", [2, 3, EXIT_FATAL])
 def test_final_codes(code: int) -> None:
     assert not decide((FAILED, 9), code=code, progressed=True)
 
@@ -131,4 +132,4 @@ def test_what_slurm_or_a_person_wants() -> None:
     ],
 )
 def test_slurm_intends(shown: dict[str, str] | None, expected: str) -> None:
-    assert verdict.slurm_intends(shown) == expected
+    assert retry_policy.slurm_intends(shown) == expected

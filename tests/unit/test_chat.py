@@ -14,7 +14,7 @@ from small_models import small_chatglm
 from glmjobs import chat as module
 from glmjobs.chat import Chat, polish, settled
 from glmjobs.cli import run_command
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 
 @pytest.fixture(scope="module")

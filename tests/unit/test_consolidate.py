@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -19,10 +20,10 @@ import pytest
 
 from glmjobs import consolidate as stage
 from glmjobs.cli import run_command
-from glmjobs.consolidate import Options, consolidate
-from glmjobs.errors import BadInput, NotFit, WorkFailed
 from glmjobs.zero import manifest, pipeline, publish, write
-from glmjobs.zero.safefile import read_tensors
+from glmjobs.zero.consolidate import Options, consolidate
+from glmjobs.zero.safetensors_file import read_tensors
+from hpc.core.errors import BadInput, NotFit, WorkFailed
 
 torch = pytest.importorskip("torch", reason="checkpoints to read are made with torch")
 RANKS = 3
@@ -438,7 +439,7 @@ def test_one_process_a_target(checkpoint: Path) -> None:
 
 def test_folder_taken_away_before_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process cleans up between a folder's making and its lock: it is made again."""
-    out, lock, times = tmp_path / "out", publish.fcntl.flock, iter(range(3))
+    out, lock, times = tmp_path / "out", fcntl.flock, iter(range(3))
 
     def late(handle: int, how: int) -> None:
         if next(times) == 0:
@@ -446,7 +447,7 @@ def test_folder_taken_away_before_the_lock(tmp_path: Path, monkeypatch: pytest.M
                 shutil.rmtree(made)
         lock(handle, how)
 
-    monkeypatch.setattr(publish.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with publish.publishing(out) as new:
         (new / "x").write_text("x")
     assert (out / "x").exists() and not list(tmp_path.glob(".*"))
@@ -456,7 +457,7 @@ def test_no_locks_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(publish.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     with publish.publishing(tmp_path / "out") as new, publish.publishing(tmp_path / "other"):
         (new / "x").write_text("x")
     assert (tmp_path / "out/x").exists() and not list(tmp_path.glob(".*"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glmjobs.data.packing import PackingPlan, permutation, plan_epoch, plan_epochs, plan_single
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 
 def belle_like(count: int, seed: int = 0) -> np.ndarray:

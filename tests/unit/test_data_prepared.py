@@ -16,7 +16,7 @@ import pytest
 from glmjobs.data import MadeSource, Prepared, prepare
 from glmjobs.data import prepared as prepared_module
 from glmjobs.data.rows import question_key, question_text
-from glmjobs.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
 
 
 def write(path: Path, rows: list[Any]) -> Path:

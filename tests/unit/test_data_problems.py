@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.data.problems import make_problems, write_problems
 from glmjobs.data.rows import question_key
-from glmjobs.data.wording import Template, templates
-from glmjobs.errors import BadInput
+from glmjobs.data.synthetic import make_problems, write_problems
+from glmjobs.data.synthetic_templates import Template, templates
+from hpc.core.errors import BadInput
 
 STEP = re.compile(r"(\d+) ([+×÷-]) (\d+) = (\d+)")
 
@@ -90,7 +90,7 @@ def test_impossible_wishes(knobs: dict[str, object], message: str) -> None:
 
 def test_more_than_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Template("+", "people", "车上有{a}人，又上来{b}人，车上现在有多少人？", "车上现在有{r}人")
-    monkeypatch.setattr("glmjobs.data.problems.templates", lambda: (few,))
+    monkeypatch.setattr("glmjobs.data.synthetic.templates", lambda: (few,))
     assert len(make_problems(9, max_operand=3)) == 9
     with pytest.raises(BadInput, match="only 9 different problems found for these settings, 10 asked for"):
         make_problems(10, max_operand=3)

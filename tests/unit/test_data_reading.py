@@ -13,7 +13,7 @@ from glmjobs.data.reading import Problem, Record, read_json
 from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import HubSource, TableSource, open_source
 from glmjobs.data.validating import Validator
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 ROWS = [{"instruction": f"问题{i}？", "input": "", "output": f"\n答案是{i}。"} for i in range(1, 31)]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from glmjobs.data.rows import question_key
 from glmjobs.data.splitting import RowRanges, Split
-from glmjobs.errors import BadInput
+from hpc.core.errors import BadInput
 
 
 def test_belle_splits() -> None:

@@ -18,8 +18,8 @@ from glmjobs.data import tokenised as tokenised_module
 from glmjobs.data.framing import NO_LABEL, Frame, Limits, tokenizer_fingerprint
 from glmjobs.data.rows import question_text
 from glmjobs.data.tokenised import Tokenised, tokenise
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.models.family import families, family_for
+from hpc.core.errors import BadInput, WorkFailed
 
 SPECIAL = (
     "[gMASK]",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.jobinfo import JobState
+from hpc.slurm.records import JobState
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs" / "when-things-fail.md"

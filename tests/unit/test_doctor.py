@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from hpc import cluster
-from hpc.cluster import ClusterProfile, Environment
+from hpc.batch import profile as cluster
+from hpc.batch.profile import ClusterProfile, Environment
+from hpc.core.errors import BadInput
 from hpc.doctor import draft, machine, site, stack, wheels
 from hpc.doctor.__main__ import main
-from hpc.doctor.report import Row
-from hpc.errors import BadInput
+from hpc.doctor.checklist import Row
 from tests import module_systems
 
 REPO = Path(__file__).resolve().parents[2]

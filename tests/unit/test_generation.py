@@ -11,11 +11,12 @@ import torch
 from transformers import GlmConfig, GlmForCausalLM
 
 from glmjobs.compat import CACHE_NAME
-from glmjobs.errors import NotFit, WorkFailed
+from glmjobs.generation import decoder
+from glmjobs.generation.decoder import Engine, Generated, generate, stream
+from glmjobs.generation.onednn import optimise_linear_cpu
+from glmjobs.generation.vllm import generate_vllm
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
-from glmjobs.scoring import generation
-from glmjobs.scoring.generation import Engine, Generated, generate, stream
-from glmjobs.scoring.onednn import use_onednn
+from hpc.core.errors import NotFit, WorkFailed
 
 VOCABULARY = 160
 SOP, EOP, MASK, GMASK = 150, 151, 152, 153
@@ -116,7 +117,7 @@ def test_long_running_batches_let_old_columns_go(monkeypatch: pytest.MonkeyPatch
     prompts = prompts_for([GMASK, SOP], 24, longest=8)
     limits = [90 if i % 8 == 0 else 60 for i in range(24)]
     expected = one_at_a_time(model, prompts, limits)
-    monkeypatch.setattr(generation, "HIDDEN_COLUMNS", 16)
+    monkeypatch.setattr(decoder, "HIDDEN_COLUMNS", 16)
     engine = Engine(model, STOPS, pad_id=3)
     widest = 0
     original = engine.step
@@ -194,11 +195,11 @@ def test_slots_follow_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.step = watched  # type: ignore[method-assign]
     prompts = prompts_for([GMASK, SOP], 200, longest=10)
     position = 2 * 2 * 48 * 4  # keys and values, two layers, 48 floats
-    monkeypatch.setattr(generation, "free_memory", lambda device: 40 * position * 31 * 1.5 / 0.25)
+    monkeypatch.setattr(decoder, "free_memory", lambda device: 40 * position * 31 * 1.5 / 0.25)
     assert len(list(generate(engine, prompts, 20))) == 200
     assert 32 <= most <= 40
     most = 0
-    monkeypatch.setattr(generation, "free_memory", lambda device: 10**12)
+    monkeypatch.setattr(decoder, "free_memory", lambda device: 10**12)
     assert len(list(generate(engine, prompts, 20))) == 200
     assert most > 60
 
@@ -223,13 +224,13 @@ def test_onednn_computes_the_same() -> None:
     with torch.inference_mode():
         expected = head(hidden)
         loss = head(hidden, torch.full((3, 5), 7))
-        assert not use_onednn(model, free_bytes=1000)
+        assert not optimise_linear_cpu(model, free_bytes=1000)
         assert "forward" not in vars(head)
-        assert use_onednn(model, free_bytes=10**9)
+        assert optimise_linear_cpu(model, free_bytes=10**9)
         torch.testing.assert_close(head(hidden), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(head(hidden[:, -1:]), expected[:, -1:], rtol=1e-5, atol=1e-5)
         assert head(hidden, torch.full((3, 5), 7)) == loss
-    assert not use_onednn(chatglm().to(torch.bfloat16), free_bytes=10**9)
+    assert not optimise_linear_cpu(chatglm().to(torch.bfloat16), free_bytes=10**9)
 
 
 def test_vllm_absent_is_one_line(tmp_path: Any) -> None:
@@ -237,6 +238,6 @@ def test_vllm_absent_is_one_line(tmp_path: Any) -> None:
         import vllm  # noqa: F401
     except ImportError:
         with pytest.raises(NotFit, match="vLLM is not installed"):
-            list(generation.generate_vllm(tmp_path, [[1]], 4, [2]))
+            list(generate_vllm(tmp_path, [[1]], 4, [2]))
     else:
         pytest.skip("vLLM is installed here")

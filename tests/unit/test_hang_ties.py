@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import heartbeat
+from hpc.runtime import heartbeat
 
 
 def beats(folder: Path, *ranks: tuple[int, bool]) -> None:

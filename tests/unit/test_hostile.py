@@ -16,14 +16,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from glmjobs import heal, recipe, submit
-from glmjobs.cli import one_line
-from glmjobs.errors import BadInput
-from glmjobs.jobs import requests
-from glmjobs.run import Run, Shape
-from hpc import chain, errors
-from hpc.chain import comment
-from hpc.cluster import ClusterProfile, Environment
+from glmjobs import heal, submit
+from glmjobs.cli import error_line
+from glmjobs.recipe import loading
+from glmjobs.recipe.schema import Limits, Recipe
+from glmjobs.run.directory import Run, Shape
+from glmjobs.run.jobs import requests
+from hpc.batch.profile import ClusterProfile, Environment
+from hpc.chain import submission
+from hpc.chain.submission import comment
+from hpc.core.errors import BadInput, HpcError
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NASTY = (
@@ -60,8 +62,8 @@ def prefix() -> Iterator[Path]:
         yield path
 
 
-def loaded() -> recipe.Recipe:
-    return recipe.load(Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml")
+def loaded() -> Recipe:
+    return loading.load(Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml")
 
 
 def run_script(text: str, prefix: Path) -> tuple[list[str], dict[str, str]]:
@@ -96,15 +98,15 @@ def test_paths_and_values_reach_python_as_they_are(prefix: Path, name: str, valu
         assert "\n" in value or "\0" in value, error
         return
     try:
-        planned = chain.plan(
+        planned = submission.plan(
             requests(loaded(), Shape(gpus=2), local=local), profile, run, Path("/tmp"), local=local
         )
-    except errors.BadInput as error:
+    except BadInput as error:
         assert not local and re.search(r'[\n\r"\\]', name) and "\n" not in str(error)
         return
     for job in planned:
         args, environ = run_script(job.script, prefix)
-        assert args[:3] == ["-m", "hpc.attempt", str(run)]
+        assert args[:3] == ["-m", "hpc.runtime.attempt", str(run)]
         assert environ["VALUE"] == value
         assert args[-1] == str(run), "the stage's own argument"
         directives = [line for line in job.script.splitlines() if line.startswith("#SBATCH")]
@@ -117,7 +119,7 @@ def test_names_are_plain_or_refused(text: str) -> None:
     try:
         assert submit.check_name(text) == text
     except BadInput as error:
-        assert "\n" not in one_line(error)
+        assert "\n" not in error_line(error)
     else:
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text)
 
@@ -150,7 +152,7 @@ def test_profile_words_are_plain_or_refused(text: str) -> None:
 def test_times_and_sizes_are_plain_or_refused(text: str) -> None:
     for field in ("time", "memory"):
         try:
-            made = recipe.Limits.model_validate({field: text})
+            made = Limits.model_validate({field: text})
         except ValueError:
             continue
         assert getattr(made, field) == text and re.fullmatch(r"[0-9:KMGT-]+", text), (field, text)
@@ -164,7 +166,7 @@ def test_values_of_the_command_line_are_kept_or_refused(text: str, field: str, t
     import yaml
 
     try:
-        wanted = yaml.load(text, Loader=recipe.Loader)
+        wanted = yaml.load(text, Loader=loading.Loader)
     except yaml.YAMLError:
         wanted = text
     if isinstance(wanted, str) and text.strip(" \t")[:1] not in ("'", '"'):
@@ -173,9 +175,9 @@ def test_values_of_the_command_line_are_kept_or_refused(text: str, field: str, t
     if field == "data.path":
         raw["data"]["make"] = None
     try:
-        made = recipe.parse(raw, overrides=[f"{field}={text}"])
+        made = loading.parse(raw, overrides=[f"{field}={text}"])
     except BadInput as error:
-        assert "\n" not in one_line(error)
+        assert "\n" not in error_line(error)
         return
     section, name = field.split(".")
     got = getattr(getattr(made, section), name)
@@ -192,8 +194,8 @@ def test_values_of_the_command_line_are_kept_or_refused(text: str, field: str, t
 @given(key=hostile, text=hostile)
 def test_unknown_fields_are_refused_in_one_line(key: str, text: str) -> None:
     with pytest.raises(BadInput) as caught:
-        recipe.parse(loaded().model_dump(mode="json"), overrides=[f"nowhere.{key}={text}"])
-    assert "\n" not in one_line(caught.value) and "\x1b" not in one_line(caught.value)
+        loading.parse(loaded().model_dump(mode="json"), overrides=[f"nowhere.{key}={text}"])
+    assert "\n" not in error_line(caught.value) and "\x1b" not in error_line(caught.value)
 
 
 @QUICK
@@ -203,8 +205,8 @@ def test_a_run_that_is_not_there(text: str) -> None:
         words = ["--", text] if text.startswith("-") else [text]
         try:
             command(words)
-        except (BadInput, errors.HpcError) as error:
-            assert "\n" not in one_line(error)
+        except (BadInput, HpcError) as error:
+            assert "\n" not in error_line(error)
 
 
 def test_comment_is_a_word() -> None:
@@ -223,7 +225,7 @@ def test_runs_folder_from_the_environment(value: str, prefix: Path) -> None:
     """$GLMJOBS_RUNS is a path like any other."""
     folder = Path("/tmp") / value.replace("\0", "")
     profile = ClusterProfile(environment=Environment(python=str(prefix)))
-    planned = chain.plan(
+    planned = submission.plan(
         requests(loaded(), Shape(gpus=1), ("report",), local=True),
         profile,
         folder / "r",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glmjobs.scoring import Verdict, answer_type, judge
+from glmjobs.marking import Verdict, answer_type, judge
 
 PUBLISHED_FAILURES = [
     # question, gold, a right answer, what the published extractors read instead
@@ -85,15 +85,15 @@ def test_answer_types(gold: str, kind: str) -> None:
 
 
 def test_the_doctests_hold() -> None:
-    from glmjobs.scoring import expression, numbers
+    from glmjobs.marking.values import expression, numerals
 
-    for module in (sys.modules["glmjobs.scoring.judge"], expression, numbers):
+    for module in (sys.modules["glmjobs.marking.judge"], expression, numerals):
         assert doctest.testmod(module).failed == 0
 
 
 def test_no_torch_is_imported() -> None:
     code = (
-        "import sys; from glmjobs.scoring import judge; judge('几个？', '3个', '三个'); "
+        "import sys; from glmjobs.marking import judge; judge('几个？', '3个', '三个'); "
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

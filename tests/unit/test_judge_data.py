@@ -11,7 +11,7 @@ from pathlib import Path
 import cn2an
 import pytest
 
-from glmjobs.scoring import judge
+from glmjobs.marking import judge
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NUMBER = re.compile(r"-?\d+(\.\d+)?")

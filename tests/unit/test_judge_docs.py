@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.scoring import judge
+from glmjobs.marking import judge
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")

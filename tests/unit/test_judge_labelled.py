@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glmjobs.scoring import answer_type, judge
+from glmjobs.marking import answer_type, judge
 
 MARKING = Path(__file__).parents[1] / "marking"
 BATCHES = sorted(MARKING.glob("*.jsonl"))

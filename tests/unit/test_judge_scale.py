@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from glmjobs.scoring import judge
+from glmjobs.marking import judge
 
 PIECES = [
     "1", "(", "=", "1/", "一", "1:", "米", "1米", "1,", "1 000", "1.", "1+", "-1", "±1", "√(", "\\frac{",

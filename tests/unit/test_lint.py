@@ -60,13 +60,12 @@ def test_our_own_scripts_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("cluster", ["centos7-a100", "generic", "devcluster"])
 def test_generated_scripts_pass(cluster: str, tmp_path: Path) -> None:
-    from glmjobs import submit
-    from glmjobs.jobs import requests
-    from glmjobs.recipe import load
-    from glmjobs.run import Shape
-    from hpc.script import render
+    from glmjobs.recipe.loading import load, load_profile
+    from glmjobs.run.directory import Shape
+    from glmjobs.run.jobs import requests
+    from hpc.batch.script import render
 
-    profile = submit.load_profile(REPO / f"configs/clusters/{cluster}.yaml", [])
+    profile = load_profile(REPO / f"configs/clusters/{cluster}.yaml", [])
     for recipe in sorted((REPO / "configs").glob("*.yaml")):
         for request in requests(load(recipe, []), Shape(nodes=2, gpus=8)):
             text = render(request, profile, tmp_path / "run", REPO)
@@ -111,7 +110,7 @@ def test_no_false_alarm(text: str) -> None:
         ("exec srun torchrun --rdzv-endpoint=$H:29400 t.py", "fixed-port", 1),
         ("#!/bin/bash\n# SBATCH --nodes=2\n#SBATCH --time=1", "directive-ignored", 2),
         ("#!/bin/bash\n#SBATCH -c 8\nexec srun -n1 ./a", "srun-loses-cpus-per-task", 3),
-        ("#!/bin/bash\n#SBATCH -n 4\nexec python -m hpc.attempt R --stage t srun -l python t.py",
+        ("#!/bin/bash\n#SBATCH -n 4\nexec python -m hpc.runtime.attempt R --stage t srun -l python t.py",
          "dead-rank-hangs-the-others", 3),
         ("#!/bin/bash\n#SBATCH --signal=B:USR1@60\nset -e\nsrun a", "signal-goes-elsewhere", 2),
         ("#!/bin/bash\n#SBATCH --requeue --open-mode=append\nexec srun -o x.log ./a", "log-truncated-at-requeue", 3),

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glmjobs.errors import BadInput
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
-from glmjobs.models.layout import prefix_lm_mask
-from glmjobs.models.loss import summed_cross_entropy
-from glmjobs.models.modeling_chatglm import rotary_angles
+from glmjobs.models.chatglm.modeling import rotary_angles
+from glmjobs.models.common.loss import summed_cross_entropy
+from glmjobs.models.common.positions import prefix_lm_mask
+from hpc.core.errors import BadInput
 
 SOP, EOP, MASK, GMASK, PAD = 250, 251, 252, 253, 3
 

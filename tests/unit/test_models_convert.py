@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from glmjobs.convert import main, merge, split
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.models import GLMConfig, GLMForCausalLM, load_model
+from hpc.core.errors import BadInput, WorkFailed
 
 SIZES = {
     "vocab_size": 320,

@@ -10,7 +10,7 @@ import torch
 
 from glmjobs.models import GLMConfig, GLMForCausalLM, load_model
 from glmjobs.models.family import family_for
-from glmjobs.models.make_model import make_model
+from glmjobs.models.tiny.model import make_model
 
 
 def write_glm(directory: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glmjobs.errors import BadInput
 from glmjobs.models import GLMConfig, GLMForCausalLM, load_model
-from glmjobs.models.layout import prefix_lm_mask
+from glmjobs.models.common.positions import prefix_lm_mask
+from hpc.core.errors import BadInput
 
 MASK, EOS, SOP, EOP = 310, 262, 311, 312
 IDS = {"bos_token_id": SOP, "eos_token_id": EOP, "pad_token_id": EOS, "mask_token_ids": [MASK]}

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glmjobs.errors import BadInput
 from glmjobs.models import load_model, loading
 from glmjobs.models.family import families, family_for
-from glmjobs.models.make_model import make_model
+from glmjobs.models.tiny.model import make_model
+from hpc.core.errors import BadInput
 
 IDS = {
     "bos_token_id": 250,

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 
-from glmjobs.consolidate import Options, consolidate
 from glmjobs.models import (
     ChatGLMConfig,
     ChatGLMForCausalLM,
@@ -28,6 +27,7 @@ from glmjobs.models import (
     load_tokenizer,
 )
 from glmjobs.models.family import family_for
+from glmjobs.zero.consolidate import Options, consolidate
 
 pytestmark = pytest.mark.slow
 

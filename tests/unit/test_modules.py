@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc import modules
-from hpc.cluster import Container, Environment, Nccl
-from hpc.errors import BadInput
+from hpc.batch import environment
+from hpc.batch.profile import Container, Environment, Nccl
+from hpc.core.errors import BadInput
 from tests import module_systems
 
 KINDS = ("modules32", "modules5", "lmod", *filter(None, os.environ.get("HPC_MODULE_INITS", "").split(":")))
@@ -43,7 +43,7 @@ def run(
     files: Path, init: Path | None, names: tuple[str, ...], *, then: str = "", **env: str
 ) -> subprocess.CompletedProcess[str]:
     """A job's script up to where Python would start."""
-    prologue = modules.prologue(
+    prologue = environment.prologue(
         Environment(module_init=str(init) if init else None, modules=names, python=sys.prefix)
     )
     script = f'set -euo pipefail\n{prologue}\necho "$- $LOADEDMODULES"\n{then}\n'
@@ -122,13 +122,13 @@ def test_init_is_found_where_none_is_named(files: Path, init: Path, tmp_path: Pa
 
 
 def test_without_modules_nothing_of_them_is_in_the_script() -> None:
-    text = modules.prologue(Environment(python=sys.prefix))
+    text = environment.prologue(Environment(python=sys.prefix))
     assert "module load" not in text and "load_modules" not in text
 
 
 def test_a_plain_prefix_and_a_conda_environment(tmp_path: Path) -> None:
     def prologue(prefix: Path) -> subprocess.CompletedProcess[str]:
-        text = modules.prologue(Environment(python=str(prefix), variables={"A": "it's $HOME"}))
+        text = environment.prologue(Environment(python=str(prefix), variables={"A": "it's $HOME"}))
         script = f'set -euo pipefail\n{text}\necho "$A|${{CONDA_PREFIX-}}|${{FROM_PACKAGE-}}|$-"; command -v python'
         return subprocess.run(
             ["bash", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
@@ -158,7 +158,9 @@ def test_network_settings_become_variables() -> None:
         "NCCL_SOCKET_IFNAME": "=ib0", "GLOO_SOCKET_IFNAME": "ib0", "NCCL_IB_HCA": "mlx5_0,mlx5_1",
         "NCCL_IB_DISABLE": "0", "NCCL_DEBUG": "WARN",
     }  # fmt: skip
-    text = modules.prologue(Environment(nccl=Nccl(interface="ib0"), variables={"NCCL_SOCKET_IFNAME": "ib1"}))
+    text = environment.prologue(
+        Environment(nccl=Nccl(interface="ib0"), variables={"NCCL_SOCKET_IFNAME": "ib1"})
+    )
     assert "export NCCL_SOCKET_IFNAME=ib1" in text, "what the profile says literally wins"
 
 
@@ -169,7 +171,7 @@ def test_a_task_in_a_container_gets_its_words(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
 
     def words(container: Container, srun: str, *, local: bool = False, gpus: bool = True) -> list[str]:
-        line = modules.contained(
+        line = environment.contained(
             container, ["python", "-m", "x", '"$RUN"'], srun=srun, gpus=gpus, binds=[Path("/a b"), Path("/run")],
             local=local,
         )  # fmt: skip

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc import ledger, ranks
-from hpc.jobinfo import expand_hosts
+from hpc.core.files import read_json, write_json
+from hpc.runtime.failures import first_failure, record_failure
+from hpc.runtime.rendezvous import discover_rank, free_port
+from hpc.slurm.hostlist import expand_hosts
 
 
 def test_a_port_is_nobody_else_s_until_it_is_listened_on() -> None:
-    port = ranks.free_port()
+    port = free_port()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("", port))
     with (
@@ -27,15 +29,15 @@ def test_a_port_is_nobody_else_s_until_it_is_listened_on() -> None:
 def test_torch_listens_on_a_held_port() -> None:
     pytest.importorskip("torch")
     code = (
-        "from hpc import ranks; from torch.distributed import TCPStore; "
-        "s = TCPStore('127.0.0.1', ranks.free_port(), 1, True); s.set('a', 'b'); print(s.get('a').decode())"
+        "from hpc.runtime import rendezvous; from torch.distributed import TCPStore; "
+        "s = TCPStore('127.0.0.1', rendezvous.free_port(), 1, True); s.set('a', 'b'); print(s.get('a').decode())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["b"], done.stderr
 
 
 def test_ports_held_at_once_all_differ() -> None:
-    ports = [ranks.free_port() for _ in range(200)]
+    ports = [free_port() for _ in range(200)]
     assert len(set(ports)) == 200
 
 
@@ -45,11 +47,11 @@ def test_a_steps_ranks_find_rank_0(tmp_path: Path) -> None:
         "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "3", "SLURM_STEP_NUM_NODES": "2",
         "SLURM_STEP_TASKS_PER_NODE": "2,1",
     }  # fmt: skip
-    first = ranks.find(tmp_path, {**step, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"})
-    last = ranks.find(tmp_path, {**step, "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "1"})
+    first = discover_rank(tmp_path, {**step, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"})
+    last = discover_rank(tmp_path, {**step, "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "1"})
     assert (last.address, last.port) == (socket.gethostname(), first.port)
     assert (first.local_size, last.local_size, last.node, last.world_size) == (2, 1, 1, 3)
-    again = ranks.find(tmp_path, {**step, "SLURM_RESTART_COUNT": "1", "SLURM_PROCID": "0"})
+    again = discover_rank(tmp_path, {**step, "SLURM_RESTART_COUNT": "1", "SLURM_PROCID": "0"})
     assert again.port != first.port
 
 
@@ -72,12 +74,10 @@ def test_the_first_of_many_failures_is_told(tmp_path: Path) -> None:
         (3, "10:00:01", ValueError("bad row")),
         (0, "10:00:05", ConnectionError("reset by peer")),
     ):
-        ranks.record_failure(tmp_path, rank, error, host=f"node{rank // 2 + 1}")
+        record_failure(tmp_path, rank, error, host=f"node{rank // 2 + 1}")
         file = tmp_path / f"failed-rank-{rank}.json"
-        ledger.write_json(file, {**(ledger.read_json(file) or {}), "time": f"2026-01-01T{at}+00:00"})
-    first = ranks.first_failure(tmp_path)
+        write_json(file, {**(read_json(file) or {}), "time": f"2026-01-01T{at}+00:00"})
+    first = first_failure(tmp_path)
     assert first is not None
     assert (first["rank"], first["host"], first["error"]) == (3, "node2", "ValueError: bad row")
-    assert ranks.first_failure(tmp_path, since="2026-01-01T10:00:03") == ledger.read_json(
-        tmp_path / "failed-rank-0.json"
-    )
+    assert first_failure(tmp_path, since="2026-01-01T10:00:03") == read_json(tmp_path / "failed-rank-0.json")

@@ -12,6 +12,7 @@ import pytest
 
 from glmjobs import plan
 from glmjobs.cli import run_command
+from glmjobs.planning.estimate import ROOM
 
 CONFIGS = Path(plan.__file__).parent.parent / "configs"
 
@@ -58,7 +59,7 @@ def test_the_proposal_fits_and_takes_as_many_examples(
     for gigabytes in (80, 40, 32, 24):
         words = ["--gpus", "8", "--set", f"cluster.gpu_memory_gb={gigabytes}"]
         best = planned(capsys, *words)["proposal"]
-        assert best["memory"]["total"] <= plan.ROOM * gigabytes * 1e9
+        assert best["memory"]["total"] <= ROOM * gigabytes * 1e9
         assert best["per_device_batch_size"] * best["gradient_accumulation"] == 16
         again = planned(capsys, *words, *(w for item in best["set"] for w in ("--set", item)))
         assert again["setting"]["memory"] == best["memory"] and again["proposal"]["set"] == []

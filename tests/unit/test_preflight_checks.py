@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from hpc import clocks, gpus, libraries, muster, preflight
-from hpc.cluster import Floor
-from hpc.preflight import Finding, Need, NodeReport
+from hpc.batch.profile import Floor
+from hpc.core.errors import WorkFailed
+from hpc.health import checks, clock_skew, exchange, gpus, libraries
+from hpc.health.checks import Finding, Need, NodeReport
+from hpc.health.exchange import NodeExchange
+from hpc.health.gpus import visible_gpus
 
 A100 = {"index": "0", "name": "NVIDIA A100-SXM4-80GB", "memory.total": "81920", "driver_version": "515.65.01",
         "uuid": "GPU-0", "ecc.errors.uncorrected.volatile.total": "0", "memory.used": "4"}  # fmt: skip
@@ -44,9 +47,9 @@ def test_gpus_as_listed(pretend: Callable[..., None], monkeypatch: pytest.Monkey
     found = gpus.query_gpus()
     assert [g["index"] for g in found] == ["0", "1", "2", "3"] and found[0]["driver_version"] == "515.65.01"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert [g["index"] for g in gpus.ours(found)] == ["2", "3"]
+    assert [g["index"] for g in visible_gpus(found)] == ["2", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
-    assert [g["index"] for g in gpus.ours(found)] == ["1"]
+    assert [g["index"] for g in visible_gpus(found)] == ["1"]
     pretend(
         "nvidia-smi", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", code=9
     )
@@ -65,8 +68,8 @@ def test_gpus_as_listed(pretend: Callable[..., None], monkeypatch: pytest.Monkey
 )  # fmt: skip
 def test_what_a_node_lacks(change: dict[str, str], need: dict[str, Any], what: str, found: str) -> None:
     fine = Need(gpus=1, gpu_memory=80 * 10**9, gpu_type="a100", floor=Floor(driver="515.65.01"))
-    assert all(f.ok for f in preflight.check_gpus([A100], fine))
-    bad = by_name(preflight.check_gpus([{**A100, **change}], Need(**{"gpus": 1, **need})))[what]
+    assert all(f.ok for f in checks.check_gpus([A100], fine))
+    bad = by_name(checks.check_gpus([{**A100, **change}], Need(**{"gpus": 1, **need})))[what]
     assert not bad.ok and bad.found == found and bad.needed and bad.remedy
 
 
@@ -82,20 +85,20 @@ def test_ecc_errors_remapped_rows_and_xids(
         f"[{up - 90000:.3f}] NVRM: Xid (PCI:0000:86:00): 48, pid=7, Double Bit ECC, yesterday\n"
     )
     pretend("dmesg", log)
-    found = by_name(preflight.check_errors([{**A100, "ecc.errors.uncorrected.volatile.total": "7"}]))
+    found = by_name(checks.check_errors([{**A100, "ecc.errors.uncorrected.volatile.total": "7"}]))
     assert found["uncorrected ECC errors"].found == "GPU 0: 7; GPU 0: row remapping pending"
     assert found["XID errors"].found == "XID 79 on 0000:3b:00 2.0 h ago" and not found["XID errors"].ok
     pretend("dmesg", "dmesg: read kernel buffer failed: Operation not permitted", code=1)
-    closed = by_name(preflight.check_errors([A100]))["XID errors"]
+    closed = by_name(checks.check_errors([A100]))["XID errors"]
     assert closed.ok and "not known" in closed.found, "what cannot be known blames nobody, and is said"
 
 
 def test_leftover_processes(pretend: Callable[..., None]) -> None:
     pretend("nvidia-smi", "4711, python, 30517, GPU-0\n12, other, 9, GPU-of-another-job\n")
-    assert preflight.check_leftovers([A100]).found == "GPU 0: process 4711 (python), 29.8 GiB"
+    assert checks.check_leftovers([A100]).found == "GPU 0: process 4711 (python), 29.8 GiB"
     pretend("nvidia-smi", "")
-    assert preflight.check_leftovers([A100]).ok
-    assert "in use by nobody visible" in preflight.check_leftovers([{**A100, "memory.used": "20000"}]).found
+    assert checks.check_leftovers([A100]).ok
+    assert "in use by nobody visible" in checks.check_leftovers([{**A100, "memory.used": "20000"}]).found
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_leftover_processes(pretend: Callable[..., None]) -> None:
 )  # fmt: skip
 def test_driver_against_cuda(runtime: str, able: str, driver: str, ok: bool) -> None:
     """By CUDA's table of minor version compatibility."""
-    assert preflight.check_driver(runtime, able, driver).ok is ok
+    assert checks.check_driver(runtime, able, driver).ok is ok
 
 
 def test_versions_as_loaded_come_from_the_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +141,7 @@ def test_versions_as_loaded_come_from_the_libraries(tmp_path: Path, monkeypatch:
         "torch": "2.0.1+cu117", "torch_cuda": "11.7", "cuda": "11.7", "nccl": "2.14.3", "cudnn": "8.5.0",
     }  # fmt: skip
     floor = Floor(cuda="11.7", nccl="2.14.3", cudnn="8.8.1.3")
-    checked = by_name(preflight.check_libraries(found, floor, [A100]))
+    checked = by_name(checks.check_libraries(found, floor, [A100]))
     assert checked["CUDA as loaded"].ok and checked["NCCL as loaded"].ok
     assert (
         not checked["cuDNN as loaded"].ok
@@ -157,38 +160,36 @@ def test_a_library_that_crashes_is_not_this_process_s_end(
 
 
 def test_without_a_build_for_gpus_it_is_said() -> None:
-    found = by_name(preflight.check_libraries({"torch": "2.13.0+cpu"}, Floor(), [A100]))["torch"]
+    found = by_name(checks.check_libraries({"torch": "2.13.0+cpu"}, Floor(), [A100]))["torch"]
     assert not found.ok and found.found == "2.13.0+cpu, CUDA none" and found.blame == "set-up"
 
 
 def test_scratch_and_run_directory(tmp_path: Path) -> None:
     floor = Floor(scratch=str(tmp_path), scratch_gb=10**6)
-    short = preflight.check_scratch(tmp_path, floor)
+    short = checks.check_scratch(tmp_path, floor)
     assert not short.ok and "MB/s" in short.found
-    gone = preflight.check_scratch(tmp_path / "gone", Floor(scratch_gb=0))
+    gone = checks.check_scratch(tmp_path / "gone", Floor(scratch_gb=0))
     assert not gone.ok and gone.found == "cannot write: No such file or directory"
-    missing = preflight.check_run_directory(tmp_path / "gone", Need())
+    missing = checks.check_run_directory(tmp_path / "gone", Need())
     assert [f.ok for f in missing] == [False] and "every node mounts" in missing[0].remedy
-    slow = by_name(preflight.check_run_directory(tmp_path, Need(floor=Floor(write_mb_s=1e9))))[
-        "run directory"
-    ]
+    slow = by_name(checks.check_run_directory(tmp_path, Need(floor=Floor(write_mb_s=1e9))))["run directory"]
     assert not slow.ok and slow.needed == "1,000,000,000 MB/s"
-    assert all(f.ok for f in preflight.check_run_directory(tmp_path, Need()))
+    assert all(f.ok for f in checks.check_run_directory(tmp_path, Need()))
     assert list(tmp_path.iterdir()) == [], "no probe is left behind"
 
 
 def test_clock_is_asked_over_the_network() -> None:
-    server = clocks.ClockServer(0)
+    server = clock_skew.ClockServer(0)
     try:
-        assert abs(clocks.offset("127.0.0.1", server.port, patience=5)) < 0.5
-        ahead = clocks.offset(
+        assert abs(clock_skew.offset("127.0.0.1", server.port, patience=5)) < 0.5
+        ahead = clock_skew.offset(
             "127.0.0.1", server.port, patience=5, now=lambda: __import__("time").time() + 90
         )
         assert 89.5 < ahead < 90.5
     finally:
         server.stop()
     with pytest.raises(OSError):
-        clocks.offset("127.0.0.1", server.port, patience=0)
+        clock_skew.offset("127.0.0.1", server.port, patience=0)
     with socket.create_server(("", server.port)):
         pass  # the port is free for the ranks' own meeting
 
@@ -218,7 +219,7 @@ SLOW = Finding(what="all-reduce", ok=False, found="1", needed="2", remedy="look"
     ],
 )
 def test_whom_to_blame(reports: list[NodeReport], bad: list[str], set_up: int) -> None:
-    verdict = muster.judge(reports)
+    verdict = exchange.judge(reports)
     assert sorted(verdict.bad) == bad and len(verdict.set_up) == set_up
     assert verdict.fit is (not bad and not set_up)
 
@@ -227,28 +228,27 @@ def test_reports_of_an_earlier_start_count_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_STEP_NODELIST", "gpu[07-08]")
-    muster.Muster(tmp_path, 1, 2, tag="7-0-1").hand_in(report("gpu08"))
-    now = muster.Muster(tmp_path, 0, 2, tag="7-1-1")
+    NodeExchange(tmp_path, 1, 2, tag="7-0-1").hand_in(report("gpu08"))
+    now = NodeExchange(tmp_path, 0, 2, tag="7-1-1")
     now.hand_in(NodeReport(node="gpu07", time="", findings=[], tag="7-1-1"))
     found = now.gather(0.2)
     assert [r.node for r in found] == ["gpu07", "gpu08"] and [r.fit for r in found] == [True, False]
-    assert muster.judge(found).bad == {"gpu08": ["report: found none within 0.2 s, needed one"]}
+    assert exchange.judge(found).bad == {"gpu08": ["report: found none within 0.2 s, needed one"]}
 
 
 def test_what_node_0_tells_all_hear(tmp_path: Path) -> None:
-    first, second = (muster.Muster(tmp_path, rank, 2, tag="7-0-1") for rank in (0, 1))
+    first, second = (NodeExchange(tmp_path, rank, 2, tag="7-0-1") for rank in (0, 1))
     heard: list[Any] = []
     thread = threading.Thread(target=lambda: heard.append(second.hear(20)))
     thread.start()
     first.tell("allreduce", port=5)
     thread.join(20)
     assert heard == [{"what": "allreduce", "port": 5}]
-    with pytest.raises(muster.JobFailed, match="decided nothing"):
-        muster.Muster(tmp_path, 1, 2, tag="8-0-1").hear(0.1)
+    with pytest.raises(WorkFailed, match="decided nothing"):
+        NodeExchange(tmp_path, 1, 2, tag="8-0-1").hear(0.1)
 
 
 def test_the_checks_import_no_torch() -> None:
-    code = (
-        "import sys, hpc.preflight, hpc.muster, hpc.quarantine, hpc.clocks; assert 'torch' not in sys.modules"
-    )
+    names = "hpc.health.checks, hpc.health.exchange, hpc.runtime.exclude_nodes, hpc.health.clock_skew"
+    code = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs import recipe as recipes
-from glmjobs import submit
-from glmjobs.errors import BadInput
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import load_profile
+from hpc.core.errors import BadInput
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = sorted((REPO / "configs").glob("*.yaml"))
@@ -38,7 +38,7 @@ def test_every_recipe_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
 def test_every_profile_is_valid(path: Path) -> None:
-    assert submit.load_profile(path, []).name
+    assert load_profile(path, []).name
 
 
 @pytest.mark.parametrize(

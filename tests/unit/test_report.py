@@ -14,11 +14,13 @@ import pytest
 import report_sample as sample
 import yaml
 
-from glmjobs import recipe, report
+from glmjobs import report
 from glmjobs.cli import run_command
-from glmjobs.reporting import content, html, markdown
-from glmjobs.reporting.facts import recipe_text
-from glmjobs.run import Run
+from glmjobs.recipe import loading
+from glmjobs.reporting import document as content
+from glmjobs.reporting import html, markdown
+from glmjobs.reporting.wording import recipe_text
+from glmjobs.run.directory import Run
 
 
 class Page(HTMLParser):
@@ -345,7 +347,7 @@ def test_the_policy_allows_this_script_and_style_only(run: Run):
 def test_the_shown_recipe_is_the_runs_recipe(run: Run):
     document = report.make(run)
     again = yaml.safe_load(recipe_text(document))
-    assert recipe.parse(again) == run.recipe
+    assert loading.parse(again) == run.recipe
 
 
 def test_scores_are_summed_up_only_while_their_stage_is_not_done(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -370,7 +372,7 @@ def test_a_read_only_report_folder_is_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(report.ledger, "write_atomic", refuse)
+    monkeypatch.setattr(report, "write_atomic", refuse)
     assert run_command(report.main, [str(run.path)]) == 1
     assert "Read-only file system" in capsys.readouterr().err
 
@@ -391,8 +393,8 @@ def test_ten_thousand_rows_stay_small(tmp_path: Path):
 
 def test_renderers_take_any_document_that_content_makes(run: Run):
     """Also one without recipe and settings (an old run)."""
-    from glmjobs.reporting.gather import gather
+    from glmjobs.reporting.load import load_facts
 
-    document = content.document(gather(run.path, None))
+    document = content.document(load_facts(run.path, None))
     assert "chatglm6b-7" in html.render(document)
     assert "chatglm6b-7" in markdown.render(document)

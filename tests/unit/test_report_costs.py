@@ -7,7 +7,7 @@ import random
 import pytest
 import report_sample as sample
 
-from glmjobs.reporting.costs import HELD, End, attempts, costs, done, totals
+from glmjobs.run.gpu_hours import HELD, End, attempts, costs, done, totals
 
 NOW = sample.START + 100 * sample.HOUR
 

@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from glmjobs.reporting import charts, curves, markdown, text
-from glmjobs.reporting.gather import GpuSample
+from glmjobs import text
+from glmjobs.reporting import charts, curves, markdown
+from glmjobs.reporting.load import GpuSample
 from glmjobs.reporting.markup import Markup, join, script_json, tag
 
 

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from glmjobs import cancel, heal, logs, report, runs, status
-from glmjobs import state as states
 from glmjobs.cli import run_command
-from glmjobs.places import Place
-from glmjobs.recipe import load
-from glmjobs.run import Run, Shape
-from hpc import ledger
-from hpc.cluster import ClusterProfile
+from glmjobs.recipe.loading import load
+from glmjobs.run import directory
+from glmjobs.run.directory import Run, Shape
+from glmjobs.run.locate import RunPath
+from glmjobs.run.read_state import read_state
+from hpc.batch.profile import ClusterProfile
+from hpc.chain import ledger
+from hpc.core import timestamps
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_a_full_disk_leaves_no_empty_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     recipe = load(Path(__file__).parents[2] / "configs" / "tiny.yaml")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(ledger, "write_atomic", full)
+        patch.setattr(directory, "write_atomic", full)
         Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape())
     assert not (tmp_path / "one").exists()
     assert Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape()).path.is_dir(), (
@@ -114,6 +116,6 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_lost_ledger_is_not_called_done(two: Path) -> None:
     good = two / "runs" / "good"
-    ledger.write_marker(good, "preflight", outcome="done", started=ledger.now())
-    found = states.read(Place(good), ask_slurm=False)
+    ledger.write_marker(good, "preflight", outcome="done", started=timestamps.now())
+    found = read_state(RunPath(good), ask_slurm=False)
     assert (found.state, found.get("preflight").state) == ("waiting", "done") and not found.stages[-1].job

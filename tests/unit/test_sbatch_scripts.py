@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs import submit
-from glmjobs.jobs import requests
-from glmjobs.run import Shape
-from hpc import script
+from glmjobs.recipe.loading import load_both, load_profile
+from glmjobs.run.directory import Shape
+from glmjobs.run.jobs import requests
+from hpc.batch import script
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((REPO / "sbatch").glob("*.sh"))
@@ -34,7 +34,7 @@ def directives_of(text: str) -> dict[str, str]:
     ],
 )
 def test_directives_are_those_that_submit_produces(name: str, recipe: str, stage: str) -> None:
-    loaded, profile = submit.load(f"configs/{recipe}", "configs/clusters/centos7-a100.yaml", [], "slurm")
+    loaded, profile = load_both(f"configs/{recipe}", "configs/clusters/centos7-a100.yaml", [], "slurm")
     (request,) = requests(loaded, Shape(nodes=1, gpus=8), (stage,))
     submitted = directives_of(script.render(request, profile, Path("/runs/x"), REPO))
     by_hand = directives_of((REPO / "sbatch" / name).read_text())
@@ -59,7 +59,7 @@ def test_bash_reads_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_modules_are_the_profiles(path: Path) -> None:
-    profile = submit.load_profile(REPO / "configs" / "clusters" / "centos7-a100.yaml", [])
+    profile = load_profile(REPO / "configs" / "clusters" / "centos7-a100.yaml", [])
     assert f"${{MODULES-{' '.join(profile.environment.modules)}}}" in path.read_text()
 
 

@@ -17,12 +17,12 @@ from small_models import small_chatglm
 
 from glmjobs import score
 from glmjobs.cli import run_command
-from glmjobs.data.problems import write_problems
-from glmjobs.recipe import parse
-from glmjobs.run import Run, Shape
+from glmjobs.data.synthetic import write_problems
+from glmjobs.generation.decoder import Decoding
+from glmjobs.recipe.loading import parse
+from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
-from glmjobs.scoring.generation import Decoding
-from hpc.cluster import ClusterProfile
+from hpc.batch.profile import ClusterProfile
 
 ROWS = 10
 
@@ -201,7 +201,7 @@ def test_merging_needs_no_torch(run: Run) -> None:
     assert command(run.path) == 0
     (run.scores / "base" / "summary.json").unlink()
     program = (
-        "import sys; from glmjobs import score; from glmjobs.run import Run; "
+        "import sys; from glmjobs import score; from glmjobs.run.directory import Run; "
         f"found = score.summarise(Run.open({str(run.path)!r})); "
         "assert set(found) == {'base', 'finetuned'}, found; assert 'torch' not in sys.modules"
     )
@@ -321,7 +321,17 @@ def test_anchors_only_where_they_belong() -> None:
 @pytest.mark.slow
 def test_two_processes_at_once(run: Run) -> None:
     """Real processes side by side, as the local chain starts them: each row once, one marker."""
-    words = [sys.executable, "-m", "hpc.ranks", "--nproc", "2", "--", sys.executable, "-m", "glmjobs.score"]
+    words = [
+        sys.executable,
+        "-m",
+        "hpc.runtime.local_launch",
+        "--nproc",
+        "2",
+        "--",
+        sys.executable,
+        "-m",
+        "glmjobs.score",
+    ]
     done = subprocess.run([*words, str(run.path)], check=False, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert run.done("score")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.errors import BadInput
-from glmjobs.scoring.question_files import Question, read_questions
+from glmjobs.scoring.test_sets import Question, read_questions
+from hpc.core.errors import BadInput
 
 
 def lines(path: Path, rows: list[object]) -> Path:

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.scoring import evaluate
 from glmjobs.scoring import predictions as store
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
 from glmjobs.scoring.predictions import Prediction, Shard, Writer, model_fingerprint, row_key
-from glmjobs.scoring.question_files import Question
-from glmjobs.scoring.textmetrics import text_scores
+from glmjobs.scoring.test_sets import Question
+from glmjobs.scoring.text_metrics import text_scores
+from hpc.core.errors import BadInput, WorkFailed
 
 ROWS = 30
 

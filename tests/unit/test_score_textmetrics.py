@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from glmjobs.scoring.textmetrics import TextScores, mean_text_scores, text_scores
+from glmjobs.scoring.text_metrics import TextScores, mean_text_scores, text_scores
 
 
 def test_bleu_is_nltks_over_characters() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from glmjobs import sizing
-from glmjobs.errors import BadInput
 from glmjobs.models.family import family_for
-from glmjobs.sizing import Architecture, Setting
+from glmjobs.planning import memory
+from glmjobs.planning.memory import Architecture, Setting
+from hpc.core.errors import BadInput
 from tests import measure_memory as measured
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def test_parameters_are_those_of_the_model(family: str) -> None:
 def test_published_sizes() -> None:
     """ChatGLM-6B with its embedding tied, GLM-10B-chinese."""
     found = {
-        family: Architecture.of(family, config).parameters for family, (_, config) in sizing.PUBLISHED.items()
+        family: Architecture.of(family, config).parameters for family, (_, config) in memory.PUBLISHED.items()
     }
     assert found["chatglm"] == 6_173_286_400
     assert found["glm"] == 9_879_633_920
@@ -63,7 +63,7 @@ def test_static_parts_of_chatglm_and_glm10b() -> None:
     static = {("chatglm", 2, 8): 23.1, ("chatglm", 3, 8): 12.3, ("glm", 2, 8): 37.1, ("glm", 3, 8): 19.8}
     static |= {("chatglm", 2, 16): 17.7, ("chatglm", 3, 16): 6.2, ("glm", 2, 16): 28.4, ("glm", 3, 16): 9.9}
     for (family, stage, ranks), gigabytes in static.items():
-        a = Architecture.of(family, sizing.PUBLISHED[family][1])
+        a = Architecture.of(family, memory.PUBLISHED[family][1])
         setting = Setting(
             precision="fp16",
             stage=stage,
@@ -73,7 +73,7 @@ def test_static_parts_of_chatglm_and_glm10b() -> None:
             checkpointing=True,
             live=0,
         )
-        parts = sizing.moments(a, setting)["first block"]
+        parts = memory.moments(a, setting)["first block"]
         found = parts["parameters"] + parts["gradients"] + parts["optimizer"]
         assert found / 1e9 == pytest.approx(gigabytes, abs=0.06)
 
@@ -134,12 +134,12 @@ def test_memory_is_within_a_tenth_of_what_torch_allocates(
         trained=a.lora(measured.RANK_OF_LORA, None) if method == "lora" else None, reduce_bucket=measured.BUCKET,
     )  # fmt: skip
     found = run_ranks(tmp_path, family, precision, str(stage), checkpointing, method)
-    moments = sizing.moments(a, setting)
+    moments = memory.moments(a, setting)
     passes = max(parts["total"] for name, parts in moments.items() if name != "step")
     assert passes == pytest.approx(found["passes"], rel=0.1)
     assert moments["step"]["total"] == pytest.approx(found["step"], rel=0.1)
-    total = sizing.memory(a, setting)["total"]
+    total = memory.memory(a, setting)["total"]
     assert total == pytest.approx(max(found["passes"], found["step"]), rel=0.1)
     # Below ZeRO-3 the Trainer writes the weights once more, for everyone else to read.
-    once_more = 0 if stage == 3 else (setting.trained or a.parameters) * sizing.BYTES[precision]
-    assert sizing.checkpoint_bytes(a, setting) - once_more == pytest.approx(found["checkpoint"], rel=0.1)
+    once_more = 0 if stage == 3 else (setting.trained or a.parameters) * memory.BYTES[precision]
+    assert memory.checkpoint_bytes(a, setting) - once_more == pytest.approx(found["checkpoint"], rel=0.1)

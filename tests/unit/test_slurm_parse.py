@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc import slurm
-from hpc.errors import BadInput, HpcError
-from hpc.jobinfo import (
+from hpc.core.errors import BadInput, HpcError
+from hpc.slurm import client as slurm
+from hpc.slurm.hostlist import expand_hosts
+from hpc.slurm.records import (
     SACCT_DELIMITER,
     SQUEUE_FIELDS,
     JobInfo,
     JobState,
-    expand_hosts,
     parse_duration,
     parse_gres,
     parse_sacct,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpc import bootstrap
-from hpc.errors import BadInput, NotFit
+from hpc.core.errors import BadInput, NotFit
 
 REPO = Path(__file__).resolve().parents[2]
 STACKS = ("centos7-cu117", "current", "thudm")

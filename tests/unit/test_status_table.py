@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from glmjobs.state import STAGES, RunState, StageState
-from glmjobs.status import render
+from glmjobs.run.state import STAGES, RunState, StageState
+from glmjobs.terminal.tables import render
 
 WHY = "node fault: a GPU fell off the bus; 3 hours of 8 are left; it waits for `heal`"
 

@@ -12,8 +12,10 @@ import pytest
 
 from glmjobs import submit
 from glmjobs.cli import run_command
-from glmjobs.run import Run, free_name
-from hpc import slurm
+from glmjobs.recipe.loading import load_both
+from glmjobs.run.directory import Run, free_name
+from glmjobs.run.jobs import make_shape
+from hpc.slurm import client as slurm
 
 REPO = Path(__file__).resolve().parents[2]
 TINY = ["--recipe", "configs/tiny.yaml"]
@@ -113,8 +115,8 @@ def test_no_slurm_here_is_said(
 
 
 def test_a_name_is_taken_once(runs: Path) -> None:
-    recipe, profile = submit.load("configs/tiny.yaml", None, [], "local")
-    shape = submit.make_shape(1, 1, "local")
+    recipe, profile = load_both("configs/tiny.yaml", None, [], "local")
+    shape = make_shape(1, 1, "local")
     first = submit.create(runs, "mine", recipe, profile, shape, fixed=True)
     assert oct(first.path.stat().st_mode & 0o777) == "0o700"
     assert run_command(lambda _: bool(submit.create(runs, "mine", recipe, profile, shape, fixed=True))) == 2

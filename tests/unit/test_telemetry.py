@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hpc import gpuwatch
-from hpc.gpuwatch import GpuWatch, watching
+from hpc.runtime import gpu_monitor
+from hpc.runtime.gpu_monitor import GpuWatch, job_gpu_indices, watching
 
 
 class Nvml:
@@ -82,7 +82,7 @@ def test_without_a_gpu_nothing_happens(
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(gpuwatch.importlib, "import_module", missing)
+    monkeypatch.setattr(gpu_monitor.importlib, "import_module", missing)
     watch = GpuWatch(tmp_path, nvml=nvml)
     assert not watch.start()
     watch.stop()
@@ -97,10 +97,10 @@ def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
 
 def test_gpus_of_others_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_GPUS", "2,3")
-    assert gpuwatch.ours(8) == [2, 3]
-    assert gpuwatch.ours(2) == [0, 1]  # confined: the driver shows two, counted from 0
+    assert job_gpu_indices(8) == [2, 3]
+    assert job_gpu_indices(2) == [0, 1]  # confined: the driver shows two, counted from 0
     monkeypatch.delenv("SLURM_JOB_GPUS")
-    assert gpuwatch.ours(3) == [0, 1, 2]
+    assert job_gpu_indices(3) == [0, 1, 2]
 
 
 # ---------------------------------------------------------------- the training's own log
@@ -189,7 +189,7 @@ def test_a_terminal_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_interval_is_the_one_that_loses_least() -> None:
     """Against the lost time itself, C/W + W/(2M), over all intervals."""
-    from glmjobs.training.saveinterval import interval_seconds, interval_steps
+    from glmjobs.training.save_interval import interval_seconds, interval_steps
 
     save, failures = 40.0, 12 * 3600.0
     best = min(range(1, 20_000), key=lambda w: save / w + w / (2 * failures))
@@ -218,7 +218,7 @@ def drive(auto: Any, clock: list[float], first: int, last: int, save_seconds: fl
 def test_saves_come_at_the_measured_interval_and_go_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from glmjobs.training.saveinterval import FIRST, AutoSave
+    from glmjobs.training.save_interval import FIRST, AutoSave
 
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -240,7 +240,7 @@ def test_saves_come_at_the_measured_interval_and_go_on_after_a_resume(
 
 def test_every_rank_takes_rank_zeros_word(tmp_path: Path) -> None:
     """A rank whose own clock says otherwise saves where rank 0 does."""
-    from glmjobs.training.saveinterval import AutoSave
+    from glmjobs.training.save_interval import AutoSave
 
     agreement = SimpleNamespace(of_rank_zero=lambda value: 7)
     trainer = SimpleNamespace(
@@ -253,11 +253,11 @@ def test_every_rank_takes_rank_zeros_word(tmp_path: Path) -> None:
 
 
 def test_the_recipe_says_what_is_right() -> None:
-    from glmjobs import recipe
-    from glmjobs.errors import BadInput
+    from glmjobs.recipe import loading
+    from hpc.core.errors import BadInput
 
     raw = {"model": {"make": {}}, "data": {"make": {}}}
-    assert recipe.parse({**raw, "train": {"save_steps": "auto"}}).train.save_steps == "auto"
+    assert loading.parse({**raw, "train": {"save_steps": "auto"}}).train.save_steps == "auto"
     for wrong in (0, "often", 2.5, True):
         with pytest.raises(BadInput, match=r"train\.save_steps = .*: a number of steps from 1 on, or auto"):
-            recipe.parse({**raw, "train": {"save_steps": wrong}})
+            loading.parse({**raw, "train": {"save_steps": wrong}})

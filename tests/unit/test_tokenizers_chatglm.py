@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from glmjobs.errors import BadInput
-from glmjobs.models.spm_file import pieces_message
-from glmjobs.models.tokenization_chatglm import ChatGLMTokenizerFast, added_pieces
+from glmjobs.models.chatglm.tokenization import ChatGLMTokenizerFast, added_pieces
+from glmjobs.models.common.sentencepiece_file import pieces_message
+from hpc.core.errors import BadInput
 
 SMALL_FUZZ, FULL_FUZZ = 4_000, 100_000
 #: Blocks of Unicode that a fuzzed word is drawn from.
@@ -390,7 +390,7 @@ def test_auto_tokenizer(directory: Path) -> None:
     pytest.importorskip("torch")
     from transformers import AutoTokenizer
 
-    import glmjobs.models.modeling_chatglm  # noqa: F401  (registers the config)
+    import glmjobs.models.chatglm.modeling  # noqa: F401  (registers the config)
 
     found = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     assert type(found) is ChatGLMTokenizerFast

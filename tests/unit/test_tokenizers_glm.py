@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from glmjobs.data.problems import make_problems
-from glmjobs.errors import BadInput
-from glmjobs.models.tokenization_glm import (
+from glmjobs.data.synthetic import make_problems
+from glmjobs.models.glm10b.tokenization import (
     CHINESE_SPECIAL,
     ENGLISH_SPECIAL,
     GLMChineseTokenizerFast,
     GLMGPT2TokenizerFast,
     load_glm_tokenizer,
 )
+from hpc.core.errors import BadInput
 
 TEXTS = [f"{row['instruction']} {row['output']}" for row in make_problems(400, seed=5)]
 ENGLISH = [

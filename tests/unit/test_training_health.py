@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from glmjobs.training.health import SKIPPED_IN_A_ROW, Health
-from hpc.preempt import GIVE_UP
+from hpc.runtime.stop import EXIT_FATAL
 
 
 def engine(norm: Any = 1.0, overflow: bool = False) -> Any:
@@ -30,7 +30,7 @@ def test_first_bad_step_is_remembered(precision: str, bad: float) -> None:
     urgency = after(health, [1.0, 2.0, bad, 1.0, bad])
     error = health.complain(urgency, newest=2)
     assert str(error).startswith("step 3: ") and "0.001" in str(error) and "checkpoint-2" in str(error)
-    assert ("bf16" in str(error)) == (precision == "fp32") and error.exit_code == GIVE_UP
+    assert ("bf16" in str(error)) == (precision == "fp32") and error.exit_code == EXIT_FATAL
 
 
 def test_all_well() -> None:

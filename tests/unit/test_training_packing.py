@@ -12,8 +12,8 @@ from test_models_families import PROMPTS, WRITERS
 
 from glmjobs.data.collate import PackedCollator, PaddedCollator, segment_sizes
 from glmjobs.models import load_model
-from glmjobs.models.attention import Pieces
-from glmjobs.models.packed import packed_inputs
+from glmjobs.models.common.attention import Pieces
+from glmjobs.models.common.packed import packed_inputs
 
 
 def examples(name: str, count: int = 7) -> list[tuple[list[int], list[int]]]:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from glmjobs.errors import BadInput
-from glmjobs.training import checkpoints, saving
+from glmjobs.training import save
 from glmjobs.training.agreement import Agreement
-from glmjobs.training.resuming import resume_point, unreadable
-from glmjobs.training.saving import Saver, Writes, is_disk_error
+from glmjobs.training.resume import resume_point, unreadable
+from glmjobs.training.save import Saver, Writes, is_disk_error
+from glmjobs.zero import committed as checkpoints
+from hpc.core.errors import BadInput
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -126,7 +127,7 @@ def test_room_is_looked_for_before(
     for step in (2, 4):
         committed(tmp_path, step)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    monkeypatch.setattr(save.shutil, "disk_usage", lambda _: usage._replace(free=100))
     written = []
     assert not saver.save(6, lambda: written.append(6))
     assert written == [] and steps(tmp_path) == [4], "older ones make room, the newest never does"
@@ -138,16 +139,16 @@ def test_older_ones_make_room(saver: Saver, tmp_path: Path, monkeypatch: pytest.
         committed(tmp_path, step)
     usage = shutil.disk_usage(tmp_path)
     room = lambda _: usage._replace(free=100 if (tmp_path / "checkpoint-2").exists() else 10**9)  # noqa: E731
-    monkeypatch.setattr(saving.shutil, "disk_usage", room)
+    monkeypatch.setattr(save.shutil, "disk_usage", room)
     assert saver.save(6, lambda: write(tmp_path / "checkpoint-6"))
     assert steps(tmp_path) == [6, 4]
 
 
 def test_estimate_counts_weights_twice_and_adam() -> None:
     model = torch.nn.Linear(10, 10, bias=False).half()
-    assert saving.estimate(model) == 100 * (2 * 2 + 12)
+    assert save.estimate(model) == 100 * (2 * 2 + 12)
     model.weight.requires_grad_(False)
-    assert saving.estimate(model) == 100 * 2 * 2
+    assert save.estimate(model) == 100 * 2 * 2
 
 
 def test_leavings_of_a_broken_save_are_not_listed(saver: Saver, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from glmjobs.consolidate import Options, consolidate
-from glmjobs.zero.safefile import read_tensors
+from glmjobs.zero.consolidate import Options, consolidate
+from glmjobs.zero.safetensors_file import read_tensors
 
 CASES = {
     2: "z1-fp32-frozen,z2-fp32-plain,z3-fp32,z2-bf16-frozen,z3-bf16-frozen,z1-bf16,z2-fp16-rr,z3-fp16",

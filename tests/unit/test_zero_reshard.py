@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glmjobs.errors import BadInput, WorkFailed
 from glmjobs.reshard import accumulation, reshard
+from hpc.core.errors import BadInput, WorkFailed
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")

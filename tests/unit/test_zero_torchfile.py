@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glmjobs.errors import WorkFailed
-from glmjobs.zero.torchfile import Refused, TensorRef, TorchFile, run_pickle
+from glmjobs.zero.torch_file import Refused, TensorRef, TorchFile, run_pickle
+from hpc.core.errors import WorkFailed
 
 
 class Runs:
@@ -145,7 +145,7 @@ def test_reads_what_torch_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("offset,size", [(0, 9), (7, 4), (-1, 2), (1 << 62, 1)])
 def test_tensor_outside_its_storage(tmp_path: Path, offset: int, size: int) -> None:
-    from glmjobs.zero.torchfile import Storage
+    from glmjobs.zero.torch_file import Storage
 
     file = TorchFile(archive(tmp_path / "a.pt", pickle.dumps({}, 2), {"0": b"\0" * 32}))
     with pytest.raises(WorkFailed, match="outside its storage"):

@@ -1,0 +1,1 @@
+"""Whether two conclusions mean the same."""

@@ -1,0 +1,1 @@
+"""What a solution concludes, statement by statement."""

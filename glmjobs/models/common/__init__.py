@@ -1,0 +1,1 @@
+"""What the model families share: attention, positions, the causal-LM head, loss, packed rows, sentencepiece."""

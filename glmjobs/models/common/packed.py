@@ -1,0 +1,116 @@
+"""transformers' own decoders, with packed rows and the chunked loss that the families here have.
+
+transformers tells the examples of a row apart by position ids that restart, but only without an attention mask and
+without a cache, and not in every release; otherwise one example reads the one before it, silently. Here the mask says
+it outright: it is made from ``segment_ids`` and holds whatever the cache does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from glmjobs.compat import CACHE_NAME
+from glmjobs.models.common.causal_lm import predictions
+from glmjobs.models.common.loss import OutputHead
+
+
+def packed_inputs(segment_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Positions and the block-diagonal causal mask of packed rows.
+
+    Args:
+        segment_ids: [B, L] int64, 1..n tells the examples of a row apart, 0 is padding.
+        dtype: of the mask, the model's.
+
+    Returns:
+        position_ids [B, L] int64, restarting at 0 with each example; mask [B, 1, L, L], 0 where a row sees a column
+        and the type's least value elsewhere. Padding sees only padding, itself included, so that no row is empty.
+    """
+    batch, length = segment_ids.shape
+    column = torch.arange(length, device=segment_ids.device).expand(batch, length)
+    opens = torch.ones_like(segment_ids, dtype=torch.bool)
+    opens[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    positions = column - torch.where(opens, column, 0).cummax(dim=1).values
+    visible = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (
+        column[:, None, :] <= column[:, :, None]
+    )
+    mask = torch.zeros(visible.shape, dtype=dtype, device=segment_ids.device)
+    return positions, mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
+
+
+@cache
+def packed(kind: Any) -> Any:
+    """A subclass of one of transformers' causal language models, for training on packed rows.
+
+    It has the same name, so that saved directories name transformers' class.
+
+    Args:
+        kind: has its decoder as ``model`` and its output matrix as ``lm_head``, as LlamaForCausalLM and its like do.
+    """
+    # transformers looks into the module of a class for what its attention can do: that is still kind's.
+    return type(kind.__name__, (_PackedRows, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class _PackedRows:
+    """``forward`` as the other families have it, over transformers'."""
+
+    accepts_loss_kwargs = True  # transformers' Trainer then passes num_items_in_batch
+    model: Any
+    lm_head: Any
+    dtype: Any
+    training: bool
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.lm_head.__class__ = (
+            OutputHead  # a Linear that also computes the loss: the same weight, another forward
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        target_positions: Tensor | None = None,
+        segment_sizes: Sequence[int] | None = None,
+        return_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """transformers' forward pass; with ``segment_ids`` or ``labels`` as the other families'.
+
+        Args:
+            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes before
+                ``attention_mask`` and ``position_ids``.
+            labels: [B, L] int64, -100: none; shifted in here.
+            num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
+            target_positions: [n] int64, where in the flattened [B * L] the labels are.
+            segment_sizes: not needed: attention is transformers' own.
+            return_logits: None: with labels, only outside training.
+            **kwargs: transformers' own.
+        """
+        if segment_ids is not None:
+            position_ids, attention_mask = packed_inputs(segment_ids, self.dtype)
+            kwargs["use_cache"] = False
+        given = {"attention_mask": attention_mask, "position_ids": position_ids, **kwargs}
+        if labels is None:
+            out: CausalLMOutputWithPast = super().forward(input_ids, **given)  # type: ignore[misc]
+            return out
+        outputs = self.model(input_ids, **given)
+        hidden = outputs.last_hidden_state
+        predicting, wanted = predictions(hidden, labels, True, target_positions)
+        loss = self.lm_head(predicting, wanted, num_items_in_batch)
+        if return_logits is None:
+            return_logits = not self.training
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=self.lm_head(hidden) if return_logits else None,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+        )

@@ -1,0 +1,66 @@
+"""GLM-10B and GLM-10B-chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from glmjobs.models.family import NO_LABEL, Family, Framed, special_id
+from hpc.core.errors import BadInput
+
+
+class GLM(Family):
+    """GLM-10B and GLM-10B-chinese, sequence to sequence: ``[CLS] question [sMASK] eos <sop> answer`` predicts
+    ``answer <eop>``, each label standing at the token that predicts it (THUDM/GLM's customization task)."""
+
+    name = "glm"
+    shifts_labels = False
+    lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+    frame_tokens = 4
+    owns_config = True
+
+    def recognises(self, config: dict[str, Any]) -> bool:
+        kind, ours = config.get("model_type"), {"block_position_encoding", "num_layers"}
+        return kind == "glm10b" or (kind == "glm" and bool(ours & config.keys()))
+
+    def model_class(self) -> Any:
+        from glmjobs.models.glm10b.modeling import GLMForCausalLM
+
+        return GLMForCausalLM
+
+    def load_tokenizer(self, directory: Path) -> Any:
+        from glmjobs.models.glm10b.tokenization import load_glm_tokenizer
+
+        return load_glm_tokenizer(directory)
+
+    def frame(
+        self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
+    ) -> Framed:
+        if label_sop:
+            raise BadInput(
+                "train.label_sop = true: GLM-10B never predicts <sop>; only ChatGLM-6B's original labels do"
+            )
+        prompt = self.prompt(tokenizer, source_ids)
+        labels = [NO_LABEL] * (len(prompt) - 1) + [*target_ids, self.stop_id(tokenizer)]
+        return Framed([*prompt, *target_ids], labels)
+
+    def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
+        names = ("[sMASK]", "<|endoftext|>", "<|startofpiece|>")
+        return [special_id(tokenizer, "[CLS]"), *source_ids, *(special_id(tokenizer, name) for name in names)]
+
+    def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
+        """GLM-10B was not trained to chat: what was said before stands in front, a line each."""
+        return "\n".join([*(line for turn in history for line in turn), query])
+
+    def stop_id(self, tokenizer: Any) -> int:
+        return special_id(tokenizer, "<|endofpiece|>")
+
+    def banned_ids(self, tokenizer: Any) -> list[int]:
+        """``[gMASK]``: in GLM-10B-chinese its row was copied from ``<eop>``'s, and the output matrix is the
+        embedding. Both get the same logit until training parts them, so half of all ends would go unseen."""
+        gmask = tokenizer.convert_tokens_to_ids("[gMASK]")
+        return [gmask] if isinstance(gmask, int) and gmask != self.stop_id(tokenizer) else []
+
+
+FAMILY = GLM()

@@ -1,0 +1,1 @@
+"""GLM-4, in transformers' own format."""

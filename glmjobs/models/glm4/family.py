@@ -1,0 +1,29 @@
+"""GLM-4-9B in transformers' own format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glmjobs.models.family import Templated
+
+
+class GLM4(Templated):
+    """GLM-4-9B in transformers' own format: one turn of its chat template."""
+
+    name = "glm4"
+    lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
+    frame_tokens = 8
+    between = ("<|assistant|>\n", "<|user|>\n")
+
+    def recognises(self, config: dict[str, Any]) -> bool:
+        return config.get("model_type") == "glm" and "num_key_value_heads" in config
+
+    def model_class(self) -> Any:
+        from transformers import GlmForCausalLM
+
+        from glmjobs.models.common.packed import packed
+
+        return packed(GlmForCausalLM)
+
+
+FAMILY = GLM4()

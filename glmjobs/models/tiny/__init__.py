@@ -1,0 +1,1 @@
+"""Small models and tokenizers made from a seed, for demos and tests."""

@@ -1,0 +1,293 @@
+"""What a training needs: memory, disk, steps and hours, from its recipe and the base model's config.json alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glmjobs.data.splitting import Split
+from glmjobs.models.family import family_for
+from glmjobs.planning import memory as sizing
+from glmjobs.planning.memory import Architecture, Setting
+from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.run.directory import Shape
+from glmjobs.training.arguments import deepspeed_config
+from hpc.batch.profile import ClusterProfile
+from hpc.core.errors import BadInput
+
+ROOM = 0.9
+
+
+GB = 10**9
+
+
+BELLE_ROWS, BELLE_TOKENS = 248_481, 140
+"""BELLE's school_math_0.25M: its lines, and the tokens of one framed example on average."""
+
+
+KINDS = {
+    "V100 32 GB": (32, 125.0), "A100 40 GB": (40, 312.0), "A100 80 GB": (80, 312.0), "H100 80 GB": (80, 989.4),
+    "H200 141 GB": (141, 989.4),
+}  # fmt: skip
+"""Memory in GB and dense half-precision TFLOPS of NVIDIA's data sheets."""
+
+
+UTILISATION = 0.5
+"""Assumed share of a GPU's peak at which it computes, recomputation included; --utilisation for a measured one."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be trained on.
+
+    Attributes:
+        rows: training examples.
+        tokens: of one framed example on average.
+        known: the rows were counted in the file, not assumed to be BELLE's.
+    """
+
+    rows: int
+    tokens: float
+    known: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One way to train, and what it takes of a GPU and of time.
+
+    Attributes:
+        train: the recipe's section with this way's settings.
+        memory: bytes by part, see :func:`glmjobs.planning.memory.memory`.
+        moment: of a step, that needs most memory.
+    """
+
+    train: TrainSection
+    setting: Setting
+    memory: dict[str, int]
+    moment: str
+    steps: int
+    hours: float
+
+    @property
+    def name(self) -> str:
+        """As a person would say it."""
+        t = self.train
+        words = ["LoRA"] if t.method == "lora" else []
+        words += [
+            f"ZeRO-{self.setting.stage}",
+            "recomputed" if t.activation_checkpointing else "activations kept",
+        ]
+        return ", ".join([*words, *(["optimizer on the CPU"] if self.setting.offload else [])])
+
+    def fits(self, gigabytes: float) -> bool:
+        """Whether a GPU of this memory has room for it."""
+        return self.memory["total"] <= ROOM * gigabytes * GB
+
+    @property
+    def smallest(self) -> str:
+        """The smallest of the listed GPUs that has room; "none" where none has."""
+        return next((name for name, (size, _) in KINDS.items() if self.fits(size)), "none")
+
+
+def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
+    """The model's name and sizes, and whether they are read from its directory (or recipe), not assumed.
+
+    Raises:
+        BadInput: the directory is there and not readable as a model of the family; a family without known sizes.
+    """
+    model = recipe.model
+    family = family_for(model.family).name
+    if (made := model.make) is not None:
+        config = {"vocab_size": made.vocab_size, "hidden_size": made.hidden_size, "num_layers": made.layers}
+        return "the recipe's small model", Architecture.of(family, config), True
+    directory = Path(str(model.path))
+    if (directory / "config.json").is_file():
+        return directory.name, Architecture.read(directory, family), True
+    if family not in sizing.PUBLISHED:
+        raise BadInput(
+            f"{directory}: no config.json there (model.path); sizes of {family} are not known here"
+        )
+    name, published = sizing.PUBLISHED[family]
+    return name, Architecture.of(family, published), False
+
+
+def work_of(recipe: Recipe, tokens: float | None) -> Work:
+    """How many examples there are, from the data file where it is here.
+
+    Raises:
+        BadInput: the recipe's rows are not in the form of ranges.
+    """
+    data = recipe.data
+    path = Path(str(data.path))
+    known = True
+    if data.make is not None:
+        rows = data.make.rows
+    elif path.is_file() and path.suffix in (".json", ".jsonl") and (counted := _lines(path)):
+        rows = counted
+    else:
+        rows, known = BELLE_ROWS, False
+    split = Split.parse(data.dev_rows, data.train_rows)
+    trained = sum(split.part(row) == "train" for row in range(1, rows + 1))
+    return Work(max(1, trained), tokens or BELLE_TOKENS, known)
+
+
+def _lines(path: Path) -> int:
+    """Lines of a file; 0 where it is an array over few lines."""
+    with path.open("rb") as file:
+        if file.read(1) == b"[":
+            return 0
+        file.seek(0)
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def estimate(
+    a: Architecture, recipe: Recipe, train: TrainSection, shape: Shape, work: Work, flops: float
+) -> Estimate:
+    """What one way of training takes.
+
+    Args:
+        flops: floating-point operations a second that a GPU really does.
+    """
+    zero = deepspeed_config(train).get("zero_optimization", {})
+    stage = int(zero.get("stage", train.zero_stage))
+    if train.packing:
+        rows_each = max(1, round(train.per_device_batch_size * work.tokens / train.pack_length))
+        length, examples = train.pack_length, train.pack_length / work.tokens
+    else:
+        rows_each, examples = train.per_device_batch_size, 1.0
+        length = recipe.data.max_source_length + recipe.data.max_target_length + 2
+    positions = rows_each * length
+    lora = train.lora
+    targets = tuple(lora.targets) if lora.targets else None
+    setting = Setting(
+        precision=train.precision, stage=stage, world_size=shape.world_size, positions=positions,
+        targets=max(1, positions // 2), checkpointing=train.activation_checkpointing,
+        offload="offload_optimizer" in zero, trained=a.lora(lora.rank, targets) if train.method == "lora" else None,
+        reduce_bucket=_elements(zero.get("reduce_bucket_size"), a.hidden * a.hidden if stage == 3 else 500_000_000),
+        live=_elements(zero.get("stage3_max_live_parameters"), 1_000_000_000),
+        accumulates=train.gradient_accumulation > 1,
+    )  # fmt: skip
+    moments = sizing.moments(a, setting)
+    moment = max(moments, key=lambda name: moments[name]["total"])
+    a_step = rows_each * examples * shape.world_size * train.gradient_accumulation
+    steps = train.max_steps if train.max_steps > 0 else math.ceil(train.epochs * work.rows / a_step)
+    # Padding to the longest of a batch is not known before: without packing the time is that of the tokens alone.
+    computed = positions if train.packing else round(rows_each * work.tokens)
+    forward = a.flops_per_token(work.tokens) / 3
+    passes = (2 if train.method == "lora" else 3) + (1 if train.activation_checkpointing else 0)
+    seconds = forward * passes * computed * train.gradient_accumulation / flops
+    return Estimate(train, setting, moments[moment], moment, steps, steps * seconds / 3600)
+
+
+def _elements(value: Any, otherwise: int) -> int:
+    return int(float(value)) if isinstance(value, (int, float)) else otherwise
+
+
+def variants(train: TrainSection) -> Iterator[TrainSection]:
+    """The ways that are compared: the recipe's batch with all weights and LoRA, ZeRO-2 and 3, kept and recomputed."""
+    for method, stage, kept, offload in (
+        ("full", 2, True, False), ("full", 2, False, False), ("full", 3, True, False), ("full", 3, False, False),
+        ("full", 2, False, True), ("lora", 2, True, False), ("lora", 2, False, False), ("lora", 3, False, False),
+    ):  # fmt: skip
+        yield train.model_copy(update={
+            "method": method, "zero_stage": stage, "activation_checkpointing": not kept,
+            "optimizer_offload": offload, "deepspeed": None,
+        })  # fmt: skip
+
+
+def candidates(train: TrainSection) -> Iterator[TrainSection]:
+    """The recipe's method and examples a step in other ways, the fastest first.
+
+    The order: the optimizer stays on the GPU (its step on the CPU is the slowest part by far); nothing is computed
+    twice (a third more work); as few micro-batches as possible (ZeRO sends gradients with each); ZeRO-2 before 3
+    (half as much again is sent, Rajbhandari et al. 2020, section 7).
+    """
+    batch = train.per_device_batch_size
+    splits = [n for n in (1, 2, 4, 8, 16) if batch % n == 0]
+    for offload in (False, True):
+        for kept in (True, False):
+            for split in splits:
+                for stage in (2, 3):
+                    yield train.model_copy(update={
+                        "zero_stage": stage, "activation_checkpointing": not kept, "optimizer_offload": offload,
+                        "per_device_batch_size": batch // split,
+                        "gradient_accumulation": train.gradient_accumulation * split, "deepspeed": None,
+                    })  # fmt: skip
+
+
+def changes(wanted: TrainSection, given: TrainSection) -> list[str]:
+    """What to say to ``--set`` to get one from the other."""
+    fields = (
+        "zero_stage", "activation_checkpointing", "optimizer_offload", "per_device_batch_size",
+        "gradient_accumulation", "deepspeed",
+    )  # fmt: skip
+    pairs = [(name, getattr(wanted, name), getattr(given, name)) for name in fields]
+    return [f"train.{name}={json.dumps(new)}" for name, new, old in pairs if new != old]
+
+
+def plan(
+    recipe: Recipe,
+    profile: ClusterProfile,
+    shape: Shape,
+    *,
+    tokens: float | None = None,
+    utilisation: float = UTILISATION,
+) -> dict[str, Any]:
+    """Everything that is printed, as one JSON-able document; memory and disk in bytes.
+
+    Raises:
+        BadInput: see :func:`architecture_of` and :func:`work_of`; a LoRA target that the model has not.
+    """
+    name, a, read = architecture_of(recipe)
+    work = work_of(recipe, tokens)
+    kind, peak = _gpu(profile)
+    flops = utilisation * peak * 1e12
+
+    def of(train: TrainSection) -> Estimate:
+        return estimate(a, recipe, train, shape, work, flops)
+
+    given = of(recipe.train)
+    best = next((e for e in map(of, candidates(recipe.train)) if e.fits(profile.gpu_memory_gb)), None)
+    checkpoint = sizing.checkpoint_bytes(a, given.setting)
+    width = 4 if recipe.consolidate.dtype == "float32" else 2
+    model = a.parameters * width
+    keep = recipe.train.save_total_limit + 1  # the next one is whole before the oldest goes
+    return {
+        "recipe": recipe.name,
+        "model": {"name": name, "parameters": a.parameters, "read": read},
+        "trained_parameters": given.setting.trained or a.parameters,
+        "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
+        "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
+        "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known},
+        "utilisation": utilisation,
+        "setting": _document(given, profile),
+        "settings": [_document(e, profile) for e in map(of, variants(recipe.train))],
+        "proposal": {**_document(best, profile), "set": changes(best.train, recipe.train)} if best else None,
+        "checkpoint_bytes": checkpoint,
+        "model_bytes": model,
+        "disk_bytes": keep * checkpoint + model,
+        "host_bytes_per_node": sizing.host_memory(a, given.setting, shape.gpus),
+    }
+
+
+def _gpu(profile: ClusterProfile) -> tuple[str, float]:
+    """The profile's GPU by the listed kinds; an A100 where it names none of them."""
+    wanted = (profile.gpu_type or "a100").lower()
+    names = {name.split()[0].lower(): peak for name, (_, peak) in KINDS.items()}
+    found = next((name for name in names if name in wanted), "a100")
+    return found.upper(), names[found]
+
+
+def _document(e: Estimate, profile: ClusterProfile) -> dict[str, Any]:
+    t = e.train
+    return {
+        "name": e.name, "method": t.method, "zero_stage": e.setting.stage,
+        "activation_checkpointing": t.activation_checkpointing, "optimizer_offload": e.setting.offload,
+        "per_device_batch_size": t.per_device_batch_size, "gradient_accumulation": t.gradient_accumulation,
+        "positions": e.setting.positions, "memory": e.memory, "moment": e.moment,
+        "fits": e.fits(profile.gpu_memory_gb), "smallest_gpu": e.smallest, "steps": e.steps, "hours": round(e.hours, 3),
+    }  # fmt: skip

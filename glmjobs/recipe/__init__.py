@@ -1,0 +1,1 @@
+"""The recipe: its schema, and how it and the cluster profile are found, read and overridden."""

@@ -1,0 +1,249 @@
+"""The recipe: what to train, on what, how, and how to score it. One YAML, checked against one schema.
+
+Read it as a newcomer would: :class:`Recipe` holds one section per stage; every field is documented where it stands,
+with its unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from glmjobs.text import SHARD_SIZE, parse_size
+from hpc.core.errors import BadInput
+
+
+class Section(BaseModel):
+    """A part of the recipe: keyword-only, closed (no unknown fields), immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class TinyModel(Section):
+    """A small model of a family's architecture, made from a seed: for demos and tests, never for results."""
+
+    family: Literal["chatglm"] = "chatglm"
+    hidden_size: int = Field(default=128, ge=16)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    vocab_size: int = Field(default=800, ge=400, description="pieces of the sentencepiece model made for it")
+    max_positions: int = Field(default=512, ge=64)
+    alpha: float = Field(
+        default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B"
+    )
+    seed: int = 0
+
+
+class ModelSection(Section):
+    """Which base model. Give ``path`` (a model directory) or ``make`` (a small one made on the spot)."""
+
+    family: str = Field(default="chatglm", description="architecture: chatglm, glm or glm4")
+    path: str | None = Field(default=None, description="model directory, reachable from every node")
+    make: TinyModel | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        if (self.path is None) == (self.make is None):
+            raise ValueError("give exactly one of model.path and model.make")
+        return self
+
+
+class MadeProblems(Section):
+    """A seeded set of Chinese arithmetic word problems in BELLE's form, for demos and tests."""
+
+    rows: int = Field(default=6000, ge=20)
+    seed: int = 0
+
+
+class DataSection(Section):
+    """Which rows, and which of them are for training and for scoring (rows count from 1, as lines of the file)."""
+
+    path: str | None = Field(
+        default=None, description="JSON lines (.json, .jsonl, .gz), a .json array, or hub id"
+    )
+    make: MadeProblems | None = None
+    prompt_column: str = "instruction"
+    query_column: str = Field(default="input", description="appended to the prompt where not empty")
+    response_column: str = "output"
+    dev_rows: str = Field(default="1-10000", description='rows scored, never trained on: "1-10000"')
+    train_rows: str = Field(default="rest", description='"rest" (all rows not in dev_rows) or "100001-"')
+    max_source_length: int = Field(default=512, ge=8, description="tokens of the prompt")
+    max_target_length: int = Field(default=512, ge=8, description="tokens of the response")
+    too_long: Literal["drop", "keep_end"] = Field(
+        default="drop", description="over-long examples: leave out (counted), or keep the end of the question"
+    )
+    deduplicate: bool = Field(
+        default=True, description="leave train rows out whose question is also a dev row's"
+    )
+
+    @model_validator(mode="after")
+    def _row_ranges(self) -> DataSection:
+        from glmjobs.data.splitting import Split
+
+        Split.parse(self.dev_rows, self.train_rows)
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSection:
+        if (self.path is None) == (self.make is None):
+            raise ValueError("give exactly one of data.path and data.make")
+        return self
+
+
+class LoraSection(Section):
+    """Adapters, with ``train.method: lora``: W + alpha / rank * B A on the named linear maps."""
+
+    rank: int = Field(default=8, ge=1, le=1024)
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of what goes into the adapters, in training")
+    targets: list[str] | None = Field(
+        default=None, min_length=1, description="names of linear maps; null: all of a block, see the family"
+    )
+
+
+class TrainSection(Section):
+    """Optimisation. Batch sizes count per GPU; steps are optimizer steps."""
+
+    method: Literal["full", "lora"] = "full"
+    lora: LoraSection = LoraSection()
+    learning_rate: float = Field(default=1e-5, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
+    per_device_batch_size: int = Field(
+        default=16, ge=1, description="examples a GPU and micro-step; packed, on average"
+    )
+    gradient_accumulation: int = Field(default=1, ge=1)
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    device: Literal["cuda", "cpu", "auto"] = Field(
+        default="cuda", description="auto: the CPU where a rank finds no GPU; for small recipes"
+    )
+    zero_stage: Literal[1, 2, 3] = 2
+    deepspeed: str | None = Field(
+        default=None, description="a DeepSpeed JSON of your own, instead of configs/deepspeed/"
+    )
+    optimizer_offload: bool = False
+    activation_checkpointing: bool = True
+    packing: bool = Field(default=True, description="several examples share a row, isolated from each other")
+    pack_length: int = Field(default=1024, ge=16, description="positions of a packed row")
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    label_sop: bool = Field(default=False, description="the original's labels: <sop> is a target too")
+    save_steps: int | Literal["auto"] = Field(
+        default=1000,
+        description="a committed checkpoint every so many steps, and at the end; auto: as often as is best, from the "
+        "time that a save takes and jobs.mean_time_between_failures_hours",
+    )
+    save_total_limit: int = Field(default=2, ge=1)
+    logging_steps: int = Field(default=10, ge=1)
+    seed: int = 42
+
+    @field_validator("save_steps", mode="before")
+    @classmethod
+    def _steps_or_auto(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("a number of steps from 1 on, or auto")
+
+
+class ConsolidateSection(Section):
+    """The ZeRO checkpoint becomes a model directory."""
+
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    shard_size: str = Field(default=SHARD_SIZE, description="the largest weight file")
+    allow_overflow: bool = Field(
+        default=False, description="accept values that become inf in float16 (counted)"
+    )
+    adapter: Literal["merge", "keep"] = Field(
+        default="merge",
+        description="after LoRA: a whole model, or only the adapter beside the base model it names",
+    )
+
+    @field_validator("shard_size")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        try:
+            parse_size(value)
+        except BadInput:
+            raise ValueError("a number and a unit, such as 5GB or 500MB") from None
+        return value
+
+
+class ScoreSection(Section):
+    """Greedy answers on the dev rows, judged; base and fine-tuned model."""
+
+    rows: int | None = Field(default=1000, description="the first so many dev rows; null: all of them", ge=1)
+    base: bool = Field(default=True, description="score the base model too")
+    max_new_tokens: int = Field(default=512, ge=1)
+    batch_size: int | Literal["auto"] = "auto"
+    shards: int | Literal["auto"] = Field(
+        default="auto", description="parts scored side by side; auto: one a GPU"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+
+
+class Limits(Section):
+    """What one job asks of Slurm."""
+
+    time: str = Field(
+        default="24:00:00",
+        coerce_numbers_to_str=True,
+        description="Slurm's time form: D-HH:MM:SS, HH:MM:SS, MM",
+    )
+    cpus_per_task: int = Field(default=8, ge=1)
+    memory: str | None = Field(
+        default=None, description="memory a node, as Slurm writes it; null: the node's share"
+    )
+
+    @field_validator("time")
+    @classmethod
+    def _time_form(cls, value: str) -> str:
+        import re
+
+        if not re.fullmatch(r"(\d+-)?\d{1,4}(:\d{2}){0,2}", value):
+            raise ValueError('a Slurm time such as "24:00:00", "2-00:00:00" or "90" (minutes)')
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_form(cls, value: str | None) -> str | None:
+        import re
+
+        if value is not None and not re.fullmatch(r"\d+[KMGT]?", value):
+            raise ValueError('a Slurm memory size such as "200G"')
+        return value
+
+
+class JobsSection(Section):
+    """Time and memory of each job, and when to give up."""
+
+    train: Limits = Limits(time="24:00:00", cpus_per_task=8)
+    consolidate: Limits = Limits(time="01:00:00", cpus_per_task=8, memory="16G")
+    score: Limits = Limits(time="06:00:00", cpus_per_task=8)
+    report: Limits = Limits(time="00:15:00", cpus_per_task=1, memory="4G")
+    signal_seconds: int = Field(
+        default=600, ge=5, description="warning before the time limit: one save must fit"
+    )
+    mean_time_between_failures_hours: float = Field(
+        default=24, gt=0, description="of the whole job, all its nodes together; for train.save_steps: auto"
+    )
+    max_attempts_without_progress: int = Field(default=3, ge=1)
+    heartbeat_seconds: int = Field(
+        default=900,
+        ge=5,
+        description="a rank silent for so long hangs: a step, a save, reading the data must fit",
+    )
+
+
+class Recipe(Section):
+    """All of it. Sections are named after what they configure."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    model: ModelSection
+    data: DataSection
+    train: TrainSection = TrainSection()
+    consolidate: ConsolidateSection = ConsolidateSection()
+    score: ScoreSection = ScoreSection()
+    jobs: JobsSection = JobsSection()

@@ -1,0 +1,382 @@
+"""One plain document of a run: what ``report.json`` holds, and the HTML and Markdown renderers lay out.
+
+Everything in it is JSON: finite numbers, and text that is already safe to show (see
+:mod:`glmjobs.text`). Times are UTC text, durations seconds, shares of 1 and GPU-hours plain
+numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from glmjobs.reporting import curves
+from glmjobs.reporting.load import MODELS, STAGES, RunFacts
+from glmjobs.reporting.prediction_table import paired
+from glmjobs.run import gpu_hours
+from glmjobs.text import number, shown, unix_time, utc
+
+Json = dict[str, Any]
+
+SILENT_SECONDS = 600.0
+"""An attempt without an end that has written nothing for so long is not called running."""
+
+LABELS = {"base": "Base", "finetuned": "Fine-tuned"}
+
+
+def document(
+    facts: RunFacts, *, anchor: tuple[str, float, float] | None = None, now: float | None = None
+) -> Json:
+    """The whole report as plain data.
+
+    Args:
+        anchor: a published result to hold this one against: model, accuracy before, accuracy after.
+        now: Unix seconds until which a running attempt is counted; default: the clock's.
+    """
+    now = time.time() if now is None else now
+    recipe = _mapping(facts.settings.get("recipe"))
+    return {
+        "report": 1,
+        "name": shown(facts.name, 200),
+        "made": utc(now),
+        "created": utc(unix_time(facts.settings.get("created"))),
+        "missing": [shown(sentence, 400) for sentence in facts.missing],
+        "summary": _summary(facts, recipe),
+        "stages": _stages(facts),
+        "accuracy": _accuracy(facts, anchor),
+        "training": _training(facts),
+        "gpu": _gpu(facts),
+        "cost": _cost(facts, now),
+        "data": _data(facts),
+        "model": facts.model,
+        "checkpoints": [
+            {key: number(item[key]) for key in ("step", "world_size", "bytes")} for item in facts.checkpoints
+        ],
+        "environment": _environment(facts.environment),
+        "nodes": _nodes(facts),
+        "settings": {
+            key: _tree(value) for key, value in facts.settings.items() if key in ("shape", "cluster")
+        },
+        "recipe": _tree(recipe),
+        "predictions": paired(facts.scores),
+    }
+
+
+def _summary(facts: RunFacts, recipe: Json) -> Json:
+    """What the report's head says: model, method, shape."""
+    model, train = _mapping(recipe.get("model")), _mapping(recipe.get("train"))
+    shape = _mapping(facts.settings.get("shape"))
+    made = _mapping(model.get("make"))
+    where = model.get("path") or (
+        f"small {made.get('family', '')} made from seed {made.get('seed', 0)}" if made else ""
+    )
+    return {
+        "model": shown(where, 200),
+        "family": shown(model.get("family") or made.get("family"), 40),
+        "method": {"full": "full fine-tuning", "lora": "LoRA"}.get(
+            str(train.get("method")), shown(train.get("method"), 40)
+        ),
+        "zero_stage": number(train.get("zero_stage")),
+        "precision": shown(train.get("precision"), 20),
+        "nodes": number(shape.get("nodes")),
+        "gpus_per_node": number(shape.get("gpus")),
+        "on_cpus": facts.no_gpus,
+    }
+
+
+def _stages(facts: RunFacts) -> list[Json]:
+    """Every stage's outcome: from its marker, else from the newest ledger line that tells one; and where."""
+    told: dict[str, Json] = {}
+    nodes: dict[str, dict[str, None]] = {}
+    for event in facts.ledger:
+        stage, kind = str(event.get("stage", "")), event.get("event")
+        state = {
+            "submitted": "queued",
+            "attempt": "running",
+            "requeued": "queued",
+            "cancelled": "cancelled",
+            "not_cancelled": "running" if stage in nodes else "queued",
+        }.get(str(kind))
+        outcome = event.get("outcome") if kind == "ended" else state
+        if kind == "attempt" and event.get("nodes"):
+            nodes.setdefault(stage, {})[shown(event["nodes"], 200)] = None
+        if outcome:
+            told[stage] = {"outcome": shown(outcome, 40), "error": shown(event.get("error"), 500)}
+    found = []
+    for stage in dict.fromkeys((*STAGES, *facts.markers)):
+        marker = facts.markers.get(stage)
+        if stage == "report":
+            continue  # this one
+        if marker is None:
+            found.append({"stage": shown(stage, 40), **told.get(stage, {"outcome": "not run", "error": ""})})
+            found[-1]["nodes"] = ", ".join(nodes.get(stage, ()))
+            continue
+        found.append(
+            {
+                "stage": shown(stage, 40),
+                "outcome": shown(marker.get("outcome"), 40),
+                "error": told.get(stage, {}).get("error", "") if marker.get("outcome") != "done" else "",
+                "nodes": ", ".join(nodes.get(stage, ())),
+                "attempt": number(marker.get("attempt")),
+                "started": utc(unix_time(marker.get("started"))),
+                "ended": utc(unix_time(marker.get("ended"))),
+                "seconds": number(marker.get("seconds")),
+                "figures": _tree(_mapping(marker.get("figures"))),
+            }
+        )
+    return found
+
+
+def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
+    models = [
+        {"model": m, "label": LABELS[m], **_scored(facts.scores[m].summary)}
+        for m in MODELS
+        if m in facts.scores
+    ]
+    models = [m for m in models if m["accuracy"] is not None]
+    comparison = {
+        k: number(facts.comparison.get(k)) for k in ("both", "only_base", "only_finetuned", "neither")
+    }
+    return {
+        "models": models,
+        "comparison": {
+            **comparison,
+            "difference": number(facts.comparison.get("difference")),
+            "difference_interval": _interval(facts.comparison.get("difference_interval")),
+            "mcnemar_p": number(facts.comparison.get("mcnemar_p")),
+        }
+        if facts.comparison
+        else None,
+        "by_length": _breakdown(facts, "by_length"),
+        "by_answer_type": _breakdown(facts, "by_answer_type"),
+        "anchor": {"name": anchor[0], "base": anchor[1], "finetuned": anchor[2]} if anchor else None,
+    }
+
+
+def _scored(summary: Mapping[str, Any]) -> Json:
+    keys = ("rows", "correct", "accuracy", "bleu4", "rouge1", "rouge2", "rougeL", "tokens_per_s", "seconds")
+    known = {key: number(summary.get(key)) for key in keys}
+    skip = {*keys, "model", "interval", "by_length", "by_answer_type"}
+    other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
+    cut = _mapping(summary.get("finish")).get("length")
+    return {**known, "interval": _interval(summary.get("interval")), "cut": number(cut), "other": other}
+
+
+def _breakdown(facts: RunFacts, key: str) -> list[Json]:
+    """``[{"group", "bars": [{"model", "accuracy", "interval", "rows"}]}]`` in the order of the summaries."""
+    groups: dict[str, list[Json]] = {}
+    for model in MODELS:
+        if model in facts.scores:
+            for name, part in _parts(facts.scores[model].summary.get(key)):
+                accuracy = number(part.get("accuracy"))
+                rows = number(part.get("rows"))
+                if accuracy is not None:
+                    bar = {
+                        "model": model,
+                        "accuracy": accuracy,
+                        "interval": _interval(part.get("interval")),
+                        "rows": rows,
+                    }
+                    groups.setdefault(name, []).append(bar)
+    return [{"group": name, "bars": bars} for name, bars in groups.items()]
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Named parts of a breakdown: a mapping by name, or a list of objects that carry their name."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            if isinstance(part, Mapping):
+                yield shown(name, 60), part
+    elif isinstance(value, list):
+        for part in value:
+            if isinstance(part, Mapping):
+                name = next(
+                    (part[k] for k in ("name", "group", "bucket", "length", "type", "label") if k in part), ""
+                )
+                yield shown(name, 60), part
+
+
+def _training(facts: RunFacts) -> Json:
+    kept, replaced = curves.training_rows(facts.train_log)
+    result: Json = {"rows": len(kept), "replaced_rows": len(replaced), "curves": {}, "steps": None}
+    if not kept:
+        return result
+    # The last step may lie between two log rows; the ledger then knows its checkpoint.
+    ends = (number(e.get("last_checkpoint")) for e in facts.ledger if e.get("stage") == "train")
+    result["steps"] = max(filter(None, [number(kept[-1].get("step")), *ends]), default=None)
+    result["tokens"] = number(kept[-1].get("tokens"))
+    result["epochs"] = number(kept[-1].get("epoch"))
+    for key in ("loss", "learning_rate", "tokens_per_s", "grad_norm"):
+        main = curves.curve(kept, key)
+        if main:
+            redone = curves.thin(curves.curve(replaced, key))
+            result["curves"][key] = {"points": curves.thin(main), "replaced": redone}
+    if loss := result["curves"].get("loss"):
+        result["loss_first"], result["loss_last"] = loss["points"][0][1], loss["points"][-1][1]
+    speeds = sorted(value for _, value in curves.curve(kept, "tokens_per_s"))
+    result["tokens_per_s_median"] = speeds[len(speeds) // 2] if speeds else None
+    return result
+
+
+def _gpu(facts: RunFacts) -> Json | None:
+    """Utilisation, memory and power over time, folded over all GPUs; and the means by node."""
+    samples = [sample for node in facts.gpu.values() for sample in node]
+    if not samples:
+        return None
+    start = min(sample.time for sample in samples)
+    nodes = []
+    for node, own in facts.gpu.items():
+        nodes.append(
+            {
+                "node": shown(node, 100),
+                "gpus": len({s.gpu for s in own}),
+                "samples": len(own),
+                "utilisation": _mean([s.utilisation for s in own]),
+                "memory_peak": max((s.memory for s in own if s.memory is not None), default=None),
+                "power": _mean([s.power for s in own]),
+            }
+        )
+    starts = [
+        t for e in facts.ledger if e.get("event") == "attempt" and (t := unix_time(e.get("time"))) is not None
+    ]
+    return {
+        "start": utc(start),
+        "nodes": nodes,
+        "utilisation_mean": _mean([s.utilisation for s in samples]),
+        "attempts": [t - start for t in starts],
+        "curves": {
+            "utilisation": curves.gpu_curve(samples, lambda s: s.utilisation, start),
+            "memory": curves.gpu_curve(samples, lambda s: s.memory, start),
+            "power": curves.gpu_curve(samples, lambda s: s.power, start),
+        },
+    }
+
+
+def _nodes(facts: RunFacts) -> list[Json]:
+    """What preflight found on every node: its GPUs by model, and their driver."""
+    found = []
+    for report in facts.nodes:
+        gpus = [gpu for gpu in report["gpus"] if isinstance(gpu, dict)]
+        models = Counter(shown(gpu.get("name"), 80) for gpu in gpus)
+        drivers = dict.fromkeys(shown(gpu.get("driver_version"), 40) for gpu in gpus)
+        found.append(
+            {
+                "node": shown(report.get("node"), 100),
+                "gpus": ", ".join(f"{count} × {model}" for model, count in models.items()) or "none (CPU)",
+                "driver": ", ".join(filter(None, drivers)),
+            }
+        )
+    return found
+
+
+def _cost(facts: RunFacts, now: float) -> Json:
+    """Attempts with seconds and GPU-hours of each part, and the sums."""
+    alive = {sample.time for node in facts.gpu.values() for sample in node}
+    ledger = [_without_gpus(event) for event in facts.ledger] if facts.no_gpus else facts.ledger
+    # Whether it still runs, only Slurm could tell; that it ran until it last wrote something is sure.
+    over = {
+        stage: gpu_hours.End("running" if now - time < SILENT_SECONDS else "vanished", time)
+        for stage, time in facts.last_signs.items()
+    }
+    newest = max(
+        (step for c in facts.checkpoints if (step := number(c.get("step"))) is not None), default=None
+    )
+    items = gpu_hours.costs(
+        ledger,
+        facts.train_log,
+        now,
+        alive,
+        over | gpu_hours.done(facts.markers),
+        None if newest is None else int(newest),
+    )
+    rows = []
+    for item in items:
+        a = item.attempt
+        if a.stage == "report" and a.outcome == "running":
+            continue  # this one
+        rows.append(
+            {
+                "stage": shown(a.stage, 40),
+                "job": shown(a.job, 60),
+                "attempt": a.number,
+                "nodes": shown(a.nodes, 200),
+                "gpus": a.gpus,
+                "started": utc(a.started),
+                "ended": utc(a.ended if a.outcome != "running" else None),
+                "outcome": shown(a.outcome, 40),
+                "exit_code": a.exit_code,
+                "error": shown(a.error, 500),
+                "step": a.step,
+                "last_checkpoint": a.last_checkpoint,
+                "seconds": {part: item.seconds.get(part, 0.0) for part in gpu_hours.PARTS},
+                "gpu_hours": {part: item.gpu_hours(part) for part in ("held", *gpu_hours.PARTS)},
+            }
+        )
+    wall = {part: sum(item.seconds.get(part, 0.0) for item in items) for part in gpu_hours.PARTS}
+    return {"attempts": rows, "gpu_hours": gpu_hours.totals(items), "seconds": wall}
+
+
+def _without_gpus(event: Json) -> Json:
+    """A local attempt's ``gpus`` are ranks where there are no GPUs. (Slurm's are held even if unused.)"""
+    return {**event, "gpus": 0} if str(event.get("job", "")).startswith("local-") else event
+
+
+def _data(facts: RunFacts) -> Json | None:
+    if not facts.prepare:
+        return None
+    prepare, overlap = facts.prepare, _mapping(facts.prepare.get("overlap"))
+    dropped = prepare.get("dropped")
+    noise = next((n for x in facts.scores.values() if (n := x.summary.get("gold_false_equations"))), None)
+    return {
+        "source": shown(prepare.get("source"), 300),
+        "fingerprint": shown(prepare.get("fingerprint"), 100),
+        "rows": number(prepare.get("rows")),
+        "train": number(prepare.get("train")),
+        "dev": number(prepare.get("dev")),
+        "dropped": len(dropped) if isinstance(dropped, list) else number(dropped),
+        "dropped_by_reason": {
+            shown(k, 200): number(v) for k, v in _mapping(prepare.get("dropped_by_reason")).items()
+        },
+        "overlap": {
+            "checked": overlap.get("checked") is True,
+            "train_rows_removed": number(overlap.get("train_rows_removed")),
+            "dev_in_train": number(overlap.get("dev_in_train")),
+        },
+        "gold_noise": _tree(noise),
+    }
+
+
+def _environment(environment: Mapping[str, Any]) -> Json:
+    """As recorded, with the time of recording as people read it."""
+    rest = {key: value for key, value in environment.items() if key != "time"}
+    recorded = utc(unix_time(environment.get("time")))
+    return _tree({**rest, **({"recorded": recorded} if recorded else {})})  # type: ignore[no-any-return]
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _interval(value: Any) -> list[float] | None:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else [low, high]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _tree(value: Any, depth: int = 0) -> Any:
+    """Any JSON value with safe text and finite numbers; what is nested very deep becomes text."""
+    if isinstance(value, Mapping) and depth < 8:
+        return {shown(k, 200): _tree(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and depth < 8:
+        return [_tree(item, depth + 1) for item in value]
+    if value is None or isinstance(value, bool) or number(value) is not None:
+        return value
+    return shown(value)

@@ -1,0 +1,52 @@
+"""Where runs are, and how one is found: by path, or by its name; nothing of a run is read for that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from glmjobs.text import visible
+from hpc.core.errors import BadInput
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class RunPath:
+    """A run directory."""
+
+    path: Path
+
+
+def parent() -> Path:
+    """Where runs are: ``$GLMJOBS_RUNS``, or ``runs/`` of the current directory."""
+    return Path(os.environ.get("GLMJOBS_RUNS") or RUNS).absolute()
+
+
+def directories() -> list[RunPath]:
+    """All runs there, oldest first."""
+    found = []
+    for path in parent().glob("*/run.yaml"):
+        with contextlib.suppress(OSError):  # removed this very moment
+            found.append((path.stat().st_mtime, path.parent.name, path.parent))
+    return [RunPath(path) for _, _, path in sorted(found)]
+
+
+def locate(where: str) -> RunPath:
+    """A run by path, or by its name under ``runs/``.
+
+    Raises:
+        BadInput: there is none; the line names those that are there.
+    """
+    given = Path(where)
+    named = [] if given.is_absolute() or len(given.parts) > 1 else [parent() / given]
+    for path in (*named, given):
+        with contextlib.suppress(OSError, ValueError):  # no name that a file could have
+            if (path / "run.yaml").is_file():
+                return RunPath(path.absolute())
+    known = [place.path.name for place in directories()]
+    hint = f"runs here: {', '.join(known[-5:])}" if known else f"there are no runs under {parent()}"
+    shown = visible(where if len(where) <= 200 else f"{where[:200]}…")
+    raise BadInput(f"{shown}: no run of this name or path (a directory with run.yaml); {hint}")

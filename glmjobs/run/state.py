@@ -1,0 +1,121 @@
+"""The state of a run and its stages, as plain data in words a person can use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+STAGES = ("preflight", "train", "consolidate", "score", "report")
+
+
+WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
+    "waiting", "running", "done", "failed", "stopped", "cancelled", "lost",
+)  # fmt: skip
+
+
+UNREADABLE = "unreadable"
+
+
+ENDED = (DONE, FAILED, STOPPED, CANCELLED, LOST)
+
+
+BAD = (FAILED, STOPPED, CANCELLED, LOST)
+
+
+class HasPath(Protocol):
+    """What is needed of a run here: its directory. (A :class:`glmjobs.run.directory.Run` is one.)"""
+
+    @property
+    def path(self) -> Path: ...
+
+
+@dataclass(kw_only=True)
+class StageState:
+    """One stage: its state, and why.
+
+    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute), ``elements``: how many of an
+    array's elements are in which state; ``reason``: why it is so, ``error``: the last error line.
+    """
+
+    stage: str
+    state: str = WAITING
+    job: str | None = None
+    attempts: int = 0
+    nodes: str | None = None
+    step: int | None = None
+    of: int | None = None
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    gpu_utilisation: float | None = None
+    time_left: float | None = None
+    elements: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
+    error: str | None = None
+    seconds: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Waiting for something that will not happen by itself."""
+        return self.state == WAITING and (self.job is None or self.blocked)
+
+    blocked: bool = False
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """All stages of a run, and what it has cost (GPU-hours by part; see :mod:`glmjobs.run.gpu_hours`)."""
+
+    name: str
+    path: str
+    stages: list[StageState] = field(default_factory=list)
+    planned: tuple[str, ...] = ()
+    gpu_hours: dict[str, float] = field(default_factory=dict)
+    slurm: str = ""
+    """"" where Slurm answered or was not asked; else why it did not."""
+    unreadable: str = ""
+    """Why nothing is known of it: its directory could not be read."""
+
+    @property
+    def submitted(self) -> list[StageState]:
+        """The stages that belong to this run's chain. (A train job submitted by hand need not check its nodes.)"""
+        found = [s for s in self.stages if s.job or s.state != WAITING or s.stage in self.planned]
+        past = any(s.stage == "train" and s.state not in (WAITING, CANCELLED) for s in found)
+        return [
+            s for s in found if not (past and s.stage == "preflight" and s.state != DONE and not s.attempts)
+        ]
+
+    @property
+    def state(self) -> str:
+        """The run's own state: done when every stage of it is; else that of the first stage that isn't."""
+        if self.unreadable:
+            return UNREADABLE
+        chosen = self.submitted
+        if not self.planned and chosen and all(s.state == DONE for s in chosen):
+            chosen = self.stages  # what belongs to it is not on record
+        return next((s.state for s in chosen if s.state != DONE), DONE if chosen else WAITING)
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen by itself."""
+        chosen = self.submitted
+        if any(s.state == RUNNING for s in chosen):
+            return False
+        if all(s.state == DONE for s in chosen):
+            return self.state == DONE
+        return any(s.state in BAD for s in chosen) or all(s.stuck for s in chosen if s.state == WAITING)
+
+    @property
+    def trouble(self) -> StageState | None:
+        """The first stage that is not done and will not be by itself."""
+        bad = [s for s in self.submitted if s.state in BAD]
+        return next(iter(bad or [s for s in self.submitted if s.stuck]), None)
+
+    def get(self, stage: str) -> StageState:
+        """One stage's state."""
+        return next(s for s in self.stages if s.stage == stage)
+
+    def document(self) -> dict[str, Any]:
+        """As plain data, for ``--json``."""
+        hours = {part: round(value, 6) for part, value in self.gpu_hours.items()}
+        return {**asdict(self), "state": self.state, "ended": self.ended, "gpu_hours": hours}

@@ -1,0 +1,177 @@
+"""Runs and stages as tables for a terminal of any width."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from glmjobs.run.state import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    LOST,
+    RUNNING,
+    STOPPED,
+    UNREADABLE,
+    WAITING,
+    RunState,
+    StageState,
+)
+from glmjobs.text import visible
+from hpc.core.files import read_json
+
+COLOURS = {
+    DONE: "green", RUNNING: "cyan", WAITING: "yellow", STOPPED: "yellow",
+    FAILED: "bold red", LOST: "bold red", CANCELLED: "magenta",
+    UNREADABLE: "bold red",
+}  # fmt: skip
+
+
+def render(state: RunState) -> RenderableType:
+    """A run as a table, with what went wrong and what it cost below it."""
+    parts: list[RenderableType] = [_title(state), StageTable(state)]
+    if state.slurm:
+        parts.append(
+            Text(
+                f"Slurm does not answer ({visible(state.slurm)}): shown is what the run directory says",
+                "yellow",
+            )
+        )
+    trouble = state.trouble
+    if trouble is not None:
+        name = shlex.quote(state.path)
+        parts.append(Text(f"logs     python -m glmjobs.logs {name} --stage {trouble.stage}", overflow="fold"))
+        parts.append(Text(f"mend it  python -m glmjobs.heal {name}", overflow="fold"))
+    if any(hours >= 0.005 for hours in state.gpu_hours.values()):
+        parts.append(Text(cost_line(state.gpu_hours)))
+    return Group(*parts)
+
+
+def _title(state: RunState) -> Text:
+    return Text.assemble(
+        (visible(state.name), "bold"), ": ", (state.state, COLOURS[state.state]), f"   {visible(state.path)}"
+    )
+
+
+COLUMNS = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "GPU", "left", "why")
+
+
+RIGHT = ("tries", "step", "loss", "tokens/s", "GPU", "left")
+
+
+FIRST_TO_GO = ("nodes", "tries", "tokens/s", "loss", "job", "GPU", "left", "step")
+"""Columns that a narrow terminal does without, in this order; a number cut short would be another number."""
+
+
+WHY_WIDTH = 26
+"""The reasons stand beside the table where so many characters are left for them, else below it."""
+
+
+class StageTable:
+    """One row a stage. Columns that have nothing to say are left out, and those that the terminal has no room for."""
+
+    def __init__(self, state: RunState) -> None:
+        self.rows = [(stage, dict(zip(COLUMNS, cells(stage), strict=True))) for stage in state.stages]
+        self.used = [
+            name for name in COLUMNS if name in ("stage", "state") or any(row[name] for _, row in self.rows)
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whys = [row["why"] for _, row in self.rows if row["why"]]
+        names = [name for name in self.used if name != "why"]
+        while self._width(names) > options.max_width and (gone := [n for n in FIRST_TO_GO if n in names]):
+            names.remove(gone[0])
+        beside = self._width(names) + 1 + min(WHY_WIDTH, max(map(cell_len, whys), default=0))
+        if whys and beside <= options.max_width:
+            yield self._table([*names, "why"])
+            return
+        yield self._table(names)
+        for stage, row in self.rows:
+            if row["why"]:
+                yield Text(f"{stage.stage}: {row['why']}", overflow="fold")
+
+    def _width(self, names: Sequence[str]) -> int:
+        longest = (max(cell_len(name), *(cell_len(row[name]) for _, row in self.rows)) for name in names)
+        return sum(longest) + len(names) - 1
+
+    def _table(self, names: Sequence[str]) -> Table:
+        shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in names:
+            shown.add_column(
+                name, justify="right" if name in RIGHT else "left", no_wrap=name != "why", overflow="fold"
+            )
+        for stage, row in self.rows:
+            shown.add_row(*(Text(row[n], COLOURS[stage.state] if n == "state" else "") for n in names))
+        return shown
+
+
+def cells(s: StageState) -> tuple[str, ...]:
+    """A stage's row, as text, in the order of :data:`COLUMNS`."""
+    return (
+        s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
+        f"{s.step}/{s.of}" if s.step is not None else "", f"{s.loss:.4f}" if s.loss is not None else "",
+        f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "",
+        f"{s.gpu_utilisation:.0f} %" if s.gpu_utilisation is not None else "", duration(s.time_left),
+        visible(s.error or s.reason),
+    )  # fmt: skip
+
+
+def state_word(stage: StageState) -> str:
+    """``running 3/8`` for an array with three of eight elements done, else the state."""
+    total = sum(stage.elements.values())
+    if total < 2 or stage.state not in (RUNNING, WAITING):
+        return stage.state
+    return f"{stage.state} {stage.elements.get(DONE, 0)}/{total}"
+
+
+def duration(seconds: float | None) -> str:
+    """``2:05:30``; "" for None."""
+    if seconds is None:
+        return ""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+def cost_line(hours: dict[str, float]) -> str:
+    """GPU-hours in one line."""
+    parts = ", ".join(f"{part} {hours[part]:.2f}" for part in ("useful", "startup", "lost", "preflight"))
+    return f"GPU-hours: {hours['held']:.2f} held ({parts}); waiting {hours['waiting']:.2f}"
+
+
+def accuracy(state: RunState, model: str) -> float | None:
+    """A model's accuracy (0 to 1) once it is scored."""
+    value = (read_json(Path(state.path) / "scores" / model / "summary.json") or {}).get("accuracy")
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def overview(found: Sequence[RunState]) -> Table:
+    """One row a run."""
+    from glmjobs.terminal.tables import COLOURS
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("run", "state", "stage"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("base", "fine-tuned", "GPU-hours", "lost"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("why", overflow="fold", min_width=10)  # the one that gives way on a narrow terminal
+    for state in found:
+        stage = next((s for s in state.submitted if s.state != DONE), None)
+        trouble = state.trouble or stage
+        shown.add_row(
+            visible(state.name), Text(state.state, COLOURS[state.state]), stage.stage if stage else "",
+            *(_percent(accuracy(state, model)) for model in ("base", "finetuned")),
+            f"{state.gpu_hours['held']:.2f}" if state.gpu_hours else "",
+            f"{state.gpu_hours['lost']:.2f}" if state.gpu_hours else "",
+            visible((trouble.error or trouble.reason) if trouble else state.unreadable),
+        )  # fmt: skip
+    return shown
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,75 @@
+"""The training rows of a run: every row of every epoch, in the order in which they are read.
+
+The order is fixed before the first step, so where training stands is one number, the step; a resume continues with the
+very next row. ``per_device_batch_size`` counts examples: packed, a micro-batch has as many rows as hold that many on
+average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from glmjobs.data import packing
+from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
+from glmjobs.data.prepared import Prepared
+from glmjobs.data.tokenised import Tokenised, tokenise
+from glmjobs.models.family import family_for
+from glmjobs.recipe.schema import TrainSection
+from glmjobs.run.directory import Run
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows in order, how they become batches, and figures for the record.
+
+    Attributes:
+        batch_rows: rows of a micro-batch on one GPU.
+    """
+
+    dataset: PackedDataset
+    collator: Any
+    batch_rows: int
+    figures: dict[str, Any]
+
+
+def training_data(run: Run, tokenizer: Any) -> TrainingData:
+    """Tokenise (or find tokenised) and plan the rows of the whole training."""
+    recipe, settings = run.recipe, run.recipe.train
+    tokenised = tokenise(
+        Prepared.load(run.data), "train", tokenizer, family_for(recipe.model.family), run.data / "tokens",
+        max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
+        too_long=recipe.data.too_long, label_sop=settings.label_sop,
+    )  # fmt: skip
+    batch_rows = settings.per_device_batch_size
+    if settings.packing:
+        one = packing.plan_epoch(tokenised.lengths, settings.pack_length, seed=settings.seed)
+        batch_rows = rows_for(settings.per_device_batch_size, len(tokenised), len(one))
+    plan = rows_plan(tokenised, settings, batch_rows * settings.gradient_accumulation * run.shape.world_size)
+    pad = int(tokenizer.pad_token_id)
+    collator = (
+        PackedCollator(settings.pack_length, pad) if settings.packing else PaddedCollator(pad, multiple=8)
+    )
+    figures = {
+        "examples": len(tokenised),
+        "tokens": int(tokenised.lengths.sum()),
+        "rows": len(plan),
+        "batch_rows": batch_rows,
+        "fill": round(plan.fill, 4),
+        "left_out": tokenised.figures.get("left_out"),
+    }
+    return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, figures)
+
+
+def rows_for(examples: int, all_examples: int, all_rows: int) -> int:
+    """Packed rows that hold ``examples`` on average, at least one."""
+    return max(1, round(examples * all_rows / max(1, all_examples)))
+
+
+def rows_plan(tokenised: Tokenised, settings: TrainSection, multiple: int) -> packing.PackingPlan:
+    """The rows of all epochs, a multiple of what one optimizer step takes on all ranks."""
+    length = settings.pack_length if settings.packing else int(tokenised.lengths.max(initial=1))
+    return packing.plan_epochs(
+        tokenised.lengths, length, epochs=settings.epochs, seed=settings.seed, multiple=multiple,
+        packed=settings.packing,
+    )  # fmt: skip

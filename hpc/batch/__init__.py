@@ -1,0 +1,1 @@
+"""What becomes a batch script: the cluster profile, the environment, the script's text."""

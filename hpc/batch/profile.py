@@ -1,0 +1,254 @@
+"""The cluster profile: where to run. Partition, account, GPU type, modules, environment, limits; nothing of GLM.
+
+One YAML in ``configs/clusters/``. Nothing about a site lives in code: what differs between clusters is a field here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hpc.core.errors import BadInput
+
+PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
+
+
+class Part(BaseModel):
+    """A part of the profile: closed (no unknown fields) and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Nccl(Part):
+    """How the nodes reach each other, where NCCL and gloo would choose wrongly by themselves."""
+
+    interface: str | None = Field(
+        default=None, description='network interface(s) by prefix, "ib0" or "=eno1": NCCL_SOCKET_IFNAME'
+    )
+    hca: str | None = Field(default=None, description='InfiniBand adapters, "mlx5_0,mlx5_1": NCCL_IB_HCA')
+    infiniband: bool | None = Field(default=None, description="false: NCCL_IB_DISABLE=1")
+    debug: Literal["WARN", "INFO", "TRACE"] | None = Field(default=None, description="NCCL_DEBUG")
+
+    @field_validator("interface", "hca")
+    @classmethod
+    def _list(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\^=]{0,2}[A-Za-z0-9_.:,-]+", value):
+            raise ValueError(f'{value!r} is not a list such as "ib0" or "mlx5_0,mlx5_1"')
+        return value
+
+    def variables(self) -> dict[str, str]:
+        """As NCCL's and gloo's environment variables (NCCL user guide, "Environment Variables")."""
+        found: dict[str, str] = {}
+        if self.interface:
+            found["NCCL_SOCKET_IFNAME"] = self.interface
+            if not self.interface.startswith("^"):  # gloo takes one exact name
+                found["GLOO_SOCKET_IFNAME"] = self.interface.lstrip("=").split(",")[0]
+        if self.hca:
+            found["NCCL_IB_HCA"] = self.hca
+        if self.infiniband is not None:
+            found["NCCL_IB_DISABLE"] = "0" if self.infiniband else "1"
+        if self.debug:
+            found["NCCL_DEBUG"] = self.debug
+        return found
+
+
+class Container(Part):
+    """The stages run inside an image; Slurm's commands and the batch script stay outside."""
+
+    runtime: Literal["apptainer", "singularity", "pyxis"] = Field(
+        description="apptainer/singularity: `apptainer exec` in front of each task; pyxis: `srun --container-image`"
+    )
+    image: str = Field(
+        description="a .sif or .sqsh file by its absolute path, or a reference such as docker://…"
+    )
+    mounts: tuple[str, ...] = Field(
+        default=(), description="SOURCE[:TARGET[:ro|rw]], besides the run directory and the project"
+    )
+    python: str = Field(default="python", description="Python inside the image")
+    options: tuple[str, ...] = Field(default=(), description="further words for the runtime, as they are")
+
+    @field_validator("image")
+    @classmethod
+    def _image(cls, value: str) -> str:
+        reference = r"([a-z-]+://)?[A-Za-z0-9_][A-Za-z0-9_.:/@#+-]*"
+        if "\n" in value or not (value.startswith("/") or re.fullmatch(reference, value)):
+            raise ValueError(
+                f"{value!r} is neither an absolute path nor a reference such as docker://org/name:tag"
+            )
+        return value
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in value:
+            if not re.fullmatch(r"/[^:,\n]*(:/[^:,\n]*)?(:r[ow])?", mount):
+                raise ValueError(f'{mount!r} is not a mount such as "/data" or "/scratch:/scratch:ro"')
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if "\n" in word or "\0" in word:
+                raise ValueError(f"{word!r}: an option is one line")
+        return value
+
+
+class Floor(Part):
+    """What a node must offer before the model loads (:mod:`hpc.health.checks`). null: reported, not demanded."""
+
+    driver: str | None = Field(default=None, pattern=r"^\d+(\.\d+)*$", description="oldest driver, 515.65.01")
+    cuda: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="CUDA runtime as loaded; 11.7 takes 11.7.99 too"
+    )
+    nccl: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="NCCL as loaded; 2.14 takes 2.14.3 too"
+    )
+    cudnn: str | None = Field(
+        default=None, pattern=r"^\d+(\.\d+)*$", description="cuDNN as loaded; 8 takes any 8.x"
+    )
+    libraries: bool = Field(
+        default=True, description="ask CUDA, NCCL and cuDNN for their versions on GPU nodes"
+    )
+    wait_seconds: float = Field(
+        default=120, gt=0, description="how long node 0 waits for the other nodes' reports"
+    )
+    write_mb_s: float = Field(
+        default=0, ge=0, description="writing to the run directory with fsync, MB/s a node"
+    )
+    scratch: str | None = Field(default=None, description="node-local directory that must be writable, /tmp")
+    scratch_gb: float = Field(default=1, ge=0, description="room there, GB")
+    clock_seconds: float = Field(
+        default=5, gt=0, description="largest difference of a node's clock from node 0's"
+    )
+    allreduce_gb_s: float | None = Field(
+        default=None, gt=0, description="all-reduce bus bandwidth over all ranks, GB/s; null: only measured"
+    )
+    allreduce_mb: int = Field(
+        default=256, ge=1, le=16384, description="message size of that measurement, MiB"
+    )
+    requeues: int = Field(default=3, ge=0, description="how often a job starts again without nodes found bad")
+
+    @field_validator("scratch")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError(f"{value!r}: an absolute path")
+        return value
+
+
+class Environment(Part):
+    """What a job's shell must have before Python starts."""
+
+    module_init: str | None = Field(
+        default=None,
+        description="script that defines `module` in a batch shell; null: the usual places are looked through",
+    )
+    modules: tuple[str, ...] = Field(
+        default=(), description="loaded in this order, each checked to be loaded"
+    )
+    python: str | None = Field(
+        default=None,
+        description="virtual environment or prefix with bin/python; null: the submitting Python's",
+    )
+    variables: dict[str, str] = Field(default_factory=dict, description="exported as they are, quoted")
+    nccl: Nccl | None = None
+    container: Container | None = None
+
+    @field_validator("module_init", "python")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith("/") and "\n" not in value):
+            raise ValueError(f"{value!r}: an absolute path (of a prefix with bin/python; of a script)")
+        return value
+
+    @field_validator("modules")
+    @classmethod
+    def _module_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not PLAIN.match(name):
+                raise ValueError(f'{name!r} is not a module name such as "cuda/11.7"')
+        return value
+
+    @field_validator("variables")
+    @classmethod
+    def _variable_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is not a variable name")
+            if "\n" in text or "\0" in text:
+                raise ValueError(f"{name}: a value is one line")
+            if re.search(r"TOKEN|SECRET|PASSWORD|API_?KEY", name, re.I):
+                raise ValueError(
+                    f"{name}: secrets never go into a profile; stage what needs them on the login node"
+                )
+        return value
+
+
+class ClusterProfile(Part):
+    """Where to run."""
+
+    name: str = Field(default="generic", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: str | None = Field(
+        default=None, description='nodes never to use, as Slurm writes them: "node[3,7]"'
+    )
+    gpu_type: str | None = Field(default=None, description="GRES type, as in gpu:a100:8; null: any")
+    gpu_request: Literal["gres", "gpus-per-node"] = Field(
+        default="gres", description="--gres works on every release; --gpus-per-node needs cons_tres"
+    )
+    gpu_memory_gb: int = Field(default=80, ge=1, description="memory of one GPU, GB; the plan is made for it")
+    cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
+    environment: Environment = Environment()
+    preflight: Floor = Floor()
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _gres_type(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+            raise ValueError(f"{value!r} is not the type of a GPU, such as a100")
+        return value
+
+    @field_validator(
+        "partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition"
+    )
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is not None and not PLAIN.match(value):
+            raise ValueError(f"{value!r} is not a name Slurm could have")
+        return value
+
+
+def load(path: Path) -> ClusterProfile:
+    """A cluster profile from a file.
+
+    Raises:
+        BadInput: one line naming the file, the field and what is wrong with it.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read the cluster profile: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a cluster profile is a mapping such as `name: mycluster`")
+    try:
+        return ClusterProfile.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = (
+            "unknown field"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Value error, ")
+        )
+        raise BadInput(f"{path}: {where}: {what}") from None

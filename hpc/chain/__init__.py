@@ -1,0 +1,1 @@
+"""Jobs that depend on each other: submitting, repairing, the ledger, a chain on this machine."""

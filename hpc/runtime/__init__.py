@@ -1,0 +1,1 @@
+"""Inside a job: the attempt, ranks and where they meet, stopping, heartbeats, what follows a failure."""

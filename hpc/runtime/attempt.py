@@ -1,0 +1,340 @@
+"""One attempt at a job: run its stages' commands in order, on the record, and decide what follows.
+
+    python -m hpc.runtime.attempt RUN --stage preflight CMD … --stage train CMD …
+
+This is what a batch script ends in (by ``exec``, so that Slurm's signals to the batch shell arrive here). It
+
+* writes the attempt and its outcome to the ledger, so that nothing depends on Slurm's memory;
+* hands a warning signal (USR1 before the time limit, TERM at preemption) on to the running command;
+* ends a command one of whose ranks hangs (:mod:`hpc.runtime.heartbeat`), with the stacks in the ranks' logs;
+* has the job start again where :mod:`hpc.runtime.retry_policy` says so: requeued under the same id on Slurm, locally
+  in place;
+* on a failure names the first rank that failed, its node and its error, and keeps the exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from hpc.chain import ledger
+from hpc.core import timestamps
+from hpc.core.errors import BadInput, HpcError, WorkFailed
+from hpc.core.files import Json, exclusive, newest_mtime
+from hpc.core.process import die_with_parent
+from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
+from hpc.runtime.failures import first_failure
+from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
+
+ATTEMPTS_WITHOUT_PROGRESS = 3
+
+RIVAL_SECONDS = 180.0
+"""How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
+that lost touch, needs KillWait and a file server's lease (90 s on NFSv4) until it is gone for certain."""
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the heartbeats."""
+
+STACKS_SECONDS = 5.0
+"""For hanging ranks to write their stacks before they are killed."""
+
+
+class Attempt:
+    """The stages of one job, run once. ``job`` is Slurm's job id, or ``local-PID``."""
+
+    def __init__(self, run: Path, stages: Sequence[tuple[str, list[str]]], limit: int) -> None:
+        self.run, self.stages, self.limit = run, list(stages), limit
+        env = os.environ
+        self.on_slurm = "SLURM_JOB_ID" in env
+        self.job = env.get("SLURM_JOB_ID") or f"local-{os.getpid()}"
+        # Slurm's commands take an element of an array by this name; its own id may mean the whole array.
+        element = f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}"
+        self.slurm_id = element if "SLURM_ARRAY_TASK_ID" in env else self.job
+        task = env.get("SLURM_ARRAY_TASK_ID", "")
+        self.task = int(task) if task.isdigit() else None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped: int | None = None
+        self.terminated = False
+
+    def execute(self) -> int:
+        """Run the stages; the exit code for the batch script."""
+        for number in (*stop.SIGNALS, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        for stage, command in self.stages:
+            code = self._stage(stage, command)
+            if code != 0:
+                return code
+        return 0
+
+    def _stage(self, stage: str, command: list[str]) -> int:
+        """Run a stage until it is done or no attempt follows; the exit code."""
+        while True:
+            before = self._checkpoint(stage)
+            started = self._record_start(stage)
+            code, hang = self._run(stage, command)
+            after = self._checkpoint(stage)
+            marker = ledger.marker(self.run, stage)
+            outcome = retry_policy.outcome(
+                code, told=self.stopped is not None, marked=bool(marker and marker.get("outcome") == "done")
+            )
+            failure = self._failure(stage, started, hang) if outcome == retry_policy.FAILED else None
+            intends = self._intends() if outcome != retry_policy.DONE else retry_policy.RUNNING
+            self._record_end(stage, outcome, code, failure, taken=intends == retry_policy.LOST)
+            if outcome == retry_policy.DONE:
+                return 0
+            unasked = self.on_slurm and self.stopped is None and intends == retry_policy.RUNNING
+            if unasked and exclude_nodes.start_again(self.run, stage, self.job, self.slurm_id):
+                return code
+            first = failure.get("exit_code") if failure else None
+            decided = retry_policy.decide(
+                ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code, limit=self.limit,
+                warned=self.stopped == signal.SIGUSR1, intends=intends,
+                progressed=after is not None and after > (before or 0),
+            )  # fmt: skip
+            code = code or EXIT_REQUEUE  # srun can end with 0 when its step was ended
+            if not decided.again:
+                if intends == retry_policy.ENDING and self.on_slurm and decided.reason != "cancelled":
+                    ledger.append(self.run, "cancelled", stage=stage, job=self.job)
+                self._explain(stage, outcome, code, failure, decided.reason)
+                final = first if first in retry_policy.FINAL_CODES else code
+                return 1 if final == EXIT_FATAL else final
+            if self.on_slurm:
+                return self._requeue(stage, code)
+            ledger.append(self.run, "requeued", stage=stage, job=self.job)
+
+    def _record_start(self, stage: str) -> str:
+        env = os.environ
+        nodes = env.get("SLURM_JOB_NODELIST") or os.uname().nodename
+        before = self._cut_off(stage)
+        record = ledger.append(
+            self.run, "attempt", stage=stage, job=self.job, nodes=nodes,
+            attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
+            gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
+            restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
+            array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before,
+            array_task=self.task,
+        )  # fmt: skip
+        return str(record["time"])
+
+    def _cut_off(self, stage: str) -> str | None:
+        """When the attempt before this one, whose end nobody could write down, last gave a sign of life; None where
+        there is none such. (The new one's ranks will write over its logs.)"""
+        kinds = ("attempt", "ended")
+        mine = [
+            e
+            for e in ledger.events(self.run, stage=stage)
+            if e["event"] in kinds and e.get("job") == self.job
+        ]
+        if not mine or mine[-1]["event"] == "ended":
+            return None
+        logs = self.run / "jobs" / stage
+        files = [
+            *logs.glob("*.log"),
+            *(logs / "heartbeat").glob("*"),
+            self.run / "stages" / f"{stage}.progress.json",
+        ]
+        last = newest_mtime(files)
+        return None if last is None else timestamps.stamp(last)
+
+    def _record_end(self, stage: str, outcome: str, code: int, failure: Json | None, *, taken: bool) -> None:
+        progress = ledger.progress(self.run, stage)
+        ledger.append(
+            self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
+            step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
+            signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
+            error=failure["error"].splitlines()[-1][:500] if failure else None,
+            failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
+        )  # fmt: skip
+
+    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None]:
+        """Run one command; its exit code (128+N where signal N ended it), and the hang that it was ended for.
+
+        Locally it gets a session of its own, so that a Ctrl-C at the terminal comes only here.
+        """
+        if self.stopped is not None:
+            return EXIT_REQUEUE, None
+        watch = heartbeat.Watch(self.run / "jobs" / stage / "heartbeat")
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm,
+                preexec_fn=None if self.on_slurm else die_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+            return 127, None
+        if self.stopped is not None:  # the signal came between the check above and the start
+            self.process.send_signal(signal.SIGUSR1)
+        hang = None
+        while True:
+            try:
+                code = self.process.wait(timeout=WATCH_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if hang is None and (hang := watch.check()) is not None:
+                    self._end_hanging(stage, hang)
+        self.process = None
+        return (code if code >= 0 else 128 - code), hang
+
+    def _end_hanging(self, stage: str, hang: heartbeat.Hang) -> None:
+        """Have every rank write its stacks to its log, then kill them all."""
+        assert self.process is not None
+        logs = self.run / "jobs" / stage
+        print(f"error: {stage}: {hang}; stacks of all ranks: {logs}/rank-*.log", file=sys.stderr)
+        first = hang.behind[0]
+        ledger.append(
+            self.run, "hung", stage=stage, job=self.job, ranks=[b["rank"] for b in hang.behind],
+            node=first["host"], phase=first["phase"], step=first["step"], seconds=round(hang.seconds),
+        )  # fmt: skip
+        self.process.send_signal(heartbeat.STACKS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=STACKS_SECONDS)
+        self._kill()
+
+    def _kill(self) -> None:
+        """Kill the running command with all its ranks."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        if not self.on_slurm:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return
+        from hpc.slurm import client as slurm
+
+        try:
+            slurm.kill_steps(self.job)  # srun ends when its tasks have
+        except HpcError as error:
+            print(f"error: cannot kill the step: {error}", file=sys.stderr)
+            self.process.kill()
+        if isinstance(self.process.args, list) and Path(str(self.process.args[0])).name != "srun":
+            self.process.kill()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.stopped == signal.SIGINT:
+            self._kill()  # whoever presses Ctrl-C twice does not want to wait for a checkpoint
+            return
+        self.terminated = self.terminated or number == signal.SIGTERM
+        if self.stopped != signal.SIGUSR1:  # the time limit's TERM after its warning changes nothing
+            self.stopped = number
+        if self.process is not None:
+            # srun hands USR1 on to every task; TERM would end srun itself.
+            self.process.send_signal(signal.SIGUSR1)
+
+    def _checkpoint(self, stage: str) -> int | None:
+        step = ledger.progress(self.run, stage).get("checkpoint")
+        return int(step) if isinstance(step, int) else None
+
+    def _intends(self) -> str:
+        """What is in store for this job: see :func:`hpc.runtime.retry_policy.slurm_intends`."""
+        if not self.on_slurm:
+            return retry_policy.RUNNING if self.stopped is None else retry_policy.ENDING
+        from hpc.slurm import client as slurm
+
+        try:
+            restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+            return retry_policy.slurm_intends(
+                slurm.show(self.slurm_id), int(restarts) if restarts.isdigit() else 0
+            )
+        except HpcError:
+            return retry_policy.UNKNOWN
+
+    def _failure(self, stage: str, started: str, hang: heartbeat.Hang | None) -> Json | None:
+        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not."""
+        if hang is not None:
+            first = hang.behind[0]
+            return {"rank": first["rank"], "host": first["host"], "error": str(hang)}
+        logs = self.run / "jobs" / stage
+        return first_failure(logs, since=started, known=heartbeat.read(logs / "heartbeat"))
+
+    def _requeue(self, stage: str, code: int) -> int:
+        """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
+        from hpc.slurm import client as slurm
+
+        ledger.append(self.run, "requeued", stage=stage, job=self.job)
+        self.terminated = False
+        try:
+            slurm.requeue(self.slurm_id)
+        except HpcError as error:
+            if self.terminated or self._intends() == retry_policy.LOST:
+                return code  # it was heard: Slurm is ending this job's processes, scontrol among them
+            text = f"{stage} has more to do, but requeue failed: {error}"
+            print(f"error: {text}", file=sys.stderr)
+            ledger.append(
+                self.run,
+                "ended",
+                stage=stage,
+                job=self.job,
+                array_task=self.task,
+                outcome=retry_policy.FAILED,
+                exit_code=code,
+                error=text,
+            )
+        return code  # a code other than 0 keeps afterok dependents waiting
+
+    def _explain(self, stage: str, outcome: str, code: int, failure: Json | None, reason: str) -> None:
+        logs = self.run / "jobs" / stage
+        if outcome == retry_policy.STOPPED:
+            text = f"{stage} stopped at checkpoint {self._checkpoint(stage)}: {reason}; run it again to go on"
+            print(text, file=sys.stderr)
+            return
+        text = f"{stage} failed with exit code {code}"
+        if failure is not None:
+            text = (
+                f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
+            )
+        print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
+
+
+def parse(argv: list[str]) -> tuple[Path, list[tuple[str, list[str]]], int]:
+    """Split ``RUN [--limit N] --stage NAME CMD … --stage NAME CMD …``."""
+    usage = "python -m hpc.runtime.attempt RUN [--limit N] --stage NAME COMMAND … [--stage NAME COMMAND …]"
+    if len(argv) < 4 or argv[0].startswith("--"):
+        raise BadInput(f"usage: {usage}")
+    run, rest, limit = Path(argv[0]).absolute(), argv[1:], ATTEMPTS_WITHOUT_PROGRESS
+    if rest[0] == "--limit":
+        if not rest[1].isdigit():
+            raise BadInput(f"--limit {rest[1]}: a number of attempts; usage: {usage}")
+        limit, rest = int(rest[1]), rest[2:]
+    stages: list[tuple[str, list[str]]] = []
+    for word in rest:
+        if word == "--stage":
+            stages.append(("", []))
+        elif not stages:
+            raise BadInput(f"{word}: expected --stage; usage: {usage}")
+        elif not stages[-1][0]:
+            stages[-1] = (word, [])
+        else:
+            stages[-1][1].append(word)
+    if not stages or not all(name and command for name, command in stages):
+        raise BadInput(f"every --stage needs a name and a command; usage: {usage}")
+    if not (run / "run.yaml").is_file():
+        raise BadInput(f"{run}: no run directory (no run.yaml there)")
+    return run, stages, limit
+
+
+def work_lock(run: Path, stage: str) -> Path:
+    """The file that an attempt holds locked while it works: never two of one stage (or array element) of a run."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return run / "jobs" / stage / (f"work-{task}.lock" if task else "work.lock")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The batch process of a job."""
+    try:
+        run, stages, limit = parse(sys.argv[1:] if argv is None else argv)
+        with exclusive(work_lock(run, stages[-1][0]), patience=RIVAL_SECONDS) as alone:
+            if not alone:
+                raise WorkFailed(f"{stages[-1][0]} of {run} is at work in another job: this one does nothing")
+            return Attempt(run, stages, limit).execute()
+    except HpcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,88 @@
+"""A job whose preflight found a bad node starts again without it: requeued under its id, the node excluded.
+
+Not for ever (``preflight.requeues`` of the profile), not where the nodes left would be too few, and not where the
+set-up is to blame: then one table says what is wrong, and the job ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from hpc.chain import ledger
+from hpc.core.errors import HpcError
+from hpc.core.files import Json, read_json
+from hpc.health.exchange import VERDICT
+from hpc.slurm import client as slurm
+
+EXCLUDE_SECONDS = 20.0
+"""For a requeued job to count as pending; it starts no earlier, since its end is cleaned up first."""
+
+
+def start_again(run: Path, stage: str, job: str, slurm_id: str) -> bool:
+    """After a failed preflight: whether the job has been requeued without its bad nodes. Says what it did."""
+    told = read_json(run / "jobs" / stage / VERDICT) if stage == "preflight" else None
+    start = f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-"
+    if told is None or not str(told.get("tag", "")).startswith(start):
+        return False
+    print(told["table"], file=sys.stderr)
+    bad = sorted(told["bad"])
+    if not bad or told["set_up"]:
+        return False
+    try:
+        return _requeue(run, job, slurm_id, bad, limit=int(told["requeues"]), wanted=len(told["nodes"]))
+    except HpcError as error:
+        print(f"error: cannot start again without {', '.join(bad)}: {error}", file=sys.stderr)
+        return False
+
+
+def _requeue(run: Path, job: str, slurm_id: str, bad: list[str], *, limit: int, wanted: int) -> bool:
+    before = earlier(run, job)
+    if len(before) >= limit:
+        print(
+            f"error: started again {len(before)} times without bad nodes already (preflight.requeues)",
+            file=sys.stderr,
+        )
+        return False
+    shown = slurm.show(slurm_id) or {}
+    excluded = [n for n in slurm.expand_hosts(_value(shown.get("ExcNodeList"))) if n not in bad] + bad
+    left = slurm.usable_nodes(shown.get("Partition") or None) - set(excluded)
+    if len(left) < wanted:
+        without = ", ".join(excluded)
+        print(
+            f"error: the job needs {wanted} nodes; without {without} there are {len(left)}", file=sys.stderr
+        )
+        return False
+    print(f"starting again without {', '.join(bad)} ({len(before) + 1} of {limit})", file=sys.stderr)
+    ledger.append(run, "requeued", stage="preflight", job=job, excluded=bad)
+    # On the record first, and the exclusion before anything else: Slurm ends this very process after KillWait.
+    slurm.requeue(slurm_id)
+    end = time.monotonic() + EXCLUDE_SECONDS
+    while True:
+        try:
+            slurm.update_excluded(slurm_id, excluded)
+            return True
+        except HpcError as error:
+            if time.monotonic() > end:
+                print(
+                    f"error: requeued, but {', '.join(bad)} could not be excluded: {error}", file=sys.stderr
+                )
+                return True
+            time.sleep(0.1)
+
+
+def earlier(run: Path, job: str) -> list[Json]:
+    """The times this job started again without bad nodes, since it was last healed."""
+    events = ledger.read(run)
+    healed = max((i for i, e in enumerate(events) if e["event"] == "healed"), default=-1)
+    return [
+        e
+        for e in events[healed + 1 :]
+        if e["event"] == "requeued" and e.get("excluded") and e.get("job") == job
+    ]
+
+
+def _value(text: str | None) -> str:
+    return "" if text in (None, "(null)") else str(text)

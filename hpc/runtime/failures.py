@@ -1,0 +1,56 @@
+"""Which rank failed first: each leaves word of its own failure, and the first is told from those it pulled down."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.core import timestamps
+from hpc.core.files import Json, read_json, write_json
+
+
+def record_failure(folder: Path, rank: int, error: BaseException, *, host: str | None = None) -> None:
+    """Leave word of this rank's failure, so that the first of many can be told from those it pulled down.
+
+    ``host``: the node to blame, where it is not this one.
+    """
+    last = "".join(traceback.format_exception_only(type(error), error)).strip()
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    record = {
+        "time": timestamps.now(),
+        "rank": rank,
+        "host": host or socket.gethostname(),
+        "error": last,
+        "exit_code": getattr(error, "exit_code", None),
+        "trace": trace[-8000:],
+    }
+    try:
+        write_json(folder / f"failed-rank-{rank}.json", record)
+    except OSError as problem:
+        print(f"cannot record the failure of rank {rank}: {problem}", file=sys.stderr)
+
+
+_LOST_A_PEER = (
+    "reset by peer",
+    "closed by peer",
+    "broken pipe",
+    "remote process exited",
+    "connection refused",
+)
+
+
+def first_failure(folder: Path, since: str = "", known: Sequence[Json] = ()) -> Json | None:
+    """The earliest failure that ranks recorded in ``folder`` at or after the time ``since``.
+
+    A rank that was killed records nothing; where the others only say that they lost a connection, it is the one of
+    the ``known`` ranks (``rank``, ``host``) that is silent.
+    """
+    found = [r for p in folder.glob("failed-rank-*.json") if (r := read_json(p)) and str(r["time"]) >= since]
+    silent = [k for k in known if k["rank"] not in {r["rank"] for r in found}]
+    if found and silent and all(any(sign in str(r["error"]).lower() for sign in _LOST_A_PEER) for r in found):
+        error = "died without a word (killed; out of memory?); the other ranks lost their connection to it"
+        return {"rank": silent[0]["rank"], "host": silent[0]["host"], "error": error}
+    return min(found, key=lambda r: str(r["time"]), default=None)
