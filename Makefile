@@ -40,7 +40,7 @@ test-cluster-stack:
 	@command -v $(PYTHON310) >/dev/null || { echo "error: no $(PYTHON310); make test-cluster-stack PYTHON310=/path/to/python3.10"; exit 3; }
 	$(PYTHON310) -m hpc.bootstrap --stack centos7-cu117 --into $(CLUSTER_VENV) --dev
 	$(CLUSTER_VENV)/bin/python -m pytest tests/e2e/test_rank_equality.py tests/e2e/test_local_chain.py \
-	  tests/unit/test_stacks.py tests/unit/test_models_chatglm.py tests/unit/test_models_glm.py
+	  tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parent.parent
+from tests.support.paths import REPO, SHARED
 
 # Tests share two cores with each other's subprocesses; one thread each is both faster and reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,7 +24,7 @@ def repo() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Reference data beside the checkout; tests that need it skip where it is absent."""
-    path = REPO.parent / "shared"
+    path = SHARED
     if not (path / "data").is_dir():
         pytest.skip("../shared (reference data) is not there: parity with the originals is not checked")
     return path

@@ -1,6 +1,6 @@
 """How large a training is: parameters, memory of a GPU by part, checkpoints. Counted from shapes; no torch.
 
-Bytes throughout. The formulas are checked against what torch allocates in ``tests/unit/test_sizing.py``.
+Bytes throughout. The formulas are checked against what torch allocates in ``tests/unit/planning/test_memory.py``.
 """
 
 from __future__ import annotations

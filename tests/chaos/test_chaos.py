@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign import Campaign
 
 from glmjobs import heal, submit
 from glmjobs.run import jobs
 from hpc.batch.script import JobRequest
 from hpc.devcluster import DevCluster
 from tests.slurm.conftest import require_slurm
+from tests.support.campaign import Campaign
+from tests.support.paths import SUPPORT
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.slurm
@@ -70,7 +71,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stand_in(stage: str) -> tuple[str, ...]:
-    script = Path(__file__).with_name("light_stage.py")
+    script = SUPPORT.joinpath("light_stage.py")
     return (sys.executable, str(script), "$RUN", f"glmjobs.{stage}")
 
 

@@ -19,9 +19,7 @@ from glmjobs.models import family as registry
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import families, family_for
 from glmjobs.recipe.loading import parse
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from small_families import byte_level_tokenizer, save
+from tests.support.small_families import byte_level_tokenizer, save
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

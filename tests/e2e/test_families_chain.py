@@ -20,9 +20,7 @@ from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import manifest
 from hpc.batch.profile import ClusterProfile
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from small_families import SMALL
+from tests.support.small_families import SMALL
 
 STEPS, SAVED = 6, 4
 TRAIN = {

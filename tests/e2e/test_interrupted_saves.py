@@ -13,7 +13,7 @@ import pytest
 
 from glmjobs.zero import committed
 from hpc.chain import ledger
-from tests.small_training import Training, kill, make_run, moving_scale, shims, small_model
+from tests.support.small_training import Training, kill, make_run, moving_scale, shims, small_model
 
 FP32 = "train.precision=fp32"
 LATE = ("loading the model", "preparing", "training")

@@ -15,7 +15,7 @@ from glmjobs.run.directory import Run
 from glmjobs.zero import committed
 from hpc.chain import ledger
 from hpc.core.files import read_json, read_jsonl
-from tests.small_training import (
+from tests.support.small_training import (
     INITIAL_SCALE_POWER,
     Training,
     differences,

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_sample as sample
-from webdriver import KEYS, Browser, BrowserError
 
+import tests.support.report_sample as sample
 from glmjobs import report
+from tests.support.webdriver import KEYS, Browser, BrowserError
 
 REQUIRED = os.environ.get("HPC_REQUIRE_BROWSER") == "1"
 WAIT_SECONDS = 30

@@ -13,7 +13,7 @@ import pytest
 
 from glmjobs.run.directory import Run
 from hpc.core.files import read_jsonl
-from tests.state_loss import dev_loss
+from tests.support.state_loss import dev_loss
 
 STEPS = 40
 SETTINGS = (
@@ -74,8 +74,8 @@ def assert_same_loss(run: Run, repo: Path, folder: Path) -> None:
 
     checkpoint = run.checkpoints / f"checkpoint-{STEPS}"
     glmjobs(
-        repo, "hpc.runtime.local_launch", "--nproc", 2, "--log", folder, "--", sys.executable, "-m", "tests.state_loss",
-        run.path, checkpoint, folder / "state", runs=folder,
+        repo, "hpc.runtime.local_launch", "--nproc", 2, "--log", folder, "--", sys.executable, "-m",
+        "tests.support.state_loss", run.path, checkpoint, folder / "state", runs=folder,
     )  # fmt: skip
     measured = [json.loads((folder / f"state-{rank}.json").read_text()) for rank in (0, 1)]
     assert [m["step"] for m in measured] == [STEPS, STEPS]

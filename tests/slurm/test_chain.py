@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import sbatch_training
 
 from glmjobs import cancel, submit
 from glmjobs.run.directory import STAGES, Run
@@ -20,6 +19,7 @@ from hpc.core.files import read_json
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
+from tests.support.by_hand import sbatch_training
 
 pytestmark = pytest.mark.slurm
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_chain import done, ended, healed, ids, small, start, starts, tell, with_key
 
 from glmjobs import heal
 from glmjobs.run.directory import Run
@@ -14,6 +13,7 @@ from hpc.chain import ledger
 from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
+from tests.support.small_chain import done, ended, healed, ids, small, start, starts, tell, with_key
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]

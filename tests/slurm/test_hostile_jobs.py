@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_chain import done, healed, ids, small, start, tell
 
 from glmjobs import cancel
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import FAILED
 from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
+from tests.support.small_chain import done, healed, ids, small, start, tell
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]

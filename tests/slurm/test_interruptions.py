@@ -1,6 +1,6 @@
 """What a job does when Slurm, a person or one of its own ranks ends it early, on a real Slurm.
 
-The everyday tests have two stand-in ranks (``tests/unit/attempt_rank.py``) in a script as submit makes it; the slow
+The everyday tests have two stand-in ranks (``tests/support/attempt_rank.py``) in a script as submit makes it; the slow
 ones train, in both ways of launching.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import sbatch_training
 
 from glmjobs import submit
 from glmjobs.recipe.loading import PROJECT
@@ -29,6 +28,7 @@ from hpc.devcluster import DevCluster
 from hpc.runtime import heartbeat
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
+from tests.support.by_hand import sbatch_training
 
 pytestmark = pytest.mark.slurm
 

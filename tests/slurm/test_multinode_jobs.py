@@ -17,6 +17,7 @@ from hpc.batch.script import JobRequest, Step
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm.client import JobInfo, JobState
+from tests.support.paths import SUPPORT
 
 pytestmark = pytest.mark.slurm
 
@@ -34,7 +35,7 @@ def empty(
 def test_twenty_jobs_on_one_node_meet_at_ports_of_their_own(
     empty: DevCluster, tmp_path: Path, sbatch: Callable[..., str], wait_job: Callable[..., JobInfo]
 ) -> None:
-    meet = Path(__file__).with_name("meeting.py")
+    meet = SUPPORT.joinpath("meeting.py")
     command = f"{sys.executable} {meet} {tmp_path} {JOBS}"
     body = f"cd {PROJECT}\nexport PYTHONPATH={PROJECT}\nexec srun --kill-on-bad-exit=1 {command}"
     options = ("--nodelist=node1", "--ntasks=2", "--mem=64M", "--time=10")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_chain import done, healed, ids, small, start, starts, with_key, words
 
 from glmjobs import cancel, submit
 from glmjobs.run.directory import Run
@@ -21,6 +20,8 @@ from hpc.core.files import exclusive
 from hpc.devcluster import DevCluster
 from hpc.runtime import attempt
 from hpc.slurm import client as slurm
+from tests.support.paths import REPO
+from tests.support.small_chain import done, healed, ids, small, start, starts, with_key, words
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]
@@ -96,7 +97,7 @@ def test_never_arrived(place: Path, shim: Any, monkeypatch: pytest.MonkeyPatch, 
 DRIVER = """
 import os, sys
 sys.path[:0] = [{here!r}]
-import small_chain
+from tests.support import small_chain
 from glmjobs import heal, submit
 submit.requests = heal.requests = small_chain.requests
 os.environ["SUBMITTER"] = str(os.getpid())
@@ -107,7 +108,7 @@ raise SystemExit(run_command({module}.main, {words!r}))
 
 def driver(module: str, line: list[str]) -> list[str]:
     """A command line that submits or heals with stand-ins, as a process of its own."""
-    return [sys.executable, "-c", DRIVER.format(here=str(Path(__file__).parent), module=module, words=line)]
+    return [sys.executable, "-c", DRIVER.format(here=str(REPO), module=module, words=line)]
 
 
 @pytest.mark.parametrize("at", [1, 2, 4])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_chain import done, ended, healed, ids, small, start, starts, tell
 
 from glmjobs import cancel, logs, runs, status
 from glmjobs.cli import run_command
@@ -19,6 +18,7 @@ from glmjobs.run.state import CANCELLED, DONE, FAILED, LOST, RUNNING, STOPPED, W
 from hpc.chain import ledger
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
+from tests.support.small_chain import done, ended, healed, ids, small, start, starts, tell
 
 pytestmark = pytest.mark.slurm
 __all__ = ["small"]

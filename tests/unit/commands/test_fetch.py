@@ -1,0 +1,200 @@
+"""Staging models and data: from a path, and from a hub that these tests serve on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from glmjobs import fetch
+from glmjobs.cli import run_command
+from tests.support.paths import REPO
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"config.json": b'{"model_type": "chatglm"}', "weights/model.safetensors": bytes(range(256)) * 4000}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's interface as a download uses."""
+
+    wrong = False
+    asked: list[tuple[str, str | None]] = []  # noqa: RUF012 (reset by the fixture)
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        path = urlparse(self.path).path
+        if body:
+            self.asked.append((path, self.headers.get("Range")))
+        if path.startswith("/api/models/THUDM/small/"):
+            if "/revision/" in path and path.rsplit("/", 1)[1] not in ("main", COMMIT):
+                return self.send(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
+            if "/tree/" in path:
+                listing = [
+                    {"type": "file", "path": n, "size": len(c), "oid": sha1(c), "lfs": lfs(c)}
+                    for n, c in FILES.items()
+                ]
+                return self.send(200, json.dumps(listing).encode(), body)
+            return self.send(200, json.dumps(self.info()).encode(), body)
+        if path == "/api/models/THUDM/small":
+            return self.send(200, json.dumps(self.info()).encode(), body)
+        prefix = f"/THUDM/small/resolve/{COMMIT}/"
+        if path.startswith(prefix) and path[len(prefix) :] in FILES:
+            content = FILES[path[len(prefix) :]]
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+            sent = content[start:]
+            if self.wrong and len(content) > 1000:
+                sent = b"\0" * len(sent)
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            return self.send(206 if start else 200, sent, body, headers)
+        return self.send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+
+    def info(self) -> dict[str, object]:
+        siblings = [
+            {"rfilename": n, "size": len(c), "blobId": sha1(c), "lfs": lfs(c)} for n, c in FILES.items()
+        ]
+        return {
+            "id": "THUDM/small",
+            "modelId": "THUDM/small",
+            "sha": COMMIT,
+            "siblings": siblings,
+            "tags": [],
+        }
+
+    def send(self, code: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+def lfs(content: bytes) -> dict[str, object] | None:
+    if len(content) < 1000:
+        return None
+    digest = hashlib.sha256(content).hexdigest()
+    return {"sha256": digest, "oid": digest, "size": len(content), "pointerSize": 130}
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """The hub's address."""
+    Hub.wrong, Hub.asked = False, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def command(hub: str, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command, as typed on a login node."""
+    environ = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    environ = {
+        k: v for k, v in environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "glmjobs.fetch", *words], cwd=REPO, env=environ, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_from_a_mirror_with_checksums_twice(hub: str, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    into = tmp_path / "model"
+    done = command(hub, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert done.returncode == 0, done.stderr
+    for name, content in FILES.items():
+        assert (into / name).read_bytes() == content
+    record = json.loads((into / fetch.LIST).read_text())
+    assert record["revision"] == COMMIT and [f["path"] for f in record["files"]] == sorted(FILES)
+    downloads = len([1 for path, _ in Hub.asked if "/resolve/" in path])
+    again = command(hub, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert again.returncode == 0, again.stderr
+    assert len([1 for path, _ in Hub.asked if "/resolve/" in path]) == downloads, (
+        "what is there is not fetched again"
+    )
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+
+
+def test_a_file_that_is_not_the_hubs_is_refused(hub: str, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    Hub.wrong = True
+    into = tmp_path / "model"
+    done = command(hub, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert done.returncode == 1 and "SHA-256 is not the hub's" in done.stderr
+    assert "Traceback" not in done.stderr and not (into / fetch.LIST).exists()
+    Hub.wrong = False
+    assert command(hub, tmp_path, "model", "THUDM/small", "--into", str(into)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("model", "THUDM/none"), 2, "has no such model"),
+        (("model", "THUDM/small", "--revision", "nope"), 2, "no such revision"),
+        (("model", "no/such/path"), 2, "neither a path that exists nor a hub id"),
+        (("model",), 2, "name the SOURCE"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: tuple[str, ...], code: int, said: str, hub: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    done = command(hub, tmp_path, *words, "--into", str(tmp_path / "x"))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_network_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    done = command("http://127.0.0.1:9", tmp_path, "model", "THUDM/small", "--into", str(tmp_path / "x"))
+    assert done.returncode == 3 and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    for name, content in FILES.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    (source / ".cache").mkdir()
+    (source / ".cache" / "x").write_text("x")
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert (into / "config.json").read_bytes() == FILES["config.json"] and not (into / ".cache").exists()
+    untouched = (into / "config.json").stat().st_mtime_ns
+    big = into / "weights" / "model.safetensors"
+    big.write_bytes(b"\1" * len(FILES["weights/model.safetensors"]))
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 3
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+    assert (into / "config.json").stat().st_mtime_ns == untouched
+    assert (
+        run_command(fetch.main, ["data", str(source / "config.json"), "--into", str(tmp_path / "one")]) == 0
+    )
+    assert run_command(fetch.main, ["model", str(source), "--into", str(source / "inside")]) == 2
+    assert run_command(fetch.main, ["model", "--into", str(tmp_path / "nothing"), "--verify"]) == 3

@@ -1,0 +1,110 @@
+"""What the plan says: the tables of ChatGLM-6B and GLM-10B, proposals that fit, mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmjobs import plan
+from glmjobs.cli import run_command
+from glmjobs.planning.estimate import ROOM
+from tests.support.paths import CONFIGS
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
+    assert run_command(plan.main, [*words, "--json"]) == code
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weights", "checkpoint"), [("chatglm6b", 12.35, 98.8), ("glm10b", 19.76, 158.1)]
+)
+def test_the_two_models_on_eight_a100(
+    recipe: str,
+    weights: float,
+    checkpoint: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # neither model nor data are here
+    found = planned(capsys, "--recipe", f"configs/{recipe}.yaml", "--nodes", "1", "--gpus", "8")
+    assert found["model"]["read"] is False
+    assert found["data"]["rows"] == 238_481
+    assert found["checkpoint_bytes"] / 1e9 == pytest.approx(checkpoint, abs=0.1)
+    for row in (found["setting"], *found["settings"]):
+        parts = [
+            row["memory"][key] for key in ("parameters", "gradients", "optimizer", "activations", "buckets")
+        ]
+        assert sum(parts) == row["memory"]["total"] and row["fits"] and row["hours"] > 0
+    ways = {row["name"]: row["memory"] for row in found["settings"]}
+    assert ways["ZeRO-2, recomputed"]["parameters"] / 1e9 == pytest.approx(weights, abs=0.01)
+    assert ways["ZeRO-3, recomputed"]["parameters"] * 8 == pytest.approx(weights * 1e9, rel=0.001)
+    assert ways["ZeRO-3, recomputed"]["total"] < ways["ZeRO-2, recomputed"]["total"]
+    assert ways["LoRA, ZeRO-2, recomputed"]["optimizer"] < 0.01 * ways["ZeRO-2, recomputed"]["optimizer"]
+    assert found["proposal"]["set"] == ["train.activation_checkpointing=false"]
+    assert found["proposal"]["hours"] < found["setting"]["hours"]
+
+
+def test_the_proposal_fits_and_takes_as_many_examples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """Smaller and smaller GPUs: what is proposed has room, and planned again with its words is what was said."""
+    for gigabytes in (80, 40, 32, 24):
+        words = ["--gpus", "8", "--set", f"cluster.gpu_memory_gb={gigabytes}"]
+        best = planned(capsys, *words)["proposal"]
+        assert best["memory"]["total"] <= ROOM * gigabytes * 1e9
+        assert best["per_device_batch_size"] * best["gradient_accumulation"] == 16
+        again = planned(capsys, *words, *(w for item in best["set"] for w in ("--set", item)))
+        assert again["setting"]["memory"] == best["memory"] and again["proposal"]["set"] == []
+    assert planned(capsys, "--gpus", "1", "--set", "cluster.gpu_memory_gb=8", code=3)["proposal"] is None
+
+
+def test_counted_from_what_is_here(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A data file's rows, a model directory's sizes."""
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "1+1", "output": "2"}\n' * 500)
+    (tmp_path / "model").mkdir()
+    config = {"model_type": "chatglm", "vocab_size": 1000, "hidden_size": 64, "num_layers": 2}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    sets = [f"data.path={tmp_path / 'rows.jsonl'}", "data.dev_rows=1-100", f"model.path={tmp_path / 'model'}"]
+    found = planned(capsys, "--gpus", "2", "--tokens", "128", *(w for item in sets for w in ("--set", item)))
+    assert found["data"] == {"rows": 400, "tokens_per_example": 128, "counted": True}
+    assert found["model"]["parameters"] == 1000 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64
+    assert found["setting"]["steps"] == 13  # two rows of eight examples on two ranks: 32 a step
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert run_command(plan.main, [w for item in sets for w in ("--set", item)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "hidden_size" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--gpus", "0"], "--gpus 0"), (["--utilisation", "2"], "--utilisation 2"), (["--tokens", "0"], "--tokens 0"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml"), (["--set", "train.zero=3"], "train.zero_stage"),
+        (["--set", "train.deepspeed=nowhere.json"], "nowhere.json"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(plan.main, words) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
+
+
+def test_tables_and_no_torch() -> None:
+    """Every recipe of the project gets its tables, in a process that imports no torch."""
+    code = (
+        "import sys; from glmjobs import plan\n"
+        "assert all(plan.main(['--recipe', r]) == 0 for r in sys.argv[1:])\n"
+        "assert not {'torch', 'transformers', 'numpy', 'deepspeed'} & set(sys.modules)"
+    )
+    recipes = sorted(map(str, CONFIGS.glob("*.yaml")))
+    assert len(recipes) >= 5
+    done = subprocess.run([sys.executable, "-c", code, *recipes], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("proposal") == len(recipes) and "…" not in done.stdout

@@ -1,0 +1,69 @@
+"""The scripts in sbatch/ ask for what submit asks for, and are scripts bash can run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from glmjobs.recipe.loading import load_both, load_profile
+from glmjobs.run.directory import Shape
+from glmjobs.run.jobs import requests
+from hpc.batch import script
+from tests.support.paths import REPO
+
+SCRIPTS = sorted((REPO / "sbatch").glob("*.sh"))
+
+
+def directives_of(text: str) -> dict[str, str]:
+    """The #SBATCH options of a script."""
+    found = re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.M)
+    assert len({name for name, _ in found}) == len(found), "each option once"
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "stage"),
+    [
+        ("chatglm6b.sh", "chatglm6b.yaml", "train"),
+        ("glm10b.sh", "glm10b.yaml", "train"),
+        ("consolidate.sh", "chatglm6b.yaml", "consolidate"),
+        ("score.sh", "chatglm6b.yaml", "score"),
+    ],
+)
+def test_directives_are_those_that_submit_produces(name: str, recipe: str, stage: str) -> None:
+    loaded, profile = load_both(f"configs/{recipe}", "configs/clusters/centos7-a100.yaml", [], "slurm")
+    (request,) = requests(loaded, Shape(nodes=1, gpus=8), (stage,))
+    submitted = directives_of(script.render(request, profile, Path("/runs/x"), REPO))
+    by_hand = directives_of((REPO / "sbatch" / name).read_text())
+    # Where the output goes is the one difference: the run directory of a script does not exist yet when it is queued.
+    assert Path(submitted.pop("output")).name.split("_")[0] in ("%j.out", "%A")
+    assert by_hand.pop("output").startswith("%x-")
+    assert by_hand == submitted
+    if stage == "train":
+        assert submitted["gres"] == "gpu:a100:8" and submitted["ntasks-per-node"] == "8"
+        assert submitted["signal"].startswith("B:USR1@")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_bash_reads_it(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    text = path.read_text()
+    assert "set -euo pipefail" in text
+    assert re.search(r"^exec ", text, re.M), (
+        "the last command is exec: signals and the exit code are the work's own"
+    )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_modules_are_the_profiles(path: Path) -> None:
+    profile = load_profile(REPO / "configs" / "clusters" / "centos7-a100.yaml", [])
+    assert f"${{MODULES-{' '.join(profile.environment.modules)}}}" in path.read_text()
+
+
+def test_the_two_training_scripts_differ_in_the_model_only() -> None:
+    one = (REPO / "sbatch" / "chatglm6b.sh").read_text()
+    other = (REPO / "sbatch" / "glm10b.sh").read_text()
+    assert one.replace("chatglm6b", "glm10b").replace("ChatGLM-6B", "GLM-10B") == other

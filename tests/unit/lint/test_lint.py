@@ -1,0 +1,202 @@
+"""hpc.lint: the rules on the examples of docs/lint.md, bash's grammar, our own scripts, the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc.lint import lint
+from hpc.lint.__main__ import main
+from hpc.lint.batch import RULES
+from hpc.lint.shell import parse
+from tests.support.paths import REPO
+
+PAGE = (REPO / "docs/lint.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### ([a-z-]+)\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S))
+
+
+def examples(name: str, kind: str) -> list[str]:
+    """The code blocks of a rule's section, without the comment that says what they are."""
+    blocks = re.findall(rf"```bash\n# {kind}\n(.*?)```", SECTIONS[name], re.S)
+    return [block.replace("␍", "\r") for block in blocks]
+
+
+def rules(text: str) -> set[str]:
+    return {finding.rule for finding in lint(text)}
+
+
+def test_the_page_explains_exactly_the_rules_there_are() -> None:
+    assert set(SECTIONS) == set(RULES)
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_examples_of_the_page(name: str) -> None:
+    found, right = examples(name, "found"), examples(name, "right")
+    assert found and right
+    for text in found:
+        assert name in rules(text), text
+    for text in right:
+        assert rules(text) == set(), text
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_examples_are_bash(name: str) -> None:
+    for text in examples(name, "found") + examples(name, "right"):
+        bash = subprocess.run(["bash", "-n"], input=text.replace("\r", ""), text=True, capture_output=True)
+        assert bash.returncode == 0, bash.stderr
+
+
+def test_our_own_scripts_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    scripts = sorted(str(p) for p in (REPO / "sbatch").glob("*.sh"))
+    assert scripts
+    assert main(scripts) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cluster", ["centos7-a100", "generic", "devcluster"])
+def test_generated_scripts_pass(cluster: str, tmp_path: Path) -> None:
+    from glmjobs.recipe.loading import load, load_profile
+    from glmjobs.run.directory import Shape
+    from glmjobs.run.jobs import requests
+    from hpc.batch.script import render
+
+    profile = load_profile(REPO / f"configs/clusters/{cluster}.yaml", [])
+    for recipe in sorted((REPO / "configs").glob("*.yaml")):
+        for request in requests(load(recipe, []), Shape(nodes=2, gpus=8)):
+            text = render(request, profile, tmp_path / "run", REPO)
+            assert lint(text) == [], f"{recipe.name}: {request.stage}"
+            assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# srun a | tee b\nset -e",
+        "echo 'srun a | tee b' \"srun a | tee b\"",
+        "cat <<EOF\nsrun a | tee b\nEOF\n",
+        "cat <<-'E  F' >x\n\tsrun a | tee b\n\tE  F\n",
+        "echo a#b srun\\ x",
+        "x=$((1 | 2)); y=${z#srun | tee}",
+        "set -o pipefail\nsrun \\\n  --ntasks=2 hostname \\\n  | tee b",
+        "if srun a; then echo yes; fi",
+        "n=$(srun hostname | wc -l)",
+        'set -e\ncase $x in a|b) srun a ;; *) echo "no" ;; esac\necho x',
+    ],
+)
+def test_no_false_alarm(text: str) -> None:
+    assert lint(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "line"),
+    [
+        ("set -e\nsrun \\\n  a \\\n  2>&1 | tee b", "pipe-swallows-exit-code", 2),
+        ("cat <<E\n'\nE\nsrun a | tee b", "pipe-swallows-exit-code", 4),
+        ("f() {\n  srun a |& tee b\n}\nf", "pipe-swallows-exit-code", 2),
+        ("set -o pipefail; set +o pipefail\nsrun a | cat", "pipe-swallows-exit-code", 2),
+        ("set -eu\ntime timeout 5m env A=1 srun a || :", "or-true-swallows-exit-code", 2),
+        ("set +e\nsrun a\nexit 0", "trailing-command-swallows-exit-code", 2),
+        ("python prep.py\nexec srun train", "trailing-command-swallows-exit-code", 1),
+        ("set -e\nfor i in 1 2; do\n srun a &\ndone\nwait", "wait-swallows-exit-code", 5),
+        ("set -e\nsrun a &", "wait-swallows-exit-code", 2),
+        ("#!/bin/bash -x\nexport A=$MY_PASSWORD", "secret-traced", 2),
+        ("exec srun deepspeed --num_gpus 8 t.py", "fixed-port", 1),
+        ("exec torchrun --master_port=1234 t.py", "fixed-port", 1),
+        ("exec srun torchrun --rdzv-endpoint=$H:29400 t.py", "fixed-port", 1),
+        ("#!/bin/bash\n# SBATCH --nodes=2\n#SBATCH --time=1", "directive-ignored", 2),
+        ("#!/bin/bash\n#SBATCH -c 8\nexec srun -n1 ./a", "srun-loses-cpus-per-task", 3),
+        ("#!/bin/bash\n#SBATCH -n 4\nexec python -m hpc.runtime.attempt R --stage t srun -l python t.py",
+         "dead-rank-hangs-the-others", 3),
+        ("#!/bin/bash\n#SBATCH --signal=B:USR1@60\nset -e\nsrun a", "signal-goes-elsewhere", 2),
+        ("#!/bin/bash\n#SBATCH --requeue --open-mode=append\nexec srun -o x.log ./a", "log-truncated-at-requeue", 3),
+        ("#!/bin/bash\nset -e\nsrun a\nscontrol requeue $SLURM_JOB_ID", "log-truncated-at-requeue", 4),
+        ("set -e\nml cuda", "unchecked-module", 2),
+    ],
+)  # fmt: skip
+def test_found_at_its_line(text: str, rule: str, line: int) -> None:
+    assert (line, rule) in {(f.line, f.rule) for f in lint(text)}
+
+
+def test_a_finding_can_be_excused_but_not_by_a_misspelt_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "srun a | tee b  # hpc-lint: allow pipe-swallows-exit-code\n"
+    assert lint(text) == []
+    assert lint("# hpc-lint: allow pipe-swallows-exit-code\n" + text.partition("#")[0]) == []
+    file = tmp_path / "x.sh"
+    file.write_text("srun a | tee b  # hpc-lint: allow pipes\n")
+    assert main([str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file}: line 1: 'pipes' is no rule") and said.count("\n") == 1
+
+
+def test_command_line(tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.sh", tmp_path / "good.sh"
+    bad.write_text("#!/bin/bash\nsrun a | tee b\n")
+    good.write_text("#!/bin/bash\nexec srun a\n")
+    run = [sys.executable, "-m", "hpc.lint"]
+    done = subprocess.run([*run, str(bad), str(good)], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 1 and done.stderr == ""
+    assert (
+        done.stdout.startswith(f"{bad}:2: pipe-swallows-exit-code: ")
+        and "; right: set -o pipefail" in done.stdout
+    )
+    done = subprocess.run([*run, "--json", str(bad)], capture_output=True, text=True, cwd=REPO)
+    rows = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1
+    assert [(r["file"], r["line"], r["rule"]) for r in rows] == [(str(bad), 2, "pipe-swallows-exit-code")]
+    done = subprocess.run([*run, "-"], input=good.read_text(), capture_output=True, text=True, cwd=REPO)
+    assert (done.returncode, done.stdout) == (0, "")
+    done = subprocess.run([*run, str(tmp_path / "none.sh")], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 2 and "No such file" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_no_bash_would_read_is_read_as_far_as_it_goes() -> None:
+    for text in (
+        "",
+        "'",
+        '"$(',
+        "`",
+        "${",
+        "((",
+        "case",
+        "<<",
+        ")",
+        "}",
+        "$(",
+        "a <<E\nb",
+        "\\",
+        "x=(",
+        "for",
+        "&&",
+    ):
+        assert isinstance(parse(text).commands, list)
+        lint("srun a | tee b\n" + text)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize(
+    ("name", "kind", "code"),
+    [
+        ("pipe-swallows-exit-code", "found", 0), ("pipe-swallows-exit-code", "right", 7),
+        ("or-true-swallows-exit-code", "found", 0), ("or-true-swallows-exit-code", "right", 7),
+        ("trailing-command-swallows-exit-code", "found", 0), ("trailing-command-swallows-exit-code", "right", 7),
+        ("wait-swallows-exit-code", "found", 0), ("wait-swallows-exit-code", "right", 7),
+        ("trap-behind-foreground", "right", 7), ("wait-cut-short-by-trap", "right", 7),
+        ("signal-goes-elsewhere", "right", 7),
+    ],
+)  # fmt: skip
+def test_the_examples_do_what_the_page_says(name: str, kind: str, code: int, tmp_path: Path) -> None:
+    """Run with a srun that exits with 7."""
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "srun").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", examples(name, kind)[0]], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, cwd=tmp_path,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == code

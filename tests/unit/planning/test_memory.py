@@ -1,0 +1,146 @@
+"""Sizes that are counted against those of real models, and the plan's memory against what torch allocates."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmjobs.models.family import family_for
+from glmjobs.planning import memory
+from glmjobs.planning.memory import Architecture, Setting
+from hpc.core.errors import BadInput
+from tests.support import measure_memory as measured
+from tests.support.paths import REPO
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    **measured.SIZES,
+    "glm4": {
+        "vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 80, "head_dim": 16,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def model_of(family: str) -> Any:
+    if family != "glm4":
+        return measured.make(family)
+    from transformers import GlmConfig, GlmForCausalLM
+
+    return GlmForCausalLM(GlmConfig(**CONFIGS["glm4"], pad_token_id=0))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_parameters_are_those_of_the_model(family: str) -> None:
+    """All of them, and LoRA's on all maps of a block and on one."""
+    peft = pytest.importorskip("peft")
+    a, model = Architecture.of(family, CONFIGS[family]), model_of(family)
+    assert a.parameters == sum(p.numel() for p in model.parameters())
+    one = next(iter(a.maps))
+    for targets, wanted in ((list(family_for(family).lora_targets), None), ([one], (one,))):
+        adapted = peft.get_peft_model(model_of(family), peft.LoraConfig(r=4, target_modules=targets))
+        assert a.lora(4, wanted) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    with pytest.raises(BadInput, match="no linear map 'lm_head'"):
+        a.lora(4, ("lm_head",))
+
+
+def test_published_sizes() -> None:
+    """ChatGLM-6B with its embedding tied, GLM-10B-chinese."""
+    found = {
+        family: Architecture.of(family, config).parameters for family, (_, config) in memory.PUBLISHED.items()
+    }
+    assert found["chatglm"] == 6_173_286_400
+    assert found["glm"] == 9_879_633_920
+
+
+def test_static_parts_of_chatglm_and_glm10b() -> None:
+    """Weights, gradients and Adam's states of one GPU of 8 and of 16, GB: 2 + (2 + 12) / n and 16 / n bytes each."""
+    static = {("chatglm", 2, 8): 23.1, ("chatglm", 3, 8): 12.3, ("glm", 2, 8): 37.1, ("glm", 3, 8): 19.8}
+    static |= {("chatglm", 2, 16): 17.7, ("chatglm", 3, 16): 6.2, ("glm", 2, 16): 28.4, ("glm", 3, 16): 9.9}
+    for (family, stage, ranks), gigabytes in static.items():
+        a = Architecture.of(family, memory.PUBLISHED[family][1])
+        setting = Setting(
+            precision="fp16",
+            stage=stage,
+            world_size=ranks,
+            positions=1,
+            targets=1,
+            checkpointing=True,
+            live=0,
+        )
+        parts = memory.moments(a, setting)["first block"]
+        found = parts["parameters"] + parts["gradients"] + parts["optimizer"]
+        assert found / 1e9 == pytest.approx(gigabytes, abs=0.06)
+
+
+def run_ranks(folder: Path, *words: str) -> dict[str, int]:
+    """Two ranks of tests/support/measure_memory.py; what rank 0 counted."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    project = REPO
+    here = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    here |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project)}
+    command = [sys.executable, measured.__file__, *words, str(folder / "checkpoint")]
+    ranks = [
+        subprocess.Popen(
+            command, env={**here, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=folder,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [rank.communicate(timeout=400) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert ranks[0].returncode == 0, said[0][1]
+    return json.loads(next(line for line in said[0][0].splitlines() if line.startswith("{")))  # type: ignore[no-any-return]
+
+
+CASES = [
+    ("chatglm", "bf16", 2, "none", "full"),
+    ("chatglm", "fp32", 2, "checkpointing", "full"),
+    ("chatglm", "bf16", 1, "none", "full"),
+    ("chatglm", "bf16", 3, "checkpointing", "full"),
+    ("chatglm", "bf16", 2, "checkpointing", "lora"),
+    ("glm", "bf16", 2, "checkpointing", "full"),
+    ("glm", "bf16", 3, "none", "full"),
+]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] if i else [], id="-".join(map(str, c)))
+        for i, c in enumerate(CASES)
+    ],
+)
+def test_memory_is_within_a_tenth_of_what_torch_allocates(
+    case: tuple[str, str, int, str, str], tmp_path: Path
+) -> None:
+    """Two ranks under DeepSpeed on the CPU, every allocation counted: passes, optimizer's step and their peak."""
+    pytest.importorskip("deepspeed")
+    family, precision, stage, checkpointing, method = case
+    a = Architecture.of(family, measured.SIZES[family])
+    setting = Setting(
+        precision=precision, stage=stage, world_size=2, positions=measured.ROWS * measured.LENGTH,
+        targets=measured.ROWS * measured.LENGTH // 2, checkpointing=checkpointing == "checkpointing", fused=False,
+        trained=a.lora(measured.RANK_OF_LORA, None) if method == "lora" else None, reduce_bucket=measured.BUCKET,
+    )  # fmt: skip
+    found = run_ranks(tmp_path, family, precision, str(stage), checkpointing, method)
+    moments = memory.moments(a, setting)
+    passes = max(parts["total"] for name, parts in moments.items() if name != "step")
+    assert passes == pytest.approx(found["passes"], rel=0.1)
+    assert moments["step"]["total"] == pytest.approx(found["step"], rel=0.1)
+    total = memory.memory(a, setting)["total"]
+    assert total == pytest.approx(max(found["passes"], found["step"]), rel=0.1)
+    # Below ZeRO-3 the Trainer writes the weights once more, for everyone else to read.
+    once_more = 0 if stage == 3 else (setting.trained or a.parameters) * memory.BYTES[precision]
+    assert memory.checkpoint_bytes(a, setting) - once_more == pytest.approx(found["checkpoint"], rel=0.1)

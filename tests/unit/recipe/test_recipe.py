@@ -1,0 +1,115 @@
+"""Recipes: the mission's numbers, overrides, and every mistake in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glmjobs.recipe import loading as recipes
+from glmjobs.recipe.loading import load_profile
+from hpc.core.errors import BadInput
+from tests.support.paths import REPO
+
+RECIPES = sorted((REPO / "configs").glob("*.yaml"))
+PROFILES = sorted((REPO / "configs" / "clusters").glob("*.yaml"))
+
+
+def test_chatglm6b_carries_the_missions_numbers() -> None:
+    recipe = recipes.load(REPO / "configs" / "chatglm6b.yaml")
+    train, data = recipe.train, recipe.data
+    assert (train.learning_rate, train.epochs, train.per_device_batch_size) == (1e-5, 1, 16)
+    assert (train.precision, train.zero_stage, train.method) == ("fp16", 2, "full")
+    assert (train.save_steps, train.logging_steps) == (1000, 10)
+    assert (data.max_source_length, data.max_target_length) == (512, 512)
+    assert (data.prompt_column, data.query_column, data.response_column) == ("instruction", "input", "output")
+    assert (data.dev_rows, data.train_rows) == ("1-10000", "rest")
+
+
+def test_the_tutorials_own_split_stays_selectable() -> None:
+    recipe = recipes.load(REPO / "configs" / "chatglm6b.yaml", ["data.train_rows=100001-"])
+    assert recipe.data.train_rows == "100001-"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_is_valid(path: Path) -> None:
+    assert recipes.load(path).name
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
+def test_every_profile_is_valid(path: Path) -> None:
+    assert load_profile(path, []).name
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("train.learning_rate=2e-5", "learning_rate", 2e-5),
+        ("train.learning_rate=1E-6", "learning_rate", 1e-6),
+        ("train.epochs=3", "epochs", 3.0),
+        ("train.packing=false", "packing", False),
+        ("train.deepspeed=configs/deepspeed/zero3.json", "deepspeed", "configs/deepspeed/zero3.json"),
+        ("train.deepspeed=", "deepspeed", None),
+    ],
+)
+def test_an_override_is_read_as_yaml(override: str, field: str, value: object) -> None:
+    recipe = recipes.load(REPO / "configs" / "tiny.yaml", [override])
+    assert getattr(recipe.train, field) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.learning_rat=1", "did you mean train.learning_rate?"),
+        ("trian.epochs=1", "did you mean train"),
+        ("epochs=1", "did you mean train.epochs?"),
+        ("train.learning_rate=fast", "train.learning_rate = 'fast': input should be a valid number"),
+        ("train.zero_stage=4", "train.zero_stage = 4"),
+        ("train.save_steps=1.5", "train.save_steps = 1.5"),
+        ("train.epochs=0", "greater than 0"),
+        ("train=3", "train = 3"),
+        ("train", "section.field=value"),
+        ("train..epochs=1", "section.field=value"),
+        ("train.epochs.more=1", "train.epochs is a value"),
+        ("jobs.train.time=soon", "a Slurm time such as"),
+        ("jobs.train.memory=lots", "a Slurm memory size such as"),
+        ("name=../x", "name = '../x'"),
+        ("consolidate.shard_size=big", "consolidate.shard_size = 'big': a number and a unit"),
+        ("consolidate.shard_size=0GB", "a number and a unit, such as 5GB"),
+    ],
+)
+def test_a_wrong_override_is_one_line(override: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        recipes.load(REPO / "configs" / "tiny.yaml", [override])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "YAML mapping"),
+        (b"- 1\n- 2\n", "YAML mapping"),
+        (b"name: [\n", "not valid YAML"),
+        (b"name: x\ntrain: {}\n", "missing field model"),
+        (b"model: {path: a, make: {}}\ndata: {path: b}\n", "exactly one of model.path and model.make"),
+        ("name: 数学\n".encode("gbk"), "cannot read this recipe"),
+        (b"model: {path: a}\ndata: {path: b}\nsecore: {}\n", "did you mean score?"),
+    ],
+)
+def test_a_broken_recipe_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        recipes.load(path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["12:00:00", "08:00:00", "1-00:00:00", "90"])
+def test_a_time_limit_is_what_was_typed(tmp_path: Path, text: str) -> None:
+    """YAML 1.1 reads 12:00:00 as a number to the base 60."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model: {{path: a}}\ndata: {{path: b}}\njobs: {{train: {{time: {text}}}}}\n")
+    assert recipes.load(path).jobs.train.time == text
+    assert recipes.load(path, [f"jobs.score.time={text}"]).jobs.score.time == text
