@@ -1,4 +1,4 @@
-"""A model's dev loss, and that of a training's state: `python -m tests.support.state_loss RUN CHECKPOINT OUT`, a rank."""
+"""A model's dev loss, and a training state's: `python -m tests.support.state_loss RUN CHECKPOINT OUT`, a rank."""
 
 from __future__ import annotations
 
