@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glmjobs.marking import phrases
+from glmjobs.marking import phrases, quantities
 from glmjobs.marking import question as questions
-from glmjobs.marking.compare import factors, parts, quantities, relation, verdicts
+from glmjobs.marking.compare import factors, parts, relation, verdicts
 from glmjobs.marking.conclusion import find, select
 from glmjobs.marking.conclusion import statement as statements
 from glmjobs.marking.normalise import normalise

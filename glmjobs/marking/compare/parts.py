@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from glmjobs.marking import phrases
-from glmjobs.marking.compare import quantities
+from glmjobs.marking import phrases, quantities
 from glmjobs.marking.conclusion import select
 from glmjobs.marking.conclusion.find import Conclusion
 from glmjobs.marking.conclusion.statement import Statement, strip_denied

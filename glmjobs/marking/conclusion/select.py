@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from glmjobs.marking import phrases
-from glmjobs.marking.compare import quantities as compare
+from glmjobs.marking import quantities as compare
 from glmjobs.marking.conclusion import statement
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.values import units
