@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
-from hpc.core.files import exclusive, sha256_file
+from hpc.core.files import exclusive, read_json, sha256_file, write_atomic, write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 STACKS = PROJECT / "configs" / "stacks"
@@ -70,7 +69,7 @@ class Stack:
     @property
     def digest(self) -> str:
         """SHA-256 of the file: two environments with the same one are the same."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return sha256_file(self.path)
 
 
 def read_stack(name: str) -> Stack:
@@ -209,7 +208,7 @@ def make(stack: Stack, into: Path, python: str, wheelhouse: Path | None = None, 
             pip.run("install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(PROJECT))
         if stack.hashed:
             pip.run("check")
-        (into / STATE).write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        write_json(into / STATE, wanted)
     return True
 
 
@@ -221,11 +220,7 @@ def dev_digest() -> str:
 
 def state(into: Path) -> dict[str, str | None] | None:
     """What was installed into an environment, or None while it is not whole."""
-    try:
-        found = json.loads((into / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return read_json(into / STATE)
 
 
 @contextlib.contextmanager
@@ -278,8 +273,7 @@ def collect(stack: Stack, wheelhouse: Path, python: str) -> None:
         shutil.rmtree(builder)
         files = sorted(p for p in wheelhouse.iterdir() if p.suffix in (".whl", ".gz"))
         text = "".join(f"{sha256_file(p)}  {p.name}\n" for p in files)
-        (wheelhouse / f"{SUMS}.new").write_text(text, encoding="utf-8")
-        (wheelhouse / f"{SUMS}.new").replace(wheelhouse / SUMS)
+        write_atomic(wheelhouse / SUMS, text)
 
 
 def built(wheelhouse: Path, pin: Pin) -> bool:

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from glmjobs.compat import CACHE_NAME
 from glmjobs.generation.kv_cache import SlotCache
 from glmjobs.generation.onednn import optimise_linear_cpu
 from hpc.core.errors import WorkFailed
+from hpc.core.process import available_memory
 
 Finish = Literal["stop", "length"]
 
@@ -402,22 +402,11 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: of the GPU, or of this machine within the process's cgroup."""
+    """Bytes that can still be had: of the GPU, or of this machine within the job's control groups."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:  # cgroup v2, as Slurm confines a job's memory
-        group = Path("/proc/self/cgroup").read_text().split("::", 1)[1].splitlines()[0]
-        here = Path("/sys/fs/cgroup") / group.lstrip("/")
-        limit = (here / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int((here / "memory.current").read_text()))
-    except (OSError, IndexError, ValueError):
-        pass
-    return max(free, 0)
+    return available_memory()
 
 
 def _as_ids(value: Any) -> frozenset[int]:

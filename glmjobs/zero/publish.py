@@ -16,7 +16,7 @@ from pathlib import Path
 
 from glmjobs.zero.manifest import read_manifest
 from hpc.core.errors import BadInput, WorkFailed
-from hpc.core.files import lock
+from hpc.core.files import lock, sync_directory
 
 LOCK = "lock"
 
@@ -43,10 +43,10 @@ def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> It
         new.mkdir()
         yield new
         if fsync:
-            _sync(new)
+            sync_directory(new)
         _rename(new, target, work / "old", replace)
         if fsync:
-            _sync(parent)
+            sync_directory(parent)
     except OSError as error:
         if error.filename is not None:
             raise
@@ -158,15 +158,3 @@ def _rename(new: Path, target: Path, old: Path, replace: bool) -> None:
         _recover(old.parent, target)
         kept = f"; what was there is {old}" if os.path.lexists(old) else ""
         raise WorkFailed(f"{target}: cannot be put in place: {error.strerror}{kept}") from None
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except (
-        OSError
-    ):  # some network file systems refuse to sync a directory; the rename is as durable as they make it
-        pass
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hpc.core.errors import BadInput, HpcError, NotFit
-from hpc.core.files import lock
+from hpc.core.files import lock, write_json
 from hpc.devcluster import commands, config, process
 from hpc.devcluster.config import Layout, Options
 from hpc.devcluster.process import Process
@@ -438,9 +438,7 @@ class DevCluster:
             raise BadInput(f"{path}: cannot be read ({error}): is this a dev cluster's directory?") from None
 
     def _save(self) -> None:
-        beside = self.root / "state.json.new"
-        beside.write_text(json.dumps(self._state, indent=1))
-        beside.replace(self.root / "state.json")
+        write_json(self.root / "state.json", self._state)
 
     def _note(self, text: str) -> None:
         if text not in self._state["notes"]:
