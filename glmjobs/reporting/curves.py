@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from glmjobs.reporting.load import GpuSample
-from glmjobs.text import number, unix_time
+from glmjobs.text import number
 
 #: Points a chart keeps: more than its pixels, few enough for a page of some hundred KB.
 POINTS = 400
@@ -84,8 +84,3 @@ def gpu_curve(
         (first - start + (index + 0.5) * width, total / count, low, high)
         for index, (count, total, low, high) in sorted(folded.items())
     ]
-
-
-def started_at(log: Sequence[Mapping[str, Any]]) -> float | None:
-    """Unix seconds of the first row that has a time."""
-    return next((time for row in log if (time := unix_time(row.get("time"))) is not None), None)

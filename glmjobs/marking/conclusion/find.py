@@ -86,7 +86,6 @@ class _Walk:
         self.withdrawn = False
         self.cut = False
         self.checking = False
-        self.wrong_example = False
         self.pending_marker = False
         self.explaining = False
         self.other_way = False
