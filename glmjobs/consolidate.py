@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from glmjobs.cli import run_command
 from glmjobs.text import SHARD_SIZE
 from glmjobs.zero import manifest as manifests
-from glmjobs.zero.checkpoint import check_committed
-from glmjobs.zero.consolidate import Options, consolidate
+from glmjobs.zero.committed import newest_committed
+from glmjobs.zero.consolidate import Options, consolidate, finished
 from glmjobs.zero.dtypes import BY_TORCH_NAME
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.publish import clean
@@ -58,7 +57,7 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
         replace=True,
         adapter=settings.adapter,
     )
-    manifest = _finished(run.model, checkpoint, options)
+    manifest = finished(run.model, checkpoint, options)
     if manifest is None:
         manifest = consolidate(checkpoint, run.model, options, base)
     elif run.done(STAGE):
@@ -70,44 +69,6 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
     figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])
     run.mark(STAGE, started=started, outputs=[run.model / manifests.MANIFEST], figures=figures)
     return manifest
-
-
-def newest_committed(checkpoints: Path) -> Path:
-    """The newest checkpoint-N with a committed.json; newer ones without are named and skipped.
-
-    Raises:
-        WorkFailed: there is none, or the newest does not hold what it committed.
-    """
-    found = []
-    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and path.is_dir():
-            found.append((int(match[1]), path))
-    for _, path in sorted(found, reverse=True):
-        if (path / "committed.json").is_file():
-            check_committed(path)
-            return path
-        print(f"{path.name}: skipped, it was never committed (its save did not finish)", flush=True)
-    raise WorkFailed(
-        f"{checkpoints}: no committed checkpoint here (checkpoint-N with committed.json); train first"
-    )
-
-
-def _finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:
-    """The manifest of a model directory that is already what would be made; sizes are checked, hashes not."""
-    try:
-        manifest = manifests.verify(model, hashes=False)
-    except (BadInput, WorkFailed):
-        return None
-    source = manifest.get("source")
-    if not isinstance(source, dict):
-        return None
-    same = (
-        source.get("checkpoint") == checkpoint.resolve().name
-        and manifest.get("dtype") == options.dtype
-        and source.get("kind") != {"merge": "adapter", "keep": "merged"}[options.adapter]
-    )
-    return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
 
 
 # --- the command --------------------------------------------------------------------------------------------

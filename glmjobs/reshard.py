@@ -21,7 +21,6 @@ import enum
 import hashlib
 import importlib
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -29,9 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmjobs.cli import run_command
-from glmjobs.zero.checkpoint import COMMITTED, check_committed, open_checkpoint, zero_folder
+from glmjobs.zero import committed
+from glmjobs.zero.checkpoint import open_checkpoint, zero_folder
 from glmjobs.zero.cross_check import cross_check
-from glmjobs.zero.guarded_files import errors_in_one_line, named, open_regular
+from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.torch_file import INERT_PACKAGES, TorchFile
 from glmjobs.zero.write import check_space
@@ -84,7 +84,8 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             for file in checkpoint.files:
                 (given / file.name).symlink_to(file.resolve())
             _convert(folder, given, new, workers)
-            _commit(new)
+            committed.sync(new)
+            committed.commit(new)
     aside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
     aside.write_text(target.name)
     aside.replace(pointer)
@@ -98,25 +99,17 @@ def _check_parameter_names(names: Iterable[str], where: Path) -> None:
             raise WorkFailed(f"{where}: a parameter named {name[:80]!r}, which is no folder's name")
 
 
-def _commit(folder: Path) -> None:
-    """List the files of a universal form with their sizes, as a checkpoint's are, and force them to disk."""
-    entries = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        entries.append({"path": str(file.relative_to(folder)), "bytes": file.stat().st_size})
-        with open_regular(file) as opened:
-            os.fsync(opened.fileno())
-    (folder / COMMITTED).write_text(json.dumps({"files": entries}, indent=1) + "\n", encoding="utf-8")
-
-
 def _check_whole(target: Path) -> None:
     """That the universal form which is there already was finished by this command, and nothing is gone since."""
     again = "remove it and run this again"
-    if target.is_symlink() or not (target / COMMITTED).is_file():
-        raise WorkFailed(f"{target}: not a whole universal form of this command (no {COMMITTED}); {again}")
     try:
-        check_committed(target)
+        whole = not target.is_symlink() and committed.check(target) is not None
     except WorkFailed as error:
         raise WorkFailed(f"{error}; {target.name} is not whole: {again}") from None
+    if not whole:
+        raise WorkFailed(
+            f"{target}: not a whole universal form of this command (no {committed.COMMITTED}); {again}"
+        )
 
 
 def _convert(source: Path, folder: Path, into: Path, workers: int) -> None:

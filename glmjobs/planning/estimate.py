@@ -15,7 +15,7 @@ from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Architecture, Setting
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
-from glmjobs.training.arguments import deepspeed_config
+from glmjobs.training.deepspeed_config import deepspeed_config
 from hpc.batch.profile import ClusterProfile
 from hpc.core.errors import BadInput
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from glmjobs.run.last_activity import last_activity
 from glmjobs.text import number, unix_time, visible
+from glmjobs.zero import committed
+from hpc.core.errors import WorkFailed
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
 MODELS = ("base", "finetuned")
@@ -87,7 +89,7 @@ def load_facts(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
         why = "base and fine-tuned model are not compared row by row"
         facts.comparison = _document(facts, path / "scores" / "comparison.json", why)
     facts.model = _model(facts, path / "model")
-    facts.checkpoints = _checkpoints(path / "checkpoints")
+    facts.checkpoints = _checkpoints(facts, path / "checkpoints")
     newest = {stage: last_activity(path, stage) for stage in STAGES}
     facts.last_signs = {stage: time for stage, time in newest.items() if time is not None}
     return facts
@@ -195,14 +197,17 @@ def _model(facts: RunFacts, folder: Path) -> dict[str, Any]:
     return {"files": len(sizes), "bytes": int(sum(sizes))}
 
 
-def _checkpoints(folder: Path) -> list[dict[str, Any]]:
+def _checkpoints(facts: RunFacts, folder: Path) -> list[dict[str, Any]]:
     """Committed checkpoints, oldest first: step, world size, bytes."""
     found = []
-    for marker in folder.glob("checkpoint-*/committed.json"):
-        content, problem = read_document(marker)
-        step = number(content.get("step"))
-        if not problem and step is not None:
-            files = [f for f in content.get("files") or [] if isinstance(f, dict)]
-            total = int(sum(number(f.get("bytes")) or 0 for f in files))
-            found.append({"step": int(step), "world_size": content.get("world_size"), "bytes": total})
-    return sorted(found, key=lambda item: item["step"])
+    for step, path in reversed(committed.folders(folder)):
+        try:
+            commit = committed.read(path)
+        except WorkFailed:
+            marker = _relative(facts, path / committed.COMMITTED)
+            facts.missing.append(f"{marker} cannot be used: this checkpoint is not listed.")
+            continue
+        if commit is not None:
+            total = sum(commit.files.values())
+            found.append({"step": step, "world_size": commit.world_size, "bytes": total})
+    return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from glmjobs.models.family import Family
 from glmjobs.recipe.schema import LoraSection
 from hpc.core.errors import BadInput, NotFit
@@ -44,8 +46,6 @@ def check_targets(model: Any, targets: Any) -> list[str]:
     Raises:
         BadInput: naming the target and the model's maps.
     """
-    import torch
-
     maps = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()

@@ -43,24 +43,31 @@ class Agreement:
             self.group, self.rank = dist.new_group(backend="gloo", timeout=PATIENCE), dist.get_rank()
         return self
 
-    def most(self, *values: int) -> list[int]:
-        """The largest of each value over all ranks."""
+    def all_reduce_max(self, value: int) -> int:
+        """The largest value of any rank."""
+        return self._all_reduce(value, dist.ReduceOp.MAX)
+
+    def all_reduce_min(self, value: int) -> int:
+        """The smallest value of any rank."""
+        return self._all_reduce(value, dist.ReduceOp.MIN)
+
+    def _all_reduce(self, value: int, operation: Any) -> int:
         if self.group is None:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.group)
-        return [int(v) for v in tensor]
+            return value
+        tensor = torch.tensor(value, dtype=torch.int64)
+        dist.all_reduce(tensor, op=operation, group=self.group)
+        return int(tensor)
 
     def first_problem(self, text: str | None) -> Problem | None:
         """The problem of the lowest rank that has one; None where no rank has."""
         mine = Problem(self.rank, socket.gethostname(), text) if text is not None else None
-        if self.group is None or self.most(int(mine is not None)) == [0]:
+        if self.group is None or not self.all_reduce_max(int(mine is not None)):
             return mine
         problems: list[Problem | None] = [None] * dist.get_world_size(self.group)
         dist.all_gather_object(problems, mine, group=self.group)
         return next(p for p in problems if p is not None)
 
-    def of_rank_zero(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.group is None:
             return value

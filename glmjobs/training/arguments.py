@@ -1,45 +1,22 @@
-"""From a recipe to transformers' TrainingArguments and DeepSpeed's configuration."""
+"""From a recipe to transformers' TrainingArguments."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from glmjobs.recipe.loading import PROJECT
+import torch
+from transformers import TrainingArguments
+
+from glmjobs import compat
 from glmjobs.recipe.schema import TrainSection
-from hpc.core.errors import BadInput
+from glmjobs.training.deepspeed_config import deepspeed_config
 
 
-def deepspeed_config(train: TrainSection) -> dict[str, Any]:
-    """The DeepSpeed configuration: the recipe's own file, or ``configs/deepspeed/zeroN.json`` with its offload choice.
-
-    Raises:
-        BadInput: the file is absent or not a JSON object.
-    """
-    path = (
-        Path(train.deepspeed)
-        if train.deepspeed
-        else PROJECT / "configs" / "deepspeed" / f"zero{train.zero_stage}.json"
-    )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such DeepSpeed configuration (train.deepspeed)") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise BadInput(f"{path}: a DeepSpeed configuration is a JSON object")
-    if train.optimizer_offload:
-        config.setdefault("zero_optimization", {})["offload_optimizer"] = {
-            "device": "cpu",
-            "pin_memory": True,
-        }
-    return config
-
-
-def training_arguments(train: TrainSection, output: Path, steps: int, batch_rows: int, *, cuda: bool) -> Any:
+def training_arguments(
+    train: TrainSection, output: Path, steps: int, batch_rows: int, *, cuda: bool
+) -> TrainingArguments:
     """transformers' TrainingArguments for a recipe.
 
     Args:
@@ -48,11 +25,6 @@ def training_arguments(train: TrainSection, output: Path, steps: int, batch_rows
         batch_rows: rows of a micro-batch on one GPU.
         cuda: train on GPUs; else on the CPU with gloo.
     """
-    import torch
-    from transformers import TrainingArguments
-
-    from glmjobs import compat
-
     values: dict[str, Any] = {
         "output_dir": str(output),
         "per_device_train_batch_size": batch_rows,

@@ -19,7 +19,9 @@ SKIPPED_IN_A_ROW = 50
 """Steps that float16 may leave out, one after the other: 18 reach the minimum from 2^16, where configurations start."""
 
 AT_MINIMUM = "loss scale already at minimum"
-_FAR = 1 << 40
+
+NEVER = 1 << 40
+"""Stands for the first bad step where there was none: later than any."""
 
 
 class Diverged(WorkFailed):
@@ -45,7 +47,7 @@ class Health:
         if self.precision == "fp16":
             return
         if self.first is None:
-            self.first = torch.full((), _FAR, dtype=torch.int64, device=loss.device)
+            self.first = torch.full((), NEVER, dtype=torch.int64, device=loss.device)
         now = torch.full_like(self.first, step)
         self.first = torch.where(
             torch.isfinite(loss.detach()).all(), self.first, torch.minimum(self.first, now)
@@ -56,27 +58,28 @@ class Health:
         left_out = bool(getattr(getattr(engine, "optimizer", None), "overflow", False))
         self.skipped = self.skipped + 1 if left_out else 0
 
-    def urgency(self, engine: Any, step: int) -> int:
-        """0 while all is well; else the larger, the earlier the first bad step was. Waits for the device."""
-        bad = int(self.first.item()) if self.first is not None else _FAR
-        if self.precision == "fp16":
-            bad = min(bad, step - self.skipped + 1) if self.skipped >= SKIPPED_IN_A_ROW else bad
-        elif self.skipped or not _finite_norm(engine):
-            bad = min(bad, step)
-        return _FAR - bad
+    def first_bad_step(self, engine: Any, step: int) -> int:
+        """The first step, up to ``step``, that was bad on this rank; NEVER while all is well. Waits for the device.
 
-    def complain(self, urgency: int, newest: int | None) -> Diverged:
-        """The error for the worst ``urgency`` of all ranks. ``newest``: step of the newest checkpoint."""
+        The first of all ranks is the least of theirs.
+        """
+        bad = int(self.first.item()) if self.first is not None else NEVER
+        if self.precision == "fp16":
+            return min(bad, step - self.skipped + 1) if self.skipped >= SKIPPED_IN_A_ROW else bad
+        return min(bad, step) if self.skipped or not _finite_norm(engine) else bad
+
+    def error(self, step: int, newest: int | None) -> Diverged:
+        """The error for the first bad step of all ranks. ``newest``: step of the newest checkpoint."""
         what = "the loss or its gradient is not finite (NaN or infinite)"
         if self.precision == "fp16":
             what = f"float16 overflowed in {SKIPPED_IN_A_ROW} steps in a row, from this one on"
-        return self._error(_FAR - urgency, what, newest)
+        return self._diverged(step, what, newest)
 
     def at_minimum(self, step: int, newest: int | None) -> Diverged:
         """The error for DeepSpeed's own, in words."""
-        return self._error(step, "float16 overflows although the loss scale is at its minimum", newest)
+        return self._diverged(step, "float16 overflows although the loss scale is at its minimum", newest)
 
-    def _error(self, step: int, what: str, newest: int | None) -> Diverged:
+    def _diverged(self, step: int, what: str, newest: int | None) -> Diverged:
         precision = "" if self.precision == "bf16" else "train.precision=bf16 or "
         kept = f"checkpoint-{newest}, saved before, is kept" if newest else "nothing was saved before"
         lower = f"a learning rate below train.learning_rate={self.learning_rate:g}"

@@ -17,7 +17,6 @@ from glmjobs.training.agreement import Agreement
 from glmjobs.training.save import say
 from glmjobs.zero import committed
 from hpc.core.errors import BadInput
-from hpc.core.files import read_json
 
 
 def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | None:
@@ -27,7 +26,7 @@ def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | 
         BadInput: the newest good one was saved by another number of ranks, and not resharded.
     """
     first = agreement.rank == 0
-    candidates: list[tuple[str, str | None]] = agreement.of_rank_zero(
+    candidates: list[tuple[str, str | None]] = agreement.broadcast(
         [(c.path.name, c.problem) for c in committed.scan(folder)]
     )
     for name, problem in candidates:
@@ -69,8 +68,8 @@ def unreadable(path: Path, rank: int, world_size: int) -> str | None:
 
 def saved_ranks(path: Path) -> int | None:
     """The number of ranks that saved a checkpoint: DeepSpeed loads its own form on as many only."""
-    found: int | None = (read_json(path / committed.COMMITTED) or {}).get("world_size")
-    return found
+    commit = committed.read(path)
+    return commit.world_size if commit is not None else None
 
 
 def _same_world(path: Path, world_size: int) -> None:

@@ -150,9 +150,7 @@ class Saver:
 
     def _prepare(self, folder: Path) -> None:
         """Take away what a broken save of this step has left, and look for room."""
-        (folder / committed.COMMITTED).unlink(missing_ok=True)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        committed.discard(folder)
         need = self.needed()
         if self._free() < need:
             committed.rotate(self.folder, 1)  # the newest alone is enough to go on from

@@ -61,7 +61,7 @@ class AutoSave(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Take up an earlier attempt's interval."""
         kept = read_json(self.path) or {}
-        self.every = int(self._agreement.of_rank_zero(max(1, int(kept.get("steps", FIRST)))))
+        self.every = int(self._agreement.broadcast(max(1, int(kept.get("steps", FIRST)))))
         self.next = state.global_step + self.every
 
     def on_step_begin(
@@ -90,7 +90,7 @@ class AutoSave(TrainerCallback):  # type: ignore[misc]
         saving = self.trainer.saver.seconds
         if saving and self.measured:
             self.every = interval_steps(saving, self.measured, self.failure_seconds)
-        self.every = int(self._agreement.of_rank_zero(self.every))
+        self.every = int(self._agreement.broadcast(self.every))
         self.next = state.global_step + self.every
         if state.is_world_process_zero:
             with contextlib.suppress(OSError):  # without it the next attempt measures anew

@@ -8,6 +8,7 @@ average.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from glmjobs.data import packing
@@ -15,8 +16,7 @@ from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import family_for
-from glmjobs.recipe.schema import TrainSection
-from glmjobs.run.directory import Run
+from glmjobs.recipe.schema import Recipe, TrainSection
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,16 @@ class TrainingData:
     figures: dict[str, Any]
 
 
-def training_data(run: Run, tokenizer: Any) -> TrainingData:
-    """Tokenise (or find tokenised) and plan the rows of the whole training."""
-    recipe, settings = run.recipe, run.recipe.train
+def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> TrainingData:
+    """Tokenise (or find tokenised) and plan the rows of the whole training.
+
+    Args:
+        folder: the prepared rows; the tokens are kept in it.
+        ranks: how many share the rows of a step.
+    """
+    settings = recipe.train
     tokenised = tokenise(
-        Prepared.load(run.data), "train", tokenizer, family_for(recipe.model.family), run.data / "tokens",
+        Prepared.load(folder), "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
         too_long=recipe.data.too_long, label_sop=settings.label_sop,
     )  # fmt: skip
@@ -45,7 +50,7 @@ def training_data(run: Run, tokenizer: Any) -> TrainingData:
     if settings.packing:
         one = packing.plan_epoch(tokenised.lengths, settings.pack_length, seed=settings.seed)
         batch_rows = rows_for(settings.per_device_batch_size, len(tokenised), len(one))
-    plan = rows_plan(tokenised, settings, batch_rows * settings.gradient_accumulation * run.shape.world_size)
+    plan = rows_plan(tokenised, settings, batch_rows * settings.gradient_accumulation * ranks)
     pad = int(tokenizer.pad_token_id)
     collator = (
         PackedCollator(settings.pack_length, pad) if settings.packing else PaddedCollator(pad, multiple=8)

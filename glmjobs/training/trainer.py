@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from glmjobs.training import save
 from glmjobs.training.agreement import Agreement
-from glmjobs.training.health import AT_MINIMUM, Health
+from glmjobs.training.health import AT_MINIMUM, NEVER, Health
 from glmjobs.training.loop_state import LoopState
 from glmjobs.zero import committed
 from hpc.runtime.heartbeat import Heartbeat
@@ -21,21 +21,21 @@ from hpc.runtime.stop import StopFlag
 class GLMTrainer(Trainer):  # type: ignore[misc]
     """Trains with DeepSpeed; a checkpoint counts only once it is committed.
 
-    Attributes (set by :func:`glmjobs.train.train` before training):
+    Attributes:
         saver: how checkpoints are saved.
         health: watches the loss.
-        loop: sums that a resume takes up.
         heart: this rank's heartbeat.
+        loop_state: keeps the sums that a resume takes up; to be set before training.
         tokens: real (not padding) positions of this rank so far, on the device.
+        running_loss: sum of the losses since the last log line, on the device.
+        carried_loss: what an earlier attempt had summed up since its last log line, until the first micro-step.
     """
 
-    saver: save.Saver
-    health: Health
-    loop: LoopState
-    heart: Heartbeat
+    loop_state: LoopState
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, saver: save.Saver, health: Health, heart: Heartbeat, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.saver, self.health, self.heart = saver, health, heart
         self.tokens: torch.Tensor | None = None
         self.running_loss: torch.Tensor | None = None
         self.carried_loss: float | None = None
@@ -54,7 +54,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
             loss = super().training_step(model, inputs, *args, **kwargs)
         except Exception as error:
             if AT_MINIMUM in str(error):
-                raise self.health.at_minimum(step, self.newest()) from error
+                raise self.health.at_minimum(step, self.newest_step()) from error
             raise
         self.health.note(loss, step)
         if self.carried_loss is not None:
@@ -72,7 +72,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         steps: int = self.state.global_step
         return float(self._total_loss_scalar) / max(1, steps)
 
-    def newest(self) -> int | None:
+    def newest_step(self) -> int | None:
         """Step of the newest committed checkpoint."""
         found = committed.newest(Path(self.args.output_dir))
         return found.step if found else None
@@ -153,7 +153,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     def _save_rng_state(self, output_dir: str) -> None:
         self.saver.writes.do("rng_state", super()._save_rng_state, output_dir)
-        self.saver.writes.do("loop_state", self.loop.save, Path(output_dir))
+        self.saver.writes.do("loop_state", self.loop_state.save, Path(output_dir))
 
 
 class StopTogether(TrainerCallback):  # type: ignore[misc]
@@ -179,14 +179,11 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
         trainer.heart.beat("training", step)
         health.after_step(engine)
         last = step >= state.max_steps
-        look = control.should_log or control.should_save or last
-        stop, urgency = self.agreement.most(
-            int(self.flag.requested), health.urgency(engine, step) if look else 0
-        )
-        if stop and not look:
-            [urgency] = self.agreement.most(health.urgency(engine, step))
-        if urgency:
-            raise health.complain(urgency, trainer.newest())
+        stop = self.agreement.all_reduce_max(int(self.flag.requested))
+        if stop or last or control.should_log or control.should_save:
+            bad = self.agreement.all_reduce_min(health.first_bad_step(engine, step))
+            if bad != NEVER:
+                raise health.error(bad, trainer.newest_step())
         if last:
             control.should_save = True
         elif stop:

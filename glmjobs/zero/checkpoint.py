@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from glmjobs.zero import layout
+from glmjobs.zero import committed, layout
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
 from glmjobs.zero.guarded_files import inside, open_regular, read_json, read_small, reading
 from glmjobs.zero.layout import Extent, Tensor
@@ -25,7 +25,6 @@ from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import Opaque, TensorRef, TorchFile
 from hpc.core.errors import BadInput, WorkFailed
 
-COMMITTED = "committed.json"
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 WEIGHT_FILES = (
     "model.safetensors",
@@ -93,7 +92,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open(path: Path) -> Checkpoint:
-    check_committed(path)
+    committed.check(path)
     folder = zero_folder(path)
     if folder is not None:
         opened = _open_zero(path, folder)
@@ -107,28 +106,6 @@ def _open(path: Path) -> Checkpoint:
         f"{path}: neither a DeepSpeed checkpoint (a file 'latest' or *_optim_states.pt) nor a model "
         f"({', '.join(WEIGHT_FILES[:3])})"
     )
-
-
-def check_committed(path: Path) -> None:
-    """Hold a checkpoint against its committed.json, where it has one.
-
-    Raises:
-        WorkFailed: a listed file is missing or of another size, or lies outside the checkpoint.
-    """
-    file = path / COMMITTED
-    if not os.path.lexists(file):
-        return
-    with reading(file, "it should list the checkpoint's files with their sizes"):
-        listed = read_json(inside(path, COMMITTED))["files"]
-        entries = [(str(entry["path"]), int(entry["bytes"])) for entry in listed]
-    for name, size in entries:
-        target = inside(path, name)
-        if not target.is_file():
-            raise WorkFailed(f"{target}: missing, though {file.name} lists it")
-        if target.stat().st_size != size:
-            raise WorkFailed(
-                f"{target}: has {target.stat().st_size} bytes, not the {size} that were committed"
-            )
 
 
 def zero_folder(path: Path) -> Path | None:

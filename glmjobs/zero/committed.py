@@ -2,7 +2,8 @@
 
 DeepSpeed writes ``latest`` from rank 0 before the other ranks are done, so it proves nothing. ``committed.json`` is
 written last, after a barrier of all ranks, and lists every file with its size; without it, or with a file missing or
-of another size, a checkpoint is passed over, and resume says so. No torch here: consolidation uses it too.
+of another size, a checkpoint is passed over, and resume says so. It is written and read here alone, for training,
+consolidation, resharding and the report; what it says is not trusted. No torch here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from glmjobs.zero.guarded_files import inside, read_json, reading
 from hpc.core import timestamps
-from hpc.core.files import read_json, write_json
+from hpc.core.errors import WorkFailed
+from hpc.core.files import write_json
 
 COMMITTED = "committed.json"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a ``committed.json`` says.
+
+    Attributes:
+        files: bytes of every file, by its path below the folder.
+        step, world_size: of the training that saved it, and its number of ranks; None where it does not say.
+    """
+
+    files: dict[str, int]
+    step: int | None = None
+    world_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,41 +46,96 @@ class Checkpoint:
     problem: str | None
 
 
-def scan(folder: Path) -> list[Checkpoint]:
-    """Every ``checkpoint-N`` under ``folder``, newest first, each checked."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and path.is_dir():
-            found.append(Checkpoint(path, int(match.group(1)), problem(path)))
-    return sorted(found, key=lambda c: c.step, reverse=True)
+def commit(path: Path, step: int | None = None, world_size: int | None = None) -> None:
+    """Declare a folder whole. Call on one rank, after a barrier, when every rank's files are written and synced."""
+    files = [{"path": str(f.relative_to(path)), "bytes": f.stat().st_size} for f in _files(path)]
+    told = {"step": step, "world_size": world_size}
+    said = {key: value for key, value in told.items() if value is not None}
+    write_json(path / COMMITTED, {**said, "time": timestamps.now(), "files": files})
+
+
+def read(path: Path) -> Commit | None:
+    """What the folder's ``committed.json`` says, unchecked; None where there is none.
+
+    Raises:
+        WorkFailed: it cannot be read, is damaged, or is a link out of the folder.
+    """
+    file = path / COMMITTED
+    if not os.path.lexists(file):
+        return None
+    with reading(file, "it should list the checkpoint's files with their sizes"):
+        said = read_json(inside(path, COMMITTED))
+        files = {str(entry["path"]): int(entry["bytes"]) for entry in said["files"]}
+        step, world_size = said.get("step"), said.get("world_size")
+        if any(type(value) not in (int, type(None)) for value in (step, world_size)):
+            raise TypeError
+    return Commit(files, step, world_size)
+
+
+def check(path: Path) -> Commit | None:
+    """Hold a folder against its ``committed.json``; what that says, None where there is none.
+
+    Raises:
+        WorkFailed: a listed file is missing, of another size or outside the folder; or as :func:`read`.
+    """
+    listed = read(path)
+    for name, size in listed.files.items() if listed is not None else ():
+        file = inside(path, name)
+        if not file.is_file():
+            raise WorkFailed(f"{file}: is missing, though {COMMITTED} lists it")
+        if (found := file.stat().st_size) != size:
+            raise WorkFailed(f"{file}: has {found} bytes instead of the {size} that were committed")
+    return listed
 
 
 def problem(path: Path) -> str | None:
     """Why a checkpoint does not count, in words; None where it does."""
-    listed = read_json(path / COMMITTED)
-    if listed is None:
-        return "not committed (the save did not finish)"
-    for entry in listed.get("files", []):
-        file = path / entry["path"]
-        if not file.is_file():
-            return f"{entry['path']} is missing"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{entry['path']} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-    return None
+    try:
+        listed = check(path)
+    except WorkFailed as error:
+        return str(error).removeprefix(f"{path}{os.sep}")
+    return None if listed is not None else "not committed (the save did not finish)"
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that counts."""
-    return next((c for c in scan(folder) if c.problem is None), None)
+def folders(checkpoints: Path) -> list[tuple[int, Path]]:
+    """Step and path of every ``checkpoint-N``, newest first, committed or not."""
+    found = []
+    for path in checkpoints.glob("checkpoint-*") if checkpoints.is_dir() else ():
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a folder is closed
+            found.append((int(match[1]), path))
+    return sorted(found, reverse=True)
 
 
-def commit(path: Path, step: int, world_size: int) -> None:
-    """Declare a checkpoint whole. Call on one rank, after a barrier, when every rank's files are written and synced."""
-    files = [{"path": str(f.relative_to(path)), "bytes": f.stat().st_size} for f in _files(path)]
-    write_json(
-        path / COMMITTED, {"step": step, "world_size": world_size, "time": timestamps.now(), "files": files}
+def scan(checkpoints: Path) -> list[Checkpoint]:
+    """Every ``checkpoint-N``, newest first, each checked."""
+    return list(_checked(checkpoints))
+
+
+def newest(checkpoints: Path) -> Checkpoint | None:
+    """The newest checkpoint that counts; older ones are not looked at."""
+    return next((c for c in _checked(checkpoints) if c.problem is None), None)
+
+
+def newest_committed(checkpoints: Path) -> Path:
+    """The newest checkpoint with a ``committed.json``, which has to be whole: an older one would be less training.
+
+    Newer ones without are named on stdout and skipped.
+
+    Raises:
+        WorkFailed: there is none, or the newest does not hold what it committed.
+    """
+    for _, path in folders(checkpoints):
+        if check(path) is not None:
+            return path
+        print(f"{path.name}: skipped, it was never committed (its save did not finish)", flush=True)
+    raise WorkFailed(
+        f"{checkpoints}: no committed checkpoint here (checkpoint-N with {COMMITTED}); train first"
     )
+
+
+def _checked(checkpoints: Path) -> Iterator[Checkpoint]:
+    return (Checkpoint(path, step, problem(path)) for step, path in folders(checkpoints))
 
 
 def sync(path: Path) -> None:
@@ -87,10 +159,15 @@ def rotate(folder: Path, keep: int) -> list[Path]:
         return []
     doomed = good[max(1, keep) :] + [c for c in checked if c.problem is not None and c.step < good[0].step]
     for checkpoint in doomed:
-        # Without its list it no longer counts, so a deletion that is interrupted leaves nothing that looks whole.
-        (checkpoint.path / COMMITTED).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint.path, ignore_errors=True)
+        discard(checkpoint.path, ignore_errors=True)
     return [c.path for c in doomed]
+
+
+def discard(path: Path, *, ignore_errors: bool = False) -> None:
+    """Delete a checkpoint, if it is there: first its list, so that an interruption leaves nothing that looks whole."""
+    (path / COMMITTED).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 def size(path: Path) -> int:

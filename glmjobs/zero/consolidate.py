@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero import manifest as manifests
@@ -21,9 +21,6 @@ from glmjobs.zero.progress_bar import Meter
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput, WorkFailed
-
-if TYPE_CHECKING:  # pydantic and the cluster profile: only the stage needs them
-    pass
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,23 @@ def consolidate(
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
     return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
+
+
+def finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:
+    """The manifest of a model directory that is already what would be made; sizes are checked, hashes not."""
+    try:
+        manifest = manifests.verify(model, hashes=False)
+    except (BadInput, WorkFailed):
+        return None
+    source = manifest.get("source")
+    if not isinstance(source, dict):
+        return None
+    same = (
+        source.get("checkpoint") == checkpoint.resolve().name
+        and manifest.get("dtype") == options.dtype
+        and source.get("kind") != {"merge": "adapter", "keep": "merged"}[options.adapter]
+    )
+    return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
 
 
 def _facts(

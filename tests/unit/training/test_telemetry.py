@@ -222,7 +222,7 @@ def test_saves_come_at_the_measured_interval_and_go_on_after_a_resume(
 
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    alone = SimpleNamespace(of_rank_zero=lambda value: value)
+    alone = SimpleNamespace(broadcast=lambda value: value)
     trainer = SimpleNamespace(
         args=SimpleNamespace(output_dir=str(tmp_path)), saver=SimpleNamespace(seconds=None, agreement=alone)
     )
@@ -242,7 +242,7 @@ def test_every_rank_takes_rank_zeros_word(tmp_path: Path) -> None:
     """A rank whose own clock says otherwise saves where rank 0 does."""
     from glmjobs.training.save_interval import AutoSave
 
-    agreement = SimpleNamespace(of_rank_zero=lambda value: 7)
+    agreement = SimpleNamespace(broadcast=lambda value: 7)
     trainer = SimpleNamespace(
         args=SimpleNamespace(output_dir=str(tmp_path)),
         saver=SimpleNamespace(seconds=3.0, agreement=agreement),

@@ -1,0 +1,233 @@
+"""One attempt at a training, in a straight line: :func:`build` what the run asks for, train it, say how it ended.
+
+torch, transformers and DeepSpeed are imported here, at the top: this is the train stage's one slow import. Call
+:func:`glmjobs.training.device.choose_device` before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import transformers
+from deepspeed.accelerator import get_accelerator
+
+from glmjobs import compat
+from glmjobs.models import load_model, load_tokenizer
+from glmjobs.models.family import family_for
+from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.training import adapters, save
+from glmjobs.training.agreement import Agreement
+from glmjobs.training.arguments import training_arguments
+from glmjobs.training.health import Health
+from glmjobs.training.loop_state import LoopState
+from glmjobs.training.resume import resume_point, saved_ranks
+from glmjobs.training.save_interval import AutoSave
+from glmjobs.training.telemetry import RunLog
+from glmjobs.training.train_data import training_data
+from glmjobs.training.trainer import GLMTrainer, StopTogether
+from glmjobs.training.universal import Universal
+from glmjobs.zero import committed
+from hpc.chain import ledger
+from hpc.core.errors import NotFit, WorkFailed
+from hpc.runtime.heartbeat import Heartbeat
+from hpc.runtime.rendezvous import Rank
+from hpc.runtime.stop import EXIT_FATAL, StopFlag, StopRequested
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run gives its training.
+
+    Attributes:
+        recipe: every setting.
+        run: the run directory, for progress and the ledger.
+        data: its prepared rows (:func:`glmjobs.data.prepared.prepare`).
+        base_model: the model directory to start from.
+        checkpoints: where ``checkpoint-N`` and the results go.
+        ranks: how many the run was planned for; the rows of all epochs are shared out among so many.
+        place: this process among the ranks.
+        cuda: train on GPUs; else on the CPU.
+    """
+
+    recipe: Recipe
+    run: Path
+    data: Path
+    base_model: Path
+    checkpoints: Path
+    ranks: int
+    place: Rank
+    cuda: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: finished, with its results, or stopped early with everything saved."""
+
+    finished: bool
+    outputs: list[Path] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+class LastSaveFailed(WorkFailed):
+    """All steps are done and the result is not on disk; the same disk would refuse it again."""
+
+    exit_code = EXIT_FATAL
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training ready for its first step.
+
+    Attributes:
+        steps: optimizer steps in all, those of earlier attempts included.
+        figures: of data and model, for the record.
+    """
+
+    inputs: Inputs
+    trainer: GLMTrainer
+    steps: int
+    figures: dict[str, Any]
+
+    def train(self, flag: StopFlag) -> Outcome:
+        """From the newest good checkpoint to the last step, or until any rank is told to stop.
+
+        Raises:
+            StopRequested: that was before the first step.
+            Diverged: the loss is no number any more (see :mod:`glmjobs.training.health`).
+            LastSaveFailed: all steps are done, and the disk does not take the result.
+        """
+        trainer, place = self.trainer, self.inputs.place
+        agreement = trainer.saver.agreement
+        trainer.heart.beat("preparing")
+        # From here on the ranks meet in collectives: whoever was told to stop has to be waited for by all.
+        if agreement.all_reduce_max(int(flag.requested)):
+            raise StopRequested(flag.reason)
+        resume = resume_point(self.inputs.checkpoints, agreement, place.world_size)
+        stop = StopTogether(flag, agreement, trainer)
+        self._add_callbacks(resume, stop)
+        trainer.heart.beat("preparing")
+        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        step = trainer.state.global_step
+        trainer.heart.beat("finishing", step)
+        if not stop.stopped or step >= self.steps:
+            return self._finish(result)
+        if place.rank == 0:
+            unsaved = " (its checkpoint could not be saved)" if trainer.saver.failed else ""
+            why = flag.reason or "another rank was told"
+            save.say(f"stopped at step {step} of {self.steps} ({why}){unsaved}")
+        return Outcome(finished=False)
+
+    def _add_callbacks(self, resume: Path | None, stop: StopTogether) -> None:
+        """What is done around the steps, in this order."""
+        trainer, recipe = self.trainer, self.inputs.recipe
+        trainer.loop_state = LoopState(trainer, resume)
+        callbacks: list[Any] = [trainer.loop_state]
+        if resume is not None and saved_ranks(resume) != self.inputs.place.world_size:
+            callbacks.insert(0, Universal(trainer, resume))
+        # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
+        if recipe.train.save_steps == "auto":
+            callbacks.append(AutoSave(trainer, recipe.jobs.mean_time_between_failures_hours))
+        callbacks += [stop, RunLog(self.inputs.run, trainer, self.steps, recipe.train.epochs)]
+        for callback in callbacks:
+            trainer.add_callback(callback)
+
+    def _finish(self, result: Any) -> Outcome:
+        """Results in the Trainer's own files, and what the stage's marker says of them."""
+        inputs, trainer = self.inputs, self.trainer
+        last = committed.newest(inputs.checkpoints)
+        if last is None or last.step != trainer.state.global_step:
+            raise LastSaveFailed(
+                f"{inputs.checkpoints}: the last step's checkpoint could not be saved ({trainer.saver.failed}); "
+                f"make room and run it again: it goes on from {last.path.name if last else 'the beginning'}"
+            )
+        result.metrics["train_loss"] = trainer.mean_loss()
+        trainer.log_metrics("train", result.metrics)
+        trainer.save_metrics("train", result.metrics)
+        trainer.save_state()
+        names = ("train_results.json", "all_results.json", "trainer_state.json", "train_log.jsonl")
+        results = [inputs.checkpoints / name for name in names if (inputs.checkpoints / name).is_file()]
+        figures = {
+            "step": last.step,
+            "checkpoint": str(last.path.relative_to(inputs.run)),
+            "checkpoint_bytes": committed.size(last.path),
+            "world_size": inputs.place.world_size,
+            "train_loss": result.metrics.get("train_loss"),
+            "train_runtime_s": result.metrics.get("train_runtime"),
+            **self.figures,
+        }
+        return Outcome(True, [*results, last.path / committed.COMMITTED], figures)
+
+    def leave(self) -> None:
+        """Part from the other ranks in good order."""
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
+    """Seed everything, and set right what the installed releases get wrong. Before DeepSpeed starts.
+
+    Raises:
+        NotFit: this CPU has no float16 (bfloat16) that DeepSpeed takes; it would say so later, with a traceback.
+    """
+    transformers.set_seed(settings.seed)
+    transformers.utils.logging.disable_progress_bar()  # a log is no terminal
+    compat.keep_gradient_hooks()
+    if cuda:
+        return
+    compat.prepare_cpu_training()
+    device, precision = get_accelerator(), settings.precision
+    if (precision == "fp16" and not device.is_fp16_supported()) or (
+        precision == "bf16" and not device.is_bf16_supported()
+    ):
+        raise NotFit(
+            f"train.precision: {precision}: DeepSpeed takes no {precision} on this CPU; fp32 works everywhere"
+        )
+
+
+def build(inputs: Inputs, heart: Heartbeat) -> Session:
+    """Everything before the first step: data, model, trainer."""
+    settings, place = inputs.recipe.train, inputs.place
+    tokenizer = load_tokenizer(inputs.base_model)
+    data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer)
+    steps = total_steps(settings, len(data.dataset), data.batch_rows, place.world_size)
+    arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
+    heart.beat("loading the model")
+    model, counts = trainable_model(settings, inputs.base_model)
+    saver = save.Saver(
+        inputs.checkpoints, settings.save_total_limit,
+        Agreement().open(),  # the processes have met when the arguments were made
+        partial(ledger.append, inputs.run, stage="train"),
+        estimate=partial(save.estimate, model), world_size=place.world_size, syncs=place.local_rank == 0,
+    )  # fmt: skip
+    trainer = GLMTrainer(
+        model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
+        processing_class=tokenizer, saver=saver, health=Health(settings.precision, settings.learning_rate), heart=heart,
+    )  # fmt: skip
+    return Session(inputs, trainer, steps, {**data.figures, **counts})
+
+
+def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict[str, int]]:
+    """The model with what is trained of it, and figures for the record."""
+    # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
+    dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
+    model = load_model(base_model, dtype=dtype)
+    model.config.use_cache = False
+    if settings.method != "lora":
+        return model, {}
+    model = adapters.adapt(model, settings.lora, family_for(base_model))
+    return model, adapters.counted(model)
+
+
+def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: int) -> int:
+    """Optimizer steps in all: the planned rows of every epoch over the rows of a step; or ``max_steps``."""
+    if rows == 0:
+        raise WorkFailed("no training rows are left after reading and splitting the data")
+    if settings.max_steps > 0:
+        return settings.max_steps
+    return max(1, math.ceil(rows / (batch_rows * world_size * settings.gradient_accumulation)))
