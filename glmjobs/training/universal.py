@@ -27,10 +27,10 @@ class Universal(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """The checkpoint has just been loaded."""
         folder = self.resume / (self.resume / "latest_universal").read_text(encoding="utf-8").strip()
-        mend(self.trainer.model_wrapped.optimizer.optimizer, folder / "zero" / "optimizer_state.pt")
+        correct_optimizer(self.trainer.model_wrapped.optimizer.optimizer, folder / "zero" / "optimizer_state.pt")
 
 
-def mend(optimizer: Any, file: Path) -> None:
+def correct_optimizer(optimizer: Any, file: Path) -> None:
     """A step counter of its own for every state; for every group the settings in ``file``, where it is there."""
     for values in optimizer.state.values():
         if torch.is_tensor(values.get("step")):

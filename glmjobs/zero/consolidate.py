@@ -17,7 +17,7 @@ from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.model_files import carry, read_config
-from glmjobs.zero.progress_bar import Meter
+from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput, WorkFailed
@@ -90,9 +90,9 @@ def consolidate(
         )
         check_space(new, sum(shard.size for shard in shards), out.parent)
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
-        with Meter(f"consolidate {source.resolve().name} -> {out}", reading) as meter:
+        with ByteProgress(f"consolidate {source.resolve().name} -> {out}", reading) as progress:
             written = write_shards(
-                shards, new, workers=_workers(options), fsync=options.fsync, progress=meter.add
+                shards, new, workers=_workers(options), fsync=options.fsync, progress=progress.add
             )
         _judge_overflow(written.overflow, options)
         sources = [source, *([base] if base is not None else [])]
@@ -100,7 +100,7 @@ def consolidate(
         written.files += [manifests.describe(new, name) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
-    return {**facts, "files": written.files, "seconds": round(meter.seconds, 3)}
+    return {**facts, "files": written.files, "seconds": round(progress.seconds, 3)}
 
 
 def finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 LINE_SECONDS = 10.0  # between plain lines
 
 
-class Meter:
+class ByteProgress:
     """Counts bytes from several threads; shows them on stderr. Use as a context manager.
 
     Args:
@@ -28,7 +28,7 @@ class Meter:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ByteProgress:
         self._start = self._said = time.perf_counter()
         if sys.stderr is not None and sys.stderr.isatty():
             self._bar, self._task = _bar(self.title, self.total)

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 
 def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_path: Path) -> None:
-    from glmjobs.training.universal import mend
+    from glmjobs.training.universal import correct_optimizer
 
     first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     optimizer = torch.optim.AdamW(
@@ -28,8 +28,8 @@ def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_pa
             "exp_avg_sq": torch.zeros(3),
         }
     optimizer.param_groups[1]["weight_decay"] = 0.1
-    mend(optimizer, file)
+    correct_optimizer(optimizer, file)
     optimizer.step()
     assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [13.0, 13.0]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-    mend(optimizer, tmp_path / "none.pt")
+    correct_optimizer(optimizer, tmp_path / "none.pt")
