@@ -28,17 +28,10 @@ from transformers.utils import logging as transformers_logging
 from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
 from glmjobs.models.adapter import base_of, merge_adapter
 from glmjobs.models.family import Family, family_for, read_config
+from glmjobs.zero.model_files import WEIGHT_FILES
 from hpc.core.errors import BadInput
 
 DTYPES = ("float32", "float16", "bfloat16")
-
-#: In order of preference; an index names the shards.
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 #: What torch says of a tensor of another shape.
 _SIZE_MISMATCH = re.compile(
@@ -65,7 +58,7 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     family = family_for(directory)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
-    if not any((directory / name).exists() for name in _WEIGHT_FILES) and (base := base_of(directory)):
+    if not any((directory / name).exists() for name in WEIGHT_FILES) and (base := base_of(directory)):
         adapted: PreTrainedModel = merge_adapter(load_model(base, dtype, **options), directory)
         return adapted.eval()
     config = _configuration(directory, family)
@@ -156,7 +149,7 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
     Raises:
         BadInput: no weights, a missing shard, a truncated file, a Git LFS pointer, a broken index.
     """
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         path = directory / name
         if not path.exists():
             continue
@@ -173,7 +166,7 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
         for shard in shards:
             check_weight_file(directory / shard)
         return {tensor: directory / shard for tensor, shard in weight_map.items()}
-    raise BadInput(f"{directory}: no weights: expected one of {', '.join(_WEIGHT_FILES)}")
+    raise BadInput(f"{directory}: no weights: expected one of {', '.join(WEIGHT_FILES)}")
 
 
 def read_index(path: Path) -> dict[str, str]:

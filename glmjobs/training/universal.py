@@ -27,7 +27,9 @@ class Universal(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """The checkpoint has just been loaded."""
         folder = self.resume / (self.resume / "latest_universal").read_text(encoding="utf-8").strip()
-        correct_optimizer(self.trainer.model_wrapped.optimizer.optimizer, folder / "zero" / "optimizer_state.pt")
+        correct_optimizer(
+            self.trainer.model_wrapped.optimizer.optimizer, folder / "zero" / "optimizer_state.pt"
+        )
 
 
 def correct_optimizer(optimizer: Any, file: Path) -> None:

@@ -21,17 +21,12 @@ from glmjobs.zero import committed, layout
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
 from glmjobs.zero.guarded_files import inside, open_regular, read_json, read_small, reading
 from glmjobs.zero.layout import Extent, Tensor
+from glmjobs.zero.model_files import WEIGHT_FILES
 from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import Opaque, TensorRef, TorchFile
 from hpc.core.errors import BadInput, WorkFailed
 
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 

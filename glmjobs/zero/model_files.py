@@ -1,4 +1,4 @@
-"""What a model directory needs besides weights: configuration, tokenizer, THUDM's own code."""
+"""The files of a model directory; what it needs besides weights: configuration, tokenizer, THUDM's own code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from typing import Any
 from glmjobs.zero.dtypes import TORCH_NAME
 from glmjobs.zero.guarded_files import open_regular, read_json, reading
 from hpc.core.errors import WorkFailed
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where weights may be, in order of preference; an index names the shards."""
 
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glmjobs.reshard import accumulation, reshard
+from glmjobs.reshard import accumulation
+from glmjobs.zero.universal_form import reshard
 from hpc.core.errors import BadInput, WorkFailed
 
 torch = pytest.importorskip("torch")
@@ -145,7 +146,7 @@ def test_workers_end_when_reshard_is_killed() -> None:
     """The pipe's other end closes once the killed process's child is gone, too."""
     program = """
 import os, signal
-from glmjobs.reshard import children_end_with_this
+from glmjobs.zero.universal_form import children_end_with_this
 with children_end_with_this():
     if os.fork() == 0:
         os.write(1, b"up")
