@@ -246,6 +246,13 @@ def test_missing_or_broken_parts_are_said_not_fatal(run: Run, part: str, how: st
         assert (run.report / name).stat().st_size > 2000
 
 
+def test_damaged_commit_is_a_note(run: Run):
+    (run.checkpoints / "checkpoint-3100" / "committed.json").write_text('{"step": 3100, "files": [')
+    document = report.make(run)
+    [said] = [sentence for sentence in document["missing"] if "committed.json" in sentence]
+    assert said.startswith("checkpoints/checkpoint-3100/committed.json")
+
+
 def test_an_empty_run_has_a_report(tmp_path: Path):
     run = sample.make_run(tmp_path, rows=3)
     for path in run.path.iterdir():
