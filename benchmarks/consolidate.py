@@ -178,8 +178,8 @@ def copy_command(model: Path, target: Path, extra: Path | None) -> list[str]:
 
 def same_tensors(ours: Path, theirs: Path) -> int:
     """Compare two directories of safetensors, tensor by tensor, bit by bit; how many there are."""
-    from glmjobs.zero.checkpoint import read_values
     from glmjobs.zero.safetensors_file import read_tensors
+    from glmjobs.zero.weights import read_values
 
     def all_of(folder: Path) -> dict[str, Any]:
         return {

@@ -38,7 +38,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SavedCheckpoint:
     """A ``checkpoint-N`` directory: its step, and why it does not count (None: it does)."""
 
     path: Path
@@ -107,12 +107,12 @@ def folders(checkpoints: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def scan(checkpoints: Path) -> list[Checkpoint]:
+def scan(checkpoints: Path) -> list[SavedCheckpoint]:
     """Every ``checkpoint-N``, newest first, each checked."""
     return list(_checked(checkpoints))
 
 
-def newest(checkpoints: Path) -> Checkpoint | None:
+def newest(checkpoints: Path) -> SavedCheckpoint | None:
     """The newest checkpoint that counts; older ones are not looked at."""
     return next((c for c in _checked(checkpoints) if c.problem is None), None)
 
@@ -134,8 +134,8 @@ def newest_committed(checkpoints: Path) -> Path:
     )
 
 
-def _checked(checkpoints: Path) -> Iterator[Checkpoint]:
-    return (Checkpoint(path, step, problem(path)) for step, path in folders(checkpoints))
+def _checked(checkpoints: Path) -> Iterator[SavedCheckpoint]:
+    return (SavedCheckpoint(path, step, problem(path)) for step, path in folders(checkpoints))
 
 
 def sync(path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from glmjobs.zero.checkpoint import Checkpoint, read_values
+from glmjobs.zero.checkpoint import Checkpoint
 from glmjobs.zero.dtypes import FLOATING, round_to, to_float32
 from glmjobs.zero.layout import Tensor, Vector
+from glmjobs.zero.weights import read_values
 from hpc.core.errors import WorkFailed
 
 WINDOW = 16  # elements compared at a place

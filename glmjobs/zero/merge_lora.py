@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glmjobs.zero.checkpoint import Checkpoint, read_values, read_weights
+from glmjobs.zero.checkpoint import Checkpoint
 from glmjobs.zero.cross_check import same_values
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
 from glmjobs.zero.model_files import WEIGHT_FILES
+from glmjobs.zero.weights import read_values, read_weights
 from hpc.core.errors import BadInput, WorkFailed
 
 CONFIG = "adapter_config.json"
