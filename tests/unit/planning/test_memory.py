@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,32 +19,16 @@ from hpc.core.errors import BadInput
 from tests.support import measure_memory as measured
 from tests.support.paths import REPO
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    **measured.SIZES,
-    "glm4": {
-        "vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 80, "head_dim": 16,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 
-
-def model_of(family: str) -> Any:
-    if family != "glm4":
-        return measured.make(family)
-    from transformers import GlmConfig, GlmForCausalLM
-
-    return GlmForCausalLM(GlmConfig(**CONFIGS["glm4"], pad_token_id=0))
-
-
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", measured.SIZES)
 def test_parameters_are_those_of_the_model(family: str) -> None:
     """All of them, and LoRA's on all maps of a block and on one."""
     peft = pytest.importorskip("peft")
-    a, model = family_for(family).architecture(CONFIGS[family]), model_of(family)
+    a, model = family_for(family).architecture(measured.SIZES[family]), measured.make(family)
     assert a.parameters == sum(p.numel() for p in model.parameters())
     one = next(iter(a.maps))
     for targets, wanted in ((list(family_for(family).lora_targets), None), ([one], (one,))):
-        adapted = peft.get_peft_model(model_of(family), peft.LoraConfig(r=4, target_modules=targets))
+        adapted = peft.get_peft_model(measured.make(family), peft.LoraConfig(r=4, target_modules=targets))
         assert a.lora(4, wanted) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     with pytest.raises(BadInput, match="no linear map 'lm_head'"):
         a.lora(4, ("lm_head",))
@@ -118,6 +101,8 @@ CASES = [
     ("chatglm", "bf16", 2, "checkpointing", "lora"),
     ("glm", "bf16", 2, "checkpointing", "full"),
     ("glm", "bf16", 3, "none", "full"),
+    ("glm4", "bf16", 2, "none", "full"),
+    ("glm4", "bf16", 2, "checkpointing", "lora"),
 ]
 
 
