@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
+from glmjobs.models.family import Family, family_for
 from hpc.core.errors import BadInput
 
 MAX_LENGTH = 2048
 """Tokens of question, history and answer together; the original's default."""
 HELP = "/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C cuts an answer short"
-_FULL_WIDTH = str.maketrans(",!:;?", "，！：；？")
-_CHINESE = "\u4e00-\u9fff"
-_NEAR_CHINESE = re.compile(f"(?<=[{_CHINESE}])[,!:;?]|[,!:;?](?=[{_CHINESE}])")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +76,7 @@ class Chat:
 
     engine: Any
     tokenizer: Any
-    family: Any
+    family: Family
     max_length: int = MAX_LENGTH
     history: list[tuple[str, str]] = field(default_factory=list)
 
@@ -91,7 +88,6 @@ class Chat:
             BadInput: it is not one.
         """
         from glmjobs.models import load_tokenizer
-        from glmjobs.models.family import family_for
         from glmjobs.scoring.evaluate import load_engine
 
         family = family_for(directory)
@@ -131,7 +127,7 @@ class Chat:
         said = ""
         for token in stream(self.engine, prompt, room):
             tokens.append(token)
-            ready = settled(self._text(tokens))
+            ready = self.family.settled(self._text(tokens))
             if ready.startswith(said):
                 yield ready[len(said) :]
                 said = ready
@@ -140,24 +136,7 @@ class Chat:
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return polish(text) if self.family.name == "chatglm" else text.lstrip()
-
-
-def polish(text: str) -> str:
-    """What the original's chat does to an answer of ChatGLM-6B: its tokenizer folds punctuation to half
-    width, so marks next to a Chinese character become full width again; a placeholder of its training data is
-    filled in."""
-    text = text.lstrip().replace("[[训练时间]]", "2023年")
-    return _NEAR_CHINESE.sub(lambda mark: mark.group().translate(_FULL_WIDTH), text)
-
-
-def settled(text: str) -> str:
-    """The part of a growing answer that further tokens cannot change: without a half-decoded character, a
-    trailing mark that the next character may widen, an open placeholder, or blanks that may turn out to be
-    the last."""
-    text = text.rstrip("\ufffd")
-    text = text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
-    return text.rstrip(",!:;? \n\t[\ufffd")
+        return self.family.answer_text(text)
 
 
 def converse(chat: Chat) -> int:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.models.family import family_name, read_config
-from glmjobs.models.glm10b.tensor_parallel import merged, part_of
+from glmjobs.models.family import family_for, read_config
+from glmjobs.models.glm10b.family import FAMILY
+from glmjobs.models.glm10b.tensor_parallel import config_of, merged, part_of
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.dtypes import FLOATING
 from glmjobs.zero.layout import Extent, Tensor
@@ -30,7 +31,6 @@ from glmjobs.zero.torch_file import TensorRef, TorchFile
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput, WorkFailed
 
-HEAD_WIDTH = 64  # of every published GLM, from base (768 in 12 heads) to 10B (4096 in 64)
 _PART = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 
 
@@ -112,36 +112,6 @@ def read_part(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def config_of(shapes: dict[str, tuple[int, ...]], where: Path, heads: int | None) -> dict[str, Any]:
-    """The configuration that a checkpoint's shapes imply; special ids follow from the vocabulary's size."""
-    try:
-        vocabulary, hidden = shapes["glm.word_embeddings.weight"]
-        positions, _ = shapes["glm.transformer.position_embeddings.weight"]
-        shapes["glm.transformer.block_position_embeddings.weight"]
-    except KeyError as error:
-        raise BadInput(
-            f"{where}: no {error.args[0].removeprefix('glm.')}: not a GLM with block positions"
-        ) from None
-    layers = {name.split(".")[3] for name in shapes if name.startswith("glm.transformer.layers.")}
-    if heads is None:
-        heads = max(1, hidden // HEAD_WIDTH)
-    if heads < 1 or hidden % heads:
-        raise BadInput(f"--heads {heads}: the model's width, {hidden}, is not a multiple of it")
-    return {
-        "architectures": ["GLMForCausalLM"],
-        "model_type": "glm10b",
-        "vocab_size": vocabulary,
-        "hidden_size": hidden,
-        "num_layers": len(layers),
-        "num_attention_heads": heads,
-        "max_sequence_length": positions - 1,
-        "block_position_encoding": True,
-        "relative_encoding": False,
-        "attention_scale": 1.0,
-        "output_predict": True,
-    }
-
-
 def split(model: Path, out: Path, parts: int) -> None:
     """Split a GLM model directory into ``parts`` files of model-parallel weights in the directory ``out``.
 
@@ -150,7 +120,7 @@ def split(model: Path, out: Path, parts: int) -> None:
         WorkFailed: a weight file is damaged. ``out`` is then not there.
     """
     config = read_config(model)
-    if family_name(config, model / "config.json") != "glm":
+    if family_for(model) is not FAMILY:
         raise BadInput(f"{model}: only GLM-10B's weights are split; this is another family")
     heads = config.get("num_attention_heads", 64)
     if parts < 1 or heads % parts:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glmjobs.cli import run_command
+from glmjobs.models.family import families
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
@@ -37,9 +38,6 @@ from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 Which = Literal["base", "finetuned"]
 MODELS: tuple[Which, ...] = ("base", "finetuned")
-ANCHORS = {"chatglm": ("ChatGLM-6B", 0.048, 0.200), "glm": ("GLM-10B", 0.097, 0.250)}
-"""Accuracy before and after fine-tuning, from the table of the tutorial that this project's recipe
-follows."""
 NEWS_SECONDS = 30.0
 
 
@@ -79,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float16", "bfloat16", "float32"], help="on a GPU; default: float16"
     )
     group.add_argument(
-        "--backend", choices=["built-in", "vllm"], help="default: built-in; vllm serves GLM-4 only"
+        "--backend",
+        choices=["built-in", "vllm"],
+        help="default: built-in; vllm serves GLM-4 and its like",
     )
     return parser
 
@@ -274,7 +274,8 @@ def anchor_for(recipe: Recipe) -> tuple[str, float, float] | None:
     spot."""
     if recipe.model.path is None or "school_math" not in str(recipe.data.path or ""):
         return None
-    return ANCHORS.get(recipe.model.family)
+    family = families().get(recipe.model.family)
+    return (family.title, *family.tutorial) if family and family.tutorial else None
 
 
 # Any model and file

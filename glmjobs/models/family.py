@@ -1,19 +1,21 @@
 """What the rest of the code needs to know of a model family, behind one interface. No torch, no transformers.
 
-A family says which directories are its own, how they are loaded, how an example becomes tokens and labels, what
-generation starts from and stops at, and what a chat prompt looks like. Each is a folder beside this file with a
-``family.py`` that ends with ``FAMILY = Name()``: adding one changes nothing else (docs/add-a-model.md).
+A family says which directories are its own, how they are loaded and how large their models are, how an example becomes
+tokens and labels, what generation starts from and stops at, and what is read and shown in a chat. Each is a folder
+beside this file with a ``family.py`` that ends with ``FAMILY = Name()``: adding one changes nothing else
+(docs/add-a-model.md).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from glmjobs.models.architecture import Architecture, Config, llama
 from hpc.core.errors import BadInput
 
 NO_LABEL = -100
@@ -31,28 +33,49 @@ class Family:
 
     Attributes:
         name: as a recipe writes it.
+        title: as people say it.
         shifts_labels: the model compares the prediction at a token with the *next* label (the usual
             convention); else labels stand where their prediction stands.
         lora_targets: names of the linear maps that LoRA adapts by default.
         frame_tokens: tokens that a frame adds to source and target.
         owns_config: its configuration class is ours and reads config.json as it is; else transformers reads it.
+        vllm: vLLM serves it.
+        published: a published model whose sizes are known without its directory: name, and sizes as in its config.json.
+        tutorial: accuracy before and after fine-tuning on BELLE's school_math, from the table of the tutorial that
+            this project's recipe follows; fractions of 1.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     shifts_labels: ClassVar[bool] = True
     lora_targets: ClassVar[tuple[str, ...]]
     frame_tokens: ClassVar[int]
     owns_config: ClassVar[bool] = False
+    vllm: ClassVar[bool] = False
+    published: ClassVar[tuple[str, Config] | None] = None
+    tutorial: ClassVar[tuple[float, float] | None] = None
 
     def recognises(self, config: dict[str, Any]) -> bool:
         """Whether a directory with this config.json is of the family."""
         raise NotImplementedError
 
+    def mistaken(self, config: dict[str, Any]) -> str | None:
+        """Why a directory that looks like the family's and isn't cannot be used; None: it doesn't look like it."""
+        return None
+
+    def architecture(self, config: Config) -> Architecture:
+        """The sizes that a config.json tells; those of transformers' usual decoders where a family says no other.
+
+        Raises:
+            BadInput: a size is missing or no whole number above 0.
+        """
+        return llama(config, self.lora_targets)
+
     def model_class(self) -> Any:
         """The class whose ``from_pretrained`` loads a directory; imported here, not before.
 
         Its forward takes ``segment_ids``, ``labels``, ``num_items_in_batch`` and ``target_positions`` as
-        :class:`glmjobs.models.chatglm.modeling.ChatGLMForCausalLM` does;
+        :class:`glmjobs.models.common.causal_lm.CausalLM` does;
         :func:`glmjobs.models.common.packed.packed` gives that to transformers' own decoders.
         """
         raise NotImplementedError
@@ -94,14 +117,38 @@ class Family:
         """Tokens that generation must not give, because the model can't tell them from others."""
         return []
 
+    def answer_text(self, text: str) -> str:
+        """A decoded answer, or the start of one, as a chat shows it."""
+        return text.lstrip()
+
+    def settled(self, text: str) -> str:
+        """The part of a growing :meth:`answer_text` that further tokens cannot change: without a half-decoded
+        character, or blanks that may turn out to be the last."""
+        return text.rstrip(" \n\t\ufffd")
+
+    def make_small(self, directory: Path, texts: Iterable[str], sizes: Mapping[str, Any]) -> None:
+        """Write a small model with random weights, and a tokenizer trained on ``texts``: for demos and tests.
+
+        Args:
+            directory: made if absent.
+            sizes: the fields of :class:`glmjobs.recipe.schema.TinyModel`, without the family.
+        """
+        raise NotImplementedError
+
+    @property
+    def makes_small(self) -> bool:
+        """Whether the family has a :meth:`make_small`."""
+        return type(self).make_small is not Family.make_small
+
 
 class Templated(Family):
-    """A family whose prompt is one turn of its tokenizer's chat template.
+    """One of transformers' own decoders, whose prompt is one turn of its tokenizer's chat template.
 
     Attributes:
         between: the template's words after a question and after an answer, where another turn follows.
     """
 
+    vllm = True
     between: ClassVar[tuple[str, str]]
 
     def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
@@ -126,7 +173,7 @@ def families() -> dict[str, Family]:
 
 
 def family_for(name_or_dir: str | Path) -> Family:
-    """The family of a name ("chatglm", "glm", "glm4") or of a model directory.
+    """The family of a name, as recipes write it, or of a model directory.
 
     Raises:
         BadInput: an unknown name, or a directory whose config.json is missing, broken or of another
@@ -162,18 +209,18 @@ def read_config(directory: Path) -> dict[str, Any]:
 def family_name(config: dict[str, Any], where: str | Path) -> str:
     """Which family a configuration describes.
 
-    ``model_type`` alone doesn't tell: "glm" is both THUDM's GLM-10B and transformers' name for GLM-4,
-    "chatglm" is also ChatGLM2, ChatGLM3 and GLM-4 with remote code.
+    ``model_type`` alone doesn't tell: "glm" is both THUDM's GLM-10B and transformers' name for GLM-4.
+
+    Raises:
+        BadInput: none of the families here.
     """
     for name, family in families().items():
         if family.recognises(config):
             return name
+    for family in families().values():
+        if (why := family.mistaken(config)) is not None:
+            raise BadInput(f"{where}: {why}")
     kind = config.get("model_type")
-    if kind == "chatglm":
-        raise BadInput(
-            f"{where}: this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the "
-            "first generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
-        )
     raise BadInput(f"{where}: model_type = {kind!r} is none of the families here ({', '.join(families())})")
 
 

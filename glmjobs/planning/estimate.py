@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.data.splitting import Split
-from glmjobs.models.family import family_for
+from glmjobs.models.architecture import Architecture
+from glmjobs.models.family import family_for, read_config
 from glmjobs.planning import memory as sizing
-from glmjobs.planning.memory import Architecture, Setting
+from glmjobs.planning.memory import Setting
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.training.deepspeed_config import deepspeed_config
@@ -97,22 +98,22 @@ def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
     """The model's name and sizes, and whether they are read from its directory (or recipe), not assumed.
 
     Raises:
-        BadInput: the directory is there and not readable as a model of the family; a family without known sizes.
+        BadInput: the directory is there and not readable as a model of the family; it isn't there, and
+            the family has no published sizes.
     """
     model = recipe.model
-    family = family_for(model.family).name
     if (made := model.make) is not None:
         config = {"vocab_size": made.vocab_size, "hidden_size": made.hidden_size, "num_layers": made.layers}
-        return "the recipe's small model", Architecture.of(family, config), True
-    directory = Path(str(model.path))
+        return "the recipe's small model", family_for(made.family).architecture(config), True
+    family, directory = family_for(model.family), Path(str(model.path))
     if (directory / "config.json").is_file():
-        return directory.name, Architecture.read(directory, family), True
-    if family not in sizing.PUBLISHED:
+        return directory.name, family.architecture(read_config(directory)), True
+    if family.published is None:
         raise BadInput(
-            f"{directory}: no config.json there (model.path); sizes of {family} are not known here"
+            f"{directory}: no config.json there (model.path); sizes of {family.name} are not known here"
         )
-    name, published = sizing.PUBLISHED[family]
-    return name, Architecture.of(family, published), False
+    name, sizes = family.published
+    return name, family.architecture(sizes), False
 
 
 def work_of(recipe: Recipe, tokens: float | None) -> Work:

@@ -23,7 +23,7 @@ class Section(BaseModel):
 class TinyModel(Section):
     """A small model of a family's architecture, made from a seed: for demos and tests, never for results."""
 
-    family: Literal["chatglm"] = "chatglm"
+    family: str = Field(default="chatglm", description="one that makes small models, as chatglm")
     hidden_size: int = Field(default=128, ge=16)
     layers: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
@@ -34,11 +34,23 @@ class TinyModel(Section):
     )
     seed: int = 0
 
+    @field_validator("family")
+    @classmethod
+    def _makes_small(cls, name: str) -> str:
+        from glmjobs.models.family import families
+
+        known = [family.name for family in families().values() if family.makes_small]
+        if name not in known:
+            raise ValueError(f"no family that makes small models; there is {', '.join(known)}")
+        return name
+
 
 class ModelSection(Section):
     """Which base model. Give ``path`` (a model directory) or ``make`` (a small one made on the spot)."""
 
-    family: str = Field(default="chatglm", description="architecture: chatglm, glm or glm4")
+    family: str = Field(
+        default="chatglm", description="architecture: chatglm, glm, glm4, or one that was added"
+    )
     path: str | None = Field(default=None, description="model directory, reachable from every node")
     make: TinyModel | None = None
 

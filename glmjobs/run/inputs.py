@@ -53,17 +53,10 @@ def ensure_base(run: Run) -> None:
     if (run.base_model / "config.json").is_file():
         return
     from glmjobs.data.prepared import read_rows
-    from glmjobs.models.chatglm.tokenization import ChatGLMTokenizerFast
-    from glmjobs.models.tiny.model import make_model, token_ids
-    from glmjobs.models.tiny.tokenizer import make_tokenizer
+    from glmjobs.models.family import family_for
 
     building = run.path / ".base"
     shutil.rmtree(building, ignore_errors=True)
     texts = (text for row in read_rows(run.data / "train.jsonl") for text in (row.instruction, row.output))
-    make_tokenizer(building, texts, vocab_size=spec.vocab_size, seed=spec.seed)
-    tokenizer = ChatGLMTokenizerFast.from_pretrained(building)
-    make_model(
-        building, hidden_size=spec.hidden_size, layers=spec.layers, heads=spec.heads, vocab_size=len(tokenizer),
-        max_positions=spec.max_positions, seed=spec.seed, ids=token_ids(tokenizer), alpha=spec.alpha,
-    )  # fmt: skip
+    family_for(spec.family).make_small(building, texts, spec.model_dump(exclude={"family"}))
     building.rename(run.base_model)

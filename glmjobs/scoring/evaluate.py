@@ -138,11 +138,12 @@ class _Answers(NamedTuple):
 def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answers:
     """Load the model and start."""
     from glmjobs.models import load_tokenizer
-    from glmjobs.models.family import family_for, read_config
+    from glmjobs.models.family import families, family_for, read_config
 
     family, settings = family_for(work.model_dir), work.settings
-    if settings.backend == "vllm" and family.name != "glm4":
-        raise BadInput(f"--backend vllm: vLLM serves GLM-4, not {family.name}; leave the option out")
+    if settings.backend == "vllm" and not family.vllm:
+        served = ", ".join(known.title for known in families().values() if known.vllm)
+        raise BadInput(f"--backend vllm: vLLM serves {served}, not {family.name}; leave the option out")
     tokenizer = load_tokenizer(work.model_dir)
     config = read_config(work.model_dir)
     positions = int(config.get("max_sequence_length") or config.get("max_position_embeddings") or 1 << 30)

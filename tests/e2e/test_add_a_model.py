@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from glmjobs import plan
+from glmjobs.chat import Chat
+from glmjobs.cli import run_command
 from glmjobs.models import family as registry
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import families, family_for
@@ -88,17 +92,45 @@ def test_the_file(qwen2: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
 
 
+def test_plan_and_chat(
+    qwen2: Any,
+    repo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``plan`` counts the parameters that the model and PEFT's adapters have; ``chat`` remembers what it streams."""
+    peft = pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)
+    directory = small_qwen2(tmp_path / "models/qwen2")
+    Path("qwen2.yaml").write_text(block(repo, "yaml"), encoding="utf-8")
+    assert run_command(plan.main, ["--recipe", "qwen2.yaml", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    model = load_model(directory, "float32")
+    assert planned["model"] == {"name": "qwen2", "parameters": parameters(model), "read": True}
+    rank = parse(yaml.safe_load(block(repo, "yaml"))).train.lora.rank
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=list(qwen2.lora_targets)))
+    assert planned["trained_parameters"] == parameters(adapted, trained=True)
+
+    chat, pieces = Chat.load(directory, max_length=60), []
+    answer = chat.ask("1+1?", pieces.append)
+    assert answer and "".join(pieces) == answer and chat.history == [("1+1?", answer)]
+
+
+def parameters(model: Any, trained: bool = False) -> int:
+    """How many a model has; ``trained``: that a gradient reaches."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
+
+
 def test_the_recipe(repo: Path) -> None:
     """It is a recipe, of the family that the file adds."""
-    import yaml
-
     recipe = parse(yaml.safe_load(block(repo, "yaml")))
     assert recipe.model.family == "qwen2" and recipe.train.method == "lora"
 
 
 @pytest.mark.slow
 def test_every_stage_in_a_copy_of_the_project(repo: Path, tmp_path: Path) -> None:
-    """The two blocks as files and nothing else: submit runs the chain."""
+    """The two blocks as files and nothing else: it is planned, submit runs the chain, and its model is talked to."""
     from glmjobs.data.synthetic import write_problems
 
     copy = tmp_path / "project"
@@ -114,25 +146,25 @@ def test_every_stage_in_a_copy_of_the_project(repo: Path, tmp_path: Path) -> Non
         "data.dev_rows=1-20", "train.max_steps=4", "train.precision=fp32", "train.device=cpu", "train.pack_length=256",
         "train.per_device_batch_size=4", "score.rows=4", "score.max_new_tokens=4", "score.dtype=float32",
     )  # fmt: skip
-    words = [
-        "--recipe",
-        "configs/qwen2.yaml",
-        "--executor",
-        "local",
-        "--gpus",
-        "2",
-        "--follow",
-        "--name",
-        "q",
-    ]
+    words = ["--recipe", "configs/qwen2.yaml", "--gpus", "2"]
     for item in small:
         words += ["--set", item]
     environ = {**os.environ, "PYTHONPATH": str(copy), "GLMJOBS_RUNS": str(tmp_path / "runs")}
-    command = [sys.executable, "-m", "glmjobs.submit", *words]
-    done = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def said(command: str, *words: str) -> str:
+        """What a command of the copy prints; it succeeds."""
+        typed = [sys.executable, "-m", f"glmjobs.{command}", *words]
+        done = subprocess.run(typed, cwd=copy, env=environ, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    planned = json.loads(said("plan", *words, "--json"))
+    assert planned["model"]["read"] and planned["setting"]["steps"] == 4
+    said("submit", *words, "--executor", "local", "--follow", "--name", "q")
     run = tmp_path / "runs" / "q"
     manifest = json.loads((run / "model/manifest.json").read_text())
     assert manifest["source"]["kind"] == "merged" and manifest["dtype"] == "bfloat16"
     assert json.loads((run / "scores/finetuned/summary.json").read_text())["rows"] == 4
     assert (run / "report/report.html").is_file()
+    answer = json.loads(said("chat", str(run), "--once", "1+1?", "--max-length", "60", "--json"))
+    assert answer["query"] == "1+1?" and answer["answer"]

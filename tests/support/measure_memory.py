@@ -31,6 +31,10 @@ SIZES = {
         "vocab_size": 3000, "hidden_size": 192, "num_layers": 6, "num_attention_heads": 4, "max_sequence_length": 512,
         "attention_dropout_prob": 0.0, "output_dropout_prob": 0.0, "embedding_dropout_prob": 0.0,
     },
+    "glm4": {
+        "vocab_size": 3000, "hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 640, "head_dim": 48,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
+    },
 }  # fmt: skip
 ROWS, LENGTH, EXAMPLE = 2, 512, 128
 BUCKET = 200_000
@@ -43,6 +47,10 @@ def make(family: str) -> Any:
     if family == "chatglm":
         ids = {"bos_token_id": 2990, "eos_token_id": 2991, "mask_token_id": 2992, "gmask_token_id": 2993}
         return ChatGLMForCausalLM(ChatGLMConfig(**SIZES[family], **ids, pad_token_id=3))
+    if family == "glm4":
+        from transformers import GlmConfig
+
+        return family_for(family).model_class()(GlmConfig(**SIZES[family], pad_token_id=0))
     ids = {"bos_token_id": 2990, "eos_token_id": 2991, "pad_token_id": 0}
     return GLMForCausalLM(GLMConfig(**SIZES[family], **ids, mask_token_ids=[2993]))
 

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glmjobs.models.architecture import Architecture, Config, megatron
 from glmjobs.models.family import Family, Framed, special_id
+
+_FULL_WIDTH = str.maketrans(",!:;?", "，！：；？")
+_CHINESE = "\u4e00-\u9fff"
+_NEAR_CHINESE = re.compile(f"(?<=[{_CHINESE}])[,!:;?]|[,!:;?](?=[{_CHINESE}])")
 
 
 class ChatGLM(Family):
     """ChatGLM-6B: ``question [gMASK] <sop> answer <eop>``."""
 
     name = "chatglm"
+    title = "ChatGLM-6B"
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     frame_tokens = 3
     owns_config = True
+    published = (
+        "ChatGLM-6B", {"vocab_size": 130528, "hidden_size": 4096, "num_layers": 28, "num_attention_heads": 32}
+    )  # fmt: skip
+    tutorial = (0.048, 0.200)
 
     def recognises(self, config: dict[str, Any]) -> bool:
         later = {"multi_query_attention", "padded_vocab_size"}  # ChatGLM2 and later have the same model_type
         return config.get("model_type") == "chatglm" and not later & config.keys()
+
+    def mistaken(self, config: dict[str, Any]) -> str | None:
+        if config.get("model_type") != "chatglm":
+            return None
+        return (
+            "this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the "
+            "first generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
+        )
+
+    def architecture(self, config: Config) -> Architecture:
+        return megatron(config, kept=12)
 
     def model_class(self) -> Any:
         from glmjobs.models.chatglm.modeling import ChatGLMForCausalLM
@@ -54,6 +76,25 @@ class ChatGLM(Family):
 
     def stop_id(self, tokenizer: Any) -> int:
         return special_id(tokenizer, "<eop>")
+
+    def answer_text(self, text: str) -> str:
+        """As the original's chat repairs it: its tokenizer folds punctuation to half width, so marks next to a Chinese
+        character become full width again; a placeholder of its training data is filled in."""
+        text = text.lstrip().replace("[[训练时间]]", "2023年")
+        return _NEAR_CHINESE.sub(lambda mark: mark.group().translate(_FULL_WIDTH), text)
+
+    def settled(self, text: str) -> str:
+        """Also without a trailing mark that the next character may widen, or an open placeholder."""
+        text = text.rstrip("\ufffd")
+        text = text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
+        return text.rstrip(",!:;? \n\t[\ufffd")
+
+    def make_small(self, directory: Path, texts: Iterable[str], sizes: Mapping[str, Any]) -> None:
+        from glmjobs.models.tiny.model import make_model
+        from glmjobs.models.tiny.tokenizer import make_tokenizer
+
+        ids = make_tokenizer(directory, texts, vocab_size=sizes["vocab_size"], seed=sizes["seed"]).config()
+        make_model(directory, **{**sizes, "vocab_size": ids.pop("vocab_size")}, ids=ids)
 
 
 FAMILY = ChatGLM()

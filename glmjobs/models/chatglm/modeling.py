@@ -14,21 +14,20 @@ sake. The two
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from glmjobs.compat import CACHE_NAME, tied_weights
+from glmjobs.compat import tied_weights
 from glmjobs.models.chatglm.configuration import ChatGLMConfig
 from glmjobs.models.common.attention import Pieces, attend, split_heads
-from glmjobs.models.common.causal_lm import GLMGenerationMixin, cache_for, place
+from glmjobs.models.common.causal_lm import CausalLM
 from glmjobs.models.common.loss import OutputHead
 from glmjobs.models.common.positions import Layout, lay_out
+from glmjobs.models.common.prefix_lm import PrefixLMModel, PrefixLMPreTrainedModel, run_blocks
 
 
 def rotary_angles(
@@ -127,29 +126,17 @@ class ChatGLMBlock(nn.Module):
         return out
 
 
-class ChatGLMPreTrainedModel(PreTrainedModel):
+class ChatGLMPreTrainedModel(PrefixLMPreTrainedModel):
     """What both ChatGLM classes tell transformers about themselves."""
 
     config_class = ChatGLMConfig
     base_model_prefix = "transformer"
-    supports_gradient_checkpointing = True
     _no_split_modules = ["ChatGLMBlock"]  # noqa: RUF012 (transformers' own interface)
-    _skip_keys_device_placement = [CACHE_NAME]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_cache_class = True
     # The original's files hold each layer's frequencies; they follow from the configuration.
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq"]  # noqa: RUF012
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
-
-class ChatGLMModel(ChatGLMPreTrainedModel):
+class ChatGLMModel(PrefixLMModel, ChatGLMPreTrainedModel):
     """Embedding, blocks and final norm: tokens to hidden states."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
@@ -160,15 +147,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.word_embeddings = value
-
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
-        """Positions and prefixes of whole rows; ``segment_ids`` may be an attention mask of ones and
-        zeros."""
         return lay_out(
             input_ids,
             segment_ids,
@@ -176,49 +155,17 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             mask_ids=[[self.config.gmask_token_id], [self.config.mask_token_id]],
         )
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        segment_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        cache: Any = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        segment_sizes: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        """Hidden states [B, L, H]; for the arguments see :meth:`ChatGLMForCausalLM.forward`."""
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
-        cache = cache_for(cache, past_key_values, use_cache)
-        position_ids, visible = place(
-            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out, segment_sizes
-        )
-        hidden = self.word_embeddings(input_ids)
-        cos, sin = rotary_angles(
-            position_ids,
-            self.config.hidden_size // self.config.num_attention_heads,
-            self.config.rotary_frequencies,
-        )
-        cos, sin = cos.to(hidden.dtype), sin.to(hidden.dtype)
-        states = [hidden]
-        for layer in self.layers:
-            if self.gradient_checkpointing and self.training:
-                hidden = self._gradient_checkpointing_func(layer.__call__, hidden, visible, cos, sin, None)
-            else:
-                hidden = layer(hidden, visible, cos, sin, cache)
-            states.append(hidden)
-        hidden = self.final_layernorm(hidden)
-        return BaseModelOutputWithPast(
-            last_hidden_state=hidden,
-            hidden_states=(*states[:-1], hidden) if output_hidden_states else None,
-            **{CACHE_NAME: cache},
-        )
+    def states(
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+    ) -> tuple[Tensor, ...]:
+        config = self.config
+        width = config.hidden_size // config.num_attention_heads
+        angles = rotary_angles(position_ids, width, config.rotary_frequencies)
+        cos, sin = (part.to(embedded.dtype) for part in angles)
+        return run_blocks(self, embedded, visible, cos, sin, cache=cache)
 
 
-class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
+class ChatGLMForCausalLM(CausalLM, ChatGLMPreTrainedModel):
     """ChatGLM-6B with its output head: logits, loss, and ``generate``."""
 
     _tied_weights_keys = tied_weights({"lm_head.weight": "transformer.word_embeddings.weight"})
@@ -228,71 +175,6 @@ class ChatGLMForCausalLM(GLMGenerationMixin, ChatGLMPreTrainedModel):
         self.transformer = ChatGLMModel(config)
         self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.transformer.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.transformer.word_embeddings = value
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        # After resizing the vocabulary it is a plain linear map; ours also computes the loss.
-        self.lm_head.weight = new_embeddings.weight
-        self.lm_head.out_features = new_embeddings.out_features
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        segment_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        return_logits: bool | None = None,
-        logits_to_keep: int = 0,
-        target_positions: Tensor | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits and, given labels, the loss.
-
-        Args:
-            input_ids: [B, L] int64.
-            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K] bool, True
-                where a row sees a column, taken as it is.
-            position_ids: [B, 2, L] int64; None: computed from the row.
-            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
-                before ``attention_mask`` where both are given.
-            labels: [B, L] int64, equal to input_ids at targets and -100 elsewhere; shifted in here. An
-                example's first label is -100, so that no example predicts into the next.
-            num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
-            return_logits: None: with labels, only outside training (they are never materialised for the
-                loss).
-            logits_to_keep: logits of only the last so many tokens; 0: all.
-            target_positions: [n] int64, where in the flattened [B * L] the labels are; None: found by -100.
-            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``, ``segment_sizes``
-                (list of int on the host, see :class:`glmjobs.models.common.attention.Pieces`: attention is computed
-                example by example).
-
-        Returns:
-            loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
-        """
-        outputs = self.transformer(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            segment_ids=segment_ids,
-            **kwargs,
-        )
-        return self.finish(
-            outputs, labels, num_items_in_batch, return_logits, logits_to_keep, target_positions
-        )
-
-    def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
-        """See :meth:`ChatGLMModel.lay_out`."""
-        return self.transformer.lay_out(input_ids, segment_ids)
 
 
 AutoConfig.register("chatglm", ChatGLMConfig)

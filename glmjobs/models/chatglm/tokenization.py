@@ -28,9 +28,9 @@ from tokenizers import Tokenizer, normalizers, processors
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
 from glmjobs.models.chatglm.configuration import ChatGLMConfig
+from glmjobs.models.common.framed_tokenizer import Ids
 from glmjobs.models.common.sentencepiece_file import PieceType, SentencePieceFile, pieces_message, read_model
 from glmjobs.models.common.sentencepiece_tokenizer import (
-    Ids,
     SentencePieceTokenizerFast,
     control_pieces,
     rust_decoder,

@@ -1,58 +1,16 @@
-"""What both GLM architectures share around their blocks: inputs, loss, and ``generate``."""
+"""The output head of every model here: logits, loss, and for the GLM architectures ``generate``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-from transformers import DynamicCache, GenerationMixin
+from torch import Tensor, nn
+from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glmjobs.compat import CACHE_NAME
-from glmjobs.models.common.attention import Pieces
+from glmjobs.models.common.loss import OutputHead
 from glmjobs.models.common.positions import Layout, prefix_lm_mask
-
-
-def place(
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    position_ids: Tensor | None,
-    segment_ids: Tensor | None,
-    cache: Any,
-    lay_out_rows: Any,
-    segment_sizes: Sequence[int] | None = None,
-) -> tuple[Tensor, Tensor | Pieces]:
-    """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
-    the rows. With ``segment_sizes`` (see :class:`Pieces`) the mask comes cut into the examples.
-
-    Raises:
-        ValueError: tokens are cached, and positions or mask are not given: they follow from the whole row.
-    """
-    full = attention_mask if attention_mask is not None and attention_mask.dim() == 4 else None
-    if full is not None and position_ids is not None:
-        return position_ids, full.bool()
-    if cache is not None and cache.get_seq_length() > 0:
-        raise ValueError(
-            "with cached tokens, give position_ids [B, 2, L] and attention_mask [B, 1, L, cached + L] "
-            "as prepare_inputs_for_generation makes them: they follow from the whole row"
-        )
-    layout: Layout = lay_out_rows(
-        input_ids, attention_mask if segment_ids is None and full is None else segment_ids
-    )
-    position_ids = layout.position_ids if position_ids is None else position_ids
-    if full is not None:
-        return position_ids, full.bool()
-    visible = prefix_lm_mask(layout)
-    if segment_sizes is None or cache is not None:
-        return position_ids, visible
-    return position_ids, Pieces.of(visible, segment_sizes)
-
-
-def cache_for(cache: Any, past_key_values: Any, use_cache: bool) -> Any:
-    """The cache under either of its names, a new one where wanted, or None."""
-    cache = past_key_values if cache is None else cache
-    return DynamicCache() if cache is None and use_cache else cache
 
 
 def predictions(
@@ -78,40 +36,122 @@ def predictions(
     return chosen, labels.reshape(-1).index_select(0, target_positions)
 
 
-class GLMGenerationMixin(GenerationMixin):
-    """``forward`` and ``generate`` of a GLM with a head: the class has ``config``, ``lm_head`` and
-    ``shifts_labels``."""
+def output_of(
+    model: Any,
+    outputs: Any,
+    labels: Tensor | None,
+    *,
+    shifted: bool,
+    num_items_in_batch: Tensor | int | None,
+    return_logits: bool | None,
+    target_positions: Tensor | None,
+    logits_to_keep: int = 0,
+) -> CausalLMOutputWithPast:
+    """Logits and loss from the hidden states of the base model; see :meth:`CausalLM.forward`.
+
+    Args:
+        model: has its :class:`OutputHead` as ``lm_head``.
+        outputs: of its base model.
+        shifted: see :func:`predictions`.
+    """
+    hidden = outputs.last_hidden_state
+    loss = None
+    if labels is not None:
+        predicting, wanted = predictions(hidden, labels, shifted, target_positions)
+        loss = model.lm_head(predicting, wanted, num_items_in_batch)
+    if return_logits is None:
+        return_logits = labels is None or not model.training
+    return CausalLMOutputWithPast(
+        loss=loss,
+        logits=model.lm_head(hidden[:, -logits_to_keep:]) if return_logits else None,
+        hidden_states=outputs.hidden_states,
+        **{CACHE_NAME: outputs.get(CACHE_NAME)},
+    )
+
+
+class CausalLM(GenerationMixin):
+    """A GLM with its output head. The class beside it has the head as ``lm_head`` and below it, under transformers'
+    ``base_model``, a :class:`glmjobs.models.common.prefix_lm.PrefixLMModel`."""
 
     #: labels are equal to input_ids at targets and compared one token later; else they stand at their
     #: prediction.
     shifts_labels = True
     accepts_loss_kwargs = True  # transformers' Trainer then passes num_items_in_batch
 
-    def finish(
+    base_model: Any
+    lm_head: OutputHead
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """True; transformers would look for its own mixin's name among a class's bases."""
+        return True
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base_model.word_embeddings  # type: ignore[no-any-return]
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.base_model.word_embeddings = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        # After resizing the vocabulary it is a plain linear map; ours also computes the loss.
+        self.lm_head.weight = new_embeddings.weight
+        self.lm_head.out_features = new_embeddings.out_features
+
+    def forward(
         self,
-        outputs: Any,
-        labels: Tensor | None,
-        num_items_in_batch: Tensor | int | None,
-        return_logits: bool | None,
-        logits_to_keep: int,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_logits: bool | None = None,
+        logits_to_keep: int = 0,
         target_positions: Tensor | None = None,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits and loss from the hidden states of the base model."""
-        head: Any = self.lm_head  # type: ignore[attr-defined]
-        hidden = outputs.last_hidden_state
-        loss = None
-        if labels is not None:
-            predicting, wanted = predictions(hidden, labels, self.shifts_labels, target_positions)
-            loss = head(predicting, wanted, num_items_in_batch)
-        if return_logits is None:
-            return_logits = labels is None or not self.training  # type: ignore[attr-defined]
-        logits = head(hidden[:, -logits_to_keep:]) if return_logits else None
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+        """Logits and, given labels, the loss.
+
+        Args:
+            input_ids: [B, L] int64.
+            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K], nonzero where
+                a row sees a column, taken as it is.
+            position_ids: [B, 2, L] int64; None: computed from the row.
+            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
+                before ``attention_mask`` where both are given.
+            labels: [B, L] int64, -100 elsewhere than at targets. Where the class shifts labels, equal to input_ids
+                at targets and shifted in here: an example's first label is -100, so that no example predicts
+                into the next. Else each stands at the token that predicts it.
+            num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
+            return_logits: None: with labels, only outside training (they are never materialised for the
+                loss).
+            logits_to_keep: logits of only the last so many tokens; 0: all.
+            target_positions: [n] int64, where in the flattened [B * L] the labels are; None: found by -100.
+            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``, ``segment_sizes``
+                (list of int on the host, see :class:`glmjobs.models.common.attention.Pieces`: attention is computed
+                example by example).
+
+        Returns:
+            loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
+        """
+        outputs = self.base_model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            segment_ids=segment_ids,
+            **kwargs,
         )
+        return output_of(
+            self, outputs, labels, shifted=self.shifts_labels, num_items_in_batch=num_items_in_batch,
+            return_logits=return_logits, target_positions=target_positions, logits_to_keep=logits_to_keep,
+        )  # fmt: skip
+
+    def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
+        """See :meth:`glmjobs.models.common.prefix_lm.PrefixLMModel.lay_out`."""
+        return self.base_model.lay_out(input_ids, segment_ids)  # type: ignore[no-any-return]
 
     def prepare_inputs_for_generation(
         self,
@@ -128,7 +168,7 @@ class GLMGenerationMixin(GenerationMixin):
         ones."""
         cache = past_key_values if cache is None else cache
         past = cache.get_seq_length() if cache is not None else 0
-        layout = self.lay_out(input_ids, attention_mask)  # type: ignore[attr-defined]
+        layout = self.lay_out(input_ids, attention_mask)
         return {
             "input_ids": input_ids[:, past:].contiguous(),
             "position_ids": layout.position_ids[:, :, past:],

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from glmjobs.compat import CACHE_NAME
-from glmjobs.models.common.causal_lm import predictions
+from glmjobs.models.common.causal_lm import output_of
 from glmjobs.models.common.loss import OutputHead
 
 
@@ -104,13 +103,7 @@ class _PackedRows:
             out: CausalLMOutputWithPast = super().forward(input_ids, **given)  # type: ignore[misc]
             return out
         outputs = self.model(input_ids, **given)
-        hidden = outputs.last_hidden_state
-        predicting, wanted = predictions(hidden, labels, True, target_positions)
-        loss = self.lm_head(predicting, wanted, num_items_in_batch)
-        if return_logits is None:
-            return_logits = not self.training
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=self.lm_head(hidden) if return_logits else None,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
-        )
+        return output_of(
+            self, outputs, labels, shifted=True, num_items_in_batch=num_items_in_batch,
+            return_logits=return_logits, target_positions=target_positions,
+        )  # fmt: skip

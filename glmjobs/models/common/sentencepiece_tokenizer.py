@@ -20,15 +20,15 @@ from typing import Any, ClassVar
 
 import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers
-from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers import BatchEncoding
 
+from glmjobs.models.common.framed_tokenizer import FramedTokenizerFast, Ids
 from glmjobs.models.common.sentencepiece_file import Normalizer
 from hpc.core.errors import BadInput
 
 # Given in the Rust vocabulary to pieces no text may match (control and byte pieces): never on a best path.
 NEVER = -1e4
 _THREADED_FROM = 64
-Ids = list[int]
 
 
 def _threads(rows: int) -> int:
@@ -101,11 +101,11 @@ def rust_bpe(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
     return Tokenizer(models.BPE(vocabulary, merges, unk_token=texts[processor.unk_id()], fuse_unk=True))
 
 
-class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
+class SentencePieceTokenizerFast(FramedTokenizerFast):
     """Base of the tokenizers over a sentencepiece file; a subclass says how a text is prepared and framed.
 
     ``tok(texts, add_special_tokens=False)["input_ids"]`` are the plain ids; with special tokens (the default)
-    they are framed as :meth:`build_inputs_with_special_tokens` does. Padding, tensors and truncation are
+    they are framed as ``build_inputs_with_special_tokens`` does. Padding, tensors and truncation are
     those of every transformers tokenizer (truncation leaves the frame whole); overflowing tokens, offsets
     and pre-split words are not offered, and asking for them is :class:`BadInput`, as is a text with lone
     surrogates.
@@ -131,19 +131,6 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
                 raise
             raise BadInput(found) from None
         return ids
-
-    def _frame(self, pair: bool) -> tuple[Ids, Ids, Ids]:
-        """The ids before a text, behind it, and behind the second text of a pair."""
-        raise NotImplementedError
-
-    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """The frame of the model family around one or two plain id lists."""
-        before, behind, end = self._frame(token_ids_1 is not None)
-        return [*before, *token_ids_0, *behind, *(token_ids_1 or ()), *end]
-
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Number of ids that the frame adds."""
-        return sum(map(len, self._frame(pair)))
 
     # --- encoding: transformers 4 calls _encode_plus for one text and _batch_encode_plus for several,
     # --- transformers 5 calls _encode_plus for both.
@@ -275,20 +262,10 @@ class SentencePieceTokenizerFast(PreTrainedTokenizerFast):  # type: ignore[misc]
         size = self.processor.vocab_size()
         return [i for i in ids if 0 <= i < size]
 
-    def _decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        **kwargs: Any,
-    ) -> str:
-        ids: Ids = [int(token_ids)] if isinstance(token_ids, int) else [int(i) for i in token_ids]
+    def _text_of(self, ids: Ids, skip_special_tokens: bool) -> str:
         dropped = set(self.all_special_ids) if skip_special_tokens else {self.pad_token_id}
-        ids = self._sentencepiece_ids([i for i in ids if i not in dropped])
-        text = self._restore(self.processor.decode(ids))
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return str(self.clean_up_tokenization(text)) if clean_up_tokenization_spaces else text
+        kept = self._sentencepiece_ids([i for i in ids if i not in dropped])
+        return self._restore(self.processor.decode(kept))
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text of some pieces."""

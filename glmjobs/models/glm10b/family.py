@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glmjobs.models.architecture import Architecture, Config, megatron, size
 from glmjobs.models.family import NO_LABEL, Family, Framed, special_id
 from hpc.core.errors import BadInput
 
@@ -15,14 +16,24 @@ class GLM(Family):
     ``answer <eop>``, each label standing at the token that predicts it (THUDM/GLM's customization task)."""
 
     name = "glm"
+    title = "GLM-10B"
     shifts_labels = False
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     frame_tokens = 4
     owns_config = True
+    published = (
+        "GLM-10B-chinese", {"vocab_size": 50048, "hidden_size": 4096, "num_layers": 48, "num_attention_heads": 64}
+    )  # fmt: skip
+    tutorial = (0.097, 0.250)
 
     def recognises(self, config: dict[str, Any]) -> bool:
         kind, ours = config.get("model_type"), {"block_position_encoding", "num_layers"}
         return kind == "glm10b" or (kind == "glm" and bool(ours & config.keys()))
+
+    def architecture(self, config: Config) -> Architecture:
+        tables = 2 * (size(config, "max_sequence_length", "max_position_embeddings", default=1024) + 1)
+        dropped = [float(config.get(f"{where}_dropout_prob", 0.1)) for where in ("attention", "output")]
+        return megatron(config, kept=10, tables=tables, dropout=any(dropped))
 
     def model_class(self) -> Any:
         from glmjobs.models.glm10b.modeling import GLMForCausalLM

@@ -8,19 +8,18 @@ original's data has each label at the token that predicts it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from glmjobs.compat import CACHE_NAME, tied_weights
+from glmjobs.compat import tied_weights
 from glmjobs.models.common.attention import Pieces, attend, split_heads
-from glmjobs.models.common.causal_lm import GLMGenerationMixin, cache_for, place
+from glmjobs.models.common.causal_lm import CausalLM
 from glmjobs.models.common.loss import OutputHead
 from glmjobs.models.common.positions import Layout, lay_out
+from glmjobs.models.common.prefix_lm import PrefixLMModel, PrefixLMPreTrainedModel, run_blocks
 from glmjobs.models.glm10b.configuration import GLMConfig
 from hpc.core.errors import BadInput
 
@@ -93,42 +92,22 @@ class GLMStack(nn.Module):
     def forward(
         self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
     ) -> tuple[Tensor, ...]:
-        """Embedding sum, then each block's output, the last one normalised: layers + 1 tensors [B, L, H]."""
+        """See :func:`glmjobs.models.common.prefix_lm.run_blocks`; what goes in is the sum of embeddings."""
         position, block = position_ids.unbind(dim=1)
         hidden = embedded + self.position_embeddings(position) + self.block_position_embeddings(block)
         hidden = F.dropout(hidden, self.dropout, self.training)
-        states = [hidden]
-        for layer in self.layers:
-            if self.gradient_checkpointing and self.training:
-                hidden = self._gradient_checkpointing_func(layer.__call__, hidden, visible, None)
-            else:
-                hidden = layer(hidden, visible, cache)
-            states.append(hidden)
-        states[-1] = self.final_layernorm(hidden)
-        return tuple(states)
+        return run_blocks(self, hidden, visible, cache=cache)
 
 
-class GLMPreTrainedModel(PreTrainedModel):
+class GLMPreTrainedModel(PrefixLMPreTrainedModel):
     """What both GLM classes tell transformers about themselves."""
 
     config_class = GLMConfig
     base_model_prefix = "glm"
-    supports_gradient_checkpointing = True
     _no_split_modules = ["GLMBlock"]  # noqa: RUF012 (transformers' own interface)
-    _skip_keys_device_placement = [CACHE_NAME]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_cache_class = True
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
-class GLMModel(GLMPreTrainedModel):
+class GLMModel(PrefixLMModel, GLMPreTrainedModel):
     """Tokens to hidden states."""
 
     def __init__(self, config: GLMConfig) -> None:
@@ -136,12 +115,6 @@ class GLMModel(GLMPreTrainedModel):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.transformer = GLMStack(config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.word_embeddings = value
 
     def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
         """Positions and prefixes of whole rows; ``segment_ids`` may be an attention mask of ones and zeros.
@@ -158,35 +131,14 @@ class GLMModel(GLMPreTrainedModel):
             input_ids, segment_ids, sop_id=self.config.bos_token_id, mask_ids=[self.config.mask_token_ids]
         )
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        segment_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        cache: Any = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        segment_sizes: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        """Hidden states [B, L, H]; for the arguments see :meth:`GLMForCausalLM.forward`."""
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
-        cache = cache_for(cache, past_key_values, use_cache)
-        position_ids, visible = place(
-            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out, segment_sizes
-        )
-        states = self.transformer(self.word_embeddings(input_ids), position_ids, visible, cache)
-        return BaseModelOutputWithPast(
-            last_hidden_state=states[-1],
-            hidden_states=states if output_hidden_states else None,
-            **{CACHE_NAME: cache},
-        )
+    def states(
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+    ) -> tuple[Tensor, ...]:
+        states: tuple[Tensor, ...] = self.transformer(embedded, position_ids, visible, cache)
+        return states
 
 
-class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
+class GLMForCausalLM(CausalLM, GLMPreTrainedModel):
     """GLM-10B with its output: logits, loss, and ``generate``."""
 
     _tied_weights_keys = tied_weights({"lm_head.weight": "glm.word_embeddings.weight"})
@@ -202,70 +154,6 @@ class GLMForCausalLM(GLMGenerationMixin, GLMPreTrainedModel):
         self.post_init()
         if config.banned_token_ids:
             self.generation_config.suppress_tokens = list(config.banned_token_ids)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.glm.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.glm.word_embeddings = value
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        # After resizing the vocabulary it is a plain linear map; ours also computes the loss.
-        self.lm_head.weight = new_embeddings.weight
-        self.lm_head.out_features = new_embeddings.out_features
-
-    def lay_out(self, input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
-        """See :meth:`GLMModel.lay_out`."""
-        return self.glm.lay_out(input_ids, segment_ids)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        segment_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        return_logits: bool | None = None,
-        logits_to_keep: int = 0,
-        target_positions: Tensor | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits and, given labels, the loss.
-
-        Args:
-            input_ids: [B, L] int64.
-            attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K], nonzero where
-                a row sees a column, taken as it is (the original's polarity).
-            position_ids: [B, 2, L] int64; None: computed from the row.
-            segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
-                before ``attention_mask`` where both are given.
-            labels: [B, L] int64, each standing at the token that predicts it (not shifted); -100: none.
-            num_items_in_batch: what the sum of token losses is divided by; None: the number of targets.
-            return_logits: None: with labels, only outside training (they are never materialised for the
-                loss).
-            logits_to_keep: logits of only the last so many tokens; 0: all.
-            target_positions: [n] int64, where in the flattened [B * L] the labels are; None: found by -100.
-            **kwargs: ``past_key_values`` or ``cache``, ``use_cache``, ``output_hidden_states``, ``segment_sizes``
-                (list of int on the host, see :class:`glmjobs.models.common.attention.Pieces`: attention is computed
-                example by example).
-
-        Returns:
-            loss (float32 scalar) and logits [B, L, V], each None where not asked for; the cache.
-        """
-        outputs = self.glm(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            segment_ids=segment_ids,
-            **kwargs,
-        )
-        return self.finish(
-            outputs, labels, num_items_in_batch, return_logits, logits_to_keep, target_positions
-        )
 
 
 def _complete_names(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

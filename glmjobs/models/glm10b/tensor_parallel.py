@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from glmjobs.zero.dtypes import SIZE
 from glmjobs.zero.layout import Extent, Tensor
@@ -23,6 +23,7 @@ from hpc.core.errors import BadInput
 
 Cut = Literal["rows", "thirds", "columns", "whole"]
 _CHUNK = 1 << 20
+HEAD_WIDTH = 64  # of every published GLM, from base (768 in 12 heads) to 10B (4096 in 64)
 
 
 def cut_of(name: str) -> Cut:
@@ -104,3 +105,42 @@ def _same(one: Extent, other: Extent) -> bool:
                 return False
             left -= size
     return True
+
+
+def config_of(shapes: dict[str, tuple[int, ...]], where: Path, heads: int | None) -> dict[str, Any]:
+    """The config.json that a checkpoint's shapes imply; special ids follow from the vocabulary's size.
+
+    Args:
+        shapes: of all tensors, by name with ``glm.``.
+        where: the checkpoint, for messages.
+        heads: attention heads; None: the width over :data:`HEAD_WIDTH`.
+
+    Raises:
+        BadInput: tensors that no GLM has, or heads that don't divide the width.
+    """
+    try:
+        vocabulary, hidden = shapes["glm.word_embeddings.weight"]
+        positions, _ = shapes["glm.transformer.position_embeddings.weight"]
+        shapes["glm.transformer.block_position_embeddings.weight"]
+    except KeyError as error:
+        raise BadInput(
+            f"{where}: no {error.args[0].removeprefix('glm.')}: not a GLM with block positions"
+        ) from None
+    layers = {name.split(".")[3] for name in shapes if name.startswith("glm.transformer.layers.")}
+    if heads is None:
+        heads = max(1, hidden // HEAD_WIDTH)
+    if heads < 1 or hidden % heads:
+        raise BadInput(f"--heads {heads}: the model's width, {hidden}, is not a multiple of it")
+    return {
+        "architectures": ["GLMForCausalLM"],
+        "model_type": "glm10b",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_layers": len(layers),
+        "num_attention_heads": heads,
+        "max_sequence_length": positions - 1,
+        "block_position_encoding": True,
+        "relative_encoding": False,
+        "attention_scale": 1.0,
+        "output_predict": True,
+    }

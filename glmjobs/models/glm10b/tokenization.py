@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from glmjobs.models.common.framed_tokenizer import FramedTokenizerFast, Ids
 from glmjobs.models.common.sentencepiece_file import read_model
 from glmjobs.models.common.sentencepiece_tokenizer import (
-    Ids,
     SentencePieceTokenizerFast,
     rust_bpe,
     rust_decoder,
@@ -66,7 +66,7 @@ _FRAME = {
 }
 
 
-class _GLMTokens(PreTrainedTokenizerFast):  # type: ignore[misc]
+class _GLMTokens(FramedTokenizerFast):
     """What both GLM tokenizers have: the named special tokens, and files that THUDM's code reads, too."""
 
     original_class: ClassVar[str]
@@ -129,6 +129,7 @@ class _GLMTokens(PreTrainedTokenizerFast):  # type: ignore[misc]
         return sorted({self._special_id(token) for token in (*self.special, "<|endoftext|>")})
 
     def _frame(self, pair: bool) -> tuple[Ids, Ids, Ids]:
+        """``[CLS] A eos``, or ``[CLS] A [sMASK] eos <sop> B <eop>``."""
         if not pair:
             return [self.cls_token_id], [self.eos_token_id], []
         return (
@@ -136,11 +137,6 @@ class _GLMTokens(PreTrainedTokenizerFast):  # type: ignore[misc]
             [self.smask_token_id, self.eos_token_id, self.sop_token_id],
             [self.eop_token_id],
         )
-
-    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """``[CLS] A eos``, or ``[CLS] A [sMASK] eos <sop> B <eop>``."""
-        before, behind, end = self._frame(token_ids_1 is not None)
-        return [*before, *token_ids_0, *behind, *(token_ids_1 or ()), *end]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the vocabulary files into ``save_directory``."""
@@ -202,18 +198,8 @@ class GLMGPT2TokenizerFast(_GLMTokens):
         special = _special_tokens(Path(vocab_file).parent, ENGLISH_SPECIAL, size)
         self._start(tokenizer, special, {**kwargs, "vocab_file": vocab_file, "merges_file": merges_file})
 
-    def _decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        **kwargs: Any,
-    ) -> str:
-        ids = [int(token_ids)] if isinstance(token_ids, int) else [int(i) for i in token_ids]
-        text = str(self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return str(self.clean_up_tokenization(text)) if clean_up_tokenization_spaces else text
+    def _text_of(self, ids: Ids, skip_special_tokens: bool) -> str:
+        return str(self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
 
 
 class GLMChineseTokenizerFast(_GLMTokens, SentencePieceTokenizerFast):
@@ -258,14 +244,7 @@ class GLMChineseTokenizerFast(_GLMTokens, SentencePieceTokenizerFast):
             ids += self.processor.encode(part.rstrip() if place < last else part, out_type=int)
         return ids
 
-    def _decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        **kwargs: Any,
-    ) -> str:
-        ids = [int(token_ids)] if isinstance(token_ids, int) else [int(i) for i in token_ids]
+    def _text_of(self, ids: Ids, skip_special_tokens: bool) -> str:
         names = {i: token for token, i in self.special.items()}
         parts: list[str | Ids] = []
         for i in ids:
@@ -277,10 +256,7 @@ class GLMChineseTokenizerFast(_GLMTokens, SentencePieceTokenizerFast):
             else:
                 parts.append([i])
         decode = self.processor.decode
-        text = " ".join(p if isinstance(p, str) else decode(self._sentencepiece_ids(p)) for p in parts)
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return str(self.clean_up_tokenization(text)) if clean_up_tokenization_spaces else text
+        return " ".join(p if isinstance(p, str) else decode(self._sentencepiece_ids(p)) for p in parts)
 
 
 def _special_tokens(directory: Path, tokens: tuple[str, ...], first: int) -> dict[str, int]:

@@ -11,9 +11,17 @@ class GLM4(Templated):
     """GLM-4-9B in transformers' own format: one turn of its chat template."""
 
     name = "glm4"
+    title = "GLM-4"
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
     frame_tokens = 8
     between = ("<|assistant|>\n", "<|user|>\n")
+    published = (
+        "GLM-4-9B",
+        {
+            "vocab_size": 151552, "hidden_size": 4096, "num_hidden_layers": 40, "intermediate_size": 13696,
+            "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "tie_word_embeddings": False,
+        },
+    )  # fmt: skip
 
     def recognises(self, config: dict[str, Any]) -> bool:
         return config.get("model_type") == "glm" and "num_key_value_heads" in config

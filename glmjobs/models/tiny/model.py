@@ -11,20 +11,6 @@ import torch
 from glmjobs.models.chatglm.configuration import ORIGINAL_ALPHA, ChatGLMConfig
 from glmjobs.models.chatglm.modeling import ChatGLMForCausalLM
 
-#: The special tokens whose ids a ChatGLM configuration holds.
-CHATGLM_TOKENS = {
-    "bos_token_id": "<sop>",
-    "eos_token_id": "<eop>",
-    "mask_token_id": "[MASK]",
-    "gmask_token_id": "[gMASK]",
-    "pad_token_id": "<pad>",
-}
-
-
-def token_ids(tokenizer: Any) -> dict[str, int]:
-    """The special ids of a ChatGLM tokenizer, named as the configuration names them."""
-    return {name: int(tokenizer.convert_tokens_to_ids(token)) for name, token in CHATGLM_TOKENS.items()}
-
 
 def make_model(
     directory: str | Path,
@@ -50,7 +36,8 @@ def make_model(
             it.
         hidden_size, layers, heads, vocab_size, max_positions: as in :class:`ChatGLMConfig`.
         seed: of the weights.
-        ids: bos_token_id, eos_token_id, mask_token_id, gmask_token_id, pad_token_id; see :func:`token_ids`.
+        ids: bos_token_id, eos_token_id, mask_token_id, gmask_token_id, pad_token_id; see
+            :meth:`glmjobs.models.tiny.tokenizer.MadeTokenizer.config`.
         inner_size: width of the MLP; None: four times hidden_size.
         alpha: factor of the residual.
         dtype: of the weights on disk, "float32", "float16" or "bfloat16".

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from glmjobs import chat as module
-from glmjobs.chat import Chat, polish, settled
+from glmjobs.chat import Chat
 from glmjobs.cli import run_command
+from glmjobs.models.family import family_for
 from hpc.core.errors import BadInput
 from tests.support.small_models import small_chatglm
+
+polish, settled = family_for("chatglm").answer_text, family_for("chatglm").settled
 
 
 @pytest.fixture(scope="module")

@@ -8,55 +8,44 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for
 from glmjobs.planning import memory
-from glmjobs.planning.memory import Architecture, Setting
+from glmjobs.planning.memory import Setting
 from hpc.core.errors import BadInput
 from tests.support import measure_memory as measured
 from tests.support.paths import REPO
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    **measured.SIZES,
-    "glm4": {
-        "vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 80, "head_dim": 16,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 
-
-def model_of(family: str) -> Any:
-    if family != "glm4":
-        return measured.make(family)
-    from transformers import GlmConfig, GlmForCausalLM
-
-    return GlmForCausalLM(GlmConfig(**CONFIGS["glm4"], pad_token_id=0))
-
-
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", measured.SIZES)
 def test_parameters_are_those_of_the_model(family: str) -> None:
     """All of them, and LoRA's on all maps of a block and on one."""
     peft = pytest.importorskip("peft")
-    a, model = Architecture.of(family, CONFIGS[family]), model_of(family)
+    a, model = family_for(family).architecture(measured.SIZES[family]), measured.make(family)
     assert a.parameters == sum(p.numel() for p in model.parameters())
     one = next(iter(a.maps))
     for targets, wanted in ((list(family_for(family).lora_targets), None), ([one], (one,))):
-        adapted = peft.get_peft_model(model_of(family), peft.LoraConfig(r=4, target_modules=targets))
+        adapted = peft.get_peft_model(measured.make(family), peft.LoraConfig(r=4, target_modules=targets))
         assert a.lora(4, wanted) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     with pytest.raises(BadInput, match="no linear map 'lm_head'"):
         a.lora(4, ("lm_head",))
 
 
+def published(family: str) -> Architecture:
+    """The sizes of the family's published model."""
+    known = family_for(family).published
+    assert known is not None
+    return family_for(family).architecture(known[1])
+
+
 def test_published_sizes() -> None:
-    """ChatGLM-6B with its embedding tied, GLM-10B-chinese."""
-    found = {
-        family: Architecture.of(family, config).parameters for family, (_, config) in memory.PUBLISHED.items()
-    }
-    assert found["chatglm"] == 6_173_286_400
-    assert found["glm"] == 9_879_633_920
+    """ChatGLM-6B with its embedding tied, GLM-10B-chinese, GLM-4-9B."""
+    assert published("chatglm").parameters == 6_173_286_400
+    assert published("glm").parameters == 9_879_633_920
+    assert published("glm4").parameters == 9_399_951_360
 
 
 def test_static_parts_of_chatglm_and_glm10b() -> None:
@@ -64,7 +53,7 @@ def test_static_parts_of_chatglm_and_glm10b() -> None:
     static = {("chatglm", 2, 8): 23.1, ("chatglm", 3, 8): 12.3, ("glm", 2, 8): 37.1, ("glm", 3, 8): 19.8}
     static |= {("chatglm", 2, 16): 17.7, ("chatglm", 3, 16): 6.2, ("glm", 2, 16): 28.4, ("glm", 3, 16): 9.9}
     for (family, stage, ranks), gigabytes in static.items():
-        a = Architecture.of(family, memory.PUBLISHED[family][1])
+        a = published(family)
         setting = Setting(
             precision="fp16",
             stage=stage,
@@ -112,6 +101,8 @@ CASES = [
     ("chatglm", "bf16", 2, "checkpointing", "lora"),
     ("glm", "bf16", 2, "checkpointing", "full"),
     ("glm", "bf16", 3, "none", "full"),
+    ("glm4", "bf16", 2, "none", "full"),
+    ("glm4", "bf16", 2, "checkpointing", "lora"),
 ]
 
 
@@ -128,7 +119,7 @@ def test_memory_is_within_a_tenth_of_what_torch_allocates(
     """Two ranks under DeepSpeed on the CPU, every allocation counted: passes, optimizer's step and their peak."""
     pytest.importorskip("deepspeed")
     family, precision, stage, checkpointing, method = case
-    a = Architecture.of(family, measured.SIZES[family])
+    a = family_for(family).architecture(measured.SIZES[family])
     setting = Setting(
         precision=precision, stage=stage, world_size=2, positions=measured.ROWS * measured.LENGTH,
         targets=measured.ROWS * measured.LENGTH // 2, checkpointing=checkpointing == "checkpointing", fused=False,
