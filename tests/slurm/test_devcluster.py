@@ -243,8 +243,11 @@ def test_two_small_jobs_share_a_node(
     clean_queue(cluster)
     first = sbatch(cluster, "sleep 600", "--gres=gpu:1", "--nodelist=node1")
     second = sbatch(cluster, "sleep 600", "--gres=gpu:1", "--nodelist=node1")
-    for job in (first, second):
-        wait_job(cluster, job, {JobState.RUNNING})
+    wait_job(cluster, first, {JobState.RUNNING})
+    wait_job(cluster, second, {JobState.RUNNING})
+    seen = slurm.jobs([first, second], env=cluster.environ())
+    assert {(job.state, job.node_list) for job in seen.values()} == {(JobState.RUNNING, "node1")}
+    assert len(seen) == 2
 
 
 # -- hpc.slurm.client against a real Slurm

@@ -549,10 +549,14 @@ def test_disk_without_fallocate(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(pipeline, "is_local", lambda directory: True)
     monkeypatch.setattr(pipeline.os, "posix_fallocate", refuses)
-    consolidate(checkpoint, checkpoint.parent / "out", Options(dtype="float32", fsync=False))
-    manifest.verify(checkpoint.parent / "out")
+    out, usual = checkpoint.parent / "out", checkpoint.parent / "usual"
+    consolidate(checkpoint, out, Options(dtype="float32", fsync=False))
+    manifest.verify(out)
     if not called:
         pytest.skip("no direct writing on this disk")
+    monkeypatch.undo()
+    consolidate(checkpoint, usual, Options(dtype="float32", fsync=False))
+    assert (out / "model.safetensors").read_bytes() == (usual / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
