@@ -14,12 +14,12 @@ from glmjobs import chat as module
 from glmjobs.chat import Chat, polish, settled
 from glmjobs.cli import run_command
 from hpc.core.errors import BadInput
-from tests.support.small_models import small_chatglm
+from tests.support.small_families import small_chatglm
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_chatglm(tmp_path_factory.mktemp("chat") / "model", seed=3)
+    return small_chatglm(tmp_path_factory.mktemp("chat") / "model", seed=3, std=0.3)
 
 
 @pytest.fixture

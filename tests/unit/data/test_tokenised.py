@@ -20,41 +20,7 @@ from glmjobs.data.rows import question_text
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import families, family_for
 from hpc.core.errors import BadInput, WorkFailed
-
-SPECIAL = (
-    "[gMASK]",
-    "<sop>",
-    "<eop>",
-    "[CLS]",
-    "[sMASK]",
-    "<|endoftext|>",
-    "<|startofpiece|>",
-    "<|endofpiece|>",
-)
-
-
-class CharTokenizer:
-    """One token a character; the ids after that are the special tokens of every family."""
-
-    eos_token_id = 70_000
-
-    def __init__(self, shift: int = 0) -> None:
-        self.shift = shift
-
-    def __call__(self, texts: str | list[str], **options: Any) -> dict[str, Any]:
-        assert options["add_special_tokens"] is False
-        if isinstance(texts, str):
-            return {"input_ids": [ord(c) + self.shift for c in texts]}
-        return {"input_ids": [[ord(c) + self.shift for c in text] for text in texts]}
-
-    def convert_tokens_to_ids(self, token: str) -> int:
-        return 60_000 + SPECIAL.index(token)
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        return f"<u>{messages[0]['content']}<a>"
+from tests.support.char_tokenizer import CharTokenizer
 
 
 @pytest.fixture
