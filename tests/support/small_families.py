@@ -91,19 +91,24 @@ def small_chatglm(directory: Path, *, seed: int = 0, std: float = STD, **changes
     return directory
 
 
-def small_glm(directory: Path) -> Path:
-    """GLM-10B-chinese's architecture, ``cog-pretrain.model``."""
+def chinese_pieces(lines: list[str]) -> bytes:
+    """A file of the kind of cog-pretrain.model: BPE without byte fallback, nmt_nfkc, <n> as a piece."""
     import sentencepiece
-
-    from glmjobs.models.glm10b.tokenization import CHINESE_FILE, load_glm_tokenizer
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts()), model_writer=model, model_type="bpe", vocab_size=700, hard_vocab_limit=False,
+        sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=700, hard_vocab_limit=False,
         normalization_rule_name="nmt_nfkc", user_defined_symbols=["<n>"], pad_id=-1, num_threads=1, minloglevel=2,
     )  # fmt: skip
+    return model.getvalue()
+
+
+def small_glm(directory: Path) -> Path:
+    """GLM-10B-chinese's architecture, ``cog-pretrain.model``."""
+    from glmjobs.models.glm10b.tokenization import CHINESE_FILE, load_glm_tokenizer
+
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CHINESE_FILE).write_bytes(model.getvalue())
+    (directory / CHINESE_FILE).write_bytes(chinese_pieces(texts()))
     tokenizer = load_glm_tokenizer(directory)
     ids = {
         "bos_token_id": tokenizer.sop_token_id, "eos_token_id": tokenizer.eop_token_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -21,6 +20,7 @@ from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import families, family_for
 from hpc.core.errors import BadInput, WorkFailed
 from tests.support.char_tokenizer import CharTokenizer
+from tests.support.jsonl import write_jsonl
 
 
 @pytest.fixture
@@ -29,8 +29,7 @@ def prepared(tmp_path: Path) -> Prepared:
         {"instruction": f"问{i}", "input": "x" if i % 3 == 0 else "", "output": "答" * (i % 7 + 1)}
         for i in range(1, 41)
     ]
-    source = tmp_path / "f.json"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = write_jsonl(tmp_path / "f.json", rows)
     return prepare(source, tmp_path / "data", dev_rows="1-10")
 
 
@@ -103,7 +102,7 @@ def test_too_long_is_counted_and_the_questions_end_is_kept(tmp_path: Path) -> No
     rows = [("q" * 9, "a" * 8), ("q" * 10, "a" * 8), ("B" * 3 + "q" * 9, "a"), ("q", "a" * 9), ("q", "a")]
     source = tmp_path / "f.json"
     made = [{"instruction": q, "input": "", "output": a} for q, a in [("dev", "d"), *rows]]
-    source.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    write_jsonl(source, made)
     prepared = prepare(source, tmp_path / "data", dev_rows="1")
     family, limits = family_for("chatglm"), {"max_source_length": 10, "max_target_length": 10}
 

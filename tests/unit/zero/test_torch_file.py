@@ -19,16 +19,7 @@ import pytest
 
 from glmjobs.zero.torch_file import Refused, TensorRef, TorchFile, run_pickle
 from hpc.core.errors import WorkFailed
-
-
-class Runs:
-    """An object whose unpickling calls something."""
-
-    def __init__(self, function: object, *arguments: object) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return self.call
+from tests.support.hostile_pickle import Runs
 
 
 def archive(path: Path, program: bytes, members: dict[str, bytes] | None = None) -> Path:
