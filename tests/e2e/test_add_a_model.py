@@ -23,7 +23,7 @@ from glmjobs.models import family as registry
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import families, family_for
 from glmjobs.recipe.loading import parse
-from tests.support.small_families import byte_level_tokenizer, save
+from tests.support.small_families import byte_level_tokenizer, vary
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -49,7 +49,8 @@ def small_qwen2(directory: Path) -> Path:
         vocab_size=len(tokenizer), **sizes, num_key_value_heads=2, max_position_embeddings=256,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True,
     )  # fmt: skip
-    return save(Qwen2ForCausalLM(config), directory)
+    vary(Qwen2ForCausalLM(config)).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from hpc.devcluster import DevCluster
 from hpc.devcluster.commands import require_programs
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobInfo, JobState
+from tests.support.small_chain import small
+
+__all__ = ["small"]
 
 
 def require_slurm(accounting: bool = False) -> None:
@@ -132,6 +135,15 @@ def clean_queue() -> Iterator[Callable[[DevCluster], None]]:
         env = on.environ()
         slurm.run(["scancel", "-u", str(os.getuid())], env=env)
         _wait_for(partial(_queue_is_empty, env), 60.0, "an empty queue")
+
+
+@pytest.fixture
+def place(
+    small: Path, slurm_env: dict[str, str], cluster: DevCluster, clean_queue: Callable[[DevCluster], None]
+) -> Path:
+    """A folder for runs of stand-ins on the shared cluster, whose queue is emptied afterwards."""
+    clean_queue(cluster)
+    return small
 
 
 def _queue_is_empty(env: dict[str, str]) -> bool:

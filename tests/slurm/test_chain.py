@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
 from tests.support.by_hand import sbatch_training
+from tests.support.small_chain import words
 
 pytestmark = pytest.mark.slurm
 
@@ -41,20 +43,7 @@ def here(
     yield tmp_path
 
 
-def arguments(name: str, *more: str, nodes: int = 2, gpus: int = 1) -> list[str]:
-    """submit's command line for a small run on the rehearsal cluster."""
-    words = [
-        "--recipe",
-        "configs/tiny.yaml",
-        "--cluster",
-        "configs/clusters/devcluster.yaml",
-        "--executor",
-        "slurm",
-    ]
-    words += ["--nodes", str(nodes), "--gpus", str(gpus), "--name", name]
-    for item in SMALL + more:
-        words += ["--set", item]
-    return words
+arguments = functools.partial(words, settings=SMALL, nodes=2)
 
 
 def jobs_of(run: Run) -> dict[str, str]:

@@ -13,16 +13,9 @@ from hpc.chain import ledger
 from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
-from tests.support.small_chain import done, ended, healed, ids, small, start, starts, tell, with_key
+from tests.support.small_chain import done, ended, healed, ids, start, starts, tell, with_key
 
 pytestmark = pytest.mark.slurm
-__all__ = ["small"]
-
-
-@pytest.fixture
-def place(small: Path, slurm_env: dict[str, str], cluster: DevCluster, clean_queue: Any) -> Path:
-    clean_queue(cluster)
-    return small
 
 
 def test_failed_stage_runs_again_under_its_id_and_the_rest_keep_theirs(

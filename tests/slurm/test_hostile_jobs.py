@@ -12,10 +12,9 @@ from glmjobs.run.read_state import read_state
 from glmjobs.run.state import FAILED
 from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
-from tests.support.small_chain import done, healed, ids, small, start, tell
+from tests.support.small_chain import done, healed, ids, start, tell
 
 pytestmark = pytest.mark.slurm
-__all__ = ["small"]
 NAMES = ["we ird $(touch canary) 'q' %j", "-rf `touch canary`; touch canary", "模型 é 😀 * ~ #"]
 
 

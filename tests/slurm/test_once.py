@@ -17,14 +17,12 @@ from hpc.chain import ledger, submission
 from hpc.core import timestamps
 from hpc.core.errors import WorkFailed
 from hpc.core.files import exclusive
-from hpc.devcluster import DevCluster
 from hpc.runtime import attempt
 from hpc.slurm import client as slurm
 from tests.support.paths import REPO
-from tests.support.small_chain import done, healed, ids, small, start, starts, with_key, words
+from tests.support.small_chain import done, healed, ids, start, starts, with_key, words
 
 pytestmark = pytest.mark.slurm
-__all__ = ["small"]
 
 SHIM = """#!/bin/bash
 # sbatch as on a bad day. $MOOD: lost (accepted, but the answer is lost), dead (accepted, then sbatch
@@ -40,12 +38,6 @@ case $MOOD in
 esac
 exec "$REAL_SBATCH" "$@"
 """
-
-
-@pytest.fixture
-def place(small: Path, slurm_env: dict[str, str], cluster: DevCluster, clean_queue: Any) -> Path:
-    clean_queue(cluster)
-    return small
 
 
 @pytest.fixture

@@ -16,18 +16,10 @@ from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import CANCELLED, DONE, FAILED, LOST, RUNNING, STOPPED, WAITING, StageState
 from hpc.chain import ledger
-from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
-from tests.support.small_chain import done, ended, healed, ids, small, start, starts, tell
+from tests.support.small_chain import done, ended, healed, ids, start, starts, tell
 
 pytestmark = pytest.mark.slurm
-__all__ = ["small"]
-
-
-@pytest.fixture
-def place(small: Path, slurm_env: dict[str, str], cluster: DevCluster, clean_queue: Any) -> Path:
-    clean_queue(cluster)
-    return small
 
 
 @pytest.fixture

@@ -7,6 +7,5 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / "configs"
 SUPPORT = REPO / "tests" / "support"
-MARKING = REPO / "tests" / "marking"
 SHARED = REPO.parent / "shared"
 """Reference data beside the checkout; absent from a fresh clone."""

@@ -44,7 +44,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "runs"
 
 
-def words(name: str, *more: str) -> list[str]:
+def words(
+    name: str, *more: str, nodes: int = 1, gpus: int = 1, settings: tuple[str, ...] = SETTINGS
+) -> list[str]:
     """submit's command line for a small run on the rehearsal cluster."""
     line = [
         "--recipe",
@@ -54,8 +56,8 @@ def words(name: str, *more: str) -> list[str]:
         "--executor",
         "slurm",
     ]
-    line += ["--gpus", "1", "--name", name]
-    for item in SETTINGS + more:
+    line += ["--nodes", str(nodes), "--gpus", str(gpus), "--name", name]
+    for item in settings + more:
         line += ["--set", item]
     return line
 

@@ -1,4 +1,4 @@
-"""Small model directories of every family, tokenizer included, as the originals' files would be; seconds to make."""
+"""Small models of every family: weights alone, or a directory with a tokenizer as the originals' files would be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,69 @@ import torch
 from glmjobs.data.synthetic import make_problems
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 
-HIDDEN, LAYERS, HEADS, POSITIONS = 64, 2, 4, 256
+VOCABULARY, HIDDEN, LAYERS, HEADS, POSITIONS = 320, 64, 2, 4, 256
+STD = 0.08
+
+PROMPTS = {"chatglm": [5, 6, 253, 250], "glm": [5, 6, 310, 7, 311], "glm4": [5, 6, 7, 8]}
+"""Two words and what stands before an answer, in the ids of :func:`small`."""
+
+
+def small(family: str, *, seed: int = 0, std: float | None = None, **changes: Any) -> Any:
+    """A model of a family, without dropout, in float32, evaluating; the same weights for a seed.
+
+    Args:
+        std: of the weights, see :func:`vary`; None leaves them as a fresh model has them.
+        changes: fields of the family's own configuration.
+    """
+    torch.manual_seed(seed)
+    model = _MAKERS[family](changes).eval()
+    return model if std is None else vary(model, std, seed)
+
+
+def vary(model: Any, std: float = STD, seed: int = 0) -> Any:
+    """Larger weights than a fresh model has, so that its greedy tokens vary."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=std, generator=generator)
+    return model
+
+
+def _chatglm(changes: dict[str, Any]) -> Any:
+    ids = {
+        "bos_token_id": 250,
+        "eos_token_id": 251,
+        "mask_token_id": 252,
+        "gmask_token_id": 253,
+        "pad_token_id": 3,
+    }
+    sizes = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_attention_heads": HEADS}
+    positions = {"max_sequence_length": POSITIONS}
+    return ChatGLMForCausalLM(
+        ChatGLMConfig(**{"vocab_size": VOCABULARY, **sizes, **positions, **ids, **changes})
+    )
+
+
+def _glm(changes: dict[str, Any]) -> Any:
+    ids = {"bos_token_id": 311, "eos_token_id": 312, "pad_token_id": 0, "mask_token_ids": [310]}
+    sizes = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_attention_heads": HEADS}
+    positions = {"max_sequence_length": POSITIONS}
+    still = {"embedding_dropout_prob": 0.0, "attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
+    return GLMForCausalLM(
+        GLMConfig(**{"vocab_size": VOCABULARY, **sizes, **positions, **still, **ids, **changes})
+    )
+
+
+def _glm4(changes: dict[str, Any]) -> Any:
+    from transformers import GlmConfig, GlmForCausalLM
+
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": LAYERS}
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": 2, "head_dim": HIDDEN // HEADS}
+    rest = {"max_position_embeddings": POSITIONS, "pad_token_id": 0, "eos_token_id": [1]}
+    return GlmForCausalLM(GlmConfig(**{"vocab_size": VOCABULARY, **sizes, **heads, **rest, **changes}))
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {"chatglm": _chatglm, "glm": _glm, "glm4": _glm4}
 
 
 def texts() -> list[str]:
@@ -20,52 +82,41 @@ def texts() -> list[str]:
     return [f"{row['instruction']}\n{row['output']}" for row in make_problems(300, seed=0)]
 
 
-def save(model: Any, directory: Path) -> Path:
-    """Write the model; larger weights than a fresh one has, so that its greedy tokens vary."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.08, generator=generator)
-    model.save_pretrained(directory, safe_serialization=True)
-    return directory
-
-
-def small_chatglm(directory: Path) -> Path:
-    """ChatGLM-6B's architecture, ``ice_text.model``."""
+def small_chatglm(directory: Path, *, seed: int = 0, std: float = STD, **changes: Any) -> Path:
+    """ChatGLM-6B's architecture, ``ice_text.model``; the same tokenizer for every seed."""
     from glmjobs.models.tiny.tokenizer import make_tokenizer
 
     made = make_tokenizer(directory, texts(), vocab_size=600).config()
-    config = ChatGLMConfig(
-        **made,
-        hidden_size=HIDDEN,
-        num_layers=LAYERS,
-        num_attention_heads=HEADS,
-        max_sequence_length=POSITIONS,
-    )
-    return save(ChatGLMForCausalLM(config), directory)
+    small("chatglm", seed=seed, std=std, **made, **changes).save_pretrained(directory)
+    return directory
+
+
+def chinese_pieces(lines: list[str]) -> bytes:
+    """A file of the kind of cog-pretrain.model: BPE without byte fallback, nmt_nfkc, <n> as a piece."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=700, hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc", user_defined_symbols=["<n>"], pad_id=-1, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()
 
 
 def small_glm(directory: Path) -> Path:
     """GLM-10B-chinese's architecture, ``cog-pretrain.model``."""
-    import sentencepiece
-
     from glmjobs.models.glm10b.tokenization import CHINESE_FILE, load_glm_tokenizer
 
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts()), model_writer=model, model_type="bpe", vocab_size=700, hard_vocab_limit=False,
-        normalization_rule_name="nmt_nfkc", user_defined_symbols=["<n>"], pad_id=-1, num_threads=1, minloglevel=2,
-    )  # fmt: skip
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CHINESE_FILE).write_bytes(model.getvalue())
+    (directory / CHINESE_FILE).write_bytes(chinese_pieces(texts()))
     tokenizer = load_glm_tokenizer(directory)
-    still = {"embedding_dropout_prob": 0.0, "attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
-    config = GLMConfig(
-        len(tokenizer), HIDDEN, LAYERS, HEADS, POSITIONS, **still,
-        bos_token_id=tokenizer.sop_token_id, eos_token_id=tokenizer.eop_token_id, pad_token_id=tokenizer.pad_token_id,
-        mask_token_ids=[tokenizer.smask_token_id], banned_token_ids=[tokenizer.gmask_token_id],
-    )  # fmt: skip
-    return save(GLMForCausalLM(config), directory)
+    ids = {
+        "bos_token_id": tokenizer.sop_token_id, "eos_token_id": tokenizer.eop_token_id,
+        "pad_token_id": tokenizer.pad_token_id, "mask_token_ids": [tokenizer.smask_token_id],
+        "banned_token_ids": [tokenizer.gmask_token_id],
+    }  # fmt: skip
+    small("glm", std=STD, vocab_size=len(tokenizer), **ids).save_pretrained(directory)
+    return directory
 
 
 def byte_level_tokenizer(special: list[str], template: str, end: str) -> Any:
@@ -90,8 +141,6 @@ def byte_level_tokenizer(special: list[str], template: str, end: str) -> Any:
 
 def small_glm4(directory: Path) -> Path:
     """GLM-4's architecture and chat template, a byte-level tokenizer in tokenizer.json."""
-    from transformers import GlmConfig, GlmForCausalLM
-
     fast = byte_level_tokenizer(
         ["<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"],
         "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
@@ -99,12 +148,9 @@ def small_glm4(directory: Path) -> Path:
         "<|endoftext|>",
     )
     fast.save_pretrained(directory)
-    config = GlmConfig(
-        vocab_size=len(fast), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=2, head_dim=HIDDEN // HEADS, max_position_embeddings=POSITIONS,
-        pad_token_id=fast.pad_token_id, eos_token_id=[fast.eos_token_id],
-    )  # fmt: skip
-    return save(GlmForCausalLM(config), directory)
+    ids = {"pad_token_id": fast.pad_token_id, "eos_token_id": [fast.eos_token_id]}
+    small("glm4", std=STD, vocab_size=len(fast), **ids).save_pretrained(directory)
+    return directory
 
 
-SMALL: dict[str, Callable[[Path], Path]] = {"chatglm": small_chatglm, "glm": small_glm, "glm4": small_glm4}
+SMALL: dict[str, Callable[..., Path]] = {"chatglm": small_chatglm, "glm": small_glm, "glm4": small_glm4}

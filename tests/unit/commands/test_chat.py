@@ -15,14 +15,14 @@ from glmjobs.chat import Chat
 from glmjobs.cli import run_command
 from glmjobs.models.family import family_for
 from hpc.core.errors import BadInput
-from tests.support.small_models import small_chatglm
+from tests.support.small_families import small_chatglm
 
 polish, settled = family_for("chatglm").answer_text, family_for("chatglm").settled
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_chatglm(tmp_path_factory.mktemp("chat") / "model", seed=3)
+    return small_chatglm(tmp_path_factory.mktemp("chat") / "model", seed=3, std=0.3)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from glmjobs.data.packing import plan_epoch, plan_single  # noqa: E402
 from glmjobs.data.tokenised import Tokenised, tokenise  # noqa: E402
 from glmjobs.models.family import family_for  # noqa: E402
 from hpc.core.errors import BadInput  # noqa: E402
-from tests.unit.data.test_tokenised import CharTokenizer  # noqa: E402
+from tests.support.char_tokenizer import CharTokenizer  # noqa: E402
 
 PAD = 99_999
 

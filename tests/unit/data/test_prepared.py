@@ -17,11 +17,7 @@ from glmjobs.data import MadeSource, Prepared, prepare
 from glmjobs.data import prepared as prepared_module
 from glmjobs.data.rows import question_key, question_text
 from hpc.core.errors import BadInput, WorkFailed
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+from tests.support.jsonl import write_jsonl
 
 
 def row(question: str, answer: str = "\n答", query: str = "") -> dict[str, str]:
@@ -30,7 +26,9 @@ def row(question: str, answer: str = "\n答", query: str = "") -> dict[str, str]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write(tmp_path / "belle.json", [row(f"问题{i}？", f"\n答案{i}\u2028。") for i in range(1, 101)])
+    return write_jsonl(
+        tmp_path / "belle.json", [row(f"问题{i}？", f"\n答案{i}\u2028。") for i in range(1, 101)]
+    )
 
 
 def test_the_contract(source: Path, tmp_path: Path) -> None:
@@ -57,7 +55,7 @@ def test_the_contract(source: Path, tmp_path: Path) -> None:
 def test_columns_are_renamed_and_queries_kept(tmp_path: Path) -> None:
     rows = [{"content": f"q{i}", "context": "c" if i % 2 else "", "summary": f"a{i}"} for i in range(10)]
     done = prepare(
-        write(tmp_path / "f.json", rows), tmp_path / "o", dev_rows="1",
+        write_jsonl(tmp_path / "f.json", rows), tmp_path / "o", dev_rows="1",
         prompt_column="content", query_column="context", response_column="summary",
     )  # fmt: skip
     found = list(done.rows("train"))
@@ -75,7 +73,7 @@ def test_no_dev_question_is_trained_on(tmp_path: Path, dev: str) -> None:
         row("问2，共几个？", query="再问"),
         row("问9，共几个"),
     ]
-    source = write(tmp_path / "f.json", rows)
+    source = write_jsonl(tmp_path / "f.json", rows)
     done = prepare(source, tmp_path / "o", dev_rows=dev)
     keys = {part: [question_key(question_text(r.instruction, r.input)) for r in done.rows(part)]  # type: ignore[arg-type]
             for part in ("train", "dev")}  # fmt: skip
@@ -91,7 +89,7 @@ def test_no_dev_question_is_trained_on(tmp_path: Path, dev: str) -> None:
 
 
 def test_dropped_rows_and_the_numbering(tmp_path: Path) -> None:
-    source = write(tmp_path / "f.json", [row(f"问{i}") for i in range(1, 9)])
+    source = write_jsonl(tmp_path / "f.json", [row(f"问{i}") for i in range(1, 9)])
     lines = source.read_text(encoding="utf-8").split("\n")
     lines[1], lines[4] = "{broken", ""
     source.write_text("\n".join(lines), encoding="utf-8")
@@ -160,7 +158,7 @@ def test_another_setting_or_content_or_a_damaged_file_is_made_anew(source: Path,
 def test_bad_input_leaves_nothing(
     tmp_path: Path, rows: list[Any], options: dict[str, str], message: str
 ) -> None:
-    source = write(tmp_path / "f.json", rows)
+    source = write_jsonl(tmp_path / "f.json", rows)
     with pytest.raises(BadInput, match=message):
         prepare(source, tmp_path / "new" / "o", **options)  # type: ignore[arg-type]
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.json"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -20,41 +19,8 @@ from glmjobs.data.rows import question_text
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import families, family_for
 from hpc.core.errors import BadInput, WorkFailed
-
-SPECIAL = (
-    "[gMASK]",
-    "<sop>",
-    "<eop>",
-    "[CLS]",
-    "[sMASK]",
-    "<|endoftext|>",
-    "<|startofpiece|>",
-    "<|endofpiece|>",
-)
-
-
-class CharTokenizer:
-    """One token a character; the ids after that are the special tokens of every family."""
-
-    eos_token_id = 70_000
-
-    def __init__(self, shift: int = 0) -> None:
-        self.shift = shift
-
-    def __call__(self, texts: str | list[str], **options: Any) -> dict[str, Any]:
-        assert options["add_special_tokens"] is False
-        if isinstance(texts, str):
-            return {"input_ids": [ord(c) + self.shift for c in texts]}
-        return {"input_ids": [[ord(c) + self.shift for c in text] for text in texts]}
-
-    def convert_tokens_to_ids(self, token: str) -> int:
-        return 60_000 + SPECIAL.index(token)
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        return f"<u>{messages[0]['content']}<a>"
+from tests.support.char_tokenizer import CharTokenizer
+from tests.support.jsonl import write_jsonl
 
 
 @pytest.fixture
@@ -63,8 +29,7 @@ def prepared(tmp_path: Path) -> Prepared:
         {"instruction": f"问{i}", "input": "x" if i % 3 == 0 else "", "output": "答" * (i % 7 + 1)}
         for i in range(1, 41)
     ]
-    source = tmp_path / "f.json"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = write_jsonl(tmp_path / "f.json", rows)
     return prepare(source, tmp_path / "data", dev_rows="1-10")
 
 
@@ -137,7 +102,7 @@ def test_too_long_is_counted_and_the_questions_end_is_kept(tmp_path: Path) -> No
     rows = [("q" * 9, "a" * 8), ("q" * 10, "a" * 8), ("B" * 3 + "q" * 9, "a"), ("q", "a" * 9), ("q", "a")]
     source = tmp_path / "f.json"
     made = [{"instruction": q, "input": "", "output": a} for q, a in [("dev", "d"), *rows]]
-    source.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    write_jsonl(source, made)
     prepared = prepare(source, tmp_path / "data", dev_rows="1")
     family, limits = family_for("chatglm"), {"max_source_length": 10, "max_target_length": 10}
 

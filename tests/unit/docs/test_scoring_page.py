@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
 from glmjobs.marking import judge
+from tests.support import labelled_rows
 from tests.support.paths import REPO
 
 PAGE = (REPO / "docs" / "scoring.md").read_text(encoding="utf-8")
@@ -36,13 +36,33 @@ def test_the_code_runs() -> None:
         exec(block, {})
 
 
-def test_the_row_counts_are_those_of_the_files() -> None:
-    stated = re.findall(r"^\| `(\w+)`[^|]*\| (\d+) \|.*\| ([\d.]+) % \|$", PAGE, re.MULTILINE)
-    files = sorted((REPO / "tests" / "marking").glob("*.jsonl"))
-    assert sorted(name for name, _, _ in stated) == [f.stem for f in files]
-    for name, count, agreement in stated:
-        path = REPO / "tests" / "marking" / f"{name}.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        agreed = sum(judge(r["question"], r["gold"], r["prediction"]).correct == r["correct"] for r in rows)
-        assert len(rows) == int(count)
-        assert round(100 * agreed / len(rows), 1) == float(agreement)
+def test_the_table_of_batches_is_the_manifests_and_the_markers() -> None:
+    """`python -m tests.support.labelled_rows` prints the table as it has to be."""
+    assert labelled_rows.table() in PAGE
+
+
+def test_the_first_figures_are_the_manifests() -> None:
+    """Rows nobody had seen: the sentences below the table say what the manifest says."""
+    batches, together = labelled_rows.MANIFEST["batches"], labelled_rows.MANIFEST["first_measured_together"]
+    strangers = {row["batch"] for row in labelled_rows.rows() if row["unseen"]}
+    counts = {name: len(labelled_rows.of("batch", name)) for name in strangers}
+    agreed = sum(round(counts[name] * batches[name]["first_measured"] / 100) for name in strangers)
+    assert together["strangers"] == {"agreed": agreed, "rows": sum(counts.values())}
+
+    later = [
+        batch["first_measured"] for name, batch in batches.items() if name not in ("developed", "held_out")
+    ]
+    theirs = [str(batches[name]["first_measured"]) for name in batches if name in strangers]
+    unseen, all_strangers = together["second to twentyfirst"], together["strangers"]
+    text = " ".join(PAGE.split())
+    for said in (
+        f"{percent(unseen)} ({unseen['agreed']:,} of {unseen['rows']:,} rows,",
+        f"between {min(later)} and {max(later)} % by batch",
+        f"{percent(all_strangers)} of {all_strangers['rows']:,} ({all_strangers['agreed']:,})",
+        f"{', '.join(theirs[:-1])} and {theirs[-1]} %",
+    ):
+        assert said in text
+
+
+def percent(counted: dict[str, int]) -> str:
+    return labelled_rows.percent(100 * counted["agreed"] / counted["rows"])

@@ -8,59 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GlmConfig, GlmForCausalLM
 
 from glmjobs.compat import CACHE_NAME
 from glmjobs.generation import decoder
 from glmjobs.generation.decoder import Engine, Generated, generate, stream
 from glmjobs.generation.onednn import optimise_linear_cpu
 from glmjobs.generation.vllm import generate_vllm
-from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 from hpc.core.errors import NotFit, WorkFailed
+from tests.support.small_families import HIDDEN, LAYERS, PROMPTS, VOCABULARY, small
 
-VOCABULARY = 160
-SOP, EOP, MASK, GMASK = 150, 151, 152, 153
-STOPS = frozenset({EOP, 10, 11, 12, 13, 14, 15})
+FRAME = PROMPTS["chatglm"]
+EOP = 251
+STOPS = frozenset({EOP, *range(10, 22)})
 """Several, so that a random model's answers end at all lengths."""
 
 
-def varied(model: Any) -> Any:
-    """Larger weights than a fresh model has, so that its greedy tokens vary."""
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.35)
+def made(family: str) -> Any:
+    """A model whose greedy tokens vary, and that never ends by itself."""
+    model = small(family, std=0.35)
     model.generation_config.eos_token_id = None
-    return model.eval()
-
-
-def chatglm() -> Any:
-    config = ChatGLMConfig(
-        vocab_size=VOCABULARY, hidden_size=48, num_layers=2, num_attention_heads=3, max_sequence_length=512,
-        bos_token_id=SOP, eos_token_id=EOP, mask_token_id=MASK, gmask_token_id=GMASK, pad_token_id=3,
-        alpha=1.0, tie_word_embeddings=False,
-    )  # fmt: skip
-    return varied(ChatGLMForCausalLM(config))
-
-
-def glm10b() -> Any:
-    config = GLMConfig(
-        vocab_size=VOCABULARY, hidden_size=48, num_layers=2, num_attention_heads=3, max_sequence_length=600,
-        bos_token_id=SOP, eos_token_id=EOP, pad_token_id=3, mask_token_ids=[MASK, GMASK],
-    )  # fmt: skip
-    return varied(GLMForCausalLM(config))
-
-
-def glm4() -> Any:
-    config = GlmConfig(
-        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2, head_dim=12, pad_token_id=3, eos_token_id=[EOP],
-    )  # fmt: skip
-    return varied(GlmForCausalLM(config))
-
-
-FRAMES = {chatglm: [GMASK, SOP], glm10b: [MASK, 5, SOP], glm4: [16]}
+    return model
 
 
 def prompts_for(frame: list[int], count: int, longest: int = 30, seed: int = 0) -> list[list[int]]:
@@ -82,10 +49,10 @@ def one_at_a_time(model: Any, prompts: list[list[int]], limits: list[int]) -> di
     return found
 
 
-@pytest.mark.parametrize("make", [chatglm, glm10b, glm4])
-def test_equals_one_at_a_time(make: Any) -> None:
-    model = make()
-    prompts = prompts_for(FRAMES[make], 26)
+@pytest.mark.parametrize("family", PROMPTS)
+def test_equals_one_at_a_time(family: str) -> None:
+    model = made(family)
+    prompts = prompts_for(PROMPTS[family], 26)
     limits = [3 + (i * 7) % 24 for i in range(len(prompts))]
     expected = one_at_a_time(model, prompts, limits)
     assert {g.finish for g in expected.values()} == {"stop", "length"}
@@ -98,8 +65,8 @@ def test_equals_one_at_a_time(make: Any) -> None:
 
 
 def test_every_row_once_and_streaming() -> None:
-    model = chatglm()
-    prompts = prompts_for([GMASK, SOP], 25)
+    model = made("chatglm")
+    prompts = prompts_for(FRAME, 25)
     engine = Engine(model, STOPS, pad_id=3)
     found = list(generate(engine, prompts, 12, 4))
     assert sorted(g.index for g in found) == list(range(25))
@@ -113,8 +80,8 @@ def test_every_row_once_and_streaming() -> None:
 def test_long_running_batches_let_old_columns_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many refills move the window on; the buffers stay as wide as the rows in flight, and the answers
     right."""
-    model = chatglm()
-    prompts = prompts_for([GMASK, SOP], 24, longest=8)
+    model = made("chatglm")
+    prompts = prompts_for(FRAME, 24, longest=8)
     limits = [90 if i % 8 == 0 else 60 for i in range(24)]
     expected = one_at_a_time(model, prompts, limits)
     monkeypatch.setattr(decoder, "HIDDEN_COLUMNS", 16)
@@ -134,8 +101,8 @@ def test_long_running_batches_let_old_columns_go(monkeypatch: pytest.MonkeyPatch
 
 
 def test_batch_size_halves_when_memory_runs_out() -> None:
-    model = chatglm()
-    prompts = prompts_for([GMASK, SOP], 30)
+    model = made("chatglm")
+    prompts = prompts_for(FRAME, 30)
     limits = [20] * 30
     expected = one_at_a_time(model, prompts, limits)
     seen: list[int] = []
@@ -158,7 +125,7 @@ def test_batch_size_halves_when_memory_runs_out() -> None:
 
 
 def test_a_single_row_too_many_is_one_line() -> None:
-    model = chatglm()
+    model = made("chatglm")
     engine = Engine(model, STOPS)
 
     def never(**_: Any) -> Any:
@@ -166,11 +133,11 @@ def test_a_single_row_too_many_is_one_line() -> None:
 
     model.forward = never
     with pytest.raises(WorkFailed, match="out of memory with a single row"):
-        list(generate(engine, prompts_for([GMASK, SOP], 9), 4))
+        list(generate(engine, prompts_for(FRAME, 9), 4))
 
 
 def test_other_errors_are_not_swallowed() -> None:
-    model = chatglm()
+    model = made("chatglm")
     engine = Engine(model, STOPS)
 
     def broken(**_: Any) -> Any:
@@ -178,11 +145,11 @@ def test_other_errors_are_not_swallowed() -> None:
 
     model.forward = broken
     with pytest.raises(RuntimeError, match="mat1"):
-        list(generate(engine, [[20, GMASK, SOP]], 4))
+        list(generate(engine, [FRAME], 4))
 
 
 def test_slots_follow_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = chatglm()
+    model = made("chatglm")
     engine = Engine(model, STOPS, pad_id=3)
     most = 0
     original = engine.step
@@ -193,8 +160,8 @@ def test_slots_follow_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(rows, visible, cache)
 
     engine.step = watched  # type: ignore[method-assign]
-    prompts = prompts_for([GMASK, SOP], 200, longest=10)
-    position = 2 * 2 * 48 * 4  # keys and values, two layers, 48 floats
+    prompts = prompts_for(FRAME, 200, longest=10)
+    position = 2 * LAYERS * HIDDEN * 4  # keys and values, floats
     monkeypatch.setattr(decoder, "free_memory", lambda device: 40 * position * 31 * 1.5 / 0.25)
     assert len(list(generate(engine, prompts, 20))) == 200
     assert 32 <= most <= 40
@@ -205,8 +172,8 @@ def test_slots_follow_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_banned_tokens_never_come() -> None:
-    model = chatglm()
-    prompts = prompts_for([GMASK, SOP], 10)
+    model = made("chatglm")
+    prompts = prompts_for(FRAME, 10)
     free = list(generate(Engine(model, [EOP], pad_id=3), prompts, 20))
     common = max(range(VOCABULARY), key=lambda t: sum(g.tokens.count(t) for g in free))
     assert any(common in g.tokens for g in free)
@@ -219,8 +186,8 @@ def test_banned_tokens_never_come() -> None:
 
 
 def test_onednn_computes_the_same() -> None:
-    model = chatglm()
-    head, hidden = model.lm_head, torch.randn(3, 5, 48)
+    model = made("chatglm")
+    head, hidden = model.lm_head, torch.randn(3, 5, HIDDEN)
     with torch.inference_mode():
         expected = head(hidden)
         loss = head(hidden, torch.full((3, 5), 7))
@@ -230,7 +197,7 @@ def test_onednn_computes_the_same() -> None:
         torch.testing.assert_close(head(hidden), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(head(hidden[:, -1:]), expected[:, -1:], rtol=1e-5, atol=1e-5)
         assert head(hidden, torch.full((3, 5), 7)) == loss
-    assert not optimise_linear_cpu(chatglm().to(torch.bfloat16), free_bytes=10**9)
+    assert not optimise_linear_cpu(made("chatglm").to(torch.bfloat16), free_bytes=10**9)
 
 
 def test_vllm_absent_is_one_line(tmp_path: Any) -> None:

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from glmjobs.marking import answer_type, judge
-from tests.support.paths import MARKING
+from tests.support.labelled_rows import MANIFEST, Row, agreement, of, rows, verdict
 
-BATCHES = sorted(MARKING.glob("*.jsonl"))
 WANTED = 0.97
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.mark.parametrize("path", BATCHES, ids=[p.stem for p in BATCHES])
-def test_the_verdicts_are_a_careful_markers(path: Path) -> None:
-    labelled = rows(path)
-    missed = defaultdict(list)
+def missed(labelled: list[Row]) -> str:
+    """The rows on which the marker is wrong, by category, for a person to read."""
+    found = defaultdict(list)
     for row in labelled:
-        verdict = judge(row["question"], row["gold"], row["prediction"])
-        if verdict.correct != row["correct"]:
-            missed[row["category"]].append(
-                f"{row['prediction']!r} should be {'right' if row['correct'] else 'wrong'} ({row['why']}): {verdict}"
+        if verdict(row).correct != row["correct"]:
+            label = "right" if row["correct"] else "wrong"
+            found[row["category"]].append(
+                f"{row['prediction']!r} should be {label} ({row['why']}): {verdict(row)}"
             )
-    wrong = sum(map(len, missed.values()))
-    listing = "\n".join(f"{category}:\n  " + "\n  ".join(found) for category, found in missed.items())
-    agreement = 1 - wrong / len(labelled)
-    assert agreement >= WANTED, f"{agreement:.2%} of {len(labelled)} rows\n{listing}"
+    return "\n".join(f"{category}:\n  " + "\n  ".join(lines) for category, lines in found.items())
+
+
+@pytest.mark.parametrize("batch", MANIFEST["batches"])
+def test_the_verdicts_are_a_careful_markers(batch: str) -> None:
+    labelled = of("batch", batch)
+    agreed = agreement(labelled)
+    assert agreed >= WANTED, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
+
+
+@pytest.mark.parametrize("file", MANIFEST["files"])
+def test_each_kind_of_answer_is_marked_as_well(file: str) -> None:
+    labelled = of("file", file)
+    agreed = agreement(labelled)
+    assert agreed >= WANTED, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
+
+
+def test_each_row_stands_in_the_file_of_its_category() -> None:
+    """A category belongs to one file, and the manifest names them all."""
+    holds = [(name, category) for name, file in MANIFEST["files"].items() for category in file["categories"]]
+    assert len({category for _, category in holds}) == len(holds)
+    assert {(row["file"], row["category"]) for row in rows()} == set(holds)
+
+
+def test_each_row_says_where_it_comes_from() -> None:
+    """One author a batch; unseen are the rows of those who had seen neither the marker nor other rows."""
+    origins = {(row["batch"], row["author"], row["unseen"]) for row in rows()}
+    assert sorted(batch for batch, _, _ in origins) == sorted(MANIFEST["batches"])
+    strangers = [author for _, author, unseen in origins if unseen]
+    assert len(set(strangers)) == len(strangers) == 10
+    known = {re.sub(r"\d+", "N", author) for _, author, _ in origins}
+    assert known == set(MANIFEST["authors"])
+    assert {re.sub(r"\d+", "N", author) for author in strangers} == {"stranger N"}
 
 
 def test_the_labelled_set_is_large_and_balanced() -> None:
-    labelled = [row for path in BATCHES for row in rows(path)]
+    labelled = rows()
     pairs = {(r["question"], r["gold"], r["prediction"]) for r in labelled}
     right = sum(r["correct"] for r in labelled)
     assert len(pairs) == len(labelled) >= 300
@@ -57,7 +77,7 @@ def test_a_marker_that_reads_the_last_number_would_fail_here() -> None:
         found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
         return found[-1] if found else ""
 
-    labelled = [row for path in BATCHES for row in rows(path)]
+    labelled = rows()
     agreed = sum((last(r["gold"]) == last(r["prediction"]) != "") == r["correct"] for r in labelled)
     assert agreed / len(labelled) < 0.8
 
@@ -65,7 +85,7 @@ def test_a_marker_that_reads_the_last_number_would_fail_here() -> None:
 def test_a_changed_gold_is_not_accepted() -> None:
     """Right predictions are wrong beside a gold with another last digit, where the gold is a number."""
     accepted, tried = [], 0
-    for row in (row for path in BATCHES for row in rows(path) if row["correct"]):
+    for row in (row for row in rows() if row["correct"]):
         digit = re.search(r"\d(?=\D*$)", row["gold"])
         if not digit or answer_type(row["gold"], row["question"]) in (
             "choice",

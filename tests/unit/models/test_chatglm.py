@@ -15,28 +15,15 @@ from glmjobs.models.chatglm.modeling import rotary_angles
 from glmjobs.models.common.loss import summed_cross_entropy
 from glmjobs.models.common.positions import prefix_lm_mask
 from hpc.core.errors import BadInput
+from tests.support.small_families import small
 
 SOP, EOP, MASK, GMASK, PAD = 250, 251, 252, 253, 3
 
 
 def tiny(**changes: Any) -> ChatGLMForCausalLM:
     """A model whose outputs vary: larger weights than a fresh model has, so that greedy tokens differ."""
-    torch.manual_seed(0)
-    options: dict[str, Any] = {
-        "vocab_size": 256,
-        "hidden_size": 64,
-        "num_layers": 3,
-        "num_attention_heads": 4,
-        "max_sequence_length": 256,
-        "bos_token_id": SOP,
-        "eos_token_id": EOP,
-        "mask_token_id": MASK,
-        "gmask_token_id": GMASK,
-        "pad_token_id": PAD,
-        "initializer_range": 0.3,
-        "tie_word_embeddings": False,
-    }
-    return ChatGLMForCausalLM(ChatGLMConfig(**{**options, **changes})).eval()
+    options = {"num_layers": 3, "initializer_range": 0.3, "tie_word_embeddings": False}
+    return small("chatglm", **{**options, **changes})
 
 
 def example(context: int, target: int, seed: int = 0) -> torch.Tensor:

@@ -12,16 +12,15 @@ import torch.nn.functional as F
 from glmjobs.models import GLMConfig, GLMForCausalLM, load_model
 from glmjobs.models.common.positions import prefix_lm_mask
 from hpc.core.errors import BadInput
+from tests.support.small_families import small
 
 MASK, EOS, SOP, EOP = 310, 262, 311, 312
 IDS = {"bos_token_id": SOP, "eos_token_id": EOP, "pad_token_id": EOS, "mask_token_ids": [MASK]}
 
 
 def tiny(**changes: Any) -> GLMForCausalLM:
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 320, "hidden_size": 64, "num_layers": 3, "num_attention_heads": 4}
-    options = {**sizes, "max_sequence_length": 128, "initializer_range": 0.3, **IDS, **changes}
-    return GLMForCausalLM(GLMConfig(**options)).eval()
+    options = {"num_layers": 3, "max_sequence_length": 128, "initializer_range": 0.3, "pad_token_id": EOS}
+    return small("glm", **{**options, **changes})
 
 
 def example(context: int, target: int, seed: int) -> torch.Tensor:
@@ -103,7 +102,7 @@ def test_left_padded_generation_equals_recomputation() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_is_not_shifted(checkpointing: bool) -> None:
     """Value and gradients of plain cross-entropy on unshifted labels, the tied embedding's included."""
-    model = tiny(embedding_dropout_prob=0.0, attention_dropout_prob=0.0, output_dropout_prob=0.0).train()
+    model = tiny().train()  # without dropout
     ids = example(9, 8, 1)[None]
     labels = torch.full_like(ids, -100)
     labels[:, -9:-1], labels[:, -1] = ids[:, -8:], EOP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from glmjobs.models.glm10b.tokenization import (
     load_glm_tokenizer,
 )
 from hpc.core.errors import BadInput
+from tests.support.small_families import chinese_pieces
 
 TEXTS = [f"{row['instruction']} {row['output']}" for row in make_problems(400, seed=5)]
 ENGLISH = [
@@ -30,22 +30,8 @@ ENGLISH = [
 
 @pytest.fixture(scope="module")
 def chinese_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kind of cog-pretrain.model: BPE without byte fallback, nmt_nfkc, <n> as a piece."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=700,
-        hard_vocab_limit=False,
-        normalization_rule_name="nmt_nfkc",
-        user_defined_symbols=["<n>"],
-        pad_id=-1,
-        num_threads=1,
-        minloglevel=2,
-    )
     directory = tmp_path_factory.mktemp("chinese")
-    (directory / "cog-pretrain.model").write_bytes(model.getvalue())
+    (directory / "cog-pretrain.model").write_bytes(chinese_pieces(TEXTS))
     return directory
 
 

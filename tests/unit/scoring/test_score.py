@@ -22,7 +22,7 @@ from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
 from hpc.batch.profile import ClusterProfile
-from tests.support.small_models import small_chatglm
+from tests.support.small_families import small_chatglm
 
 ROWS = 10
 

@@ -10,11 +10,7 @@ import pytest
 
 from glmjobs.scoring.test_sets import Question, read_questions
 from hpc.core.errors import BadInput
-
-
-def lines(path: Path, rows: list[object]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+from tests.support.jsonl import write_jsonl
 
 
 def test_the_three_forms(shared: Path) -> None:
@@ -33,7 +29,7 @@ def test_the_three_forms(shared: Path) -> None:
 
 def test_forms_and_ids(tmp_path: Path) -> None:
     rows = [{"id": 10001, "instruction": "计算", "input": "1+1=", "output": "2"}]
-    assert read_questions(lines(tmp_path / "a.jsonl", rows)) == [Question(10001, "计算\n1+1=", "2")]
+    assert read_questions(write_jsonl(tmp_path / "a.jsonl", rows)) == [Question(10001, "计算\n1+1=", "2")]
     array = tmp_path / "b.json.gz"
     array.write_bytes(gzip.compress(json.dumps([{"question": "1+1=", "answer": 2}]).encode()))
     assert read_questions(array) == [Question(1, "1+1=", "2")]

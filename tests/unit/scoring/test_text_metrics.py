@@ -42,7 +42,8 @@ def test_random_texts_do_not_crash() -> None:
     alphabet = "一二三的是，。.!? \n\t0123456789abc<>[]😀\u3000\u200b"
     for _ in range(60):
         pair = ["".join(rng.choices(alphabet, k=rng.randrange(0, 30))) for _ in range(2)]
-        text_scores(*pair)
+        scores = text_scores(*pair).as_dict().values()
+        assert scores and all(0.0 <= value <= 100.0 + 1e-9 for value in scores), pair
 
 
 def test_means() -> None:

@@ -90,9 +90,15 @@ def test_without_a_gpu_nothing_happens(
 
 
 def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
+    """A file where the samples' folder has to be: nothing can be written, first to last."""
     (tmp_path / "gpu").write_text("in the way")
-    with watching(tmp_path, 0, nvml=Nvml(), interval=0.01):
-        pass
+    nvml = Nvml()
+    with watching(tmp_path, 0, nvml=nvml, interval=0.01):
+        assert nvml.sampled.wait(10)
+        nvml.sampled.clear()
+        assert nvml.sampled.wait(10), "a sample that could not be written was the last"
+    assert nvml.shut == 1
+    assert (tmp_path / "gpu").read_text() == "in the way"
 
 
 def test_gpus_of_others_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import pytest
 from glmjobs.reshard import accumulation
 from glmjobs.zero.universal_form import reshard
 from hpc.core.errors import BadInput, WorkFailed
+from tests.support.hostile_pickle import Runs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
@@ -78,16 +79,6 @@ def test_universal_form_holds_the_same_values(checkpoint: Path) -> None:
     for world_size, workers in ((0, 1), (10**11, 1), (1, 0), (1, 9999)):
         with pytest.raises(BadInput, match=r"world size|workers"):
             reshard(checkpoint, world_size, workers)
-
-
-class Runs:
-    """An object whose unpickling calls something."""
-
-    def __init__(self, function: object, *arguments: object) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return self.call
 
 
 def test_nothing_of_the_checkpoint_runs(checkpoint: Path) -> None:

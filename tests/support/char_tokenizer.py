@@ -1,0 +1,40 @@
+"""A tokenizer without a vocabulary file, that every family's frame can be built with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SPECIAL = (
+    "[gMASK]",
+    "<sop>",
+    "<eop>",
+    "[CLS]",
+    "[sMASK]",
+    "<|endoftext|>",
+    "<|startofpiece|>",
+    "<|endofpiece|>",
+)
+
+
+class CharTokenizer:
+    """One token a character; the ids after that are the special tokens of every family."""
+
+    eos_token_id = 70_000
+
+    def __init__(self, shift: int = 0) -> None:
+        self.shift = shift
+
+    def __call__(self, texts: str | list[str], **options: Any) -> dict[str, Any]:
+        assert options["add_special_tokens"] is False
+        if isinstance(texts, str):
+            return {"input_ids": [ord(c) + self.shift for c in texts]}
+        return {"input_ids": [[ord(c) + self.shift for c in text] for text in texts]}
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return 60_000 + SPECIAL.index(token)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
+        return f"<u>{messages[0]['content']}<a>"
