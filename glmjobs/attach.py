@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.recipe.loading import PROJECT, load_both
+from glmjobs.recipe.loading import load_both
 from glmjobs.run import submit_checks
 from glmjobs.run.directory import STAGES, Run
 from glmjobs.run.jobs import CHAIN, make_shape, requests
 from hpc.batch.profile import ClusterProfile
 from hpc.chain import ledger, submission
 from hpc.core.errors import BadInput
+from hpc.core.resources import checkout
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +78,7 @@ def submit_rest(run: Run, job: str) -> None:
         return
     jobs = requests(run.recipe, run.shape, missing)
     ids = submission.submit(
-        run.path, submission.plan(jobs, run.cluster, run.path, PROJECT), key=run.file.key, known=known
+        run.path, submission.plan(jobs, run.cluster, run.path, checkout()), key=run.file.key, known=known
     )
     print(
         f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr
