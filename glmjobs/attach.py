@@ -22,8 +22,8 @@ from hpc.core.errors import BadInput
 from hpc.core.resources import checkout
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Adopt the job named by SLURM_JOB_ID."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.attach", description="Make this Slurm job a job of a run."
     )
@@ -32,7 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
     p.add_argument("--cluster", metavar="FILE")
     add_overrides(p)
-    args = p.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Adopt the job named by SLURM_JOB_ID."""
+    args = parser().parse_args(argv)
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise BadInput(

@@ -54,13 +54,16 @@ PACKAGES = (
 )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.preflight", description="Check the nodes of a run.")
+    p.add_argument("run", help="run directory, or its name under runs/")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """Check this node; 0 fit, 3 not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m glmjobs.preflight", description="Check the nodes of a run."
-    )
-    parser.add_argument("run", help="run directory, or its name under runs/")
-    run = Run.open(parser.parse_args(argv).run)
+    run = Run.open(parser().parse_args(argv).run)
     place = discover_rank(run.jobs("preflight"))
     try:
         return preflight(run, place)
