@@ -28,7 +28,14 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(COMMANDS)}"
         print(f"error: {words[0]}: no such command{hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"glmjobs.{words[0]}")
+    try:
+        module = importlib.import_module(f"glmjobs.{words[0]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("glmjobs", "hpc"):
+            raise
+        said = f"{error.name} is not installed in {sys.prefix}; python -m hpc.bootstrap --stack S --into {sys.prefix}"
+        print(f"error: {said}", file=sys.stderr)
+        return 3
     return run_command(module.main, words[1:])
 
 
