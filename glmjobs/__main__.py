@@ -5,24 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from glmjobs.cli import run_command
-
-COMMANDS = {
-    "submit": "make a run and start its chain of jobs",
-    "plan": "memory, disk and hours of a training, before it costs any",
-    "status": "how a run is doing: stages, step, loss, jobs",
-    "runs": "all runs: state, accuracy, GPU-hours",
-    "logs": "what a run's stages wrote",
-    "cancel": "end a run's jobs",
-    "heal": "let a run that failed or was cut off go on",
-    "fetch": "put a model or data set where every node sees it",
-    "prepare": "read, check and split a data file",
-    "train": "the train stage of a run, in this process",
-    "consolidate": "a ZeRO checkpoint becomes a model directory",
-    "score": "answers and accuracy of a model, or of a run's two models",
-    "report": "a run's report, as HTML, Markdown and JSON",
-    "chat": "talk to a model directory",
-}
+from glmjobs import __version__
+from glmjobs.cli import COMMANDS, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +18,9 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()))
         print("\nThe cluster: python -m hpc.doctor, python -m hpc.devcluster")
         return 0
+    if words[0] == "--version":
+        print(f"glmjobs {__version__}")
+        return 0
     if words[0] not in COMMANDS:
         import difflib
 
@@ -41,7 +28,14 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(COMMANDS)}"
         print(f"error: {words[0]}: no such command{hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"glmjobs.{words[0]}")
+    try:
+        module = importlib.import_module(f"glmjobs.{words[0]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("glmjobs", "hpc"):
+            raise
+        said = f"{error.name} is not installed in {sys.prefix}; python -m hpc.bootstrap --stack S --into {sys.prefix}"
+        print(f"error: {said}", file=sys.stderr)
+        return 3
     return run_command(module.main, words[1:])
 
 

@@ -12,17 +12,18 @@ import sys
 from pathlib import Path
 
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.recipe.loading import PROJECT, load_both
+from glmjobs.recipe.loading import load_both
 from glmjobs.run import submit_checks
 from glmjobs.run.directory import STAGES, Run
 from glmjobs.run.jobs import CHAIN, make_shape, requests
 from hpc.batch.profile import ClusterProfile
 from hpc.chain import ledger, submission
 from hpc.core.errors import BadInput
+from hpc.core.resources import checkout
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Adopt the job named by SLURM_JOB_ID."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.attach", description="Make this Slurm job a job of a run."
     )
@@ -31,7 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
     p.add_argument("--cluster", metavar="FILE")
     add_overrides(p)
-    args = p.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Adopt the job named by SLURM_JOB_ID."""
+    args = parser().parse_args(argv)
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise BadInput(
@@ -77,7 +83,7 @@ def submit_rest(run: Run, job: str) -> None:
         return
     jobs = requests(run.recipe, run.shape, missing)
     ids = submission.submit(
-        run.path, submission.plan(jobs, run.cluster, run.path, PROJECT), key=run.file.key, known=known
+        run.path, submission.plan(jobs, run.cluster, run.path, checkout()), key=run.file.key, known=known
     )
     print(
         f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr

@@ -20,11 +20,16 @@ from hpc.core.process import alive
 GRACE_SECONDS = 60.0
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.cancel", description="End a run's jobs.")
+    p.add_argument("run", help="run directory, or its name under runs/")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """Cancel; 0 also when nothing was left to cancel."""
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.cancel", description="End a run's jobs.")
-    parser.add_argument("run", help="run directory, or its name under runs/")
-    run = Run.open(parser.parse_args(argv).run)
+    run = Run.open(parser().parse_args(argv).run)
     state = read_state(run)
     open_stages = [s for s in state.stages if s.job]
     slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()} | unrecorded(run), key=int)

@@ -27,17 +27,20 @@ MAX_LENGTH = 2048
 HELP = "/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C cuts an answer short"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.chat", description="talk to a model")
+    p.add_argument("dir", type=Path, metavar="DIR", help="a model directory, or a run directory")
+    p.add_argument("--once", metavar="TEXT", help="answer this and end")
+    p.add_argument("--json", action="store_true", help="with --once: print one JSON document")
+    p.add_argument("--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all")
+    p.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.chat", description="talk to a model")
-    parser.add_argument("dir", type=Path, metavar="DIR", help="a model directory, or a run directory")
-    parser.add_argument("--once", metavar="TEXT", help="answer this and end")
-    parser.add_argument("--json", action="store_true", help="with --once: print one JSON document")
-    parser.add_argument("--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all")
-    parser.add_argument(
-        "--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU"
-    )
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.json and args.once is None:
         raise BadInput("--json: only with --once")
     if args.once is not None and not args.once.strip():

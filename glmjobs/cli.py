@@ -1,4 +1,4 @@
-"""What every command shares: errors become one line and an exit code, Ctrl-C ends quietly."""
+"""What every command shares: their list, errors become one line and an exit code, Ctrl-C ends quietly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpc.core.errors import HpcError
+
+COMMANDS = {
+    "submit": "make a run and start its chain of jobs",
+    "plan": "memory, disk and hours of a training, before it costs any",
+    "status": "how a run is doing: stages, step, loss, jobs",
+    "runs": "all runs: state, accuracy, GPU-hours",
+    "logs": "what a run's stages wrote",
+    "cancel": "end a run's jobs",
+    "heal": "let a run that failed or was cut off go on",
+    "fetch": "put a model or data set where every node sees it",
+    "prepare": "read, check and split a data file",
+    "consolidate": "a ZeRO checkpoint becomes a model directory",
+    "reshard": "resume a checkpoint on another number of GPUs",
+    "score": "answers and accuracy of a model, or of a run's two models",
+    "report": "a run's report, as HTML, Markdown and JSON",
+    "chat": "talk to a model directory",
+    "convert": "THUDM/GLM's model-parallel checkpoints to a model directory and back",
+    "template": "recipes, cluster profiles and batch scripts to start from",
+    "completion": "what the Tab key offers, for bash or zsh",
+    "preflight": "called by the train job: check the nodes of a run",
+    "train": "called by the train job: the train stage of a run, in this process",
+    "attach": "called by the scripts in sbatch/: make this Slurm job a job of a run",
+}
+"""The commands, in the order in which they are listed: modules of this package, each with ``parser`` and ``main``."""
 
 NOT_OURS = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EISDIR,

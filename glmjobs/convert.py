@@ -162,12 +162,10 @@ def write_part(path: Path, whole: list[Tensor], rank: int, parts: int) -> None:
     torch.save({"module": module, "mp_world_size": parts}, path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m glmjobs.convert", description=(__doc__ or "").split("::")[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.convert", description=(__doc__ or "").split("::")[0])
+    commands = p.add_subparsers(dest="command", required=True)
     merging = commands.add_parser("merge", help="a model-parallel checkpoint into a model directory")
     merging.add_argument("checkpoint", type=Path)
     merging.add_argument("out", type=Path)
@@ -179,7 +177,12 @@ def main(argv: list[str] | None = None) -> int:
     splitting.add_argument("model", type=Path)
     splitting.add_argument("out", type=Path)
     splitting.add_argument("--parts", type=int, default=8, help="model-parallel ranks (default: %(default)s)")
-    given = parser.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    given = parser().parse_args(argv)
     if given.command == "merge":
         config = merge(given.checkpoint, given.out, given.heads, given.shard_size)
         sizes = f"{config['num_layers']} layers, width {config['hidden_size']}, {config['vocab_size']} pieces"

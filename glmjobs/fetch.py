@@ -31,8 +31,8 @@ UNWANTED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", ".git*")
 """Weights of other frameworks, which nothing here reads."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; see the module's text."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(prog="python -m glmjobs.fetch", description="Stage a model or a data set.")
     p.add_argument("kind", choices=("model", "data"))
     p.add_argument(
@@ -45,7 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument(
         "--verify", action="store_true", help="check what is in DIR against its list; fetch nothing"
     )
-    args = p.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; see the module's text."""
+    args = parser().parse_args(argv)
     if args.verify:
         count = verify(args.into)
         print(f"{args.into}: {count} files as fetched", file=sys.stderr)

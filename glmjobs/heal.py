@@ -15,7 +15,7 @@ from typing import Any
 
 from glmjobs import submit
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.recipe.loading import PROJECT, override
+from glmjobs.recipe.loading import override
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, requests
 from glmjobs.run.read_state import read_state
@@ -27,6 +27,7 @@ from hpc.chain.submission import Planned
 from hpc.core.errors import BadInput
 from hpc.core.files import exclusive
 from hpc.core.process import alive
+from hpc.core.resources import checkout
 from hpc.health.checks import query_gpus
 
 ROWS_OF_A_STEP = (
@@ -87,7 +88,7 @@ def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
         return [Action(stage=stage, what=DONE) for stage in stages]
     gpus = len(query_gpus()) if local else 0
     asked = requests(run.recipe, run.shape, stages, local=local, local_gpus=gpus)
-    jobs = submission.plan(asked, run.cluster, run.path, PROJECT, local=local)
+    jobs = submission.plan(asked, run.cluster, run.path, checkout(), local=local)
     return here(run, state, jobs) if local else on_slurm(run, state, jobs)
 
 

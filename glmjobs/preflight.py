@@ -9,6 +9,7 @@ place (data read, checked and split; a small base model where the recipe makes o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import platform
@@ -24,13 +25,14 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from glmjobs import __version__
 from glmjobs.cli import run_command
-from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.errors import NotFit
 from hpc.core.files import Json, read_json, write_json
+from hpc.core.resources import checkout
 from hpc.health.checks import Finding, Need, NodeReport, check_node, node_name
 from hpc.health.clock_skew import ClockServer, offset
 from hpc.health.exchange import NodeExchange, Verdict, judge, poll
@@ -52,13 +54,16 @@ PACKAGES = (
 )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.preflight", description="Check the nodes of a run.")
+    p.add_argument("run", help="run directory, or its name under runs/")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """Check this node; 0 fit, 3 not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m glmjobs.preflight", description="Check the nodes of a run."
-    )
-    parser.add_argument("run", help="run directory, or its name under runs/")
-    run = Run.open(parser.parse_args(argv).run)
+    run = Run.open(parser().parse_args(argv).run)
     place = discover_rank(run.jobs("preflight"))
     try:
         return preflight(run, place)
@@ -262,19 +267,25 @@ def environment() -> Json:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    git = subprocess.run(
-        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
     return {
         "time": timestamps.now(),
-        "code": git.stdout.strip() if git.returncode == 0 else metadata.version("glmjobs"),
+        "code": revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions,
         "modules": [m for m in os.environ.get("LOADEDMODULES", "").split(":") if m],
         "nodes": os.environ.get("SLURM_JOB_NODELIST") or node_name(),
     }
+
+
+def revision() -> str:
+    """The checkout's commit, or the version of an installed package (and of a checkout without git)."""
+    top = checkout()
+    if top is not None:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            words = ["git", "-C", str(top), "describe", "--always", "--dirty", "--abbrev=12"]
+            return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return __version__
 
 
 def tabulate(reports: list[NodeReport]) -> str:

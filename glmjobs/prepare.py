@@ -71,7 +71,7 @@ def settings(file: str | None, recipe_file: str | None, overrides: list[str]) ->
         BadInput: neither a file nor a recipe is named, or a setting is wrong.
     """
     if recipe_file:
-        raw = recipes.read_yaml(Path(recipe_file), "recipe")
+        raw = recipes.read_yaml(recipes.find_config(recipe_file), "recipe")
         if file:
             section = raw.setdefault("data", {})
             if isinstance(section, dict):

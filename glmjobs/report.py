@@ -75,16 +75,19 @@ def headline(document: Json) -> Json:
     return figures
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; ``--json`` prints the report without its rows, and where the files are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m glmjobs.report", description=(__doc__ or "").split("\n\n")[0]
-    )
-    parser.add_argument("run", metavar="RUN", help="a run directory, or its name under runs/")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.report", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("run", metavar="RUN", help="a run directory, or its name under runs/")
+    p.add_argument(
         "--json", action="store_true", help="print the report's content (without predictions) as JSON"
     )
-    args = parser.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; ``--json`` prints the report without its rows, and where the files are."""
+    args = parser().parse_args(argv)
     run = Run.open(args.run)
     document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
     page = run.report / "report.html"

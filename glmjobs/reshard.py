@@ -113,16 +113,21 @@ def move_run(run: Run, world_size: int) -> int:
     return steps
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m glmjobs.reshard", description="Resume a ZeRO checkpoint on another number of GPUs."
+    )
+    p.add_argument("checkpoint", help="checkpoint-N")
+    p.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
+    p.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the converter")
+    return p
+
+
 @errors_in_one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
-    parse = argparse.ArgumentParser(
-        prog="python -m glmjobs.reshard", description="Resume a ZeRO checkpoint on another number of GPUs."
-    )
-    parse.add_argument("checkpoint", help="checkpoint-N")
-    parse.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
-    parse.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the converter")
-    args = parse.parse_args(argv)
+    args = parser().parse_args(argv)
     args.checkpoint = named(args.checkpoint)
     run = run_of(args.checkpoint)
     old = open_checkpoint(args.checkpoint).world_size

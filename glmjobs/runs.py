@@ -16,13 +16,18 @@ from glmjobs.run.state import DONE, RunState
 from glmjobs.terminal.tables import accuracy, overview
 
 
-def main(argv: list[str] | None = None) -> int:
-    """List them."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.runs", description="All runs: state, accuracy, GPU-hours."
     )
     p.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    args = p.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List them."""
+    args = parser().parse_args(argv)
     found = read_states(directories())
     if args.json:
         print(json.dumps([summary(state) for state in found], ensure_ascii=False))

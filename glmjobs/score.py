@@ -43,7 +43,7 @@ NEWS_SECONDS = 30.0
 
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     _check_belongs(args)
     shard = Shard.parse(args.shard) if args.shard else shard_here(os.environ)
     flag = StopFlag().install()
@@ -52,22 +52,19 @@ def main(argv: list[str] | None = None) -> int:
     return score_file(args, Path(args.target), Path(args.data), shard, flag)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.score", description="answer, judge and sum up")
-    parser.add_argument(
-        "target", metavar="RUN | MODEL_DIR", help="a run (path or name), or a model directory"
-    )
-    parser.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: BELLE, CMATH or MGSM form")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.score", description="answer, judge and sum up")
+    p.add_argument("target", metavar="RUN | MODEL_DIR", help="a run (path or name), or a model directory")
+    p.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: BELLE, CMATH or MGSM form")
+    p.add_argument(
         "--shard", metavar="I/N", help="do only part I of N; default: by Slurm array task and rank"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--rejudge", action="store_true", help="judge the stored answers anew, generating nothing"
-    )
-    group = parser.add_argument_group("with RUN")
+    p.add_argument("--json", action="store_true", help="print one JSON document")
+    p.add_argument("--rejudge", action="store_true", help="judge the stored answers anew, generating nothing")
+    group = p.add_argument_group("with RUN")
     group.add_argument("--which", choices=[*MODELS, "both"], help="default: both")
-    group = parser.add_argument_group("with MODEL_DIR DATA")
+    group = p.add_argument_group("with MODEL_DIR DATA")
     group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model>-<data>")
     group.add_argument("--rows", type=_positive, metavar="N", help="only the first N rows")
     group.add_argument("--max-new-tokens", type=_positive, metavar="N", help="default: 512")
@@ -81,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["built-in", "vllm"],
         help="default: built-in; vllm serves GLM-4 and its like",
     )
-    return parser
+    return p
 
 
 FILE_OPTIONS: dict[str, Any] = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.recipe import loading as recipes
-from glmjobs.recipe.loading import PROJECT, load_both
+from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import locate
 from glmjobs.run.directory import Run, Shape, free_name
@@ -24,6 +24,7 @@ from glmjobs.run.jobs import make_shape, parse_stages, requests
 from hpc.batch.profile import ClusterProfile
 from hpc.chain import submission
 from hpc.core.errors import BadInput
+from hpc.core.resources import checkout
 from hpc.health.checks import query_gpus
 
 
@@ -67,13 +68,13 @@ def main(argv: list[str] | None = None) -> int:
     local = executor == "local"
     jobs = requests(recipe, shape, stages, local=local, local_gpus=len(query_gpus()) if local else 0)
     if args.dry_run:
-        return dry_run(submission.plan(jobs, profile, parent / name, PROJECT, local=local), args.json)
+        return dry_run(submission.plan(jobs, profile, parent / name, checkout(), local=local), args.json)
 
     from glmjobs.run import submit_checks
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
-    planned = submission.plan(jobs, profile, run.path, PROJECT, local=local)
+    planned = submission.plan(jobs, profile, run.path, checkout(), local=local)
     if local:
         process = submission.start_here(run.path, planned)
         ids = {job.request.stage: f"local-{process}" for job in planned}

@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from glmjobs.training.session import Session
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.train", description="The train stage of a run.")
+    p.add_argument("run", help="run directory, or its name under runs/")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train, or go on training; 0 when the last step is saved, 85 when stopped early with everything saved."""
-    parser = argparse.ArgumentParser(prog="python -m glmjobs.train", description="The train stage of a run.")
-    parser.add_argument("run", help="run directory, or its name under runs/")
-    run = Run.open(parser.parse_args(argv).run)
+    run = Run.open(parser().parse_args(argv).run)
     flag = StopFlag().install()  # before the slow imports: a signal during warm-up is not lost
     if run.done("train"):
         print("train: done already", file=sys.stderr)

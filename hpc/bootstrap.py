@@ -27,9 +27,9 @@ from pathlib import Path
 
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from hpc.core.files import exclusive, read_json, sha256_file, write_atomic, write_json
+from hpc.core.resources import checkout, resource
 
-PROJECT = Path(__file__).resolve().parent.parent
-STACKS = PROJECT / "configs" / "stacks"
+STACKS = resource("configs/stacks")
 SUMS = "SHA256SUMS"
 STATE = ".stack.json"
 BUILD_TOOLS = ("setuptools", "wheel", "ninja")
@@ -205,16 +205,30 @@ def make(stack: Stack, into: Path, python: str, wheelhouse: Path | None = None, 
         if dev:
             say("this project and the tools of its tests")
             pip.run("install", "--quiet", "-r", str(STACKS / "dev.txt"))
-            pip.run("install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(PROJECT))
+            pip.run("install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(project()))
         if stack.hashed:
             pip.run("check")
         write_json(into / STATE, wanted)
     return True
 
 
+def project() -> Path:
+    """The checkout, which ``--dev`` installs.
+
+    Raises:
+        BadInput: this runs from an installed package.
+    """
+    top = checkout()
+    if top is None:
+        raise BadInput(
+            "--dev: this is an installed package; the tools of its tests go with a checkout of the project"
+        )
+    return top
+
+
 def dev_digest() -> str:
     """What the development part of an environment depends on."""
-    files = (STACKS / "dev.txt", PROJECT / "pyproject.toml")
+    files = (STACKS / "dev.txt", project() / "pyproject.toml")
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 

@@ -8,7 +8,7 @@
 #
 # Environment: RECIPE, CLUSTER (profile), RUN (run directory), SET (overrides, "train.epochs=2 score.rows=500"),
 # MODULES ("" where there are none), MODULE_INIT (script that defines `module`; default: found), VENV, PROJECT (this
-# checkout; default: where sbatch was called).
+# checkout; default: where sbatch was called; with glmjobs installed in VENV, none is needed).
 #
 #SBATCH --job-name=glm10b-train
 #SBATCH --nodes=1
@@ -29,7 +29,9 @@ RUN=${RUN:-$PWD/runs/glm10b-job$SLURM_JOB_ID}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
 # The module environment: CUDA 11.7, NCCL 2.14.3, cuDNN 8.8. A module that doesn't load ends the job here.
-source hpc/batch/modules.sh
+TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VENV
+[ -d "$TOOLS" ] || TOOLS=$("${VENV:-$PWD/.venv}/bin/python" -c 'import hpc.batch; print(hpc.batch.__path__[0])')
+source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false

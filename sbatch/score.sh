@@ -24,7 +24,9 @@ cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
 RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/score.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
-source hpc/batch/modules.sh
+TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VENV
+[ -d "$TOOLS" ] || TOOLS=$("${VENV:-$PWD/.venv}/bin/python" -c 'import hpc.batch; print(hpc.batch.__path__[0])')
+source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false HPC_JOB_GPUS=1

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from glmjobs.recipe.schema import Recipe
 from hpc.batch.profile import ClusterProfile
 from hpc.core.errors import BadInput
+from hpc.core.resources import resource
 
-PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_RECIPE = "configs/chatglm6b.yaml"
 
 
@@ -198,8 +198,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def find_config(text: str) -> Path:
-    """A configuration file as given, or of that name in the project (so that commands work from any directory)."""
+    """A configuration file as given, or the project's own of that name (so that commands work from any directory)."""
     path = Path(text)
-    if not path.exists() and not path.is_absolute() and (PROJECT / path).exists():
-        return PROJECT / path
-    return path
+    if path.exists() or path.is_absolute():
+        return path
+    own = resource(text, "glmjobs", "hpc")
+    return own if own.exists() else path

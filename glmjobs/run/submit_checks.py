@@ -32,7 +32,10 @@ def check(
         model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
     if data.path is not None:
         data = data.model_copy(update={"path": check_data(recipe)})
-    return recipe.model_copy(update={"model": model, "data": data})
+    train = recipe.train
+    if train.deepspeed is not None and Path(train.deepspeed).is_file():
+        train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
+    return recipe.model_copy(update={"model": model, "data": data, "train": train})
 
 
 def check_local_gpus(shape: Shape) -> None:

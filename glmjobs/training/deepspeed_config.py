@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from glmjobs.recipe.loading import PROJECT
+from glmjobs.recipe.loading import find_config
 from glmjobs.recipe.schema import TrainSection
 from hpc.core.errors import BadInput
+from hpc.core.resources import resource
 
 
 def deepspeed_config(train: TrainSection) -> dict[str, Any]:
@@ -17,11 +17,8 @@ def deepspeed_config(train: TrainSection) -> dict[str, Any]:
     Raises:
         BadInput: the file is absent or not a JSON object.
     """
-    path = (
-        Path(train.deepspeed)
-        if train.deepspeed
-        else PROJECT / "configs" / "deepspeed" / f"zero{train.zero_stage}.json"
-    )
+    own = resource(f"configs/deepspeed/zero{train.zero_stage}.json", "glmjobs")
+    path = find_config(train.deepspeed) if train.deepspeed else own
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

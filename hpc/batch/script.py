@@ -94,9 +94,12 @@ def _path_option(folder: Path, name: str) -> str:
 
 
 def render(
-    request: JobRequest, profile: ClusterProfile, run: Path, project: Path, *, local: bool = False
+    request: JobRequest, profile: ClusterProfile, run: Path, project: Path | None, *, local: bool = False
 ) -> str:
-    """The whole script, exactly as it goes to sbatch; with ``local``, the same for bash on this machine."""
+    """The whole script, exactly as it goes to sbatch; with ``local``, the same for bash on this machine.
+
+    ``project``: the checkout whose code the job runs; None: the code is installed in the environment.
+    """
     log = run / "jobs" / request.stage
     head = "" if local else "\n" + "\n".join(f"#SBATCH {o}" for o in directives(request, profile, log))
     return f"""#!/bin/bash
@@ -105,7 +108,7 @@ def render(
 set -euo pipefail
 RUN={shlex.quote(str(run))}
 LOGS={shlex.quote(str(run / "jobs").replace("%", "%%"))}
-cd {shlex.quote(str(project))}
+cd {shlex.quote(str(project)) if project else '"$RUN"'}
 
 {environment(request, profile, project)}
 
@@ -113,12 +116,13 @@ cd {shlex.quote(str(project))}
 """
 
 
-def environment(request: JobRequest, profile: ClusterProfile, project: Path) -> str:
+def environment(request: JobRequest, profile: ClusterProfile, project: Path | None) -> str:
     """Modules, variables and paths, as bash."""
+    path = f"PYTHONPATH={shlex.quote(str(project))}${{PYTHONPATH:+:$PYTHONPATH}} " if project else ""
     return "\n".join(
         [
             modules.prologue(profile.environment),
-            f"export PYTHONPATH={shlex.quote(str(project))}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONUNBUFFERED=1",
+            f"export {path}PYTHONUNBUFFERED=1",
             "export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false",
             f"export HPC_JOB_GPUS={request.nodes * request.gpus_per_node} SRUN_CPUS_PER_TASK={request.cpus_per_task}",
         ]
@@ -126,7 +130,7 @@ def environment(request: JobRequest, profile: ClusterProfile, project: Path) -> 
 
 
 def body(
-    request: JobRequest, profile: ClusterProfile, run: Path, project: Path, *, local: bool = False
+    request: JobRequest, profile: ClusterProfile, run: Path, project: Path | None, *, local: bool = False
 ) -> str:
     """The one command a script ends in."""
     lines = [f'exec python -m hpc.runtime.attempt "$RUN" --limit {request.attempt_limit}']
@@ -137,7 +141,7 @@ def body(
         if container is None:
             command = start + " ".join(words)
         else:
-            gpus, binds = request.gpus_per_node > 0, (project, run)
+            gpus, binds = request.gpus_per_node > 0, (project, run) if project else (run,)
             command = modules.contained(container, words, srun=start, gpus=gpus, binds=binds, local=local)
         lines.append(f"    --stage {step.stage} {command}")
     return " \\\n".join(lines)

@@ -53,9 +53,14 @@ def comment(key: str, stage: str) -> str:
 
 
 def plan(
-    requests: Sequence[JobRequest], profile: ClusterProfile, run: Path, project: Path, *, local: bool = False
+    requests: Sequence[JobRequest],
+    profile: ClusterProfile,
+    run: Path,
+    project: Path | None,
+    *,
+    local: bool = False,
 ) -> list[Planned]:
-    """The scripts of a chain. Touches nothing."""
+    """The scripts of a chain; ``project`` as for :func:`hpc.batch.script.render`. Touches nothing."""
     return [Planned(r, render(r, profile, run, project, local=local)) for r in requests]
 
 

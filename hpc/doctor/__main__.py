@@ -11,10 +11,9 @@ from pathlib import Path
 from hpc.batch import profile as cluster
 from hpc.batch.profile import ClusterProfile
 from hpc.core.errors import BadInput, HpcError
+from hpc.core.resources import resource
 from hpc.doctor import draft, examine
 from hpc.doctor.checklist import show
-
-PROFILES = Path(__file__).resolve().parents[2] / "configs" / "clusters"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,12 +77,12 @@ def main(argv: list[str] | None = None) -> int:
 def load(name: str | None) -> ClusterProfile:
     """A profile by path, or by its name in configs/clusters."""
     if name is None:
-        return cluster.load(PROFILES / "generic.yaml")
-    path = Path(name)
-    for place in (path, PROFILES / name, PROFILES / f"{name}.yaml", PROFILES.parents[1] / name):
+        return cluster.load(resource("configs/clusters/generic.yaml"))
+    profiles = resource("configs/clusters")
+    for place in (Path(name), profiles / name, profiles / f"{name}.yaml", resource(name)):
         if place.is_file():
             return cluster.load(place)
-    known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+    known = ", ".join(sorted(p.stem for p in profiles.glob("*.yaml")))
     raise BadInput(f"--cluster {name}: no such file; profiles here: {known}")
 
 

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 from hpc.batch.profile import ClusterProfile, Environment
+from hpc.core.resources import resource
 from hpc.doctor.checklist import Row, State
 from hpc.doctor.wheels import fits_glibc, fits_python, glibc, local_cuda, split_wheel
 from hpc.health.libraries import is_version, numbers
 
-STACKS = Path(__file__).resolve().parents[2] / "configs" / "stacks"
 LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "numpy", "safetensors", "psutil")
 """What a login node needs to submit and watch."""
 
@@ -121,7 +121,7 @@ def check(found: Installed, profile: ClusterProfile, *, pins: Path | None, remot
 
 def default_pins(python: tuple[int, int]) -> Path:
     """The stack for a Python: 3.10 is served by the older one."""
-    return STACKS / ("centos7-cu117.txt" if python < (3, 11) else "current.txt")
+    return resource(f"configs/stacks/{'centos7-cu117' if python < (3, 11) else 'current'}.txt")
 
 
 def read_pins(path: Path) -> dict[str, str]:

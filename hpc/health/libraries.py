@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hpc.core.resources import TOP
+
 OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 """CUDA's major version → oldest Linux driver for any of its minor versions (CUDA Toolkit release notes, table "CUDA
 Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility")."""
@@ -27,7 +29,7 @@ def loaded() -> dict[str, str]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "hpc.health.libraries"], capture_output=True, text=True, timeout=60, check=True,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=TOP,
         )  # fmt: skip
         found = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from glmjobs import submit
-from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run
 from glmjobs.zero import committed
 from hpc.batch.profile import ClusterProfile
@@ -29,10 +28,11 @@ from hpc.runtime import heartbeat
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
 from tests.support.by_hand import sbatch_training
+from tests.support.paths import REPO, SUPPORT
 
 pytestmark = pytest.mark.slurm
 
-RANK = PROJECT / "tests" / "unit" / "attempt_rank.py"
+RANK = SUPPORT / "attempt_rank.py"
 PATIENCE = 300.0
 
 
@@ -67,7 +67,7 @@ class Job:
             steps=(Step(stage="work", command=(sys.executable, str(RANK), "$RUN", told), tasks_per_node=2),),
         )  # fmt: skip
         script = run / "jobs" / "work" / "script.sh"
-        script.write_text(render(request, ClusterProfile(name="test", gpu_type="a100"), run, PROJECT))
+        script.write_text(render(request, ClusterProfile(name="test", gpu_type="a100"), run, REPO))
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.id = slurm.submit(script, env={**os.environ, "LIMIT": str(silence), "PATH": path})
 

@@ -10,14 +10,13 @@ import pytest
 
 from glmjobs import logs
 from glmjobs.recipe import loading as recipes
-from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run, Shape
 from hpc.batch.profile import ClusterProfile
 from hpc.batch.script import JobRequest, Step
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm.client import JobInfo, JobState
-from tests.support.paths import SUPPORT
+from tests.support.paths import REPO, SUPPORT
 
 pytestmark = pytest.mark.slurm
 
@@ -37,7 +36,7 @@ def test_twenty_jobs_on_one_node_meet_at_ports_of_their_own(
 ) -> None:
     meet = SUPPORT.joinpath("meeting.py")
     command = f"{sys.executable} {meet} {tmp_path} {JOBS}"
-    body = f"cd {PROJECT}\nexport PYTHONPATH={PROJECT}\nexec srun --kill-on-bad-exit=1 {command}"
+    body = f"cd {REPO}\nexport PYTHONPATH={REPO}\nexec srun --kill-on-bad-exit=1 {command}"
     options = ("--nodelist=node1", "--ntasks=2", "--mem=64M", "--time=10")
     jobs = [sbatch(empty, body, *options) for _ in range(JOBS)]
     for job in jobs:
@@ -71,15 +70,15 @@ def test_the_first_rank_that_failed_is_named_with_its_node(
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
     profile = ClusterProfile.model_validate(
-        {"name": "two", "environment": {"variables": {"PYTHONPATH": str(PROJECT)}}}
+        {"name": "two", "environment": {"variables": {"PYTHONPATH": str(REPO)}}}
     )
-    recipe = recipes.load(PROJECT / "configs/tiny.yaml", [])
+    recipe = recipes.load(REPO / "configs/tiny.yaml", [])
     run = Run.create(tmp_path / "run", recipe, profile, Shape(nodes=2, gpus=2))
     request = JobRequest(
         stage="train", name="two-train", nodes=2, tasks_per_node=2, time="00:10:00", memory="256M", attempt_limit=1,
         steps=(Step(stage="train", command=(sys.executable, str(script), "$RUN"), tasks_per_node=2),),
     )  # fmt: skip
-    planned = submission.plan([request], profile, run.path, PROJECT, local=False)
+    planned = submission.plan([request], profile, run.path, REPO, local=False)
     job = submission.submit(run.path, planned, key=run.file.key)["train"]
     info = wait_job(empty, job, timeout=180)
     said = (run.jobs("train") / f"{job}.out").read_text()

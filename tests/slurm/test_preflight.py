@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from glmjobs.recipe import loading as recipes
-from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run, Shape
 from hpc.batch.profile import ClusterProfile
 from hpc.batch.script import JobRequest, Step
@@ -19,6 +18,7 @@ from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobInfo, JobState
+from tests.support.paths import REPO
 
 pytestmark = pytest.mark.slurm
 
@@ -67,7 +67,7 @@ class Case:
 
     def submit(self, folder: Path, nodes: int, gpus: int = 2) -> tuple[Run, str]:
         recipe = recipes.load(
-            PROJECT / "configs/tiny.yaml",
+            REPO / "configs/tiny.yaml",
             [
                 "train.device=cuda",
                 "data.make.rows=200",
@@ -88,7 +88,7 @@ class Case:
                 Step(stage="train", command=(sys.executable, "-c", done, "$RUN")),
             ),
         )  # fmt: skip
-        planned = submission.plan([request], self.profile, run.path, PROJECT, local=False)
+        planned = submission.plan([request], self.profile, run.path, REPO, local=False)
         return run, submission.submit(run.path, planned, key=run.file.key)["train"]
 
 

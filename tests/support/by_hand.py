@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glmjobs.recipe.loading import PROJECT
+from tests.support.paths import REPO
 
 
 def sbatch_training(
@@ -28,6 +28,6 @@ def sbatch_training(
     done = subprocess.run(
         ["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", "--gres=gpu:a100:2", "--mem=4G",
          *options, f"--output={out}/%j.out", "sbatch/chatglm6b.sh"],
-        cwd=PROJECT, env={**environ, **words}, capture_output=True, text=True, check=True,
+        cwd=REPO, env={**environ, **words}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()

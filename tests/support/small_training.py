@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from glmjobs.recipe import loading as recipes
-from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run, Shape
 from hpc.batch.profile import ClusterProfile
 from hpc.chain import ledger
 from hpc.core.files import read_json, read_jsonl
+from tests.support.paths import REPO
 from tests.support.small_families import small_glm
 
 PATIENCE = 900.0
@@ -47,7 +47,7 @@ def small_model(folder: Path) -> Path:
 
 def moving_scale(folder: Path) -> Path:
     """ZeRO-2 with a loss scale that doubles every third step, so that it matters when a resume gets it wrong."""
-    config = json.loads((PROJECT / "configs" / "deepspeed" / "zero2.json").read_text())
+    config = json.loads((REPO / "configs" / "deepspeed" / "zero2.json").read_text())
     config["fp16"].update(loss_scale_window=3, initial_scale_power=INITIAL_SCALE_POWER)
     path = folder / "moving-scale.json"
     path.write_text(json.dumps(config))
@@ -75,7 +75,7 @@ def shims(folder: Path, text: str = FLOAT16) -> dict[str, str]:
     """The environment in which every Python process runs ``text`` first."""
     (folder / "shims").mkdir(exist_ok=True)
     (folder / "shims" / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": f"{folder / 'shims'}:{PROJECT}"}
+    return {"PYTHONPATH": f"{folder / 'shims'}:{REPO}"}
 
 
 def make_run(folder: Path, name: str, model: Path, *overrides: str, gpus: int = 2) -> Run:
@@ -113,11 +113,11 @@ class Training:
             "--",
         ]
         command += [sys.executable, "-m", "glmjobs.train", str(run.path)]
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), **(environ or {})}
+        env = {**os.environ, "PYTHONPATH": str(REPO), **(environ or {})}
         self.output = logs / "batch.out"
         with self.output.open("ab") as file:
             self.process = subprocess.Popen(
-                command, cwd=PROJECT, env=env, stdout=file, stderr=file, start_new_session=True
+                command, cwd=REPO, env=env, stdout=file, stderr=file, start_new_session=True
             )
 
     def __enter__(self) -> Training:

@@ -18,7 +18,7 @@ from hpc.doctor import draft, machine, site, stack, wheels
 from hpc.doctor.__main__ import main
 from hpc.doctor.checklist import Row
 from tests.support import module_systems
-from tests.support.paths import REPO
+from tests.support.paths import CONFIGS, REPO
 
 CLUSTER_STACK = {
     "torch": "2.0.1+cu117", "transformers": "4.49.0", "deepspeed": "0.16.4", "numpy": "1.26.4", "setuptools": "80.9.0",
@@ -95,7 +95,7 @@ def test_transformers_too_new_for_remote_code(tmp_path: Path) -> None:
 
 
 def test_what_the_thudm_stack_pins_is_right_for_remote_code(tmp_path: Path) -> None:
-    pinned = stack.read_pins(stack.STACKS / "thudm.txt")["transformers"]
+    pinned = stack.read_pins(CONFIGS / "stacks" / "thudm.txt")["transformers"]
     packages = {**CLUSTER_STACK, "transformers": pinned}
     row = examined(environment(tmp_path, packages), remote_code=True)["transformers for remote code"]
     assert row.state == "ok"
@@ -118,7 +118,7 @@ def test_what_installs_together_and_does_not_work_together(
 
 @pytest.mark.parametrize("name", ["centos7-cu117", "current"])
 def test_the_stacks_themselves_are_fit(name: str, tmp_path: Path) -> None:
-    pins = stack.read_pins(stack.STACKS / f"{name}.txt")
+    pins = stack.read_pins(CONFIGS / "stacks" / f"{name}.txt")
     python = "3.10" if name == "centos7-cu117" else "3.11"
     rows = examined(environment(tmp_path, {"setuptools": "80.0.0", **pins}, python=python), ClusterProfile())
     assert bad(rows) == set()

@@ -1,0 +1,28 @@
+"""Where the files of ``configs/`` and ``sbatch/`` are: at the top of a checkout, or, installed, inside the packages.
+
+Installed from a wheel, ``configs/stacks/current.txt`` is ``hpc/configs/stacks/current.txt`` beside the code; which
+directory went into which package is in ``setup.py``. Standard library only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+"""The folder that the packages are in: a checkout, or ``site-packages``."""
+
+
+def checkout() -> Path | None:
+    """The checkout that this code runs from; None where it is installed."""
+    return TOP if (TOP / "configs" / "stacks").is_dir() else None
+
+
+def resource(name: str, *packages: str) -> Path:
+    """Where a file or folder such as ``configs/clusters/generic.yaml`` is; it need not be there.
+
+    Args:
+        packages: whose data it may be where there is no checkout, the first that has it; default: hpc's.
+    """
+    top = checkout()
+    places = [top] if top else [TOP / package for package in packages or ("hpc",)]
+    return next((place / name for place in places if (place / name).exists()), places[0] / name)
