@@ -15,6 +15,7 @@ COMMANDS = {
     "logs": "what a run's stages wrote",
     "cancel": "end a run's jobs",
     "heal": "let a run that failed or was cut off go on",
+    "doctor": "is this machine, this cluster, this environment fit",
     "fetch": "put a model or data set where every node sees it",
     "prepare": "read, check and split a data file",
     "train": "the train stage of a run, in this process",

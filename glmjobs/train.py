@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_REQUEUE
     place.export()
     limit = float(run.recipe.jobs.heartbeat_seconds)
-    heart = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
+    heartbeat = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
     try:
         with gpu_monitor.watching(run.path, place.local_rank):
-            code = train(run, place, flag, heart)
+            code = train(run, place, flag, heartbeat)
     except StopRequested:
         say(place, f"stopped before the first step ({flag.reason}): there was nothing to save")
         leave_at_once(EXIT_REQUEUE)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
+def train(run: Run, place: Rank, flag: StopFlag, heartbeat: Heartbeat) -> int:
     """One attempt at the training, on this rank.
 
     Raises:
@@ -72,7 +72,7 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     """
     started = timestamps.now()
     with flag.nothing_to_save():
-        trainer, steps, figures = prepare(run, place, heart)
+        trainer, steps, figures = prepare(run, place, heartbeat)
     from glmjobs.training.loop_state import LoopState
     from glmjobs.training.resume import resume_point, saved_ranks
     from glmjobs.training.save_interval import AutoSave
@@ -80,7 +80,7 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     from glmjobs.training.trainer import StopTogether
 
     agreement = trainer.saver.agreement
-    heart.beat("preparing")
+    heartbeat.report("preparing")
     # From here on the ranks meet in collectives: whoever was told to stop has to be waited for by all.
     if agreement.most(int(flag.requested)) == [1]:
         raise StopRequested(flag.reason)
@@ -96,9 +96,9 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
     for callback in (trainer.loop, *saves, stop, RunLog(run.path, trainer, steps, run.recipe.train.epochs)):
         trainer.add_callback(callback)
-    heart.beat("preparing")
+    heartbeat.report("preparing")
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    heart.beat("finishing", trainer.state.global_step)
+    heartbeat.report("finishing", trainer.state.global_step)
     if stop.stopped and trainer.state.global_step < steps:
         step, why = trainer.state.global_step, flag.reason or "another rank was told"
         unsaved = " (its checkpoint could not be saved)" if trainer.saver.failed else ""
@@ -107,9 +107,9 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     return finish(run, trainer, result, figures, started, place)
 
 
-def prepare(run: Run, place: Rank, heart: Heartbeat) -> tuple[GLMTrainer, int, dict[str, Any]]:
+def prepare(run: Run, place: Rank, heartbeat: Heartbeat) -> tuple[GLMTrainer, int, dict[str, Any]]:
     """Everything before the first step: data, model, trainer; with the steps in all and figures for the record."""
-    heart.beat("importing")
+    heartbeat.report("importing")
     cuda = use_cuda(run.recipe.train, place)
     import transformers
 
@@ -130,7 +130,7 @@ def prepare(run: Run, place: Rank, heart: Heartbeat) -> tuple[GLMTrainer, int, d
     if not cuda:
         compat.prepare_cpu_training()
         refuse_half_precision(settings.precision)
-    heart.beat("reading the data")
+    heartbeat.report("reading the data")
     inputs.ensure(run)
     tokenizer = load_tokenizer(run.base_model)
     data = training_data(run, tokenizer)
@@ -138,7 +138,7 @@ def prepare(run: Run, place: Rank, heart: Heartbeat) -> tuple[GLMTrainer, int, d
     from glmjobs.training.arguments import training_arguments
 
     arguments = training_arguments(settings, run.checkpoints, steps, data.batch_rows, cuda=cuda)
-    heart.beat("loading the model")
+    heartbeat.report("loading the model")
     # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
     precision = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
     model = load_model(run.base_model, dtype=precision)
@@ -152,7 +152,7 @@ def prepare(run: Run, place: Rank, heart: Heartbeat) -> tuple[GLMTrainer, int, d
         model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
         processing_class=tokenizer,
     )  # fmt: skip
-    trainer.heart, trainer.health = heart, Health(settings.precision, settings.learning_rate)
+    trainer.heartbeat, trainer.health = heartbeat, Health(settings.precision, settings.learning_rate)
     trainer.saver = save.Saver(
         run.checkpoints, settings.save_total_limit, Agreement().open(), partial(ledger.append, run.path, stage="train"),
         estimate=partial(save.estimate, model), world_size=place.world_size, syncs=place.local_rank == 0,

@@ -16,7 +16,7 @@ from glmjobs.planning.memory import Architecture, Setting
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.training.arguments import deepspeed_config
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
 
 ROOM = 0.9
@@ -231,7 +231,7 @@ def changes(wanted: TrainSection, given: TrainSection) -> list[str]:
 
 def plan(
     recipe: Recipe,
-    profile: ClusterProfile,
+    profile: Profile,
     shape: Shape,
     *,
     tokens: float | None = None,
@@ -274,7 +274,7 @@ def plan(
     }
 
 
-def _gpu(profile: ClusterProfile) -> tuple[str, float]:
+def _gpu(profile: Profile) -> tuple[str, float]:
     """The profile's GPU by the listed kinds; an A100 where it names none of them."""
     wanted = (profile.gpu_type or "a100").lower()
     names = {name.split()[0].lower(): peak for name, (_, peak) in KINDS.items()}
@@ -282,7 +282,7 @@ def _gpu(profile: ClusterProfile) -> tuple[str, float]:
     return found.upper(), names[found]
 
 
-def _document(e: Estimate, profile: ClusterProfile) -> dict[str, Any]:
+def _document(e: Estimate, profile: Profile) -> dict[str, Any]:
     t = e.train
     return {
         "name": e.name, "method": t.method, "zero_stage": e.setting.stage,

@@ -18,7 +18,7 @@ import pytest
 
 from glmjobs import heal, submit
 from glmjobs.run import jobs
-from hpc.batch.script import JobRequest
+from hpc.batch.jobs import Job
 from hpc.devcluster import DevCluster
 from tests.slurm.conftest import require_slurm
 from tests.support.campaign import Campaign
@@ -60,7 +60,7 @@ def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) ->
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chain's jobs as they are, but each step runs its stand-in."""
 
-    def requests(*args: Any, **options: Any) -> list[JobRequest]:
+    def requests(*args: Any, **options: Any) -> list[Job]:
         return [
             replace(request, steps=tuple(replace(s, command=stand_in(s.stage)) for s in request.steps))
             for request in jobs.requests(*args, **options)

@@ -18,7 +18,7 @@ import torch
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import PROJECT
 from glmjobs.run.directory import Run, Shape
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core.files import read_json, read_jsonl
 from tests.support.small_families import small_glm
@@ -82,7 +82,7 @@ def make_run(folder: Path, name: str, model: Path, *overrides: str, gpus: int = 
     """A run directory of its own for the small recipe."""
     raw = json.loads(json.dumps({**BASE, "model": {"family": "glm", "path": str(model)}}))
     recipe = recipes.parse(raw, overrides=list(overrides))
-    return Run.create(folder / name, recipe, ClusterProfile(name="test"), Shape(nodes=1, gpus=gpus))
+    return Run.create(folder / name, recipe, Profile(name="test"), Shape(nodes=1, gpus=gpus))
 
 
 class Training:

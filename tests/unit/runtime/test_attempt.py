@@ -27,7 +27,6 @@ class Batch:
 
     def __init__(self, run: Path, repo: Path, *told: str, limit: int = 2, silence: float = 60) -> None:
         self.run = run
-        (run / "run.yaml").touch()
         command = [sys.executable, "-m", "hpc.runtime.attempt", str(run), "--limit", str(limit)]
         for stage, what in zip(("work", "after"), told, strict=False):
             command += ["--stage", stage, sys.executable, "-m", "hpc.runtime.local_launch", "--nproc", "2"]
@@ -158,7 +157,6 @@ def test_ranks_die_with_a_killed_batch_process(batch: Any) -> None:
 
 
 def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
-    (tmp_path / "run.yaml").touch()
     done = subprocess.run(
         [sys.executable, "-m", "hpc.runtime.attempt", str(tmp_path), "--limit", "1", "--stage", "a",
          "/no/such/program"],
@@ -169,8 +167,8 @@ def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
 
 def test_only_steps_are_held_to_a_short_limit(tmp_path: Path) -> None:
     """Imports from a busy file server took over half a minute where a limit of that was set for steps."""
-    heart = Heartbeat(tmp_path, 0, 1, 30.0)
+    rank = Heartbeat(tmp_path, 0, 1, 30.0)
     for phase, limit in (("importing", heartbeat.SLOW_SECONDS), ("training", 30.0), ("saving", 900.0)):
-        heart.beat(phase)
-        heart.write()
+        rank.report(phase)
+        rank.write()
         assert heartbeat.read(tmp_path)[0]["limit"] == limit
