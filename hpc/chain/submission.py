@@ -40,7 +40,7 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
         known: job ids of stages submitted before, which new jobs may wait for.
 
     Raises:
-        BadInput: the run is being submitted or healed by another process.
+        BadInput: the run is being submitted or healed by another process; or was submitted before.
         WorkFailed: sbatch refused; or a job to wait for is gone from Slurm without having done its stage.
         SlurmUnreachable: Slurm is away. What was accepted stays: healing goes on from there.
     """
@@ -50,6 +50,11 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
         chain = identified(chain)
         ids = dict(known or {})
         new: list[str] = []
+        for stage, job_id in current_jobs(chain.run).items():
+            if stage not in ids and any(job.stage == stage for job in chain.jobs):
+                raise BadInput(
+                    f"{chain.run}: {stage} was submitted before (job {job_id}); {chain.repair_hint()} goes on with it"
+                )
         intend(chain, [*ids, *(job.stage for job in chain.jobs if job.stage not in ids)])
         write_scripts(chain)
         for job in chain.jobs:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hpc import DevCluster, ledger, status
+from hpc import BadInput, Chain, DevCluster, Job, ledger, status, submit
 from hpc.slurm import client as slurm
 from tests.support.paths import REPO
 
@@ -67,6 +67,8 @@ def test_the_readmes_chain(project: Path, tmp_path: Path, wait_for: Callable[...
     said = chain(project, "submit", run)
     ids = {str(e["stage"]): str(e["job"]) for e in ledger.events(run, event="submitted")}
     assert list(ids) == ["fit", "check"] and str(ids) in said
+    with pytest.raises(BadInput, match=r"fit was submitted before .* hpc\.repair\(chain\) goes on with it"):
+        submit(Chain(run=run, jobs=(Job(stage="fit", steps=()),)))
     assert slurm.jobs([ids["check"]])[ids["check"]].dependency.startswith(f"afterok:{ids['fit']}")
 
     # Preempted while it works: it saves, and goes back into the queue under its id.
