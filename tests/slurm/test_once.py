@@ -100,7 +100,8 @@ import os, sys
 sys.path[:0] = [{here!r}]
 from tests.support import small_chain
 from glmjobs import heal, submit
-submit.requests = heal.requests = small_chain.requests
+from glmjobs.run import jobs
+jobs.requests = small_chain.requests
 os.environ["SUBMITTER"] = str(os.getpid())
 from glmjobs.cli import run_command
 raise SystemExit(run_command({module}.main, {words!r}))
