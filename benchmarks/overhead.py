@@ -31,8 +31,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpc.batch.profile import ClusterProfile, Environment
-from hpc.batch.script import JobRequest, Step
+from hpc.batch.jobs import Chain, Job, Step
+from hpc.batch.profile import Environment, Profile
 from hpc.chain import ledger, submission
 from hpc.core import timestamps
 from hpc.devcluster import DevCluster
@@ -165,15 +165,14 @@ def gap(work: Path, repeat: int) -> dict[str, Any]:
 def our_gaps(path: Path) -> list[float]:
     """A chain whose stages do nothing, through the toolkit."""
     path.mkdir()
-    (path / "run.yaml").write_text("name: gap\n")
     requests = [
-        JobRequest(
+        Job(
             stage=stage, name=stage, steps=(Step(stage=stage, command=("true",)),), after=STAGES[max(i - 1, 0) : i]
         )
         for i, stage in enumerate(STAGES)
     ]  # fmt: skip
-    profile = ClusterProfile(environment=Environment(python=sys.prefix))
-    submission.submit(path, submission.plan(requests, profile, path, PROJECT), key=path.name)
+    profile = Profile(environment=Environment(python=sys.prefix))
+    submission.submit(Chain(run=path, jobs=tuple(requests), profile=profile, project=PROJECT))
     await_events(path, "ended", len(STAGES))
     begun = {e["stage"]: timestamps.parse_time(e["time"]) for e in ledger.events(path, event="attempt")}
     ended = {e["stage"]: timestamps.parse_time(e["time"]) for e in ledger.events(path, event="ended")}

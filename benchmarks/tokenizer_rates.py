@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.data.synthetic import make_problems
+from glmjobs.models.chatglm.tiny_tokenizer import make_tokenizer
 from glmjobs.models.chatglm.tokenization import CONFIG_FILE, VOCAB_FILE, ChatGLMTokenizerFast
-from glmjobs.models.tiny.tokenizer import make_tokenizer
 
 REAL_MODEL = Path(__file__).resolve().parent.parent.parent / "shared" / "chatglm-6b"
 TOKENS = 150

@@ -15,11 +15,10 @@ from glmjobs.cli import add_overrides, run_command
 from glmjobs.recipe.loading import load_both
 from glmjobs.run import submit_checks
 from glmjobs.run.directory import STAGES, Run
-from glmjobs.run.jobs import CHAIN, make_shape, requests
-from hpc.batch.profile import ClusterProfile
+from glmjobs.run.jobs import CHAIN, chain_of, make_shape
+from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.core.errors import BadInput
-from hpc.core.resources import checkout
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +65,7 @@ def make_run(args: argparse.Namespace) -> Run:
     return Run.create(args.run, recipe, own_place(profile), shape)
 
 
-def own_place(profile: ClusterProfile) -> ClusterProfile:
+def own_place(profile: Profile) -> Profile:
     """The profile with the partition and account that this job was given to sbatch with."""
     found = {
         "partition": os.environ.get("SLURM_JOB_PARTITION"),
@@ -81,10 +80,7 @@ def submit_rest(run: Run, job: str) -> None:
     missing = tuple(stage for stage in CHAIN if stage not in known)
     if not missing:
         return
-    jobs = requests(run.recipe, run.shape, missing)
-    ids = submission.submit(
-        run.path, submission.plan(jobs, run.cluster, run.path, checkout()), key=run.file.key, known=known
-    )
+    ids = submission.submit(chain_of(run, missing), known)
     print(
         f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr
     )

@@ -10,10 +10,10 @@ import time
 
 from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
-from glmjobs.run.jobs import CHAIN
+from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.read_state import read_state
 from hpc.chain import ledger
-from hpc.chain.local import is_local_chain
+from hpc.chain.local import at_work
 from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.process import alive
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         known = slurm.jobs(slurm_jobs)
         held = {name.partition("_")[0] for name, info in known.items() if not info.state.is_final}
         slurm_jobs = [job for job in slurm_jobs if job in held]
-    local = [pid for pid in local if alive(pid) and is_local_chain(pid)]
+    local = [pid for pid in local if at_work(f"local-{pid}")]
     going = [*slurm_jobs, *(f"local-{pid}" for pid in local)]
     open_stages = [s for s in open_stages if s.job in going]
     for stage in open_stages:
@@ -69,7 +69,7 @@ def unrecorded(run: Run) -> set[str]:
 
     if submission.intended(run.path)[1] == "local" or not slurm.available():
         return set()
-    marks = {submission.comment(run.file.key, stage) for stage in CHAIN}
+    marks = [chain_of(run).comment(stage) for stage in CHAIN]
     return {info.id.partition("_")[0] for mark in marks for info in slurm.find_by_comment(mark)}
 
 

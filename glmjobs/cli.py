@@ -19,6 +19,7 @@ COMMANDS = {
     "logs": "what a run's stages wrote",
     "cancel": "end a run's jobs",
     "heal": "let a run that failed or was cut off go on",
+    "doctor": "is this machine, this cluster, this environment fit",
     "fetch": "put a model or data set where every node sees it",
     "prepare": "read, check and split a data file",
     "consolidate": "a ZeRO checkpoint becomes a model directory",

@@ -17,18 +17,14 @@ from glmjobs import submit
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.recipe.loading import override
 from glmjobs.run.directory import Run, rewrite
-from glmjobs.run.jobs import CHAIN, requests
+from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import RUNNING, RunState
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
-from hpc.chain.repair import DONE, KEEP, Action
-from hpc.chain.submission import Planned
+from hpc.chain.repair import DONE, KEEP, Action, repair
 from hpc.core.errors import BadInput
 from hpc.core.files import exclusive
-from hpc.core.process import alive
-from hpc.core.resources import checkout
-from hpc.health.checks import query_gpus
 
 ROWS_OF_A_STEP = (
     "model", "data", "train.method", "train.per_device_batch_size", "train.gradient_accumulation", "train.packing",
@@ -86,10 +82,10 @@ def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
     stages = wanted(run)
     if all(run.done(stage) for stage in stages):
         return [Action(stage=stage, what=DONE) for stage in stages]
-    gpus = len(query_gpus()) if local else 0
-    asked = requests(run.recipe, run.shape, stages, local=local, local_gpus=gpus)
-    jobs = submission.plan(asked, run.cluster, run.path, checkout(), local=local)
-    return here(run, state, jobs) if local else on_slurm(run, state, jobs)
+    if not local:
+        refuse_unknown(state)
+    why = {s.stage: s.error or s.reason for s in state.stages}
+    return repair(chain_of(run, stages, local=local), why)
 
 
 def wanted(run: Run) -> tuple[str, ...]:
@@ -104,53 +100,13 @@ def executor(run: Run) -> str:
     return str(events[-1]["executor"]) if events else submit.choose_executor("auto")
 
 
-def on_slurm(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
-    """Mend the chain on Slurm."""
-    from hpc.chain.repair import ChainRepair
-
+def refuse_unknown(state: RunState) -> None:
+    """Refuse to submit a stage again that is alive in a job Slurm does not know."""
     for stage in state.stages:
         if stage.state == RUNNING and "does not know" in stage.reason:
             raise BadInput(
                 f"{stage.stage} is alive: {stage.reason}; cancel it where it runs, or wait until it is silent"
             )
-    same = {job.request.stage: same_script(run, job) for job in jobs}
-    changed = [job for job in jobs if not same[job.request.stage]]
-    actions = ChainRepair(run.path, jobs, run.file.key, same).mend()
-    replaced = {a.stage for a in actions if a.what in ("submit", "replace")}
-    submission.write_scripts(run.path, [job for job in changed if job.request.stage in replaced])
-    return actions
-
-
-def same_script(run: Run, job: Planned) -> bool:
-    """Whether the job would go out as it did. (A train job that was submitted by hand has no script on record.)"""
-    path = run.jobs(job.request.stage) / "script.sh"
-    return not path.is_file() or path.read_text(encoding="utf-8") == job.script
-
-
-def here(run: Run, state: RunState, jobs: Sequence[Planned]) -> list[Action]:
-    """Start the chain again on this machine, with what is missing."""
-    busy = next((s for s in state.stages if _alive(s.job)), None)
-    done = [Action(stage=j.request.stage, what=DONE) for j in jobs if run.done(j.request.stage)]
-    missing = [job for job in jobs if not run.done(job.request.stage)]
-    if busy is not None:
-        why = f"process {str(busy.job).removeprefix('local-')} is at work"
-        return [*done, *(Action(stage=j.request.stage, what=KEEP, job=busy.job, why=why) for j in missing)]
-    for job in missing:
-        stage = state.get(job.request.stage)
-        ledger.append(
-            run.path, "healed", stage=stage.stage, action="start", why=stage.error or stage.reason or None
-        )
-    process = submission.start_here(run.path, missing)
-    reason = {s.stage: s.error or s.reason for s in state.stages}
-    started = [job.request.stage for job in missing]
-    return [*done, *(Action(stage=s, what="start", job=f"local-{process}", why=reason[s]) for s in started)]
-
-
-def _alive(job: str | None) -> bool:
-    from hpc.chain.local import is_local_chain
-
-    pid = (job or "").removeprefix("local-")
-    return (job or "").startswith("local-") and alive(int(pid)) and is_local_chain(int(pid))
 
 
 def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> Run:
@@ -195,7 +151,7 @@ def too_late(run: Run, item: str) -> None:
         )
 
 
-def differences(run: Run, recipe: Any, profile: ClusterProfile) -> dict[str, list[Any]]:
+def differences(run: Run, recipe: Any, profile: Profile) -> dict[str, list[Any]]:
     """Field → [before, after], of everything that changed."""
     before = _flat(
         {"recipe": run.recipe.model_dump(mode="json"), "cluster": run.cluster.model_dump(mode="json")}

@@ -28,6 +28,7 @@ from rich.table import Table
 from glmjobs import __version__
 from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
+from glmjobs.run.remedies import REMEDIES
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.errors import NotFit
@@ -127,13 +128,13 @@ def finish(run: Run, muster: NodeExchange, reports: list[NodeReport], started: s
 
 def refuse(run: Run, verdict: Verdict, nodes: list[str]) -> NoReturn:
     """End with one line; the failure on record names the node that is to blame."""
-    if verdict.bad and not verdict.set_up:
+    if verdict.bad and not verdict.configuration:
         node, reasons = next(iter(verdict.bad.items()))
         more = f" (and {len(verdict.bad) - 1} more nodes)" if len(verdict.bad) > 1 else ""
         error = NotFit(f"{node}{more}: {'; '.join(reasons)}")
         rank = nodes.index(node)
     else:
-        error, node, rank = NotFit("; ".join(verdict.set_up)), node_name(), 0
+        error, node, rank = NotFit("; ".join(verdict.configuration)), node_name(), 0
     record_failure(run.jobs("preflight"), rank, error, host=node)
     raise error
 
@@ -256,6 +257,7 @@ def needs(run: Run) -> Need:
         disk=1 << 30,
         libraries=run.cluster.preflight.libraries,
         floor=run.cluster.preflight,
+        remedies=REMEDIES,
     )
 
 

@@ -19,6 +19,7 @@ from glmjobs.data.rows import question_text
 from glmjobs.data.sources import MadeSource
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.schema import Recipe
+from hpc.core import config_files
 from hpc.core.errors import BadInput
 
 _SAMPLE = 2000  # rows whose tokens are counted, spread over the train rows
@@ -71,7 +72,7 @@ def settings(file: str | None, recipe_file: str | None, overrides: list[str]) ->
         BadInput: neither a file nor a recipe is named, or a setting is wrong.
     """
     if recipe_file:
-        raw = recipes.read_yaml(recipes.find_config(recipe_file), "recipe")
+        raw = config_files.read_yaml(recipes.find_config(recipe_file), "recipe")
         if file:
             section = raw.setdefault("data", {})
             if isinstance(section, dict):

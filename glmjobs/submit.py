@@ -20,12 +20,12 @@ from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import locate
 from glmjobs.run.directory import Run, Shape, free_name
-from glmjobs.run.jobs import make_shape, parse_stages, requests
-from hpc.batch.profile import ClusterProfile
+from glmjobs.run.jobs import chain_of, make_chain, make_shape, parse_stages
+from hpc.batch.jobs import Chain
+from hpc.batch.profile import Profile
+from hpc.batch.script import render
 from hpc.chain import submission
 from hpc.core.errors import BadInput
-from hpc.core.resources import checkout
-from hpc.health.checks import query_gpus
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,20 +66,16 @@ def main(argv: list[str] | None = None) -> int:
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
-    jobs = requests(recipe, shape, stages, local=local, local_gpus=len(query_gpus()) if local else 0)
     if args.dry_run:
-        return dry_run(submission.plan(jobs, profile, parent / name, checkout(), local=local), args.json)
+        return dry_run(
+            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local), args.json
+        )
 
     from glmjobs.run import submit_checks
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
-    planned = submission.plan(jobs, profile, run.path, checkout(), local=local)
-    if local:
-        process = submission.start_here(run.path, planned)
-        ids = {job.request.stage: f"local-{process}" for job in planned}
-    else:
-        ids = submission.submit(run.path, planned, key=run.file.key)
+    ids = submission.submit(chain_of(run, stages, local=local))
     announce(run, ids, as_json=args.json and not args.follow)
     if args.follow:
         from glmjobs.terminal.follow import follow
@@ -106,9 +102,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def create(
-    parent: Path, name: str, recipe: Recipe, profile: ClusterProfile, shape: Shape, *, fixed: bool
-) -> Run:
+def create(parent: Path, name: str, recipe: Recipe, profile: Profile, shape: Shape, *, fixed: bool) -> Run:
     """Make the run directory; a name that was only proposed moves on when someone else has just taken it."""
     while True:
         try:
@@ -119,21 +113,26 @@ def create(
             name = free_name(recipe.name, parent)
 
 
-def dry_run(planned: list[submission.Planned], as_json: bool) -> int:
+def dry_run(chain: Chain, as_json: bool) -> int:
     """Print what would be submitted."""
-    shown = {job.request.stage: f"<{job.request.stage}'s job id>" for job in planned}
+    stages = [job.stage for job in chain.jobs]
+    shown = {
+        job.stage: (
+            submission.options(chain, job, [f"<{s}'s job id>" for s in job.after if s in stages]),
+            render(job, chain),
+        )
+        for job in chain.jobs
+    }
     if as_json:
         document: list[dict[str, Any]] = [
-            {"stage": j.request.stage, "options": j.options(shown), "script": j.script} for j in planned
+            {"stage": stage, "options": options, "script": script}
+            for stage, (options, script) in shown.items()
         ]
         print(json.dumps({"dry_run": True, "jobs": document}, ensure_ascii=False, indent=1))
         return 0
-    for job in planned:
-        options = " ".join(job.options(shown))
-        print(
-            f"# ---- {job.request.stage}: sbatch {options + ' ' if options else ''}script.sh", file=sys.stderr
-        )
-        print(job.script)
+    for stage, (options, script) in shown.items():
+        print(f"# ---- {stage}: sbatch {' '.join(options)} script.sh", file=sys.stderr)
+        print(script)
     return 0
 
 

@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_REQUEUE
     place.export()
     limit = float(run.recipe.jobs.heartbeat_seconds)
-    heart = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
+    heartbeat = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
     try:
         with gpu_monitor.watching(run.path, place.local_rank):
-            code = train(run, place, flag, heart)
+            code = train(run, place, flag, heartbeat)
     except StopRequested:
         if place.rank == 0:
             print(
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
+def train(run: Run, place: Rank, flag: StopFlag, heartbeat: Heartbeat) -> int:
     """One attempt at the training, on this rank; its exit code.
 
     Raises:
@@ -75,7 +75,7 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     """
     started = timestamps.now()
     with flag.nothing_to_save():
-        session = prepare(run, place, heart)
+        session = prepare(run, place, heartbeat)
     outcome = session.train(flag)
     if outcome.finished and place.rank == 0:
         run.mark("train", started=started, outputs=outcome.outputs, figures=outcome.figures)
@@ -83,21 +83,21 @@ def train(run: Run, place: Rank, flag: StopFlag, heart: Heartbeat) -> int:
     return 0 if outcome.finished else EXIT_REQUEUE
 
 
-def prepare(run: Run, place: Rank, heart: Heartbeat) -> Session:
+def prepare(run: Run, place: Rank, heartbeat: Heartbeat) -> Session:
     """Everything before the first step."""
     settings = run.recipe.train
-    heart.beat("importing")
+    heartbeat.report("importing")
     cuda = choose_device(settings, place)
     from glmjobs.training import session  # torch, transformers, DeepSpeed
 
     session.prepare_libraries(settings, cuda=cuda)
-    heart.beat("reading the data")
+    heartbeat.report("reading the data")
     inputs.ensure(run)
     given = session.Inputs(
         recipe=run.recipe, run=run.path, data=run.data, base_model=run.base_model, checkpoints=run.checkpoints,
         ranks=run.shape.world_size, place=place, cuda=cuda,
     )  # fmt: skip
-    return session.build(given, heart)
+    return session.build(given, heartbeat)
 
 
 def leave_at_once(code: int) -> NoReturn:

@@ -17,7 +17,7 @@ from glmjobs.planning.memory import Setting
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.training.deepspeed_config import deepspeed_config
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
 
 ROOM = 0.9
@@ -232,7 +232,7 @@ def changes(wanted: TrainSection, given: TrainSection) -> list[str]:
 
 def plan(
     recipe: Recipe,
-    profile: ClusterProfile,
+    profile: Profile,
     shape: Shape,
     *,
     tokens: float | None = None,
@@ -275,7 +275,7 @@ def plan(
     }
 
 
-def _gpu(profile: ClusterProfile) -> tuple[str, float]:
+def _gpu(profile: Profile) -> tuple[str, float]:
     """The profile's GPU by the listed kinds; an A100 where it names none of them."""
     wanted = (profile.gpu_type or "a100").lower()
     names = {name.split()[0].lower(): peak for name, (_, peak) in KINDS.items()}
@@ -283,7 +283,7 @@ def _gpu(profile: ClusterProfile) -> tuple[str, float]:
     return found.upper(), names[found]
 
 
-def _document(e: Estimate, profile: ClusterProfile) -> dict[str, Any]:
+def _document(e: Estimate, profile: Profile) -> dict[str, Any]:
     t = e.train
     return {
         "name": e.name, "method": t.method, "zero_stage": e.setting.stage,

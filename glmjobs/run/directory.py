@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from glmjobs.recipe.loading import explain, read_yaml
 from glmjobs.recipe.schema import Recipe, Section
 from glmjobs.run.locate import locate
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.chain import ledger
-from hpc.core import timestamps
+from hpc.core import config_files, timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 
@@ -48,7 +47,7 @@ class RunFile(Section):
     key: str = Field(description="unique; travels in every job's comment, so that a job can be found again")
     created: str
     recipe: Recipe
-    cluster: ClusterProfile
+    cluster: Profile
     shape: Shape
 
 
@@ -60,7 +59,7 @@ class Run:
     file: RunFile
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, cluster: ClusterProfile, shape: Shape) -> Run:
+    def create(cls, path: Path, recipe: Recipe, cluster: Profile, shape: Shape) -> Run:
         """Make the directory (mode 0700) and its ``run.yaml``.
 
         The directory itself is the lock: of two who create the same name at once, one fails.
@@ -103,11 +102,7 @@ class Run:
             BadInput: no such run, or its run.yaml is not one.
         """
         path = locate(str(where)).path
-        raw = read_yaml(path / "run.yaml", "run")
-        try:
-            return cls(path, RunFile.model_validate(raw))
-        except ValidationError as error:
-            raise BadInput(f"{path / 'run.yaml'}: {explain(error, RunFile)}") from None
+        return cls(path, config_files.load(RunFile, path / "run.yaml", "run"))
 
     @property
     def name(self) -> str:
@@ -120,7 +115,7 @@ class Run:
         return self.file.recipe
 
     @property
-    def cluster(self) -> ClusterProfile:
+    def cluster(self) -> Profile:
         """Where."""
         return self.file.cluster
 
@@ -167,8 +162,7 @@ class Run:
 
     def done(self, stage: str) -> bool:
         """True once the stage's marker says so."""
-        found = ledger.marker(self.path, stage)
-        return found is not None and found.get("outcome") == "done"
+        return ledger.is_done(self.path, stage)
 
     def mark(
         self,
@@ -188,7 +182,7 @@ class Run:
         )
 
 
-def rewrite(run: Run, recipe: Recipe, cluster: ClusterProfile, shape: Shape | None = None) -> Run:
+def rewrite(run: Run, recipe: Recipe, cluster: Profile, shape: Shape | None = None) -> Run:
     """The run with another recipe, profile and (where given) shape, its ``run.yaml`` replaced atomically."""
     file = run.file.model_copy(update={"recipe": recipe, "cluster": cluster, "shape": shape or run.shape})
     write_atomic(run.path / "run.yaml", run_yaml(file))

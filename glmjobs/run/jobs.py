@@ -5,18 +5,44 @@ preflight runs inside the train job, on the very nodes that train: a separate jo
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from glmjobs.recipe.schema import Limits, Recipe
-from glmjobs.run.directory import STAGES, Shape
-from hpc.batch.script import JobRequest, Step
+from glmjobs.run.directory import STAGES, Run, Shape
+from hpc.batch.jobs import Chain, Job, Step
+from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
+from hpc.core.resources import checkout
+from hpc.health.gpus import query_gpus
 
 CHAIN = ("train", "consolidate", "score", "report")
 """The jobs, in order; each waits for the one before."""
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Exported to every job: compute nodes have no network, and ranks fork no threads for tokenisers."""
+
+
+def make_chain(
+    run: Path, key: str, recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...] = CHAIN,
+    *, local: bool = False,
+) -> Chain:  # fmt: skip
+    """The chain of a run. Touches nothing."""
+    gpus = len(query_gpus()) if local else 0
+    return Chain(
+        run=run, key=key, jobs=tuple(requests(recipe, shape, stages, local=local, local_gpus=gpus)),
+        profile=profile, project=checkout(), variables=OFFLINE, local=local, name="glmjobs", made_by="glmjobs.submit",
+        repair_command="python -m glmjobs.heal",
+    )  # fmt: skip
+
+
+def chain_of(run: Run, stages: tuple[str, ...] = CHAIN, *, local: bool = False) -> Chain:
+    """The chain of a run that is there."""
+    return make_chain(run.path, run.file.key, run.recipe, run.cluster, run.shape, stages, local=local)
+
 
 def requests(
     recipe: Recipe, shape: Shape, stages: tuple[str, ...] = CHAIN, *, local: bool = False, local_gpus: int = 0
-) -> list[JobRequest]:
+) -> list[Job]:
     """What each job asks for.
 
     Args:
@@ -34,8 +60,8 @@ def requests(
     return [made[stage]() for stage in CHAIN if stage in stages]
 
 
-def _train(recipe: Recipe, shape: Shape, gpus: int) -> JobRequest:
-    return JobRequest(
+def _train(recipe: Recipe, shape: Shape, gpus: int) -> Job:
+    return Job(
         stage="train",
         name=f"{recipe.name}-train",
         nodes=shape.nodes,
@@ -46,16 +72,23 @@ def _train(recipe: Recipe, shape: Shape, gpus: int) -> JobRequest:
         memory=recipe.jobs.train.memory,
         signal_seconds=recipe.jobs.signal_seconds,
         attempt_limit=recipe.jobs.max_attempts_without_progress,
+        advice="give the job more time (jobs.train.time), or save more often (train.save_steps)",
+        own_markers=True,
         steps=(
-            Step(stage="preflight", command=("python", "-m", "glmjobs.preflight", "$RUN"), tasks_per_node=1),
+            Step(
+                stage="preflight",
+                command=("python", "-m", "glmjobs.preflight", "$RUN"),
+                tasks_per_node=1,
+                kill_on_bad_exit=False,
+            ),  # node 0 says which node is bad: it outlives those that cannot even start
             Step(stage="train", command=("python", "-m", "glmjobs.train", "$RUN"), tasks_per_node=shape.gpus),
         ),
     )
 
 
-def _score(recipe: Recipe, shape: Shape, *, local: bool) -> JobRequest:
+def _score(recipe: Recipe, shape: Shape, *, local: bool) -> Job:
     shards = shape.world_size if recipe.score.shards == "auto" else recipe.score.shards
-    return JobRequest(
+    return Job(
         stage="score",
         name=f"{recipe.name}-score",
         gpus_per_node=0 if local else 1,
@@ -65,6 +98,7 @@ def _score(recipe: Recipe, shape: Shape, *, local: bool) -> JobRequest:
         array=None if local else shards,
         signal_seconds=min(60, recipe.jobs.signal_seconds),
         attempt_limit=recipe.jobs.max_attempts_without_progress,
+        own_markers=True,
         after=("consolidate",),
         steps=(
             Step(
@@ -76,14 +110,15 @@ def _score(recipe: Recipe, shape: Shape, *, local: bool) -> JobRequest:
     )
 
 
-def _single(recipe: Recipe, stage: str, limits: Limits) -> JobRequest:
-    return JobRequest(
+def _single(recipe: Recipe, stage: str, limits: Limits) -> Job:
+    return Job(
         stage=stage,
         name=f"{recipe.name}-{stage}",
         cpus_per_task=limits.cpus_per_task,
         time=limits.time,
         memory=limits.memory,
         attempt_limit=recipe.jobs.max_attempts_without_progress,
+        own_markers=True,
         after=(CHAIN[CHAIN.index(stage) - 1],),
         steps=(Step(stage=stage, command=("python", "-m", f"glmjobs.{stage}", "$RUN")),),
     )

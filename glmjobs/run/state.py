@@ -6,21 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hpc.chain import stage_state
+from hpc.chain.stage_state import BAD, CANCELLED, DONE, ENDED, FAILED, LOST, RUNNING, STOPPED, WAITING
+
+__all__ = [
+    "BAD", "CANCELLED", "DONE", "ENDED", "FAILED", "LOST", "RUNNING", "STAGES", "STOPPED", "UNREADABLE", "WAITING",
+    "HasPath", "RunState", "StageState",
+]  # fmt: skip
+
 STAGES = ("preflight", "train", "consolidate", "score", "report")
 
 
-WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
-    "waiting", "running", "done", "failed", "stopped", "cancelled", "lost",
-)  # fmt: skip
-
-
 UNREADABLE = "unreadable"
-
-
-ENDED = (DONE, FAILED, STOPPED, CANCELLED, LOST)
-
-
-BAD = (FAILED, STOPPED, CANCELLED, LOST)
 
 
 class HasPath(Protocol):
@@ -31,35 +28,17 @@ class HasPath(Protocol):
 
 
 @dataclass(kw_only=True)
-class StageState:
-    """One stage: its state, and why.
+class StageState(stage_state.StageState):
+    """One stage, with what its work says of itself.
 
-    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute), ``elements``: how many of an
-    array's elements are in which state; ``reason``: why it is so, ``error``: the last error line.
+    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute).
     """
 
-    stage: str
-    state: str = WAITING
-    job: str | None = None
-    attempts: int = 0
-    nodes: str | None = None
-    step: int | None = None
     of: int | None = None
     loss: float | None = None
     tokens_per_s: float | None = None
     gpu_utilisation: float | None = None
     time_left: float | None = None
-    elements: dict[str, int] = field(default_factory=dict)
-    reason: str = ""
-    error: str | None = None
-    seconds: float | None = None
-
-    @property
-    def stuck(self) -> bool:
-        """Waiting for something that will not happen by itself."""
-        return self.state == WAITING and (self.job is None or self.blocked)
-
-    blocked: bool = False
 
 
 @dataclass(kw_only=True)

@@ -9,14 +9,12 @@ from pathlib import Path
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput, NotFit
 from hpc.health.checks import query_gpus
 
 
-def check(
-    recipe: Recipe, profile: ClusterProfile, shape: Shape, stages: tuple[str, ...], executor: str
-) -> Recipe:
+def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...], executor: str) -> Recipe:
     """Check GPUs, model and data; the recipe with its paths made absolute.
 
     Raises:
@@ -48,7 +46,7 @@ def check_local_gpus(shape: Shape) -> None:
         )
 
 
-def check_slurm_gpus(profile: ClusterProfile, shape: Shape) -> None:
+def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
     """Slurm knows enough nodes with the GPUs asked for."""
     from hpc.slurm import client as slurm
 

@@ -103,17 +103,17 @@ class Session:
         """
         trainer, place = self.trainer, self.inputs.place
         agreement = trainer.saver.agreement
-        trainer.heart.beat("preparing")
+        trainer.heartbeat.report("preparing")
         # From here on the ranks meet in collectives: whoever was told to stop has to be waited for by all.
         if agreement.all_reduce_max(int(flag.requested)):
             raise StopRequested(flag.reason)
         resume = resume_point(self.inputs.checkpoints, agreement, place.world_size)
         stop = StopTogether(flag, agreement, trainer)
         self._add_callbacks(resume, stop)
-        trainer.heart.beat("preparing")
+        trainer.heartbeat.report("preparing")
         result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         step = trainer.state.global_step
-        trainer.heart.beat("finishing", step)
+        trainer.heartbeat.report("finishing", step)
         if not stop.stopped or step >= self.steps:
             return self._finish(result)
         if place.rank == 0:
@@ -190,14 +190,14 @@ def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
         )
 
 
-def build(inputs: Inputs, heart: Heartbeat) -> Session:
+def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     """Everything before the first step: data, model, trainer."""
     settings, place = inputs.recipe.train, inputs.place
     tokenizer = load_tokenizer(inputs.base_model)
     data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer)
     steps = total_steps(settings, len(data.dataset), data.batch_rows, place.world_size)
     arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
-    heart.beat("loading the model")
+    heartbeat.report("loading the model")
     model, counts = trainable_model(settings, inputs.base_model)
     saver = save.Saver(
         inputs.checkpoints, settings.save_total_limit,
@@ -207,7 +207,8 @@ def build(inputs: Inputs, heart: Heartbeat) -> Session:
     )  # fmt: skip
     trainer = GLMTrainer(
         model=model, args=arguments, train_dataset=data.dataset, data_collator=data.collator,
-        processing_class=tokenizer, saver=saver, health=Health(settings.precision, settings.learning_rate), heart=heart,
+        processing_class=tokenizer, saver=saver, heartbeat=heartbeat,
+        health=Health(settings.precision, settings.learning_rate),
     )  # fmt: skip
     return Session(inputs, trainer, steps, {**data.figures, **counts})
 

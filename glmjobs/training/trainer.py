@@ -24,7 +24,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
     Attributes:
         saver: how checkpoints are saved.
         health: watches the loss.
-        heart: this rank's heartbeat.
+        heartbeat: this rank's heartbeat.
         loop_state: keeps the sums that a resume takes up; to be set before training.
         tokens: real (not padding) positions of this rank so far, on the device.
         running_loss: sum of the losses since the last log line, on the device.
@@ -33,9 +33,9 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     loop_state: LoopState
 
-    def __init__(self, *, saver: save.Saver, health: Health, heart: Heartbeat, **kwargs: Any) -> None:
+    def __init__(self, *, saver: save.Saver, health: Health, heartbeat: Heartbeat, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.saver, self.health, self.heart = saver, health, heart
+        self.saver, self.health, self.heartbeat = saver, health, heartbeat
         self.tokens: torch.Tensor | None = None
         self.running_loss: torch.Tensor | None = None
         self.carried_loss: float | None = None
@@ -47,7 +47,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """One micro-step. Real positions and bad losses are noted on the device; nobody waits for them here."""
         step = self.state.global_step + 1
-        self.heart.beat("training", step)
+        self.heartbeat.report("training", step)
         count = inputs["segment_ids"].count_nonzero()
         self.tokens = count if self.tokens is None else self.tokens + count.to(self.tokens.device)
         try:
@@ -64,7 +64,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """The forward pass; after it the ranks meet in the gradients, so that a beat tells who never got there."""
         loss = super().compute_loss(*args, **kwargs)
-        self.heart.beat("training", self.state.global_step + 1)
+        self.heartbeat.report("training", self.state.global_step + 1)
         return loss
 
     def mean_loss(self) -> float:
@@ -93,11 +93,11 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        self.heart.beat("saving", step)
+        self.heartbeat.report("saving", step)
         save.keep_errors(self.model_wrapped, self.saver.writes)
         write = super()._save_checkpoint
         self.saver.save(step, lambda: write(model, trial))
-        self.heart.beat("training", step)
+        self.heartbeat.report("training", step)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Weights in half precision where one rank has them, else (ZeRO-3) only what describes the model.
@@ -176,7 +176,7 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
         """
         trainer, step = self.trainer, state.global_step
         engine, health = trainer.model_wrapped, trainer.health
-        trainer.heart.beat("training", step)
+        trainer.heartbeat.report("training", step)
         health.after_step(engine)
         last = step >= state.max_steps
         stop = self.agreement.all_reduce_max(int(self.flag.requested))

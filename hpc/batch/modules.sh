@@ -1,5 +1,5 @@
 # Environment modules in a batch shell, proved to be loaded. Sourced by sbatch/*.sh, and part of every script that
-# glmjobs.submit makes. The exit code of `module load` is no proof: Tcl Modules 3.2.10 (CentOS 7) returns 0 for a
+# submit makes. The exit code of `module load` is no proof: Tcl Modules 3.2.10 (CentOS 7) returns 0 for a
 # missing module, so LOADEDMODULES, which every implementation keeps, is asked; and a modulefile can name directories
 # that this node has not mounted, so what it put on the paths is looked at.
 load_modules() {  # INIT-SCRIPT ("": the usual places) MODULE ...

@@ -1,4 +1,4 @@
-"""The cluster profile: where to run. Partition, account, GPU type, modules, environment, limits; nothing of GLM.
+"""The cluster profile: where to run. Partition, account, GPU type, modules, environment, limits.
 
 One YAML in ``configs/clusters/``. Nothing about a site lives in code: what differs between clusters is a field here.
 """
@@ -6,13 +6,13 @@ One YAML in ``configs/clusters/``. Nothing about a site lives in code: what diff
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hpc.core.errors import BadInput
+from hpc.core import config_files
 
 PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 
@@ -189,7 +189,7 @@ class Environment(Part):
         return value
 
 
-class ClusterProfile(Part):
+class Profile(Part):
     """Where to run."""
 
     name: str = Field(default="generic", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -227,28 +227,10 @@ class ClusterProfile(Part):
         return value
 
 
-def load(path: Path) -> ClusterProfile:
-    """A cluster profile from a file.
+def load(path: Path, overrides: Sequence[str] = ()) -> Profile:
+    """A cluster profile from a file, with ``field=value`` overrides.
 
     Raises:
-        BadInput: one line naming the file, the field and what is wrong with it.
+        BadInput: one line naming the file, the field and what would be right.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot read the cluster profile: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a cluster profile is a mapping such as `name: mycluster`")
-    try:
-        return ClusterProfile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = (
-            "unknown field"
-            if first["type"] == "extra_forbidden"
-            else first["msg"].removeprefix("Value error, ")
-        )
-        raise BadInput(f"{path}: {where}: {what}") from None
+    return config_files.load(Profile, path, "cluster profile", overrides)

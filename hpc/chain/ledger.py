@@ -78,6 +78,12 @@ def marker(run: Path, stage: str) -> Json | None:
     return read_json(run / "stages" / f"{stage}.json")
 
 
+def is_done(run: Path, stage: str) -> bool:
+    """Whether the stage's marker says that it is done."""
+    found = marker(run, stage)
+    return found is not None and found.get("outcome") == "done"
+
+
 def write_marker(
     run: Path,
     stage: str,

@@ -19,7 +19,8 @@ from pathlib import Path
 from hpc.chain import ledger
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
-from hpc.core.process import die_with_parent
+from hpc.core.process import alive, die_with_parent
+from hpc.slurm.environment import clean_env
 
 CHAIN_MODULES = frozenset({"hpc.chain.local", "hpc.localchain"})
 """What stands in such a process's command line; the second is its name before the rooms, for one release."""
@@ -55,17 +56,13 @@ class LocalChain:
     def _job(self, stage: str) -> int:
         if self.stopping:
             return 1
-        marker = ledger.marker(self.run, stage)
-        if marker is not None and marker.get("outcome") == "done":
+        if ledger.is_done(self.run, stage):
             return 0
         folder = self.run / "jobs" / stage
-        environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))
-        }
         with (folder / "local.out").open("ab") as log:
             self.process = subprocess.Popen(
                 ["bash", str(folder / "script.sh")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment, preexec_fn=partial(die_with_parent, signal.SIGTERM),
+                env=clean_env(os.environ), preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )  # fmt: skip
             if self.stopping:  # the signal came between the check above and the start
                 self.process.terminate()
@@ -86,6 +83,12 @@ def is_local_chain(pid: int) -> bool:
         return bool(CHAIN_MODULES & set(psutil.Process(pid).cmdline()))
     except psutil.Error:
         return False
+
+
+def at_work(job: str) -> bool:
+    """Whether the job, ``local-PID``, is a chain that runs on this machine."""
+    pid = job.removeprefix("local-")
+    return job != pid and pid.isdigit() and alive(int(pid)) and is_local_chain(int(pid))
 
 
 def main(argv: list[str] | None = None) -> int:

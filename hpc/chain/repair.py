@@ -1,27 +1,27 @@
-"""A chain in trouble, mended on Slurm: what Slurm still holds keeps its job id, the rest is submitted anew.
+"""A chain in trouble goes on where it stands: what Slurm still holds keeps its job id, the rest is submitted anew.
 
 For each job of the chain, in order, :func:`decide` says what it needs, from the run directory (is the stage done?) and
-from Slurm (does it know the job, and how is it?); :class:`Mender` does it. A job is put back into the queue before its
-dependents are re-armed: Slurm refuses to wait for a job that has failed.
+from Slurm (does it know the job, and how is it?); :class:`ChainRepair` does it. A job is put back into the queue before
+its dependents are re-armed: Slurm refuses to wait for a job that has failed.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from hpc.batch.jobs import Chain, Job
+from hpc.batch.script import render
 from hpc.chain import ledger, submission
-from hpc.chain.submission import Planned
+from hpc.chain.local import at_work
 from hpc.slurm import client as slurm
 from hpc.slurm import reasons
 from hpc.slurm.client import SlurmRefused
 from hpc.slurm.records import JobInfo
 
-KEEP, REARM, RELEASE, REQUEUE, REPLACE, SUBMIT, DONE = (
-    "keep", "re-arm", "release", "requeue", "replace", "submit", "done",
+KEEP, REARM, RELEASE, REQUEUE, REPLACE, SUBMIT, START, DONE = (
+    "keep", "re-arm", "release", "requeue", "replace", "submit", "start", "done",
 )  # fmt: skip
 SETTLE_SECONDS = 60.0
 """A job that is ending (COMPLETING) can be judged only afterwards; KillWait is 30 s by default."""
@@ -65,64 +65,86 @@ def decide(stage: str, job: str | None, done: bool, infos: Sequence[JobInfo], sa
     return Action(stage=stage, what=KEEP, job=job, why=reasons.waiting(infos[0]) or "it waits")
 
 
-class ChainRepair:
-    """Mends one run's chain.
+def repair(chain: Chain, why: Mapping[str, str] | None = None) -> list[Action]:
+    """Let a chain that failed, was cut off or has a hole go on; what was done, a line a job. Twice is as once.
 
     Args:
-        jobs: the whole chain as it would be submitted today, in order.
-        key: the run's.
-        same_script: stage → whether its script is the one on record.
-        say: told of every action taken.
-    """
+        why: stage → what went wrong, for the record of a local chain.
 
-    def __init__(
-        self, run: Path, jobs: Sequence[Planned], key: str, same_script: dict[str, bool],
-        say: Callable[[Action], None] = lambda action: None,
-    ) -> None:  # fmt: skip
-        self.run, self.jobs, self.key, self.same_script, self.say = run, list(jobs), key, same_script, say
+    Raises:
+        BadInput: the run is being submitted or repaired by another process.
+        SlurmUnreachable: Slurm is away; call again.
+        WorkFailed: sbatch refused a job.
+    """
+    if chain.local:
+        return start_again(chain, why or {})
+    with submission.lock(chain.run):
+        if not chain.key:
+            chain = submission.identified(chain)
+            submission.intend(chain, [job.stage for job in chain.jobs])
+        return ChainRepair(chain).repair()
+
+
+def start_again(chain: Chain, why: Mapping[str, str]) -> list[Action]:
+    """Start a chain again on this machine, with what is missing."""
+    missing = tuple(job for job in chain.jobs if not ledger.is_done(chain.run, job.stage))
+    done = [Action(stage=job.stage, what=DONE) for job in chain.jobs if job not in missing]
+    submitted = submission.current_jobs(chain.run).values()
+    busy = next((job for job in submitted if at_work(job)), None)
+    if busy is not None:
+        said = f"process {busy.removeprefix('local-')} is at work"
+        return [*done, *(Action(stage=j.stage, what=KEEP, job=busy, why=said) for j in missing)]
+    for job in missing:
+        ledger.append(chain.run, "healed", stage=job.stage, action=START, why=why.get(job.stage) or None)
+    ids = submission.submit(replace(chain, jobs=missing)) if missing else {}
+    return [*done, *(Action(stage=s, what=START, job=i, why=why.get(s, "")) for s, i in ids.items())]
+
+
+class ChainRepair:
+    """Repairs one chain on Slurm: the whole of it, as it would be submitted today."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain, self.run = chain, chain.run
         self.ids: dict[str, str] = {}
         self.fresh: list[str] = []
         self.moved: set[str] = set()
 
-    def mend(self) -> list[Action]:
-        """Do what is needed; what was done, a line a job.
-
-        Raises:
-            SlurmUnreachable: Slurm is away; call again.
-            JobFailed: sbatch refused a job.
-        """
+    def repair(self) -> list[Action]:
+        """Do what is needed, job by job."""
         self._find_lost()
         self.ids = {s: j for s, j in submission.current_jobs(self.run).items() if j.isdigit()}
         known = self._settled()
         taken = []
-        for job in self.jobs:
-            stage = job.request.stage
-            infos = elements(known, self.ids.get(stage))
-            action = decide(
-                stage, self.ids.get(stage), self._done(stage), infos, self.same_script.get(stage, True)
-            )
-            action = self._do(action, job, infos)
-            taken.append(action)
-            self.say(action)
+        for job in self.chain.jobs:
+            number = self.ids.get(job.stage)
+            infos = elements(known, number)
+            done = ledger.is_done(self.run, job.stage)
+            taken.append(self._do(decide(job.stage, number, done, infos, self._same_script(job)), job, infos))
         return taken
+
+    def _same_script(self, job: Job) -> bool:
+        """Whether the job would go out as it did. (One that was submitted by hand has no script on record.)"""
+        path = submission.script_file(self.run, job.stage)
+        return not path.is_file() or path.read_text(encoding="utf-8") == render(job, self.chain)
 
     def _find_lost(self) -> None:
         """Jobs whose submission got no answer, or whose submitter was killed before it wrote the answer down."""
         have = submission.current_jobs(self.run)
-        for job in self.jobs:
-            stage = job.request.stage
-            if stage not in have or submission.unanswered(self.run, stage):
-                found = submission.look_up(self.run, stage, submission.comment(self.key, stage))
+        for job in self.chain.jobs:
+            stage = job.stage
+            lost = submission.unanswered(self.run, stage)
+            if stage not in have or lost:
+                found = submission.look_up(self.run, stage, self.chain.comment(stage))
                 if found is not None:
                     ledger.append(
                         self.run, "submitted", stage=stage, job=found, executor="slurm", found_by_comment=True
                     )
-                elif submission.unanswered(self.run, stage):
+                elif lost:
                     ledger.append(self.run, "not_submitted", stage=stage)
 
     def _settled(self) -> dict[str, JobInfo]:
         """What Slurm knows of the chain's jobs, once none of them is on its way out."""
-        ids = [self.ids[j.request.stage] for j in self.jobs if j.request.stage in self.ids]
+        ids = [self.ids[job.stage] for job in self.chain.jobs if job.stage in self.ids]
         until = time.monotonic() + SETTLE_SECONDS
         while True:
             known = slurm.jobs(ids)
@@ -131,11 +153,7 @@ class ChainRepair:
                 return known
             time.sleep(0.5)
 
-    def _done(self, stage: str) -> bool:
-        marker = ledger.marker(self.run, stage)
-        return marker is not None and marker.get("outcome") == "done"
-
-    def _do(self, action: Action, job: Planned, infos: Sequence[JobInfo]) -> Action:
+    def _do(self, action: Action, job: Job, infos: Sequence[JobInfo]) -> Action:
         if action.what in (SUBMIT, REPLACE):
             return self._submit(action, job)
         if action.what == REQUEUE:
@@ -148,15 +166,16 @@ class ChainRepair:
             return self._record(Action(stage=action.stage, what=REARM, job=action.job, why=action.why))
         return action
 
-    def _submit(self, action: Action, job: Planned) -> Action:
+    def _submit(self, action: Action, job: Job) -> Action:
         if action.what == REPLACE and action.job is not None:
             slurm.cancel([action.job])
-        ids = submission.send(self.run, job, self.key, self.ids, fresh=self.fresh, before=self._before(job))
-        self.ids[action.stage] = ids
-        self.fresh.append(ids)
-        return self._record(Action(stage=action.stage, what=action.what, job=ids, why=action.why))
+        number = submission.send(self.chain, job, self.ids, fresh=self.fresh)
+        submission.write_scripts(self.chain, [job])
+        self.ids[action.stage] = number
+        self.fresh.append(number)
+        return self._record(replace(action, job=number))
 
-    def _requeue(self, action: Action, job: Planned, infos: Sequence[JobInfo]) -> Action:
+    def _requeue(self, action: Action, job: Job, infos: Sequence[JobInfo]) -> Action:
         """Back into the queue under the same id; of an array only what did not end well."""
         again = [i.id for i in infos if i.state.is_final and not i.state.is_success]
         again = again or [i.id for i in infos if i.state.is_final]
@@ -175,7 +194,7 @@ class ChainRepair:
                 slurm.release(item)
         return self._record(action)
 
-    def _arm(self, action: Action, job: Planned, infos: Sequence[JobInfo]) -> bool:
+    def _arm(self, action: Action, job: Job, infos: Sequence[JobInfo]) -> bool:
         """Give a pending job the dependency it should have; whether it had another.
 
         A job that waits for one that was queued again just now is always armed anew: Slurm may have judged the old
@@ -194,28 +213,14 @@ class ChainRepair:
         slurm.update_dependency(str(action.job), f"afterok:{':'.join(waits)}" if waits else "")
         return True
 
-    def _waits(self, job: Planned) -> list[str]:
-        return submission.waits_for(
-            self.run, job.request, self.ids, fresh=self.fresh, before=self._before(job)
-        )
-
-    def _before(self, job: Planned) -> str | None:
-        return submission.before(self.jobs, job)
+    def _waits(self, job: Job) -> list[str]:
+        return submission.waits_for(self.chain, job, self.ids, fresh=self.fresh)
 
     def _record(self, action: Action) -> Action:
         ledger.append(
             self.run, "healed", stage=action.stage, job=action.job, action=action.what, why=action.why
         )
         return action
-
-
-def bases(dependency: str) -> set[str]:
-    """The jobs that a dependency names, arrays by their own id.
-
-    >>> sorted(bases("afterok:12_*(unfulfilled),afterok:13_4(failed)"))
-    ['12', '13']
-    """
-    return set(re.findall(r"(?<![\d_])(\d+)", dependency))
 
 
 def elements(known: dict[str, JobInfo], job: str | None) -> list[JobInfo]:

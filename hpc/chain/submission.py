@@ -6,17 +6,20 @@ starts, and each job carries the run's key in its comment, so that a submission 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hpc.batch.profile import ClusterProfile
-from hpc.batch.script import JobRequest, render
+from hpc.batch.jobs import Chain, Job
+from hpc.batch.script import render
 from hpc.chain import ledger
 from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, write_atomic
+from hpc.slurm import client as slurm
 from hpc.slurm.records import JobInfo
 
 LOOK_UP_PAUSES = (0.0, 1.0, 2.0, 4.0)
@@ -27,58 +30,107 @@ LOCK_SECONDS = 120.0
 """How long a second submit or heal of the same run waits for the first: a chain goes out in seconds."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One job, ready to go: its script, and what sbatch is told besides it."""
+def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
+    """Start a chain: on Slurm, each job exactly once, or on this machine; stage → job id.
 
-    request: JobRequest
-    script: str
+    When a job is refused, those already accepted are cancelled, so that no half chain is left in the queue. What went
+    out before this process was killed, or had no answer, is found by its comment and not sent again.
 
-    def options(self, waits: Sequence[str] | dict[str, str], key: str = "KEY") -> list[str]:
-        """sbatch's command-line options.
+    Args:
+        known: job ids of stages submitted before, which new jobs may wait for.
 
-        Args:
-            waits: job ids to wait for; or ids by stage, of which those of the request's ``after`` are taken.
-            key: the run's, for the comment.
-        """
-        if isinstance(waits, dict):
-            waits = [waits[stage] for stage in self.request.after if stage in waits]
-        dependency = [f"--dependency=afterok:{':'.join(waits)}"] if waits else []
-        return [f"--comment={comment(key, self.request.stage)}", *dependency]
-
-
-def comment(key: str, stage: str) -> str:
-    """What a job carries so that it can be found again: the run's key and the stage."""
-    return f"glmjobs:{key}:{stage}"
-
-
-def plan(
-    requests: Sequence[JobRequest],
-    profile: ClusterProfile,
-    run: Path,
-    project: Path | None,
-    *,
-    local: bool = False,
-) -> list[Planned]:
-    """The scripts of a chain; ``project`` as for :func:`hpc.batch.script.render`. Touches nothing."""
-    return [Planned(r, render(r, profile, run, project, local=local)) for r in requests]
-
-
-def write_scripts(run: Path, jobs: Sequence[Planned]) -> None:
-    """Keep each script as ``jobs/<stage>/script.sh``, and make the folders its logs go to.
-
-    (Not flushed to disk: Slurm has its own copy, and the text can be made again from ``run.yaml``.)
+    Raises:
+        BadInput: the run is being submitted or healed by another process; or was submitted before.
+        WorkFailed: sbatch refused; or a job to wait for is gone from Slurm without having done its stage.
+        SlurmUnreachable: Slurm is away. What was accepted stays: healing goes on from there.
     """
-    for job in jobs:
-        for stage in {job.request.stage, *(step.stage for step in job.request.steps)}:
-            (run / "jobs" / stage).mkdir(parents=True, exist_ok=True)
-        write_atomic(run / "jobs" / job.request.stage / "script.sh", job.script, mode=0o755, durable=False)
+    if chain.local:
+        return start_here(chain)
+    with lock(chain.run):
+        chain = identified(chain)
+        ids = dict(known or {})
+        new: list[str] = []
+        for stage, job_id in current_jobs(chain.run).items():
+            if stage not in ids and any(job.stage == stage for job in chain.jobs):
+                raise BadInput(
+                    f"{chain.run}: {stage} was submitted before (job {job_id}); {chain.repair_hint()} goes on with it"
+                )
+        intend(chain, [*ids, *(job.stage for job in chain.jobs if job.stage not in ids)])
+        write_scripts(chain)
+        for job in chain.jobs:
+            try:
+                ids[job.stage] = send(chain, job, ids, fresh=new)
+            except WorkFailed as error:
+                take_back(chain.run, {s: i for s, i in ids.items() if i in new})
+                ledger.append(chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None)
+                raise
+            new.append(ids[job.stage])
+        ledger.flush(chain.run)
+        return {job.stage: ids[job.stage] for job in chain.jobs}
 
 
-def intend(run: Path, stages: Sequence[str], executor: str) -> None:
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Hold the run's jobs: of two that submit or repair at the same time, the second waits for the first.
+
+    Raises:
+        BadInput: the other is not done within :data:`LOCK_SECONDS`.
+    """
+    with exclusive(run / "jobs" / "submit.lock", patience=LOCK_SECONDS) as held:
+        if not held:
+            raise BadInput(
+                f"{run}: another submit or heal of this run is at work; try again when it has ended"
+            )
+        yield
+
+
+def identified(chain: Chain) -> Chain:
+    """The chain with its key: its own, else that of the run's ledger, else a new one."""
+    recorded = (str(e["key"]) for e in ledger.events(chain.run, event="planned") if "key" in e)
+    return replace(chain, key=chain.key or next(recorded, uuid.uuid4().hex[:16]))
+
+
+def take_back(run: Path, accepted: dict[str, str]) -> None:
+    """Cancel what Slurm accepted of a chain of which it refused another job; stage → job id."""
+    if accepted:
+        slurm.cancel(list(accepted.values()))
+    for stage, job in accepted.items():
+        ledger.append(run, "cancelled", stage=stage, job=job, why="the chain could not be completed")
+
+
+def write_scripts(chain: Chain, jobs: Sequence[Job] | None = None) -> None:
+    """Keep each script as ``jobs/<stage>/script.sh``.
+
+    (Not flushed to disk: Slurm has its own copy, and the text can be made again.)
+
+    Args:
+        jobs: those of the chain to write; None: all.
+    """
+    chosen = chain.jobs if jobs is None else jobs
+    scripts = [render(job, chain) for job in chosen]
+    for job, script in zip(chosen, scripts, strict=True):
+        make_folders(chain.run, job)
+        write_atomic(script_file(chain.run, job.stage), script, mode=0o755, durable=False)
+
+
+def make_folders(run: Path, job: Job) -> None:
+    """The folders a job's logs go to: Slurm makes none."""
+    for stage in job.stages:
+        (run / "jobs" / stage).mkdir(parents=True, exist_ok=True)
+
+
+def script_file(run: Path, stage: str) -> Path:
+    """Where a job's script is kept."""
+    return run / "jobs" / stage / "script.sh"
+
+
+def intend(chain: Chain, stages: Sequence[str]) -> None:
     """Put on record which jobs the chain is to have, before the first goes out: a hole can then be seen. Once a run."""
-    if not ledger.events(run, event="planned"):
-        ledger.append(run, "planned", durable=False, stages=list(stages), executor=executor)
+    if not ledger.events(chain.run, event="planned"):
+        executor = "local" if chain.local else "slurm"
+        ledger.append(
+            chain.run, "planned", durable=False, stages=list(stages), executor=executor, key=chain.key or None
+        )
 
 
 def intended(run: Path, events: Sequence[Json] | None = None) -> tuple[tuple[str, ...], str | None]:
@@ -89,66 +141,13 @@ def intended(run: Path, events: Sequence[Json] | None = None) -> tuple[tuple[str
     return tuple(map(str, planned[-1].get("stages", ()))), planned[-1].get("executor")
 
 
-def submit(
-    run: Path, jobs: Sequence[Planned], key: str, known: dict[str, str] | None = None
-) -> dict[str, str]:
-    """Submit the jobs to Slurm, in order, each exactly once; stage → job id.
-
-    ``key`` is the run's and goes into each job's comment. ``known``: job ids of stages submitted before, which new
-    jobs may wait for. When one is refused, those already accepted are cancelled, so that no half chain is left in the
-    queue. What went out before this process was killed, or had no answer, is found by its comment and not sent again.
-
-    Raises:
-        JobFailed: sbatch refused; or a job to wait for is gone from Slurm without having done its stage.
-        SlurmUnreachable: Slurm is away. What was accepted stays: heal goes on from there.
-    """
-    from hpc.slurm import client as slurm
-
-    with exclusive(run / "jobs" / "submit.lock", patience=LOCK_SECONDS) as held:
-        if not held:
-            raise BadInput(
-                f"{run}: another submit or heal of this run is at work; try again when it has ended"
-            )
-        ids = dict(known or {})
-        new: list[str] = []
-        intend(run, [*ids, *(job.request.stage for job in jobs if job.request.stage not in ids)], "slurm")
-        write_scripts(run, jobs)
-        for job in jobs:
-            stage = job.request.stage
-            try:
-                ids[stage] = send(run, job, key, ids, fresh=new, before=before(jobs, job))
-            except WorkFailed as error:
-                if new:
-                    slurm.cancel(new)
-                    for gone in [s for s, i in ids.items() if i in new]:
-                        ledger.append(
-                            run,
-                            "cancelled",
-                            stage=gone,
-                            job=ids[gone],
-                            why="the chain could not be completed",
-                        )
-                ledger.append(run, "refused", stage=stage, error=str(error), cancelled=new or None)
-                raise
-            new.append(ids[stage])
-        ledger.flush(run)
-        return {job.request.stage: ids[job.request.stage] for job in jobs}
+def options(chain: Chain, job: Job, waits: Sequence[str]) -> list[str]:
+    """sbatch's command-line options for a job. ``waits``: ids of the jobs to wait for."""
+    dependency = [f"--dependency=afterok:{':'.join(waits)}"] if waits else []
+    return [f"--comment={chain.comment(job.stage)}", *dependency]
 
 
-def before(jobs: Sequence[Planned], job: Planned) -> str | None:
-    """The stage that goes out just before ``job``: what it waits for when its own forerunner is not in this chain."""
-    index = list(jobs).index(job)
-    return jobs[index - 1].request.stage if index else None
-
-
-def waits_for(
-    run: Path,
-    request: JobRequest,
-    ids: dict[str, str],
-    *,
-    fresh: Sequence[str] = (),
-    before: str | None = None,
-) -> list[str]:
+def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = ()) -> list[str]:
     """Job ids that a job has to wait for: those of its forerunners which are not done.
 
     Slurm starts a child of ``afterok:N`` at once when it knows no N (any more). So a stage that the run directory
@@ -157,15 +156,12 @@ def waits_for(
     Args:
         ids: job ids by stage.
         fresh: ids that were accepted just now; Slurm need not be asked about them.
-        before: a stage to wait for where none of the forerunners belongs to the chain.
     """
-    from hpc.slurm import client as slurm
-
-    stages = [s for s in request.after if s in ids] or ([before] if before in ids and before else [])
+    before = chain.before(job)
+    stages = [s for s in job.after if s in ids] or ([before] if before in ids and before else [])
     found = []
     for stage in stages:
-        marker = ledger.marker(run, stage)
-        if marker is not None and marker.get("outcome") == "done":
+        if ledger.is_done(chain.run, stage):
             continue
         if ids[stage] in fresh:
             found.append(ids[stage])
@@ -174,7 +170,7 @@ def waits_for(
         if ids[stage] not in known:
             raise WorkFailed(
                 f"job {ids[stage]} ({stage}) is gone from Slurm and {stage} is not done: nothing may wait for it; "
-                f"`python -m glmjobs.heal {run}` submits it again"
+                f"{chain.repair_hint()} submits it again"
             )
         found += to_wait_for(ids[stage], known)
     return found
@@ -192,24 +188,16 @@ def to_wait_for(job: str, known: dict[str, JobInfo]) -> list[str]:
     return [info.id for info in parts if not info.state.is_success] or [job]
 
 
-def send(
-    run: Path,
-    job: Planned,
-    key: str,
-    ids: dict[str, str],
-    *,
-    fresh: Sequence[str] = (),
-    before: str | None = None,
-) -> str:
+def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = ()) -> str:
     """Submit one job and record it, or find the one that an unanswered submission left; its id.
 
     Arguments as for :func:`waits_for`.
     """
-    from hpc.slurm import client as slurm
     from hpc.slurm import executor
 
-    waits = waits_for(run, job.request, ids, fresh=fresh, before=before)
-    stage, mark = job.request.stage, comment(key, job.request.stage)
+    run, stage, mark = chain.run, job.stage, chain.comment(job.stage)
+    waits = waits_for(chain, job, ids, fresh=fresh)
+    make_folders(run, job)
     found = look_up(run, stage, mark) if unanswered(run, stage) else None
     for last in [n == SUBMIT_TRIES - 1 for n in range(SUBMIT_TRIES)]:
         if found is not None:
@@ -217,9 +205,8 @@ def send(
         # Lost in a power cut, this line is not missed: heal asks Slurm for the comment of every job it has no id of.
         ledger.append(run, "submitting", durable=False, stage=stage, comment=mark)
         try:
-            accepted = executor.to_slurm(
-                job.script, job.options(waits, key), run / "jobs" / stage / "submitit"
-            )
+            folder = run / "jobs" / stage / "submitit"
+            accepted = executor.to_slurm(render(job, chain), options(chain, job, waits), folder)
             return _record(run, stage, accepted, waits)
         except slurm.SubmitUncertain:
             found = look_up(run, stage, mark, pauses=LOOK_UP_PAUSES)
@@ -253,8 +240,6 @@ def look_up(run: Path, stage: str, mark: str, pauses: Sequence[float] = (0.0,)) 
     Raises:
         SlurmUnreachable: nothing can be said.
     """
-    from hpc.slurm import client as slurm
-
     recorded = {str(e["job"]) for e in ledger.events(run, event="submitted") if "job" in e}
     for pause in pauses:
         time.sleep(pause)
@@ -279,17 +264,16 @@ def current_jobs(run: Path) -> dict[str, str]:
     return found
 
 
-def start_here(run: Path, jobs: Sequence[Planned], python: str = sys.executable) -> str:
-    """Run the jobs one after the other on this machine, detached from the terminal; the process id."""
+def start_here(chain: Chain, python: str = sys.executable) -> dict[str, str]:
+    """Run the jobs one after the other on this machine, detached from the terminal; stage → ``local-PID``."""
     from hpc.slurm import executor
 
-    stages = [job.request.stage for job in jobs]
-    intend(run, stages, "local")
-    write_scripts(run, jobs)
-    log = run / "jobs" / "local.out"
-    process = executor.here(
-        [python, "-m", "hpc.chain.local", str(run), *stages], log, run / "jobs" / "submitit"
-    )
+    run, stages = chain.run, [job.stage for job in chain.jobs]
+    run.mkdir(parents=True, exist_ok=True)
+    intend(chain, stages)
+    write_scripts(chain)
+    command = [python, "-m", "hpc.chain.local", str(run), *stages]
+    process = executor.here(command, run / "jobs" / "local.out", run / "jobs" / "submitit")
     for stage in stages:
         ledger.append(run, "submitted", stage=stage, job=f"local-{process}", executor="local")
-    return process
+    return dict.fromkeys(stages, f"local-{process}")

@@ -7,20 +7,23 @@ imported: an environment is judged by its packages' metadata.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.doctor import machine, scheduler, site, stack
 from hpc.doctor.checklist import Row
 
 
 def examine(
-    profile: ClusterProfile,
+    profile: Profile,
     *,
     runs: Path,
     pins: Path | None = None,
     wheels: Path | None = None,
     remote_code: bool = False,
+    remedies: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """All checks.
 
@@ -28,7 +31,8 @@ def examine(
         runs: where run directories go.
         pins: a file of configs/stacks; None: the one for the environment's Python.
         wheels: a folder of wheels to be installed.
-        remote_code: THUDM's own modeling code is to be run (``trust_remote_code``).
+        remote_code: a model's own modeling code is to be run (``trust_remote_code``).
+        remedies: first words of a check → how it is mended, in the words of whoever asks; else the general ones.
     """
     environment = stack.look(profile.environment)
     rows = stack.check(environment, profile, pins=pins, remote_code=remote_code)
@@ -47,4 +51,11 @@ def examine(
                 "a login node has them; here runs go --executor local",
             )
         )
-    return rows + site.check(profile, runs) + machine.check(profile, runs)
+    here = [*site.check(profile, runs), *machine.check(profile, runs)]
+    return rows + [reworded(row, remedies or {}) for row in here]
+
+
+def reworded(row: Row, remedies: Mapping[str, str]) -> Row:
+    """The row with the remedy that goes with the first words of its name."""
+    own = next((mend for what, mend in remedies.items() if f"{row.what} ".startswith(f"{what} ")), row.mend)
+    return replace(row, mend=own) if row.mend else row

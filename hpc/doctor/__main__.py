@@ -6,27 +6,39 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpc.batch import profile as cluster
-from hpc.batch.profile import ClusterProfile
+from hpc.batch import profile as profiles
+from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.resources import resource
 from hpc.doctor import draft, examine
 from hpc.doctor.checklist import show
 
 
-def parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Whose doctor it is: the command's name, variables that stand for its words, how findings are mended."""
+
+    prog: str = "python -m hpc.doctor"
+    cluster: str = "HPC_CLUSTER"
+    runs: str = "HPC_RUNS"
+    remedies: Mapping[str, str] = field(default_factory=dict)
+
+
+def parser(setting: Setting) -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m hpc.doctor",
+        prog=setting.prog,
         description="Is this machine, this cluster, this environment fit? Run it on a login node.",
         epilog="Exit codes: 0 fit, 2 bad input, 3 not fit.",
     )
     p.add_argument(
         "--cluster",
         metavar="FILE",
-        help="cluster profile; default: $GLMJOBS_CLUSTER, else configs/clusters/generic.yaml",
+        help=f"cluster profile; default: ${setting.cluster}, else configs/clusters/generic.yaml",
     )
     p.add_argument(
         "--stack", metavar="FILE", type=Path, help="pins to compare with; default: the stack for this Python"
@@ -35,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--wheels", metavar="DIR", type=Path, help="also check a folder of wheels that you mean to install"
     )
     p.add_argument(
-        "--remote-code", action="store_true", help="THUDM's own code is to be run (trust_remote_code)"
+        "--remote-code", action="store_true", help="a model's own code is to be run (trust_remote_code)"
     )
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     p.add_argument(
@@ -46,17 +58,21 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, setting: Setting | None = None) -> int:
     """0 fit, 2 bad input, 3 not fit."""
-    args = parser().parse_args(argv)
+    setting = setting or Setting()
+    args = parser(setting).parse_args(argv)
     try:
         if args.write_profile:
             return write_profile(args.write_profile)
         if args.stack is not None and not args.stack.is_file():
             raise BadInput(f"--stack {args.stack}: no such file; stacks are in configs/stacks")
-        profile = load(args.cluster or os.environ.get("GLMJOBS_CLUSTER"))
-        runs = Path(os.environ.get("GLMJOBS_RUNS", "runs")).absolute()
-        rows = examine(profile, runs=runs, pins=args.stack, wheels=args.wheels, remote_code=args.remote_code)
+        profile = load(args.cluster or os.environ.get(setting.cluster))
+        runs = Path(os.environ.get(setting.runs, "runs")).absolute()
+        rows = examine(
+            profile, runs=runs, pins=args.stack, wheels=args.wheels, remote_code=args.remote_code,
+            remedies=setting.remedies,
+        )  # fmt: skip
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,15 +90,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if fit else 3
 
 
-def load(name: str | None) -> ClusterProfile:
+def load(name: str | None) -> Profile:
     """A profile by path, or by its name in configs/clusters."""
     if name is None:
-        return cluster.load(resource("configs/clusters/generic.yaml"))
-    profiles = resource("configs/clusters")
-    for place in (Path(name), profiles / name, profiles / f"{name}.yaml", resource(name)):
+        return profiles.load(resource("configs/clusters/generic.yaml"))
+    folder = resource("configs/clusters")
+    for place in (Path(name), folder / name, folder / f"{name}.yaml", resource(name)):
         if place.is_file():
-            return cluster.load(place)
-    known = ", ".join(sorted(p.stem for p in profiles.glob("*.yaml")))
+            return profiles.load(place)
+    known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
     raise BadInput(f"--cluster {name}: no such file; profiles here: {known}")
 
 
@@ -101,7 +117,7 @@ def write_profile(where: str) -> int:
         ) from None
     except OSError as error:
         raise BadInput(f"--write-profile {where}: {error.strerror}") from None
-    cluster.load(Path(where))
+    profiles.load(Path(where))
     print(f"{where}: look it through, then: python -m hpc.doctor --cluster {where}", file=sys.stderr)
     return 0
 

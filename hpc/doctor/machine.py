@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.doctor.checklist import Row
 from hpc.health import checks, libraries
 from hpc.health import gpus as devices
@@ -16,7 +16,7 @@ from hpc.health.gpus import visible_gpus
 SECTION = "This machine"
 
 
-def check(profile: ClusterProfile, runs: Path) -> list[Row]:
+def check(profile: Profile, runs: Path) -> list[Row]:
     """GPUs, driver, CUDA, NCCL and cuDNN as loaded, leftover processes, memory, and writing where runs go."""
     gpus = visible_gpus(devices.query_gpus())
     need = checks.Need(

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.batch.script import gpu_option
 from hpc.core.errors import HpcError
 from hpc.doctor.checklist import Row, State
@@ -20,7 +20,7 @@ SECTION = "Slurm"
 NAMES = re.compile(r"(\w+)\s*=\s*(.*)")
 
 
-def check(profile: ClusterProfile) -> list[Row]:
+def check(profile: Profile) -> list[Row]:
     """Controller, partition, GPUs, limits, and a job that is asked about and not submitted."""
     try:
         version = slurm.run(["sinfo", "--version"], pauses=(), timeout=20).strip()
@@ -55,7 +55,7 @@ def partitions() -> dict[str, dict[str, str]]:
     return found
 
 
-def check_partitions(profile: ClusterProfile) -> list[Row]:
+def check_partitions(profile: Profile) -> list[Row]:
     """The profile's partitions exist and are up."""
     known, rows = partitions(), []
     default = next((name for name, fields in known.items() if fields.get("Default") == "YES"), None)
@@ -98,7 +98,7 @@ def check_partitions(profile: ClusterProfile) -> list[Row]:
     return rows
 
 
-def check_gres(profile: ClusterProfile) -> list[Row]:
+def check_gres(profile: Profile) -> list[Row]:
     """GPU types as configured against the profile's."""
     found = slurm.gres(profile.partition)
     kinds: dict[str, int] = {}
@@ -111,13 +111,13 @@ def check_gres(profile: ClusterProfile) -> list[Row]:
     mend = (
         f"gpu_type: {names[0]}"
         if names
-        else ("gpu_type: null" if found else "another partition; CPU recipes run all the same")
+        else ("gpu_type: null" if found else "another partition; CPU jobs run all the same")
     )
     needed = f"gpu:{wanted}" if wanted else "any GPU"
     return [Row(SECTION, "GPUs (GRES)", "ok" if ok else ("bad" if wanted else "warn"), said, needed, mend)]
 
 
-def check_request(profile: ClusterProfile) -> list[Row]:
+def check_request(profile: Profile) -> list[Row]:
     """A job like this profile's: ``sbatch --test-only`` says whether it could ever run."""
     fitting = [c for _, kind, c in slurm.gres(profile.partition) if profile.gpu_type in (None, kind)]
     gpus = max(fitting, default=0)
@@ -161,7 +161,7 @@ def hint(said: str) -> str:
     return "sbatch's own words say what is wrong"
 
 
-def check_limits(profile: ClusterProfile) -> list[Row]:
+def check_limits(profile: Profile) -> list[Row]:
     """This user's associations, where there is accounting."""
     if shutil.which("sacctmgr") is None:
         return [

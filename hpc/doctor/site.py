@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from hpc.batch import environment as modules
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.doctor.checklist import Row, State
 from hpc.health.checks import gib
 
@@ -18,12 +18,12 @@ OPEN_FILES = 4096
 """Files a process may open: ranks, data loader workers and NCCL's sockets of 8 GPUs a node go beyond the usual 1024."""
 
 
-def check(profile: ClusterProfile, runs: Path) -> list[Row]:
+def check(profile: Profile, runs: Path) -> list[Row]:
     """Modules, container, quota and inodes, limits."""
     return [*check_modules(profile), *check_container(profile), *check_disk(runs), *check_limits(profile)]
 
 
-def check_modules(profile: ClusterProfile) -> list[Row]:
+def check_modules(profile: Profile) -> list[Row]:
     """Load the profile's modules as a job would, here."""
     environment = profile.environment
     if not environment.modules:
@@ -52,7 +52,7 @@ def check_modules(profile: ClusterProfile) -> list[Row]:
     ]
 
 
-def check_container(profile: ClusterProfile) -> list[Row]:
+def check_container(profile: Profile) -> list[Row]:
     """The runtime and the image."""
     container = profile.environment.container
     if container is None:
@@ -160,13 +160,13 @@ def quota_rows(text: str) -> list[Row]:
                 state,
                 f"{gib(max(0, left))} left of {gib(limit << 10)}",
                 "room for a run",
-                "remove old checkpoints, or GLMJOBS_RUNS elsewhere",
+                "remove old checkpoints, or put runs elsewhere",
             )
         )
     return rows
 
 
-def check_limits(profile: ClusterProfile) -> list[Row]:
+def check_limits(profile: Profile) -> list[Row]:
     """Limits of this shell: Slurm hands them on to the jobs that are submitted from it (PropagateResourceLimits)."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     enough = files == resource.RLIM_INFINITY or files >= OPEN_FILES

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from hpc.batch.profile import ClusterProfile, Environment
+from hpc.batch.profile import Environment, Profile
 from hpc.core.resources import resource
 from hpc.doctor.checklist import Row, State
 from hpc.doctor.wheels import fits_glibc, fits_python, glibc, local_cuda, split_wheel
@@ -22,9 +22,6 @@ from hpc.health.libraries import is_version, numbers
 
 LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "numpy", "safetensors", "psutil")
 """What a login node needs to submit and watch."""
-
-REMOTE_CODE = "4.27.1"
-"""The transformers release with which THUDM's own ChatGLM code was seen to run (configs/stacks/thudm.txt)."""
 
 SECTION = "Python environment"
 
@@ -73,7 +70,7 @@ def torch_cuda(folders: Iterable[Path]) -> str | None:
     return None
 
 
-def check(found: Installed, profile: ClusterProfile, *, pins: Path | None, remote_code: bool) -> list[Row]:
+def check(found: Installed, profile: Profile, *, pins: Path | None, remote_code: bool) -> list[Row]:
     """All about the environment."""
     if found.python == (0, 0):
         return [
@@ -111,7 +108,7 @@ def check(found: Installed, profile: ClusterProfile, *, pins: Path | None, remot
     rows += check_tags(found)
     if "torch" in found.versions:
         rows += [check_cuda(found, profile), *together(found)]
-        rows.append(check_remote_code(found, asked=remote_code))
+        rows += check_remote_code(found, asked=remote_code)
     else:
         rows.append(
             Row(SECTION, "torch", "warn", "not installed", "on the nodes that train", "fine on a login node")
@@ -181,7 +178,7 @@ def check_tags(found: Installed) -> list[Row]:
     ]
 
 
-def check_cuda(found: Installed, profile: ClusterProfile) -> Row:
+def check_cuda(found: Installed, profile: Profile) -> Row:
     """The CUDA that torch was built for against the cluster's."""
     built = found.torch_cuda or local_cuda(found.versions["torch"])
     wanted = cluster_cuda(profile)
@@ -197,7 +194,7 @@ def check_cuda(found: Installed, profile: ClusterProfile) -> Row:
     return Row(SECTION, "torch and CUDA", state, text, f"CUDA {wanted} (profile {profile.name})", mend)
 
 
-def cluster_cuda(profile: ClusterProfile) -> str | None:
+def cluster_cuda(profile: Profile) -> str | None:
     """The cluster's CUDA: what preflight demands, else the version in its module's name."""
     if profile.preflight.cuda:
         return profile.preflight.cuda
@@ -251,21 +248,28 @@ def together(found: Installed) -> list[Row]:
     return rows
 
 
-def check_remote_code(found: Installed, *, asked: bool) -> Row:
-    """THUDM's own modeling code was written for one transformers; this toolkit brings code of its own."""
-    version = found.versions.get("transformers", "none")
-    fits = version == REMOTE_CODE
-    return Row(
-        SECTION,
-        "transformers for remote code",
-        "ok" if fits else ("bad" if asked else "warn"),
-        version,
-        f"{REMOTE_CODE}, only for trust_remote_code",
-        "this toolkit's own code needs none; else: configs/stacks/thudm.txt",
-    )
+def check_remote_code(found: Installed, *, asked: bool) -> list[Row]:
+    """A model's own modeling code (``trust_remote_code``) was written for one transformers: that of the stack whose
+    head has a line ``# remote-code:``."""
+    rows = []
+    for path in sorted(resource("configs/stacks").glob("*.txt")):
+        if not re.search(r"^# remote-code:", path.read_text(encoding="utf-8"), re.M):
+            continue
+        version, pinned = found.versions.get("transformers", "none"), read_pins(path)["transformers"]
+        rows.append(
+            Row(
+                SECTION,
+                "transformers for remote code",
+                "ok" if version == pinned else ("bad" if asked else "warn"),
+                version,
+                f"{pinned}, only for trust_remote_code",
+                f"this toolkit's own code needs none; else: configs/stacks/{path.name}",
+            )
+        )
+    return rows
 
 
-def check_wheels(folder: Path, found: Installed, profile: ClusterProfile) -> list[Row]:
+def check_wheels(folder: Path, found: Installed, profile: Profile) -> list[Row]:
     """A folder of wheels that somebody is about to install."""
     files = sorted(folder.glob("*.whl")) if folder.is_dir() else []
     if not files:

@@ -2,7 +2,8 @@
 
 :func:`check_node` looks at what this node has and compares it with what the job needs and the cluster profile demands.
 Every finding says what was found, what is needed and how to mend it, and whom it blames where it is amiss: this node
-(another one would do), the set-up (every node would say the same) or the cluster (it is about all nodes together).
+(another one would do), the configuration (every node would say the same) or the cluster (it is about all nodes
+together).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import re
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +34,7 @@ WRITE_BYTES = 16 << 20
 IDLE_GPU_BYTES = 1 << 30
 """More than this in use on a GPU before the job starts is somebody's; the driver itself holds some hundred MiB."""
 
-Blame = Literal["node", "set-up", "cluster"]
+Blame = Literal["node", "configuration", "cluster"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Need:
     libraries: bool = True
     """Ask CUDA, NCCL and cuDNN for their versions (with GPUs only)."""
     floor: Floor = field(default_factory=Floor)
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    """What is checked → how it is mended, in the words of whoever asks; else the general ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,7 @@ def check_node(run: Path, need: Need, *, tag: str = "") -> NodeReport:
     findings += [check_memory(need), *check_run_directory(run, need)]
     if need.floor.scratch:
         findings.append(check_scratch(Path(need.floor.scratch), need.floor))
+    findings = [replace(f, remedy=need.remedies.get(f.what, f.remedy)) for f in findings]
     return NodeReport(node=node_name(), time=timestamps.now(), findings=findings, gpus=gpus, tag=tag)
 
 
@@ -119,7 +124,7 @@ def check_gpus(gpus: list[dict[str, str]], need: Need) -> list[Finding]:
         Finding(
             what="GPUs", ok=len(gpus) >= need.gpus, found=f"{len(gpus)} {', '.join(models)}".strip(),
             needed=str(need.gpus),
-            remedy="ask for a node that has them (gpu_type, partition), or leave this one out: cluster.exclude",
+            remedy="ask for a node that has them (gpu_type, partition), or leave this one out (exclude)",
         )
     ]  # fmt: skip
     if need.gpu_type and gpus:
@@ -135,7 +140,7 @@ def check_gpus(gpus: list[dict[str, str]], need: Need) -> list[Finding]:
         which = f" (GPU {', '.join(g.get('index', '?') for g in small)})" if small else ""
         findings.append(
             Finding(what="GPU memory", ok=not small, found=gib(least) + which, needed=gib(need.gpu_memory),
-                    remedy="a larger GPU, or ZeRO-3 (--set train.zero_stage=3)", blame="set-up")
+                    remedy="a larger GPU, or less on each: shard over more of them", blame="configuration")
         )  # fmt: skip
     drivers = sorted({g.get("driver_version", "") for g in gpus} - {""})
     if drivers:
@@ -194,7 +199,7 @@ def check_libraries(found: dict[str, str], floor: Floor, gpus: list[dict[str, st
     findings.append(
         Finding(what="torch", ok=build is not None, found=f"{found.get('torch', 'none')}, CUDA {build or 'none'}",
                 needed="a CUDA build", remedy="this environment has no PyTorch for GPUs: make one from configs/stacks",
-                blame="set-up")
+                blame="configuration")
     )  # fmt: skip
     runtime = found.get("cuda") or build
     if runtime:
@@ -205,7 +210,7 @@ def check_libraries(found: dict[str, str], floor: Floor, gpus: list[dict[str, st
         ok = wanted is None or (version is not None and libraries.is_version(version, wanted))
         findings.append(
             Finding(what=title, ok=ok, found=_version(version, found.get(f"{name}_file")), needed=wanted or "",
-                    blame="set-up",
+                    blame="configuration",
                     remedy="the environment brings another one than the profile says (preflight.*): mend either")
         )  # fmt: skip
     return findings
@@ -222,7 +227,7 @@ def check_driver(runtime: str, driver_cuda: str, driver: str) -> Finding:
     able = f"driver {driver or '?'}" + (f" (CUDA {driver_cuda})" if driver_cuda else "")
     return Finding(
         what="CUDA with this driver", ok=ok, found=f"CUDA {runtime} on {able}",
-        needed=f"driver {oldest} or newer" if oldest else "", blame="set-up",
+        needed=f"driver {oldest} or newer" if oldest else "", blame="configuration",
         remedy="an environment built for an older CUDA (configs/stacks/centos7-cu117.txt), or a newer driver",
     )  # fmt: skip
 
@@ -241,7 +246,7 @@ def check_memory(need: Need) -> Finding:
     return Finding(
         what="host memory", ok=room >= need.host_memory, needed=gib(need.host_memory),
         found=gib(room) + (" (the job's limit)" if limit is not None and limit < free else ""),
-        remedy="ask for more (--set jobs.train.memory=…), or find what else runs on this node",
+        remedy="ask for more memory, or find what else runs on this node",
     )  # fmt: skip
 
 
@@ -262,7 +267,7 @@ def check_run_directory(run: Path, need: Need) -> list[Finding]:
                 needed=f"{wanted:,.0f} MB/s" if wanted else "",
                 remedy="the file system is slow from this node; report it"),
         Finding(what="free disk", ok=free >= need.disk, found=gib(free), needed=gib(need.disk),
-                remedy="make room, or put runs elsewhere (GLMJOBS_RUNS)", blame="set-up"),
+                remedy="make room, or put runs elsewhere", blame="configuration"),
     ]  # fmt: skip
 
 

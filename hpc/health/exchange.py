@@ -1,6 +1,6 @@
-"""The nodes of a preflight meet: each hands in its report, node 0 decides, all learn what comes next.
+"""The nodes of a job meet before its work: each hands in its report, node 0 decides, all learn what comes next.
 
-Files in ``jobs/preflight`` carry it, named after this start of this job (the tag), so that those of an earlier one are
+Files in ``jobs/<stage>`` carry it, named after this start of this job (the tag), so that those of an earlier one are
 never mistaken for it. A node that hands in nothing in time cannot see the run directory, or cannot start Python: it is
 named like any other bad node.
 """
@@ -41,19 +41,19 @@ def step_nodes(count: int) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What node 0 decided: ``bad`` node → what is wrong with it; ``set_up``: what no other node would mend."""
+    """What node 0 decided: ``bad`` node → what is wrong with it; ``configuration``: what no other node would mend."""
 
     bad: dict[str, list[str]] = field(default_factory=dict)
-    set_up: list[str] = field(default_factory=list)
+    configuration: list[str] = field(default_factory=list)
 
     @property
     def fit(self) -> bool:
         """Everything is well."""
-        return not self.bad and not self.set_up
+        return not self.bad and not self.configuration
 
 
 def judge(reports: Sequence[NodeReport]) -> Verdict:
-    """Whom to blame. What all of several nodes say is the set-up's fault; what some say is those nodes'."""
+    """Whom to blame. What all of several nodes say is the configuration's fault; what some say is those nodes'."""
     failing = {r.node: [f for f in r.findings if not f.ok] for r in reports}
     common = (
         set.intersection(*({f.what for f in found} for found in failing.values()))
@@ -61,19 +61,21 @@ def judge(reports: Sequence[NodeReport]) -> Verdict:
         else set()
     )
     bad: dict[str, list[str]] = {}
-    set_up: dict[str, str] = {}
+    configuration: dict[str, str] = {}
     for node, found in failing.items():
         for f in found:
             said = f"{f.what}: found {f.found}" + (f", needed {f.needed}" if f.needed else "")
-            if f.what in common or (f.blame == "cluster" or (f.blame == "set-up" and len(reports) == 1)):
-                set_up.setdefault(f.what, f"{said}; {f.remedy}")
+            if f.what in common or (
+                f.blame == "cluster" or (f.blame == "configuration" and len(reports) == 1)
+            ):
+                configuration.setdefault(f.what, f"{said}; {f.remedy}")
             else:
                 bad.setdefault(node, []).append(said)
-    return Verdict(bad=bad, set_up=list(set_up.values()))
+    return Verdict(bad=bad, configuration=list(configuration.values()))
 
 
 class NodeExchange:
-    """One preflight's meeting. ``folder``: the stage's, seen by all nodes."""
+    """One meeting. ``folder``: ``jobs/<stage>``, seen by all nodes."""
 
     def __init__(self, folder: Path, rank: int, nodes: int, *, tag: str | None = None) -> None:
         self.folder, self.rank, self.nodes = folder, rank, nodes
@@ -116,7 +118,7 @@ class NodeExchange:
         """The other nodes: what node 0 told.
 
         Raises:
-            JobFailed: nothing within ``seconds``; node 0 is gone.
+            WorkFailed: nothing within ``seconds``; node 0 is gone.
         """
         file = self.folder / f".next-{self.tag}.json"
         said = poll(lambda: read_json(file), seconds)
@@ -128,14 +130,14 @@ class NodeExchange:
         self, run: Path, verdict: Verdict, reports: Sequence[NodeReport], *, requeues: int, table: str
     ) -> None:
         """Node 0: the verdict, for the batch process (:mod:`hpc.runtime.exclude_nodes`) and for people."""
-        document = {"tag": self.tag, "bad": verdict.bad, "set_up": verdict.set_up, "requeues": requeues,
-                    "nodes": [r.node for r in reports], "table": table}  # fmt: skip
+        document = {"tag": self.tag, "bad": verdict.bad, "configuration": verdict.configuration,
+                    "requeues": requeues, "nodes": [r.node for r in reports], "table": table}  # fmt: skip
         write_json(self.folder / VERDICT, document)
         for node, reasons in verdict.bad.items():
             ledger.append(
                 run,
                 "bad_node",
-                stage="preflight",
+                stage=self.folder.name,
                 job=os.environ.get("SLURM_JOB_ID"),
                 node=node,
                 reasons=reasons,

@@ -19,7 +19,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -45,11 +45,28 @@ STACKS_SECONDS = 5.0
 """For hanging ranks to write their stacks before they are killed."""
 
 
+@dataclass
+class Words:
+    """The command line: ``RUN [--limit N] [--mark] [--advice TEXT] --stage NAME COMMAND … …``.
+
+    Attributes:
+        limit: attempts in a row without a new checkpoint that are one too many.
+        mark: a stage is done when its command ends with 0; else its command says so by itself.
+        advice: what to do where the time limit is too short.
+    """
+
+    run: Path
+    stages: list[tuple[str, list[str]]] = field(default_factory=list)
+    limit: int = ATTEMPTS_WITHOUT_PROGRESS
+    mark: bool = False
+    advice: str = ""
+
+
 class Attempt:
     """The stages of one job, run once. ``job`` is Slurm's job id, or ``local-PID``."""
 
-    def __init__(self, run: Path, stages: Sequence[tuple[str, list[str]]], limit: int) -> None:
-        self.run, self.stages, self.limit = run, list(stages), limit
+    def __init__(self, words: Words) -> None:
+        self.words, self.run, self.stages = words, words.run, words.stages
         env = os.environ
         self.on_slurm = "SLURM_JOB_ID" in env
         self.job = env.get("SLURM_JOB_ID") or f"local-{os.getpid()}"
@@ -79,23 +96,23 @@ class Attempt:
             started = self._record_start(stage)
             code, hang = self._run(stage, command)
             after = self._checkpoint(stage)
-            marker = ledger.marker(self.run, stage)
             outcome = retry_policy.outcome(
-                code, told=self.stopped is not None, marked=bool(marker and marker.get("outcome") == "done")
+                code, told=self.stopped is not None, marked=ledger.is_done(self.run, stage)
             )
             failure = self._failure(stage, started, hang) if outcome == retry_policy.FAILED else None
             intends = self._intends() if outcome != retry_policy.DONE else retry_policy.RUNNING
             self._record_end(stage, outcome, code, failure, taken=intends == retry_policy.LOST)
             if outcome == retry_policy.DONE:
+                self._mark(stage, started)
                 return 0
             unasked = self.on_slurm and self.stopped is None and intends == retry_policy.RUNNING
             if unasked and exclude_nodes.start_again(self.run, stage, self.job, self.slurm_id):
                 return code
             first = failure.get("exit_code") if failure else None
             decided = retry_policy.decide(
-                ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code, limit=self.limit,
-                warned=self.stopped == signal.SIGUSR1, intends=intends,
-                progressed=after is not None and after > (before or 0),
+                ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code,
+                limit=self.words.limit, warned=self.stopped == signal.SIGUSR1, intends=intends,
+                progressed=after is not None and after > (before or 0), advice=self.words.advice,
             )  # fmt: skip
             code = code or EXIT_REQUEUE  # srun can end with 0 when its step was ended
             if not decided.again:
@@ -107,6 +124,19 @@ class Attempt:
             if self.on_slurm:
                 return self._requeue(stage, code)
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
+
+    def _mark(self, stage: str, started: str) -> None:
+        """Write the marker of a stage that writes none; of an array, once all of its elements have ended well."""
+        if not self.words.mark or ledger.is_done(self.run, stage):
+            return
+        done: set[int | None] = set()
+        for event in ledger.events(self.run, stage=stage):
+            if event["event"] == "submitted":
+                done.clear()
+            elif event["event"] == "ended" and event["outcome"] == retry_policy.DONE:
+                done.add(event.get("array_task"))
+        if self.task is None or len(done) >= int(os.environ["SLURM_ARRAY_TASK_COUNT"]):
+            ledger.write_marker(self.run, stage, outcome="done", started=started)
 
     def _record_start(self, stage: str) -> str:
         env = os.environ
@@ -290,17 +320,27 @@ class Attempt:
         print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
 
 
-def parse(argv: list[str]) -> tuple[Path, list[tuple[str, list[str]]], int]:
-    """Split ``RUN [--limit N] --stage NAME CMD … --stage NAME CMD …``."""
-    usage = "python -m hpc.runtime.attempt RUN [--limit N] --stage NAME COMMAND … [--stage NAME COMMAND …]"
+def parse(argv: list[str]) -> Words:
+    """The command line as :class:`Words`."""
+    usage = (
+        "python -m hpc.runtime.attempt RUN [--limit N] [--mark] [--advice TEXT] "
+        "--stage NAME COMMAND … [--stage NAME COMMAND …]"
+    )
     if len(argv) < 4 or argv[0].startswith("--"):
         raise BadInput(f"usage: {usage}")
-    run, rest, limit = Path(argv[0]).absolute(), argv[1:], ATTEMPTS_WITHOUT_PROGRESS
-    if rest[0] == "--limit":
-        if not rest[1].isdigit():
-            raise BadInput(f"--limit {rest[1]}: a number of attempts; usage: {usage}")
-        limit, rest = int(rest[1]), rest[2:]
-    stages: list[tuple[str, list[str]]] = []
+    words, rest = Words(Path(argv[0]).absolute()), argv[1:]
+    while rest and rest[0] in ("--limit", "--mark", "--advice"):
+        option, value = rest[0], rest[1] if len(rest) > 1 else ""
+        if option == "--limit" and not value.isdigit():
+            raise BadInput(f"--limit {value}: a number of attempts; usage: {usage}")
+        if option == "--limit":
+            words.limit = int(value)
+        elif option == "--advice":
+            words.advice = value
+        else:
+            words.mark = True
+        rest = rest[1 if option == "--mark" else 2 :]
+    stages = words.stages
     for word in rest:
         if word == "--stage":
             stages.append(("", []))
@@ -312,9 +352,9 @@ def parse(argv: list[str]) -> tuple[Path, list[tuple[str, list[str]]], int]:
             stages[-1][1].append(word)
     if not stages or not all(name and command for name, command in stages):
         raise BadInput(f"every --stage needs a name and a command; usage: {usage}")
-    if not (run / "run.yaml").is_file():
-        raise BadInput(f"{run}: no run directory (no run.yaml there)")
-    return run, stages, limit
+    if not words.run.is_dir():
+        raise BadInput(f"{words.run}: no such run directory")
+    return words
 
 
 def work_lock(run: Path, stage: str) -> Path:
@@ -326,11 +366,12 @@ def work_lock(run: Path, stage: str) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """The batch process of a job."""
     try:
-        run, stages, limit = parse(sys.argv[1:] if argv is None else argv)
-        with exclusive(work_lock(run, stages[-1][0]), patience=RIVAL_SECONDS) as alone:
+        words = parse(sys.argv[1:] if argv is None else argv)
+        stage = words.stages[-1][0]
+        with exclusive(work_lock(words.run, stage), patience=RIVAL_SECONDS) as alone:
             if not alone:
-                raise WorkFailed(f"{stages[-1][0]} of {run} is at work in another job: this one does nothing")
-            return Attempt(run, stages, limit).execute()
+                raise WorkFailed(f"{stage} of {words.run} is at work in another job: this one does nothing")
+            return Attempt(words).execute()
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

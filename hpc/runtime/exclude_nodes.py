@@ -1,7 +1,7 @@
-"""A job whose preflight found a bad node starts again without it: requeued under its id, the node excluded.
+"""A job whose node check found a bad node starts again without it: requeued under its id, the node excluded.
 
 Not for ever (``preflight.requeues`` of the profile), not where the nodes left would be too few, and not where the
-set-up is to blame: then one table says what is wrong, and the job ends.
+configuration is to blame: then one table says what is wrong, and the job ends.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ EXCLUDE_SECONDS = 20.0
 
 
 def start_again(run: Path, stage: str, job: str, slurm_id: str) -> bool:
-    """After a failed preflight: whether the job has been requeued without its bad nodes. Says what it did."""
-    told = read_json(run / "jobs" / stage / VERDICT) if stage == "preflight" else None
+    """After a failed stage: whether its verdict on the nodes had the job requeued without some. Says what it did."""
+    told = read_json(run / "jobs" / stage / VERDICT)
     start = f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-"
     if told is None or not str(told.get("tag", "")).startswith(start):
         return False
     print(told["table"], file=sys.stderr)
     bad = sorted(told["bad"])
-    if not bad or told["set_up"]:
+    if not bad or told["configuration"]:
         return False
     try:
-        return _requeue(run, job, slurm_id, bad, limit=int(told["requeues"]), wanted=len(told["nodes"]))
+        return _requeue(
+            run, stage, job, slurm_id, bad, limit=int(told["requeues"]), wanted=len(told["nodes"])
+        )
     except HpcError as error:
         print(f"error: cannot start again without {', '.join(bad)}: {error}", file=sys.stderr)
         return False
 
 
-def _requeue(run: Path, job: str, slurm_id: str, bad: list[str], *, limit: int, wanted: int) -> bool:
+def _requeue(
+    run: Path, stage: str, job: str, slurm_id: str, bad: list[str], *, limit: int, wanted: int
+) -> bool:
     before = earlier(run, job)
     if len(before) >= limit:
         print(
@@ -56,7 +60,7 @@ def _requeue(run: Path, job: str, slurm_id: str, bad: list[str], *, limit: int, 
         )
         return False
     print(f"starting again without {', '.join(bad)} ({len(before) + 1} of {limit})", file=sys.stderr)
-    ledger.append(run, "requeued", stage="preflight", job=job, excluded=bad)
+    ledger.append(run, "requeued", stage=stage, job=job, excluded=bad)
     # On the record first, and the exclusion before anything else: Slurm ends this very process after KillWait.
     slurm.requeue(slurm_id)
     end = time.monotonic() + EXCLUDE_SECONDS

@@ -1,10 +1,10 @@
 """Heartbeats: a rank that hangs is told from one that is slow, and from those that only wait for it.
 
-Each rank says what it is doing whenever that changes (:meth:`Heart.beat`: a phase, a step, and a count that grows); a
-thread writes that to ``<folder>/rank-N.json`` every second or two. The batch process reads the files (:class:`Watch`).
-In a collective operation everyone waits for the one that hangs, so all hearts stop at about the same time: the ranks
-with the lowest count are the ones behind, since all ranks run the same program; of those, the ones that are not seen
-waiting inside a collective operation, if there are any.
+Each rank says what it is doing whenever that changes (:meth:`Heartbeat.report`: a phase, a step, and a count that
+grows); a thread writes that to ``<folder>/rank-N.json`` every second or two. The batch process reads the files
+(:class:`Watch`). In a collective operation everyone waits for the one that hangs, so all heartbeats stop at about the
+same time: the ranks with the lowest count are the ones behind, since all ranks run the same program; of those, the ones
+that are not seen waiting inside a collective operation, if there are any.
 
 No clock is compared between nodes: the watcher counts, by its own clock, how long a file's count has not grown.
 ``SIGUSR2`` makes a rank write the Python stack of all its threads to its log, even where it is stuck in C.
@@ -49,7 +49,7 @@ class Heartbeat:
 
     Args:
         folder: where the ranks' files go, on a file system the batch process sees.
-        limit: seconds without a beat after which this rank counts as hanging while it trains (elsewhere never under
+        limit: seconds without a report after which this rank counts as hanging while it trains (elsewhere never under
             :data:`SLOW_SECONDS`); the watcher reads it from the file.
         flag: the rank's stop flag, to see that the launcher is ending the step.
     """
@@ -70,7 +70,7 @@ class Heartbeat:
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
         return self
 
-    def beat(self, phase: str, step: int = 0) -> None:
+    def report(self, phase: str, step: int = 0) -> None:
         """What this rank does from now on. Costs nothing: the thread writes it."""
         now = time.monotonic()
         if self.phase == "training":
@@ -78,7 +78,7 @@ class Heartbeat:
         self.phase, self.step, self.count, self.last = phase, step, self.count + 1, now
 
     def stop(self) -> None:
-        """No more beats: the work is over."""
+        """No more reports: the work is over."""
         self._end.set()
 
     def _run(self) -> None:
@@ -91,7 +91,7 @@ class Heartbeat:
         return self.limit if self.phase == "training" else max(self.limit, SLOW_SECONDS)
 
     def write(self) -> None:
-        """Put the last beat on disk."""
+        """Put the last report on disk."""
         record = {
             "rank": self.rank, "world_size": self.world_size, "host": socket.gethostname(), "pid": os.getpid(),
             "limit": self._limit(), "phase": self.phase, "step": self.step, "count": self.count,

@@ -75,7 +75,7 @@ def slurm_intends(shown: Json | None, restarts: int = 0) -> str:
 
 def decide(
     events: Sequence[Json], stages: Sequence[str], job: str, ended: str, code: int, *, limit: int, warned: bool,
-    intends: str, progressed: bool,
+    intends: str, progressed: bool, advice: str = "",
 ) -> Verdict:  # fmt: skip
     """What follows the attempt whose ``ended`` event is the newest of ``events``.
 
@@ -86,6 +86,7 @@ def decide(
         warned: USR1 came to the batch process.
         intends: see :func:`slurm_intends`; RUNNING for a local job that nobody told to stop, else ENDING.
         progressed: a checkpoint was committed in this attempt.
+        advice: what to do where the time limit is too short.
     """
     if cancelled(events, job):
         return Verdict(False, "cancelled")
@@ -105,7 +106,7 @@ def decide(
     if ended == STOPPED:
         return Verdict(
             False, f"{count} attempts in a row were stopped by the time limit before they saved a new checkpoint; "
-            "give the job more time (jobs.train.time), or save more often (train.save_steps)",
+            f"{advice or 'give the job more time, or save more often'}",
         )  # fmt: skip
     return Verdict(False, f"{count} attempts in a row failed without a new checkpoint")
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpc.core.errors import BadInput, NotFit
+from hpc.slurm.environment import clean_env
 from hpc.slurm.hostlist import expand_hosts
 from hpc.slurm.records import (
     SACCT_DELIMITER,
@@ -76,8 +77,6 @@ _FORMATTING = (
     "SLURM_BITSTR_LEN",
 )
 _USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
-# The only SLURM_ variables that say which cluster is meant rather than which job this process belongs to.
-_WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
 class SlurmRefused(BadInput):
@@ -90,16 +89,6 @@ class SlurmUnreachable(NotFit):
 
 class SubmitUncertain(SlurmUnreachable):
     """``sbatch`` ended without an answer: the job may have been accepted. Look it up before trying again."""
-
-
-def clean_env(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without the variables of a surrounding job (SLURM_*, SBATCH_*, SRUN_*).
-
-    A job submitted from inside a job inherits them: SLURM_MEM_PER_NODE was seen to reach the child, and
-    SBATCH_* overrides the script's own directives. Which cluster is meant (SLURM_CONF, SLURM_CLUSTERS) stays.
-    """
-    ours = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
-    return {k: v for k, v in environ.items() if k in _WHICH_CLUSTER or not k.startswith(ours)}
 
 
 def run(

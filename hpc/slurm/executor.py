@@ -19,9 +19,7 @@ from submitit.core import utils
 
 from hpc.core.errors import NotFit, WorkFailed
 from hpc.slurm.client import SlurmUnreachable, SubmitUncertain, by_signal, not_submitted, unreachable
-
-KEEP = ("SLURM_CONF", "SLURM_CONF_SERVER")
-"""Variables of Slurm's that say where it is, not what job this is."""
+from hpc.slurm.environment import clean_env
 
 SBATCH_SECONDS = 90
 """Longest wait for sbatch's answer; Slurm's own MessageTimeout is 10 s, a busy site's 60 to 100 s are retried by it."""
@@ -42,7 +40,7 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         """Hand one script to sbatch with further command-line options; the job id.
 
         Raises:
-            JobFailed: sbatch refused; its own message, in one line.
+            WorkFailed: sbatch refused; its own message, in one line.
             SlurmUnreachable: there is no controller; nothing was submitted.
             SubmitUncertain: sbatch ended without an answer, so the job may have been accepted.
         """
@@ -77,8 +75,8 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         # A job submitted from inside a job would inherit that job's limits through SLURM_* and SBATCH_*.
-        inherited = [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_", "SRUN_")) and n not in KEEP]
-        unset = [word for name in inherited for word in ("-u", name)]
+        inherited = os.environ.keys() - clean_env(os.environ).keys()
+        unset = [word for name in sorted(inherited) for word in ("-u", name)]
         bound = ["timeout", "--kill-after=5", str(SBATCH_SECONDS)]
         return ["env", *unset, *bound, "sbatch", *self.options, str(submission_file_path)]
 
@@ -106,7 +104,7 @@ def to_slurm(text: str, options: list[str], folder: Path) -> str:
     Raises:
         NotFit: this machine has no Slurm client, or the controller is away; nothing was submitted.
         SubmitUncertain: no answer; the job may have been accepted.
-        JobFailed: sbatch refused.
+        WorkFailed: sbatch refused.
     """
     if ScriptToSlurm.affinity() < 0:
         raise NotFit("no Slurm here (srun is not on PATH); use --executor local, or submit from a login node")

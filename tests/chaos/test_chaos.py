@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from glmjobs import heal, submit
 from glmjobs.run import jobs
-from hpc.batch.script import JobRequest
+from hpc.batch.jobs import Job
 from hpc.devcluster import DevCluster
 from tests.slurm.conftest import require_slurm
 from tests.support.campaign import Campaign
@@ -59,15 +58,15 @@ def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chain's jobs as they are, but each step runs its stand-in."""
+    original = jobs.requests
 
-    def requests(*args: Any, **options: Any) -> list[JobRequest]:
+    def requests(*args: Any, **options: Any) -> list[Job]:
         return [
             replace(request, steps=tuple(replace(s, command=stand_in(s.stage)) for s in request.steps))
-            for request in jobs.requests(*args, **options)
+            for request in original(*args, **options)
         ]
 
-    monkeypatch.setattr(submit, "requests", requests)
-    monkeypatch.setattr(heal, "requests", requests)
+    monkeypatch.setattr(jobs, "requests", requests)
 
 
 def stand_in(stage: str) -> tuple[str, ...]:

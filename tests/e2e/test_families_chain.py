@@ -19,7 +19,7 @@ from glmjobs.models import load_model, load_tokenizer
 from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import manifest
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from tests.support.small_families import SMALL
 
 STEPS, SAVED = 6, 4
@@ -42,7 +42,7 @@ def make_run(folder: Path, family: str, *, gpus: int, train: dict[str, Any], ada
             "score": {"rows": 6, "max_new_tokens": 8, "dtype": "float32"},
         }
     )
-    return Run.create(folder / "run", recipe, ClusterProfile(), Shape(nodes=1, gpus=gpus))
+    return Run.create(folder / "run", recipe, Profile(), Shape(nodes=1, gpus=gpus))
 
 
 def train(run: Run) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpc.batch import profile as profiles
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.devcluster import DevCluster
 from hpc.doctor import scheduler
 from hpc.doctor.__main__ import main
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slurm
 
 
 def states(**fields: Any) -> dict[str, str]:
-    rows = scheduler.check(ClusterProfile.model_validate({"name": "x", **fields}))
+    rows = scheduler.check(Profile.model_validate({"name": "x", **fields}))
     return {row.what: row.state for row in rows}
 
 
@@ -56,7 +56,7 @@ def test_fit_and_drafted(
 def test_what_the_cluster_has_not_is_named_with_what_it_has(
     slurm_env: dict[str, str], fields: dict[str, str], what: str, mend: str
 ) -> None:
-    rows = scheduler.check(ClusterProfile.model_validate(fields))
+    rows = scheduler.check(Profile.model_validate(fields))
     row = next(row for row in rows if row.what == what)
     assert (row.state, row.mend) == ("bad", mend), row
 

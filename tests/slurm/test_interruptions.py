@@ -20,8 +20,9 @@ import pytest
 from glmjobs import submit
 from glmjobs.run.directory import Run
 from glmjobs.zero import committed
-from hpc.batch.profile import ClusterProfile
-from hpc.batch.script import JobRequest, Step, render
+from hpc.batch.jobs import Chain, Job, Step
+from hpc.batch.profile import Profile
+from hpc.batch.script import render
 from hpc.chain import ledger
 from hpc.devcluster import DevCluster
 from hpc.runtime import heartbeat
@@ -54,20 +55,21 @@ def there(lent: DevCluster, monkeypatch: pytest.MonkeyPatch, clean_queue: Any) -
     return lent
 
 
-class Job:
+class Work:
     """Two ranks that do as ``told``, in a script as submit makes it."""
 
     def __init__(self, run: Path, told: str, wait_for: Any, *, limit: int = 3, silence: float = 60) -> None:
         self.run, self.wait_for = run, wait_for
         (run / "jobs" / "work").mkdir(parents=True)
-        (run / "run.yaml").touch()
-        request = JobRequest(
+        request = Job(
             stage="work", name="work", tasks_per_node=2, gpus_per_node=2, time="00:30:00", signal_seconds=60,
             attempt_limit=limit,
             steps=(Step(stage="work", command=(sys.executable, str(RANK), "$RUN", told), tasks_per_node=2),),
         )  # fmt: skip
+        profile = Profile(name="test", gpu_type="a100")
+        chain = Chain(run=run, jobs=(request,), profile=profile, project=REPO)
         script = run / "jobs" / "work" / "script.sh"
-        script.write_text(render(request, ClusterProfile(name="test", gpu_type="a100"), run, REPO))
+        script.write_text(render(request, chain))
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.id = slurm.submit(script, env={**os.environ, "LIMIT": str(silence), "PATH": path})
 
@@ -92,8 +94,8 @@ class Job:
 
 
 @pytest.fixture
-def job(there: DevCluster, tmp_path: Path, wait_for: Any) -> Callable[..., Job]:
-    return lambda told, **options: Job(tmp_path / "run", told, wait_for, **options)
+def job(there: DevCluster, tmp_path: Path, wait_for: Any) -> Callable[..., Work]:
+    return lambda told, **options: Work(tmp_path / "run", told, wait_for, **options)
 
 
 def end_soon(job: str, seconds: float) -> None:
@@ -111,7 +113,7 @@ def preempt(folder: Path) -> str:
     return slurm.submit(script, extra=words)
 
 
-def test_time_limit(job: Callable[..., Job]) -> None:
+def test_time_limit(job: Callable[..., Work]) -> None:
     one = job("*:wait then done")
     one.working()
     end_soon(one.id, 50)  # within the 60 s of its warning
@@ -122,7 +124,7 @@ def test_time_limit(job: Callable[..., Job]) -> None:
     assert {e["job"] for e in one.events("attempt")} == {one.id}, "under the same id"
 
 
-def test_preemption(job: Callable[..., Job], tmp_path: Path) -> None:
+def test_preemption(job: Callable[..., Work], tmp_path: Path) -> None:
     one = job("*:wait then done")
     one.working()
     preempt(tmp_path)
@@ -132,7 +134,7 @@ def test_preemption(job: Callable[..., Job], tmp_path: Path) -> None:
     assert [e["job"] for e in one.events("attempt")] == [one.id] * 2, "under the same id"
 
 
-def test_scancel_ends_it(job: Callable[..., Job]) -> None:
+def test_scancel_ends_it(job: Callable[..., Work]) -> None:
     one = job("*:wait")
     one.working()
     subprocess.run(["scancel", one.id], check=True)
@@ -141,7 +143,7 @@ def test_scancel_ends_it(job: Callable[..., Job]) -> None:
     assert not one.events("requeued") and len(one.events("attempt")) == 1
 
 
-def test_scancel_after_the_warning_ends_it(job: Callable[..., Job]) -> None:
+def test_scancel_after_the_warning_ends_it(job: Callable[..., Work]) -> None:
     one = job("*:hang")  # takes no notice of the warning
     one.working()
     subprocess.run(["scancel", "--batch", "--signal=USR1", one.id], check=True)
@@ -150,7 +152,7 @@ def test_scancel_after_the_warning_ends_it(job: Callable[..., Job]) -> None:
     assert not one.events("requeued") and len(one.events("attempt")) == 1
 
 
-def test_killed_rank_takes_the_step_down_and_it_starts_again(job: Callable[..., Job]) -> None:
+def test_killed_rank_takes_the_step_down_and_it_starts_again(job: Callable[..., Work]) -> None:
     one = job("1:killed then done")
     assert one.over() is JobState.COMPLETED, one.said()
     [first, last] = one.events("ended")
@@ -158,7 +160,7 @@ def test_killed_rank_takes_the_step_down_and_it_starts_again(job: Callable[..., 
     assert [e["job"] for e in one.events("requeued")] == [one.id]
 
 
-def test_hanging_rank_is_found_and_it_starts_again(job: Callable[..., Job]) -> None:
+def test_hanging_rank_is_found_and_it_starts_again(job: Callable[..., Work]) -> None:
     one = job("1:hang then done", silence=4)
     assert one.over() is JobState.COMPLETED, one.said()
     [hung] = one.events("hung")
@@ -169,7 +171,7 @@ def test_hanging_rank_is_found_and_it_starts_again(job: Callable[..., Job]) -> N
     assert [e["job"] for e in one.events("requeued")] == [one.id]
 
 
-def test_crash_loop_ends_with_the_reason(job: Callable[..., Job]) -> None:
+def test_crash_loop_ends_with_the_reason(job: Callable[..., Work]) -> None:
     one = job("1:fail 1", limit=2)
     assert one.over() is JobState.FAILED, one.said()
     assert [(e["outcome"], e["failed_rank"]) for e in one.events("ended")] == [("failed", 1)] * 2

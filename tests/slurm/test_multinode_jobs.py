@@ -11,8 +11,8 @@ import pytest
 from glmjobs import logs
 from glmjobs.recipe import loading as recipes
 from glmjobs.run.directory import Run, Shape
-from hpc.batch.profile import ClusterProfile
-from hpc.batch.script import JobRequest, Step
+from hpc.batch.jobs import Chain, Job, Step
+from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm.client import JobInfo, JobState
@@ -50,14 +50,13 @@ def test_twenty_jobs_on_one_node_meet_at_ports_of_their_own(
 FAILING = """
 import os, sys
 from pathlib import Path
-from hpc import ranks
-from hpc.errors import JobFailed
+from hpc import WorkFailed, discover_rank, record_failure
 folder = Path(sys.argv[1]) / "jobs/train"
-place = ranks.find(folder)
+place = discover_rank(folder)
 if place.rank == 2:
     print("batch 7 of rank 2", file=sys.stderr)
-    error = JobFailed("the loss is not a number at step 7")
-    ranks.record_failure(folder, place.rank, error)
+    error = WorkFailed("the loss is not a number at step 7")
+    record_failure(folder, place.rank, error)
     sys.exit(1)
 os.read(os.pipe()[0], 1)  # waits for the failed one, as in a collective operation, until srun ends it
 """
@@ -69,17 +68,15 @@ def test_the_first_rank_that_failed_is_named_with_its_node(
     """Four ranks on two nodes; the third fails and the others only wait: one line says so, not four tracebacks."""
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
-    profile = ClusterProfile.model_validate(
-        {"name": "two", "environment": {"variables": {"PYTHONPATH": str(REPO)}}}
-    )
+    profile = Profile.model_validate({"name": "two", "environment": {"variables": {"PYTHONPATH": str(REPO)}}})
     recipe = recipes.load(REPO / "configs/tiny.yaml", [])
     run = Run.create(tmp_path / "run", recipe, profile, Shape(nodes=2, gpus=2))
-    request = JobRequest(
+    request = Job(
         stage="train", name="two-train", nodes=2, tasks_per_node=2, time="00:10:00", memory="256M", attempt_limit=1,
         steps=(Step(stage="train", command=(sys.executable, str(script), "$RUN"), tasks_per_node=2),),
     )  # fmt: skip
-    planned = submission.plan([request], profile, run.path, REPO, local=False)
-    job = submission.submit(run.path, planned, key=run.file.key)["train"]
+    chain = Chain(run=run.path, jobs=(request,), profile=profile, project=REPO, key=run.file.key)
+    job = submission.submit(chain)["train"]
     info = wait_job(empty, job, timeout=180)
     said = (run.jobs("train") / f"{job}.out").read_text()
     assert info.state is JobState.FAILED and info.exit_code != 0, said

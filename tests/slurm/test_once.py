@@ -13,6 +13,7 @@ import pytest
 
 from glmjobs import cancel, submit
 from glmjobs.run.directory import Run
+from glmjobs.run.jobs import chain_of
 from hpc.chain import ledger, submission
 from hpc.core import timestamps
 from hpc.core.errors import WorkFailed
@@ -91,7 +92,8 @@ import os, sys
 sys.path[:0] = [{here!r}]
 from tests.support import small_chain
 from glmjobs import heal, submit
-submit.requests = heal.requests = small_chain.requests
+from glmjobs.run import jobs
+jobs.requests = small_chain.requests
 os.environ["SUBMITTER"] = str(os.getpid())
 from glmjobs.cli import run_command
 raise SystemExit(run_command({module}.main, {words!r}))
@@ -163,19 +165,13 @@ def test_two_heals_at_once(place: Path, repo: Path, wait_for: Any) -> None:
 
 def test_a_child_never_waits_for_a_job_that_slurm_does_not_know(place: Path) -> None:
     run = start(place, "unknown", train="wait")
-    jobs = submission.plan(_requests(run), run.cluster, run.path, Path.cwd())
-    consolidate = next(j for j in jobs if j.request.stage == "consolidate")
+    chain = chain_of(run)
+    consolidate = next(job for job in chain.jobs if job.stage == "consolidate")
     with pytest.raises(WorkFailed, match="is gone from Slurm and train is not done"):
-        submission.waits_for(run.path, consolidate.request, {"train": "99999"})
-    assert submission.waits_for(run.path, consolidate.request, ids(run)) == [ids(run)["train"]]
+        submission.waits_for(chain, consolidate, {"train": "99999"})
+    assert submission.waits_for(chain, consolidate, ids(run)) == [ids(run)["train"]]
     ledger.write_marker(run.path, "train", outcome="done", started=timestamps.now())
-    assert submission.waits_for(run.path, consolidate.request, {"train": "99999"}) == []
-
-
-def _requests(run: Run) -> Any:
-    import small_chain
-
-    return small_chain.requests(run.recipe, run.shape)
+    assert submission.waits_for(chain, consolidate, {"train": "99999"}) == []
 
 
 def test_two_jobs_at_one_stage_of_a_run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

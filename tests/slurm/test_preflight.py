@@ -12,8 +12,8 @@ import pytest
 
 from glmjobs.recipe import loading as recipes
 from glmjobs.run.directory import Run, Shape
-from hpc.batch.profile import ClusterProfile
-from hpc.batch.script import JobRequest, Step
+from hpc.batch.jobs import Chain, Job, Step
+from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
@@ -57,7 +57,7 @@ class Case:
         (bin_ / "dmesg").write_text("#!/bin/sh\nexit 1\n")
         (bin_ / "dmesg").chmod(0o755)
         path = cluster.environ()["PATH"]
-        self.profile = ClusterProfile.model_validate(
+        self.profile = Profile.model_validate(
             {
                 "name": "four", "gpu_type": "a100",
                 "environment": {"variables": {"PATH": f"{bin_}:{path}", "OMP_NUM_THREADS": "1"}},
@@ -81,15 +81,16 @@ class Case:
             "import sys; from pathlib import Path; from hpc.chain import ledger; from hpc.core.timestamps import now; "
             "ledger.write_marker(Path(sys.argv[1]), 'train', outcome='done', started=now())"
         )
-        request = JobRequest(
+        request = Job(
             stage="train", name="four-train", nodes=nodes, tasks_per_node=gpus, gpus_per_node=gpus, time="00:10:00",
             steps=(
-                Step(stage="preflight", command=("python", "-m", "glmjobs.preflight", "$RUN"), tasks_per_node=1),
+                Step(stage="preflight", command=("python", "-m", "glmjobs.preflight", "$RUN"), tasks_per_node=1,
+                     kill_on_bad_exit=False),
                 Step(stage="train", command=(sys.executable, "-c", done, "$RUN")),
             ),
         )  # fmt: skip
-        planned = submission.plan([request], self.profile, run.path, REPO, local=False)
-        return run, submission.submit(run.path, planned, key=run.file.key)["train"]
+        chain = Chain(run=run.path, jobs=(request,), profile=self.profile, project=REPO, key=run.file.key)
+        return run, submission.submit(chain)["train"]
 
 
 def output(run: Run, job: str) -> str:
@@ -140,7 +141,7 @@ def test_a_node_that_cannot_start_python_is_named(
     )
     profile = case.profile.model_dump(mode="json")
     profile["environment"]["variables"]["PYTHONPATH"] = str(tmp_path)
-    case.profile = ClusterProfile.model_validate(profile)
+    case.profile = Profile.model_validate(profile)
     run, job = case.submit(tmp_path, nodes=3)
     wait_for(lambda: len(ledger.events(run.path, event="attempt")) > 1, 120, "a second attempt")
     said = output(run, job)
@@ -167,7 +168,7 @@ def test_with_too_few_nodes_left_the_job_ends_with_a_table(
     assert not ledger.events(run.path, event="requeued")
 
 
-def test_a_bad_set_up_ends_with_one_table_and_no_requeue(
+def test_a_bad_configuration_ends_with_one_table_and_no_requeue(
     tmp_path: Path, four: DevCluster, slurm_of: Callable[[DevCluster], None], wait_job: Callable[..., JobInfo]
 ) -> None:
     slurm_of(four)

@@ -40,12 +40,12 @@ def main() -> int:
     env = os.environ
     rank, limit = int(env.get("RANK") or env.get("SLURM_PROCID") or 0), float(env.get("LIMIT", "60"))
     flag = StopFlag().install()
-    heart = Heartbeat(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
+    heartbeat = Heartbeat(run / "jobs" / "work" / "heartbeat", rank, 2, limit, flag).start()
     mine = what.split() if who in ("*", str(rank)) else ["wait"]
     (run / f"started-{rank}-{os.getpid()}").touch()
     end = time.monotonic() + 60
     for step in range(1, 10_000):
-        heart.beat("training", step)
+        heartbeat.report("training", step)
         if mine[0] == "done":
             return 0
         if step == 3 and mine[0] == "hang":

@@ -13,7 +13,7 @@ from typing import Any
 from glmjobs.recipe import loading as recipe
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring.statistics import compare, wilson
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from tests.support.paths import REPO
 
 START = datetime(2026, 11, 20, 8, 0, tzinfo=timezone.utc).timestamp()
@@ -36,9 +36,7 @@ def make_run(folder: Path, rows: int = 120, *, seed: int = 0, hostile: bool = Fa
     """The whole run under ``folder``; with ``hostile``, the first predictions attack the report."""
     repo = REPO
     plan = recipe.load(repo / "configs" / "chatglm6b.yaml")
-    run = Run.create(
-        folder / "chatglm6b-7", plan, ClusterProfile(name="centos7-a100"), Shape(nodes=1, gpus=8)
-    )
+    run = Run.create(folder / "chatglm6b-7", plan, Profile(name="centos7-a100"), Shape(nodes=1, gpus=8))
     _lines(run.path / "ledger.jsonl", ledger())
     _lines(run.checkpoints / "train_log.jsonl", train_log(seed))
     _lines(run.path / "gpu" / "node17.jsonl", gpu_samples(seed))

@@ -13,7 +13,7 @@ import pytest
 from glmjobs import heal, submit
 from glmjobs.run import jobs
 from glmjobs.run.directory import Run
-from hpc.batch.script import JobRequest, Step
+from hpc.batch.jobs import Chain, Job, Step
 from hpc.chain import ledger, submission
 from hpc.slurm import client as slurm
 from tests.support.paths import SUPPORT
@@ -22,13 +22,13 @@ STAND_IN = SUPPORT.joinpath("stand_in.py")
 SETTINGS = ("jobs.train.time=00:10:00", "score.shards=2")
 
 
-def requests(recipe: Any, shape: Any, stages: tuple[str, ...] = jobs.CHAIN, **_: Any) -> list[JobRequest]:
+def requests(recipe: Any, shape: Any, stages: tuple[str, ...] = jobs.CHAIN, **_: Any) -> list[Job]:
     """The chain, each stage a stand-in; times and shards as the recipe says."""
     return [
-        JobRequest(
+        Job(
             stage=stage, name=f"small-{stage}", time=getattr(recipe.jobs, stage).time, attempt_limit=1,
             array=2 if stage == "score" else None, gpus_per_node=int(stage == "train"),
-            after=jobs.CHAIN[max(i - 1, 0) : i],
+            after=jobs.CHAIN[max(i - 1, 0) : i], own_markers=True,
             steps=(Step(stage=stage, command=(sys.executable, str(STAND_IN), "$RUN", stage)),),
         )
         for i, stage in enumerate(jobs.CHAIN) if stage in stages
@@ -38,8 +38,7 @@ def requests(recipe: Any, shape: Any, stages: tuple[str, ...] = jobs.CHAIN, **_:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Submit and heal use stand-ins; runs go to the returned folder."""
-    monkeypatch.setattr(submit, "requests", requests)
-    monkeypatch.setattr(heal, "requests", requests)
+    monkeypatch.setattr(jobs, "requests", requests)
     monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path / "runs"))
     yield tmp_path / "runs"
 
@@ -73,9 +72,9 @@ def start(folder: Path, name: str, *more: str, **stages: str) -> Run:
     """A run that has been submitted with its stages told how to behave before the first can start."""
     original = submission.write_scripts
 
-    def first_tell(path: Path, planned: Any) -> None:
-        tell(path, **stages)
-        original(path, planned)
+    def first_tell(chain: Chain) -> None:
+        tell(chain.run, **stages)
+        original(chain)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submission, "write_scripts", first_tell)

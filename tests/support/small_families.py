@@ -84,7 +84,7 @@ def texts() -> list[str]:
 
 def small_chatglm(directory: Path, *, seed: int = 0, std: float = STD, **changes: Any) -> Path:
     """ChatGLM-6B's architecture, ``ice_text.model``; the same tokenizer for every seed."""
-    from glmjobs.models.tiny.tokenizer import make_tokenizer
+    from glmjobs.models.chatglm.tiny_tokenizer import make_tokenizer
 
     made = make_tokenizer(directory, texts(), vocab_size=600).config()
     small("chatglm", seed=seed, std=std, **made, **changes).save_pretrained(directory)

@@ -17,7 +17,7 @@ import torch
 
 from glmjobs.recipe import loading as recipes
 from glmjobs.run.directory import Run, Shape
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core.files import read_json, read_jsonl
 from tests.support.paths import REPO
@@ -82,7 +82,7 @@ def make_run(folder: Path, name: str, model: Path, *overrides: str, gpus: int = 
     """A run directory of its own for the small recipe."""
     raw = json.loads(json.dumps({**BASE, "model": {"family": "glm", "path": str(model)}}))
     recipe = recipes.parse(raw, overrides=list(overrides))
-    return Run.create(folder / name, recipe, ClusterProfile(name="test"), Shape(nodes=1, gpus=gpus))
+    return Run.create(folder / name, recipe, Profile(name="test"), Shape(nodes=1, gpus=gpus))
 
 
 class Training:
@@ -152,7 +152,7 @@ class Training:
 
     def ranks(self) -> list[int] | None:
         """Process ids of all ranks, once all have started."""
-        beats = [self.beat(rank) for rank in range(self.run.shape.gpus)]
+        beats = [self.report(rank) for rank in range(self.run.shape.gpus)]
         return [int(b["pid"]) for b in beats if b] if all(beats) else None
 
     def step(self, since: str = "") -> int:

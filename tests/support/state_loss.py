@@ -64,8 +64,8 @@ def main(run_path: str, checkpoint: str, out: str) -> None:
     run = Run.open(run_path)
     place = discover_rank(run.jobs("train"))
     place.export()
-    heart = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, 600.0, StopFlag())
-    trainer = train.prepare(run, place, heart).trainer
+    heartbeat = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, 600.0, StopFlag())
+    trainer = train.prepare(run, place, heartbeat).trainer
     trainer.loop_state = LoopState(trainer, Path(checkpoint))
     file = Path(f"{out}-{place.rank}.json")
     measure = partial(dev_loss, run, tokens=file.with_suffix(".tokens"), tokenizer=trainer.processing_class)

@@ -90,8 +90,8 @@ class ChatGLM(Family):
         return text.rstrip(",!:;? \n\t[\ufffd")
 
     def make_small(self, directory: Path, texts: Iterable[str], sizes: Mapping[str, Any]) -> None:
-        from glmjobs.models.tiny.model import make_model
-        from glmjobs.models.tiny.tokenizer import make_tokenizer
+        from glmjobs.models.chatglm.tiny_model import make_model
+        from glmjobs.models.chatglm.tiny_tokenizer import make_tokenizer
 
         ids = make_tokenizer(directory, texts, vocab_size=sizes["vocab_size"], seed=sizes["seed"]).config()
         make_model(directory, **{**sizes, "vocab_size": ids.pop("vocab_size")}, ids=ids)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ from glmjobs.cli import error_line
 from glmjobs.recipe import loading
 from glmjobs.recipe.schema import Limits, Recipe
 from glmjobs.run.directory import Run, Shape
-from glmjobs.run.jobs import requests
-from hpc.batch.profile import ClusterProfile, Environment
-from hpc.chain import submission
-from hpc.chain.submission import comment
+from glmjobs.run.jobs import make_chain
+from hpc.batch.profile import Environment, Profile
+from hpc.batch.script import render
+from hpc.core import config_files
 from hpc.core.errors import BadInput, HpcError
 from tests.support.paths import CONFIGS
 
@@ -94,23 +95,22 @@ def run_script(text: str, prefix: Path) -> tuple[list[str], dict[str, str]]:
 def test_paths_and_values_reach_python_as_they_are(prefix: Path, name: str, value: str, local: bool) -> None:
     run = Path("/tmp/runs") / name
     try:
-        profile = ClusterProfile(environment=Environment(python=str(prefix), variables={"VALUE": value}))
+        profile = Profile(environment=Environment(python=str(prefix), variables={"VALUE": value}))
     except ValueError as error:
         assert "\n" in value or "\0" in value, error
         return
     try:
-        planned = submission.plan(
-            requests(loaded(), Shape(gpus=2), local=local), profile, run, Path("/tmp"), local=local
-        )
+        chain = make_chain(run, "key", loaded(), profile, Shape(gpus=2), local=local)
+        scripts = [render(job, replace(chain, project=Path("/tmp"))) for job in chain.jobs]
     except BadInput as error:
         assert not local and re.search(r'[\n\r"\\]', name) and "\n" not in str(error)
         return
-    for job in planned:
-        args, environ = run_script(job.script, prefix)
+    for script in scripts:
+        args, environ = run_script(script, prefix)
         assert args[:3] == ["-m", "hpc.runtime.attempt", str(run)]
         assert environ["VALUE"] == value
         assert args[-1] == str(run), "the stage's own argument"
-        directives = [line for line in job.script.splitlines() if line.startswith("#SBATCH")]
+        directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
         assert len(directives) == (0 if local else len(set(directives)))
 
 
@@ -141,7 +141,7 @@ def test_profile_words_are_plain_or_refused(text: str) -> None:
         "cpu_partition",
     ):
         try:
-            profile = ClusterProfile.model_validate({field: text})
+            profile = Profile.model_validate({field: text})
         except ValueError:
             continue
         assert getattr(profile, field) == text and not re.search(r"[\s;&|<>$`\"'\\]", text), (field, text)
@@ -167,7 +167,7 @@ def test_values_of_the_command_line_are_kept_or_refused(text: str, field: str, t
     import yaml
 
     try:
-        wanted = yaml.load(text, Loader=loading.Loader)
+        wanted = yaml.load(text, Loader=config_files.Loader)
     except yaml.YAMLError:
         wanted = text
     if isinstance(wanted, str) and text.strip(" \t")[:1] not in ("'", '"'):
@@ -186,7 +186,7 @@ def test_values_of_the_command_line_are_kept_or_refused(text: str, field: str, t
     if isinstance(wanted, str):
         assert got == wanted
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        run = Run.create(Path(folder) / "run", made, ClusterProfile(), Shape())
+        run = Run.create(Path(folder) / "run", made, Profile(), Shape())
         assert Run.open(run.path).recipe == made
         assert run.path.stat().st_mode & 0o777 == 0o700
 
@@ -211,7 +211,8 @@ def test_a_run_that_is_not_there(text: str) -> None:
 
 
 def test_comment_is_a_word() -> None:
-    assert re.fullmatch(r"glmjobs:[0-9a-f]{16}:train", comment("0123456789abcdef", "train"))
+    chain = make_chain(Path("/runs/x"), "0123456789abcdef", loaded(), Profile(), Shape())
+    assert re.fullmatch(r"glmjobs:[0-9a-f]{16}:train", chain.comment("train"))
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "MY_SECRET", "DB_PASSWORD"])
@@ -225,13 +226,7 @@ def test_secrets_are_refused(name: str) -> None:
 def test_runs_folder_from_the_environment(value: str, prefix: Path) -> None:
     """$GLMJOBS_RUNS is a path like any other."""
     folder = Path("/tmp") / value.replace("\0", "")
-    profile = ClusterProfile(environment=Environment(python=str(prefix)))
-    planned = submission.plan(
-        requests(loaded(), Shape(gpus=1), ("report",), local=True),
-        profile,
-        folder / "r",
-        Path("/tmp"),
-        local=True,
-    )
-    args, _ = run_script(planned[0].script, prefix)
+    profile = Profile(environment=Environment(python=str(prefix)))
+    chain = make_chain(folder / "r", "key", loaded(), profile, Shape(gpus=1), ("report",), local=True)
+    args, _ = run_script(render(chain.jobs[0], replace(chain, project=Path("/tmp"))), prefix)
     assert args[2] == str(folder / "r")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs.recipe.loading import load_both, load_profile
+from glmjobs.recipe.loading import load_both
 from glmjobs.run.directory import Shape
-from glmjobs.run.jobs import requests
+from glmjobs.run.jobs import make_chain
+from hpc.batch import profile as profiles
 from hpc.batch import script
 from tests.support.paths import REPO
 
@@ -35,8 +36,8 @@ def directives_of(text: str) -> dict[str, str]:
 )
 def test_directives_are_those_that_submit_produces(name: str, recipe: str, stage: str) -> None:
     loaded, profile = load_both(f"configs/{recipe}", "configs/clusters/centos7-a100.yaml", [], "slurm")
-    (request,) = requests(loaded, Shape(nodes=1, gpus=8), (stage,))
-    submitted = directives_of(script.render(request, profile, Path("/runs/x"), REPO))
+    chain = make_chain(Path("/runs/x"), "key", loaded, profile, Shape(nodes=1, gpus=8), (stage,))
+    submitted = directives_of(script.render(chain.jobs[0], chain))
     by_hand = directives_of((REPO / "sbatch" / name).read_text())
     # Where the output goes is the one difference: the run directory of a script does not exist yet when it is queued.
     assert Path(submitted.pop("output")).name.split("_")[0] in ("%j.out", "%A")
@@ -59,7 +60,7 @@ def test_bash_reads_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_modules_are_the_profiles(path: Path) -> None:
-    profile = load_profile(REPO / "configs" / "clusters" / "centos7-a100.yaml", [])
+    profile = profiles.load(REPO / "configs" / "clusters" / "centos7-a100.yaml")
     assert f"${{MODULES-{' '.join(profile.environment.modules)}}}" in path.read_text()
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+import glmjobs.doctor
+from glmjobs.recipe.loading import load_both
 from hpc.batch import profile as cluster
-from hpc.batch.profile import ClusterProfile, Environment
+from hpc.batch.profile import Environment, Profile
 from hpc.core.errors import BadInput
 from hpc.doctor import draft, machine, site, stack, wheels
-from hpc.doctor.__main__ import main
+from hpc.doctor.__main__ import load, main
 from hpc.doctor.checklist import Row
 from tests.support import module_systems
 from tests.support.paths import CONFIGS, REPO
@@ -25,7 +27,7 @@ CLUSTER_STACK = {
     "pydantic": "2.14.4", "PyYAML": "6.0.3", "rich": "15.0.0", "submitit": "1.5.4", "safetensors": "0.8.0",
     "psutil": "7.2.2",
 }  # fmt: skip
-MISSION = ClusterProfile(
+MISSION = Profile(
     name="mission", environment=Environment(modules=("cuda/11.7", "nccl/2.14.3-1", "cudnn/8.8.1.3"))
 )
 
@@ -49,9 +51,7 @@ def environment(
     return Environment(python=str(prefix))
 
 
-def examined(
-    made: Environment, profile: ClusterProfile = MISSION, *, remote_code: bool = False
-) -> dict[str, Row]:
+def examined(made: Environment, profile: Profile = MISSION, *, remote_code: bool = False) -> dict[str, Row]:
     rows = stack.check(stack.look(made), profile, pins=None, remote_code=remote_code)
     return {row.what: row for row in rows}
 
@@ -75,7 +75,7 @@ def test_cuda_11_1_wheels_on_cuda_11_7(tmp_path: Path) -> None:
 
 
 def test_the_profiles_floor_says_the_cuda_where_no_module_does(tmp_path: Path) -> None:
-    profile = ClusterProfile.model_validate({"preflight": {"cuda": "12.1"}})
+    profile = Profile.model_validate({"preflight": {"cuda": "12.1"}})
     assert examined(environment(tmp_path, CLUSTER_STACK), profile)["torch and CUDA"].state == "bad"
 
 
@@ -120,7 +120,7 @@ def test_what_installs_together_and_does_not_work_together(
 def test_the_stacks_themselves_are_fit(name: str, tmp_path: Path) -> None:
     pins = stack.read_pins(CONFIGS / "stacks" / f"{name}.txt")
     python = "3.10" if name == "centos7-cu117" else "3.11"
-    rows = examined(environment(tmp_path, {"setuptools": "80.0.0", **pins}, python=python), ClusterProfile())
+    rows = examined(environment(tmp_path, {"setuptools": "80.0.0", **pins}, python=python), Profile())
     assert bad(rows) == set()
     assert rows[f"stack {name}"].state == "ok"
 
@@ -180,7 +180,7 @@ def test_command_line_json(tmp_path: Path) -> None:
         json.dumps({"name": "mine", "environment": {"python": made.python}, "preflight": {"cuda": "11.7"}})
     )
     code = (
-        "import sys; from hpc.doctor.__main__ import main; code = main(sys.argv[1:]); "
+        "import sys; from glmjobs.doctor import main; code = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run(
@@ -203,7 +203,7 @@ def test_table_says_how_to_mend(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path))
+    monkeypatch.setenv("HPC_RUNS", str(tmp_path))
     made = environment(tmp_path / "env", {**CLUSTER_STACK, "numpy": "2.0.0"})
     profile = tmp_path / "mine.yaml"
     profile.write_text(json.dumps({"environment": {"python": made.python}}))
@@ -234,9 +234,10 @@ def test_bad_words_are_one_line(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("partitoin: gpu", "partitoin: unknown field"), ("[1]", "is a mapping"), ("a: [", "not YAML"),
-        ("environment: {modules: ['cuda 11']}", "environment.modules: 'cuda 11' is not a module name"),
-        (None, "cannot read the cluster profile"),
+        ("partitoin: gpu", "unknown field partitoin; did you mean partition?"), ("[1]", "is a YAML mapping"),
+        ("a: [", "not valid YAML"),
+        ("environment: {modules: ['cuda 11']}", "environment.modules = ['cuda 11']: 'cuda 11' is not a module name"),
+        (None, "no such cluster profile file"),
     ],
 )  # fmt: skip
 def test_a_bad_profile_is_one_line(text: str | None, said: str, tmp_path: Path) -> None:
@@ -253,6 +254,43 @@ def test_our_profiles_are_valid(path: Path) -> None:
     assert cluster.load(path).name == path.stem
 
 
+def test_a_profile_reads_the_same_in_doctor_and_submit(tmp_path: Path) -> None:
+    """12:00:00 stays the text it is: YAML 1.1 calls it the number 43200."""
+    path = tmp_path / "p.yaml"
+    path.write_text("environment: {variables: {LIMIT: 12:00:00}}\n")
+    submitted = load_both("configs/tiny.yaml", str(path), [], "local")[1]
+    assert load(str(path)) == submitted
+    assert submitted.environment.variables == {"LIMIT": "12:00:00"}
+    path.write_text("environment: {variables: {LIMIT: 43200}}\n")
+    said = []
+    for read in (load, lambda name: load_both("configs/tiny.yaml", name, [], "local")):
+        with pytest.raises(BadInput) as error:
+            read(str(path))
+        said.append(str(error.value))
+    assert said[0] == said[1] and "environment.variables.LIMIT" in said[0]
+
+
+def test_the_toolkits_doctor_has_its_own_variables_and_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(
+        json.dumps({"name": "mine", "environment": {"python": environment(tmp_path / "env", {}).python}})
+    )
+    mends = []
+    for doctor, prefix in ((main, "HPC"), (glmjobs.doctor.main, "GLMJOBS")):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"{prefix}_CLUSTER", str(profile))
+            patch.setenv(f"{prefix}_RUNS", str(tmp_path))
+            doctor(["--json"])
+        document = json.loads(capsys.readouterr().out)
+        assert document["profile"] == "mine"
+        mends.append({row["what"]: row["mend"] for row in document["checks"]})
+    assert mends[0]["host memory"] == "ask for more memory, or find what else runs on this node"
+    assert "--set jobs.train.memory" in mends[1]["host memory"] and "GLMJOBS_RUNS" in mends[1]["free disk"]
+
+
 def test_modules_are_loaded_as_a_job_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOADEDMODULES", raising=False)
     monkeypatch.setenv("MODULEPATH", str(module_systems.modulefiles(tmp_path)))
@@ -260,7 +298,7 @@ def test_modules_are_loaded_as_a_job_would(tmp_path: Path, monkeypatch: pytest.M
 
     def rows(*names: str) -> list[Row]:
         made = Environment(module_init=str(init), modules=names, python=sys.prefix)
-        return site.check_modules(ClusterProfile(environment=made))
+        return site.check_modules(Profile(environment=made))
 
     (good,) = rows("cuda/11.7", "nccl/2.14.3-1")
     assert good.state == "ok" and good.found == "loaded: cuda/11.7 nccl/2.14.3-1"
@@ -307,6 +345,6 @@ def test_a_login_node_with_gpus_is_judged_like_a_node(
     (bin_ / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
     wanted: dict[str, Any] = {"gpu_type": "a100", "preflight": {"driver": "515.65.01", "libraries": False}}
-    rows = {row.what: row for row in machine.check(ClusterProfile.model_validate(wanted), tmp_path)}
+    rows = {row.what: row for row in machine.check(Profile.model_validate(wanted), tmp_path)}
     assert {what for what, row in rows.items() if row.state == "bad"} == {"GPU model", "GPU memory", "driver"}
     assert rows["driver"].found == "470.82.01" and rows["run directory"].state == "ok"

@@ -161,7 +161,7 @@ def test_a_library_that_crashes_is_not_this_process_s_end(
 
 def test_without_a_build_for_gpus_it_is_said() -> None:
     found = by_name(checks.check_libraries({"torch": "2.13.0+cpu"}, Floor(), [A100]))["torch"]
-    assert not found.ok and found.found == "2.13.0+cpu, CUDA none" and found.blame == "set-up"
+    assert not found.ok and found.found == "2.13.0+cpu, CUDA none" and found.blame == "configuration"
 
 
 def test_scratch_and_run_directory(tmp_path: Path) -> None:
@@ -201,12 +201,12 @@ def report(node: str, *findings: Finding) -> NodeReport:
 
 
 ECC = Finding(what="ECC", ok=False, found="4", needed="0", remedy="report it")
-DRIVER = Finding(what="CUDA", ok=False, found="12", needed="11", remedy="another", blame="set-up")
+DRIVER = Finding(what="CUDA", ok=False, found="12", needed="11", remedy="another", blame="configuration")
 SLOW = Finding(what="all-reduce", ok=False, found="1", needed="2", remedy="look", blame="cluster")
 
 
 @pytest.mark.parametrize(
-    ("reports", "bad", "set_up"),
+    ("reports", "bad", "configuration"),
     [
         ([report("a"), report("b")], [], 0),
         ([report("a", ECC), report("b")], ["a"], 0),
@@ -218,10 +218,10 @@ SLOW = Finding(what="all-reduce", ok=False, found="1", needed="2", remedy="look"
         ([report("a", ECC), report("b", DRIVER), report("c")], ["a", "b"], 0),
     ],
 )
-def test_whom_to_blame(reports: list[NodeReport], bad: list[str], set_up: int) -> None:
+def test_whom_to_blame(reports: list[NodeReport], bad: list[str], configuration: int) -> None:
     verdict = exchange.judge(reports)
-    assert sorted(verdict.bad) == bad and len(verdict.set_up) == set_up
-    assert verdict.fit is (not bad and not set_up)
+    assert sorted(verdict.bad) == bad and len(verdict.configuration) == configuration
+    assert verdict.fit is (not bad and not configuration)
 
 
 def test_reports_of_an_earlier_start_count_for_nothing(

@@ -60,16 +60,18 @@ def test_our_own_scripts_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("cluster", ["centos7-a100", "generic", "devcluster"])
 def test_generated_scripts_pass(cluster: str, tmp_path: Path) -> None:
-    from glmjobs.recipe.loading import load, load_profile
+    from glmjobs.recipe.loading import load
     from glmjobs.run.directory import Shape
-    from glmjobs.run.jobs import requests
+    from glmjobs.run.jobs import make_chain
+    from hpc.batch import profile as profiles
     from hpc.batch.script import render
 
-    profile = load_profile(REPO / f"configs/clusters/{cluster}.yaml", [])
+    profile = profiles.load(REPO / f"configs/clusters/{cluster}.yaml")
     for recipe in sorted((REPO / "configs").glob("*.yaml")):
-        for request in requests(load(recipe, []), Shape(nodes=2, gpus=8)):
-            text = render(request, profile, tmp_path / "run", REPO)
-            assert lint(text) == [], f"{recipe.name}: {request.stage}"
+        chain = make_chain(tmp_path / "run", "key", load(recipe, []), profile, Shape(nodes=2, gpus=8))
+        for job in chain.jobs:
+            text = render(job, chain)
+            assert lint(text) == [], f"{recipe.name}: {job.stage}"
             assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
 
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glmjobs.models import load_model, loading
+from glmjobs.models.chatglm.tiny_model import make_model
 from glmjobs.models.family import families, family_for
-from glmjobs.models.tiny.model import make_model
 from hpc.core.errors import BadInput
 
 IDS = {

@@ -12,8 +12,8 @@ import pytest
 import sentencepiece
 
 from glmjobs.data.synthetic import make_problems
+from glmjobs.models.chatglm.tiny_tokenizer import FIXED_PIECES, MadeTokenizer, make_tokenizer
 from glmjobs.models.chatglm.tokenization import CONTROL_PIECES, ChatGLMTokenizerFast
-from glmjobs.models.tiny.tokenizer import FIXED_PIECES, MadeTokenizer, make_tokenizer
 from hpc.core.errors import BadInput
 
 TEXTS = [f"{row['instruction']}\n{row['output']}" for row in make_problems(400, seed=3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glmjobs.recipe import loading as recipes
-from glmjobs.recipe.loading import load_profile
+from hpc.batch import profile as profiles
 from hpc.core.errors import BadInput
 from tests.support.paths import REPO
 
@@ -38,7 +38,7 @@ def test_every_recipe_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
 def test_every_profile_is_valid(path: Path) -> None:
-    assert load_profile(path, []).name
+    assert profiles.load(path).name
 
 
 @pytest.mark.parametrize(

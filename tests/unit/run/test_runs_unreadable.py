@@ -19,7 +19,7 @@ from glmjobs.run import directory
 from glmjobs.run.directory import Run, Shape
 from glmjobs.run.locate import RunPath
 from glmjobs.run.read_state import read_state
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core import timestamps
 from tests.support.paths import CONFIGS, REPO
@@ -86,11 +86,9 @@ def test_a_full_disk_leaves_no_empty_run(tmp_path: Path, monkeypatch: pytest.Mon
     recipe = load(CONFIGS / "tiny.yaml")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(directory, "write_atomic", full)
-        Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape())
+        Run.create(tmp_path / "one", recipe, Profile(), Shape())
     assert not (tmp_path / "one").exists()
-    assert Run.create(tmp_path / "one", recipe, ClusterProfile(), Shape()).path.is_dir(), (
-        "the name is free again"
-    )
+    assert Run.create(tmp_path / "one", recipe, Profile(), Shape()).path.is_dir(), "the name is free again"
 
 
 def test_a_path_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

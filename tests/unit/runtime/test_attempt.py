@@ -27,7 +27,6 @@ class Batch:
 
     def __init__(self, run: Path, repo: Path, *told: str, limit: int = 2, silence: float = 60) -> None:
         self.run = run
-        (run / "run.yaml").touch()
         command = [sys.executable, "-m", "hpc.runtime.attempt", str(run), "--limit", str(limit)]
         for stage, what in zip(("work", "after"), told, strict=False):
             command += ["--stage", stage, sys.executable, "-m", "hpc.runtime.local_launch", "--nproc", "2"]
@@ -158,7 +157,6 @@ def test_ranks_die_with_a_killed_batch_process(batch: Any) -> None:
 
 
 def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
-    (tmp_path / "run.yaml").touch()
     done = subprocess.run(
         [sys.executable, "-m", "hpc.runtime.attempt", str(tmp_path), "--limit", "1", "--stage", "a",
          "/no/such/program"],
@@ -167,10 +165,51 @@ def test_command_that_is_not_there(tmp_path: Path, repo: Path) -> None:
     assert done.returncode == 127 and "cannot start /no/such/program" in done.stderr
 
 
+def attempt(run: Path, repo: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The batch process of a job that has only one short command."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "hpc.runtime.attempt", str(run), *words], cwd=repo, env=clean | env,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_who_says_that_a_stage_is_done(tmp_path: Path, repo: Path) -> None:
+    """Its command, or with --mark the batch process; of an array, once every element has ended well."""
+    assert attempt(tmp_path, repo, "--stage", "own", "true").returncode == 0
+    assert not ledger.is_done(tmp_path, "own")
+    assert attempt(tmp_path, repo, "--limit", "1", "--mark", "--stage", "bad", "false").returncode == 1
+    assert not ledger.is_done(tmp_path, "bad")
+    assert (
+        attempt(tmp_path, repo, "--mark", "--stage", "one", "true", "--stage", "two", "true").returncode == 0
+    )
+    assert ledger.is_done(tmp_path, "one") and ledger.is_done(tmp_path, "two")
+    for task in ("0", "1"):
+        assert not ledger.is_done(tmp_path, "many")
+        of_two = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"}
+        assert attempt(tmp_path, repo, "--mark", "--stage", "many", "true", **of_two).returncode == 0
+    assert ledger.is_done(tmp_path, "many")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--limit", "few", "--stage", "a", "true"], "--limit few: a number of attempts"),
+        (["--mark", "--advice", "more time", "true"], "true: expected --stage"),
+        (["--stage", "a"], "usage: "),
+    ],
+)
+def test_bad_words_are_one_line(words: list[str], said: str, tmp_path: Path, repo: Path) -> None:
+    done = attempt(tmp_path, repo, *words)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    gone = attempt(tmp_path / "gone", repo, "--stage", "a", "true")
+    assert gone.returncode == 2 and "no such run directory" in gone.stderr
+
+
 def test_only_steps_are_held_to_a_short_limit(tmp_path: Path) -> None:
     """Imports from a busy file server took over half a minute where a limit of that was set for steps."""
-    heart = Heartbeat(tmp_path, 0, 1, 30.0)
+    rank = Heartbeat(tmp_path, 0, 1, 30.0)
     for phase, limit in (("importing", heartbeat.SLOW_SECONDS), ("training", 30.0), ("saving", 900.0)):
-        heart.beat(phase)
-        heart.write()
+        rank.report(phase)
+        rank.write()
         assert heartbeat.read(tmp_path)[0]["limit"] == limit

@@ -133,3 +133,16 @@ def test_what_slurm_or_a_person_wants() -> None:
 )
 def test_slurm_intends(shown: dict[str, str] | None, expected: str) -> None:
     assert retry_policy.slurm_intends(shown) == expected
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [("", "give the job more time, or save more often"), ("raise jobs.x.time", "raise jobs.x.time")],
+)
+def test_a_time_limit_that_is_too_short_comes_with_advice(advice: str, said: str) -> None:
+    decided = retry_policy.decide(
+        history(*[("stopped", None)] * 3), ("train", "train"), "7", STOPPED, EXIT_REQUEUE, limit=3, warned=True,
+        intends=TIMED_OUT, progressed=False, advice=advice,
+    )  # fmt: skip
+    assert not decided.again and decided.reason.endswith(said)
+    assert decided.reason.startswith("3 attempts in a row were stopped by the time limit")

@@ -21,7 +21,7 @@ from glmjobs.generation.decoder import Decoding
 from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
-from hpc.batch.profile import ClusterProfile
+from hpc.batch.profile import Profile
 from tests.support.small_families import small_chatglm
 
 ROWS = 10
@@ -57,7 +57,7 @@ def run(tmp_path: Path, models: tuple[Path, Path]) -> Run:
             "score": {"rows": ROWS, "max_new_tokens": 12, "dtype": "float32"},
         }
     )
-    made = Run.create(tmp_path / "run", recipe, ClusterProfile(), Shape(nodes=1, gpus=2))
+    made = Run.create(tmp_path / "run", recipe, Profile(), Shape(nodes=1, gpus=2))
     shutil.copytree(models[1], made.model)
     return made
 

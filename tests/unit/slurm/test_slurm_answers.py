@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 
 from hpc.core.errors import BadInput, HpcError
 from hpc.slurm import client as slurm
+from hpc.slurm import executor
+from hpc.slurm.environment import clean_env
 from hpc.slurm.hostlist import expand_hosts
 from hpc.slurm.records import (
     SACCT_DELIMITER,
@@ -258,11 +262,50 @@ def test_clean_env_keeps_only_which_cluster() -> None:
         "SBATCH_PARTITION": "x",
         "SRUN_CPUS_PER_TASK": "4",
         "SLURMD_NODENAME": "n",
-        "SLURM_CONF": "/etc/slurm/slurm.conf",
+        "SALLOC_PARTITION": "x",
+        **WHICH,
         "PATH": "/bin",
         "HOME": "/root",
     }
-    assert slurm.clean_env(dirty) == {"SLURM_CONF": "/etc/slurm/slurm.conf", "PATH": "/bin", "HOME": "/root"}
+    assert clean_env(dirty) == {**WHICH, "PATH": "/bin", "HOME": "/root"}
+
+
+WHICH = {
+    "SLURM_CONF": "/etc/slurm/slurm.conf", "SLURM_CONF_SERVER": "control:6817", "SLURM_CLUSTERS": "north",
+}  # fmt: skip
+
+
+def test_every_way_to_slurm_asks_the_same_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch through submitit, sbatch by itself, squeue, and the scripts of a local chain, from inside another job."""
+    told = f'env >"{tmp_path}/of-$(basename "$0")"'
+    environ = _pretend(tmp_path, "sbatch", f"{told}; echo Submitted batch job 7")
+    for name, body in (("squeue", told), ("srun", told)):
+        _pretend(tmp_path, name, body)
+    inside = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_MEM_PER_NODE": "0",
+        "SBATCH_PARTITION": "x",
+        "SALLOC_PARTITION": "x",
+    }
+    for name, value in {**environ, **WHICH, **inside}.items():
+        monkeypatch.setenv(name, value)
+
+    def seen(command: str) -> dict[str, str]:
+        pairs = (line.partition("=") for line in (tmp_path / f"of-{command}").read_text().splitlines())
+        return {name: value for name, _, value in pairs if name.startswith(("SLURM", "SBATCH", "SALLOC"))}
+
+    assert executor.to_slurm("#!/bin/sh\n", [], tmp_path / "submitit") == "7"
+    assert seen("sbatch") == WHICH
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\n{told}; echo 8\n")
+    assert slurm.submit(tmp_path / "job.sh") == "8"
+    assert seen("sbatch") == WHICH
+    slurm.jobs(["7"])
+    assert WHICH.items() <= seen("squeue").items()
+    (tmp_path / "run" / "jobs" / "work").mkdir(parents=True)
+    (tmp_path / "run" / "jobs" / "work" / "script.sh").write_text(f'env >"{tmp_path}/of-local"\n')
+    command = [sys.executable, "-m", "hpc.chain.local", str(tmp_path / "run"), "work"]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert seen("local") == WHICH
 
 
 # -- commands that answer what a real Slurm answered, for what a real one rarely does

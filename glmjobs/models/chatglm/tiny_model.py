@@ -37,7 +37,7 @@ def make_model(
         hidden_size, layers, heads, vocab_size, max_positions: as in :class:`ChatGLMConfig`.
         seed: of the weights.
         ids: bos_token_id, eos_token_id, mask_token_id, gmask_token_id, pad_token_id; see
-            :meth:`glmjobs.models.tiny.tokenizer.MadeTokenizer.config`.
+            :meth:`glmjobs.models.chatglm.tiny_tokenizer.MadeTokenizer.config`.
         inner_size: width of the MLP; None: four times hidden_size.
         alpha: factor of the residual.
         dtype: of the weights on disk, "float32", "float16" or "bfloat16".

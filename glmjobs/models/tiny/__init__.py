@@ -1,1 +1,0 @@
-"""Small models and tokenizers made from a seed, for demos and tests."""

@@ -1,0 +1,148 @@
+"""Configuration files: YAML read, overridden (``a.b=c``) and checked against a pydantic schema.
+
+Anything unknown or of the wrong type is one line that names the file, the field and the nearest valid one. The one
+module of this room that needs more than the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hpc.core.errors import BadInput
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def load(schema: type[Schema], path: Path, what: str, overrides: Sequence[str] = ()) -> Schema:
+    """A file as ``schema`` says; ``what`` it is, for messages.
+
+    Raises:
+        BadInput: one line naming the file, the field and what would be right.
+    """
+    return validate(schema, read_yaml(path, what), source=str(path), overrides=overrides)
+
+
+def validate(
+    schema: type[Schema], raw: dict[str, Any], *, source: str, overrides: Sequence[str] = ()
+) -> Schema:
+    """A mapping as ``schema`` says, after ``a.b=c`` overrides (values are YAML). ``source`` is only named in errors."""
+    for item in overrides:
+        apply_override(raw, item)
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {explain(error, schema)}") from None
+
+
+# libyaml's loader, where PyYAML was built with it: ten times faster
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1 but for its numbers to the base 60: there 12:00:00 is 43200, and 08:00:00 a text."""
+
+    def number(self, node: yaml.ScalarNode) -> Any:
+        """A number, or the text where it has colons."""
+        if ":" in node.value:
+            return node.value
+        floating = node.tag.endswith("float")
+        return self.construct_yaml_float(node) if floating else self.construct_yaml_int(node)
+
+
+for _tag in ("int", "float"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", Loader.number)
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """A YAML mapping from a file; every way it can be wrong is one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such {what} file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot read this {what}: {error}") from None
+    try:
+        raw = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadInput(f"{path}:{line} not valid YAML: {problem}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a {what} is a YAML mapping with sections, not {type(raw).__name__}")
+    return raw
+
+
+def apply_override(raw: dict[str, Any], item: str) -> None:
+    """Apply one ``a.b=value`` to a nested mapping, in place; the value is read as YAML."""
+    dotted, eq, text = item.partition("=")
+    keys = dotted.strip().split(".")
+    if not eq or not all(keys):
+        raise BadInput(f"--set {item!r}: write section.field=value, for example train.learning_rate=2e-5")
+    if len(text.splitlines()) > 1 or any("\ud800" <= c <= "\udfff" for c in item):
+        raise BadInput(f"--set {item[:80]!r}: a value is one line of UTF-8 text")
+    try:
+        value = yaml.load(text, Loader=Loader) if text else None
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str) and text.strip(" \t")[:1] not in ("'", '"'):
+        value = text.strip(" \t")  # a # is no comment here, a ! no tag
+    if isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
+        with contextlib.suppress(ValueError):
+            value = float(value) if any(c in value for c in "eE.") else value
+    here = raw
+    for depth, key in enumerate(keys[:-1]):
+        nested = here.get(key)
+        if nested is None:
+            nested = here[key] = {}
+        if not isinstance(nested, dict):
+            raise BadInput(f"--set {item!r}: {'.'.join(keys[: depth + 1])} is a value, not a section")
+        here = nested
+    here[keys[-1]] = value
+
+
+def explain(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first problem of a validation, in one line with the nearest valid field where one is unknown."""
+    first = error.errors(include_url=False)[0]
+    # A union adds the name of the branch it tried to the location; the schema has no field of that name.
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = list(field_names(schema))
+        near = difflib.get_close_matches(where, names, n=1, cutoff=0.4)
+        if not near:
+            last = where.rsplit(".", 1)[-1]
+            near = [
+                n
+                for n in names
+                if n.rsplit(".", 1)[-1]
+                in difflib.get_close_matches(last, [n.rsplit(".", 1)[-1] for n in names], n=1, cutoff=0.5)
+            ][:1]
+        hint = (
+            f"; did you mean {near[0]}?" if near else f"; valid: {', '.join(list(schema.model_fields)[:12])}"
+        )
+        return f"unknown field {where}{hint}"
+    if first["type"] == "missing":
+        return f"missing field {where}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = repr(first.get("input"))
+    got = got if len(got) <= 60 else got[:57] + "..."
+    prefix = f"{where} = {got}: " if where and not isinstance(first.get("input"), dict) else ""
+    word = message.split(" ")[0]
+    message = message[:1].lower() + message[1:] if word[1:].islower() or len(word) == 1 else message
+    return f"{prefix}{message}"
+
+
+def field_names(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every field of a schema, dotted, sections included."""
+    names: list[str] = []
+    for name, field in schema.model_fields.items():
+        names.append(prefix + name)
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                names += field_names(kind, f"{prefix}{name}.")
+    return names
