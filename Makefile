@@ -1,5 +1,6 @@
 # make demo    the whole chain on this machine, in minutes      make test    every everyday test
 # make lint    ruff, mypy, layers                               make bench   the side-by-side measurements, short form
+# make docs    the documentation as a site, in build/site
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -8,7 +9,7 @@ PYTHON310 ?= python3.10
 STACK := $(shell $(PYTHON) -c 'import sys; print("centos7-cu117" if sys.version_info < (3, 11) else "current")')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint bench slurm browser clean
+.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench slurm browser clean
 
 $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -47,6 +48,16 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# mkdocs says at every build what configs/stacks/docs.txt says of its future; NO_MKDOCS_2_WARNING keeps it short.
+DOCS_VENV := .venv-docs
+$(DOCS_VENV)/.ready: configs/stacks/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(DOCS_VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
 bench: $(VENV)/.ready
 	@for b in benchmarks/*.py; do echo "== $$b"; $(PY) $$b --quick || exit 1; done
 
@@ -64,4 +75,4 @@ browser:
 	  echo "no chromium here: the report's browser test will be skipped"
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DOCS_VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

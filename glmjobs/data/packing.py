@@ -81,7 +81,8 @@ def plan_epoch(
     Args:
         lengths: tokens of each example, int[n].
         pack_length: positions of a row.
-        seed, epoch: decide the order; the same pair gives the same plan.
+        seed: decides the order, together with ``epoch``: the same pair gives the same plan.
+        epoch: counted from 0.
         window: examples packed together.
 
     Raises:

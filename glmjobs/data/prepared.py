@@ -100,9 +100,13 @@ def prepare(
     """Bring ``source`` into the data directory ``out_dir``.
 
     Args:
-        source: a JSON, JSON lines, gzip, parquet or arrow file, a directory of tables, a hub id, or a
-        Source. prompt_column, query_column, response_column: the source's names; ``query_column`` "" for
-        none. dev_rows, train_rows: row ranges, see :mod:`glmjobs.data.splitting`.
+        source: a JSON, JSON lines, gzip, parquet or arrow file, a directory of tables, a hub id, or a Source.
+        out_dir: made if absent.
+        prompt_column: the source's name for the question.
+        query_column: its name for what belongs to the question; "" for none.
+        response_column: its name for the answer.
+        dev_rows: row ranges such as "1-100,205" (:mod:`glmjobs.data.splitting`).
+        train_rows: row ranges, or "rest" for all others.
         deduplicate: leave train rows out whose question (normalised) is also a dev row's.
 
     Raises:

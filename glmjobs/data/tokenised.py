@@ -131,9 +131,9 @@ def tokenise(
     Args:
         tokenizer: a transformers tokenizer.
         family: how an example is framed.
-        max_source_length, max_target_length: limits in tokens, see :class:`glmjobs.data.framing.Limits`.
-        too_long: "drop" leaves over-long examples out; "keep_end" cuts the beginning of an over-long
-        question.
+        max_source_length: limit in tokens, see :class:`glmjobs.data.framing.Limits`.
+        max_target_length: the same of the answer.
+        too_long: "drop" leaves over-long examples out; "keep_end" cuts the beginning of an over-long question.
             An over-long answer is left out in both: cut, it would teach the model to stop in mid-sentence.
         label_sop: the original's labels, where ``<sop>`` is a target too.
 

@@ -48,12 +48,10 @@ class DevCluster:
     """A real Slurm on this machine with pretended nodes and GPUs; a context manager.
 
     Args:
-        directory: everything it writes lies here (default: :func:`default_dir`), but for sockets where
-        this path is too
-            long for them, and databases, which live in memory where that is possible. ``down`` removes all
-            but the logs.
-        options: how it looks; or :class:`Options`' fields by name: ``DevCluster(d, nodes=4,
-        accounting=True)``.
+        directory: everything it writes lies here (default: :func:`default_dir`), but for sockets where this path is
+            too long for them, and databases, which live in memory where that is possible. ``down`` removes all but
+            the logs.
+        options: how it looks; or :class:`Options`' fields by name: ``DevCluster(d, nodes=4, accounting=True)``.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from glmjobs.models import family as registry
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import families, family_for
 from glmjobs.recipe.loading import parse
+from tests.support.pages import code_blocks
 from tests.support.small_families import byte_level_tokenizer, vary
 
 TEMPLATE = (
@@ -33,9 +33,8 @@ TEMPLATE = (
 
 def block(repo: Path, language: str) -> str:
     """The page's one block in a language."""
-    page = (repo / "docs" / "add-a-model.md").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    return str(found)
+    (found,) = code_blocks(repo / "docs" / "add-a-model.md", language)
+    return found
 
 
 def small_qwen2(directory: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +12,15 @@ import pytest
 from glmjobs.run.directory import Run
 from hpc.chain import ledger
 from tests.slurm.conftest import require_slurm
+from tests.support.pages import code_blocks
 
 pytestmark = pytest.mark.slurm
 
 
 def block(repo: Path, having: str) -> str:
     """The code block of README that contains ``having``."""
-    blocks = re.findall(r"```bash\n(.*?)```", (repo / "README.md").read_text(encoding="utf-8"), re.S)
-    (found,) = [b for b in blocks if having in b]
-    return str(found)
+    (found,) = [block for block in code_blocks(repo / "README.md", "bash") if having in block]
+    return found
 
 
 def test_the_rehearsal(repo: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from tests.support.paths import REPO
 PAGES = [
     REPO / "README.md",
     REPO / "CONTRIBUTING.md",
-    *sorted((REPO / "docs").glob("*.md")),
+    *sorted((REPO / "docs").rglob("*.md")),
     *REPO.glob("README.zh.md"),
+    *REPO.glob("hpc/README.md"),
 ]
 
 

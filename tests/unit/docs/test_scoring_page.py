@@ -8,6 +8,7 @@ import pytest
 
 from glmjobs.marking import judge
 from tests.support import labelled_rows
+from tests.support.pages import code_blocks
 from tests.support.paths import REPO
 
 PAGE = (REPO / "docs" / "scoring.md").read_text(encoding="utf-8")
@@ -30,7 +31,7 @@ def test_an_example(row: list[str]) -> None:
 
 
 def test_the_code_runs() -> None:
-    code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = code_blocks(REPO / "docs" / "scoring.md")
     assert code
     for block in code:
         exec(block, {})

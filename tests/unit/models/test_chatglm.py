@@ -62,7 +62,7 @@ def test_golden(golden: dict[str, Any], golden_model: ChatGLMForCausalLM, case: 
 @torch.no_grad()
 def test_golden_tells_the_traps(golden: dict[str, Any], golden_model: ChatGLMForCausalLM) -> None:
     """An alpha taken from the depth would be seen. Positions would not: in weights this small attention
-    hardly counts, so these are compared with THUDM's code at larger weights, in test_models_thudm.py."""
+    hardly counts, so these are compared with THUDM's code at larger weights, in test_thudm.py."""
     given = golden["case_600_30"]
     config = ChatGLMConfig(**{**golden["config"], "tie_word_embeddings": False, "alpha": (2 * 3) ** 0.5})
     other = ChatGLMForCausalLM(config).eval()
