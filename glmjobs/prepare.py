@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.data.prepared import Prepared, prepare
+from glmjobs.data.prepared import Prepared
 from glmjobs.data.rows import question_text
 from glmjobs.data.sources import MadeSource
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.schema import Recipe
+from glmjobs.run.inputs import prepare_data
 from hpc.core import config_files
 from hpc.core.errors import BadInput
 
@@ -54,7 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     recipe = settings(args.file, args.recipe, args.overrides)
     out = Path(args.out) if args.out else default_directory(recipe)
-    prepared = prepare_recipe(recipe, out)
+    data = recipe.data
+    prepared = prepare_data(
+        data, MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path), out
+    )
     lengths = token_lengths(prepared, recipe, args.tokenizer) if args.tokenizer else None
     if args.json:
         document = {"directory": str(prepared.directory), **prepared.record, "lengths": lengths}
@@ -90,21 +94,6 @@ def default_directory(recipe: Recipe) -> Path:
     """``prepared/NAME`` for a data file NAME.json, ``prepared/RECIPE`` for made data."""
     name = Path(recipe.data.path).name.split(".json")[0] if recipe.data.path else recipe.name
     return Path("prepared") / (name or recipe.name)
-
-
-def prepare_recipe(recipe: Recipe, out: Path) -> Prepared:
-    """The recipe's data in ``out``."""
-    data = recipe.data
-    return prepare(
-        MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path),
-        out,
-        prompt_column=data.prompt_column,
-        query_column=data.query_column,
-        response_column=data.response_column,
-        dev_rows=data.dev_rows,
-        train_rows=data.train_rows,
-        deduplicate=data.deduplicate,
-    )
 
 
 def token_lengths(prepared: Prepared, recipe: Recipe, tokenizer_dir: str) -> dict[str, Any]:
@@ -158,6 +147,8 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     for name, count, remark in summary(record):
         table.add_row(name, f"{count:,}", escape(remark))
     console.print(table)
+    for file in record["files_left_out"]:
+        console.print(f"not read: {file}", markup=False, highlight=False, soft_wrap=True)
     if lengths:
         console.print(_lengths_table(lengths))
     held = record["overlap"]["dev_in_train"]
@@ -179,6 +170,8 @@ def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
         lines.append(("in neither", record["unused"], 'data.train_rows = "rest" would train on them'))
     if overlap["train_rows_removed"]:
         lines.append(("train rows left out", overlap["train_rows_removed"], "their question is a dev row's"))
+    for name, count in record["context"]["columns"].items():
+        lines.append((f"rows with {name!r}", count, "not read: training does not see it"))
     for reason, count in record["dropped_by_reason"].items():
         where = [dropped["line"] for dropped in record["dropped"] if dropped["reason"] == reason]
         more = ", …" if count > _LINES else ""

@@ -21,11 +21,11 @@ from glmjobs.data.reading import Problem
 from glmjobs.data.rows import Columns, Row, question_key, question_text
 from glmjobs.data.sources import Source, open_source
 from glmjobs.data.splitting import Part, Split
-from glmjobs.data.validating import Validator
+from glmjobs.data.validating import BLANK, MAX_BAD_SHARE, Validator
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import atomic_file, remove_stale, write_json
 
-FORMAT = 1  # raise it when the written form changes: old directories are then made anew
+FORMAT = 2  # raise it when the written form changes: old directories are then made anew
 MARKER = "prepare.json"
 
 
@@ -69,6 +69,13 @@ class Prepared:
     def dropped_by_reason(self) -> dict[str, int]:
         return dict(self.record["dropped_by_reason"])
 
+    @property
+    def lost(self) -> float:
+        """The share of the rows that were left out as unusable, or lost a column such as ``history``; the larger."""
+        dropped = sum(n for reason, n in self.dropped_by_reason.items() if reason != BLANK)
+        kept = max(1, int(self.record["rows"]) - sum(self.dropped_by_reason.values()))
+        return max(dropped / (kept + dropped), int(self.record["context"]["rows"]) / kept)
+
     def path(self, part: Part) -> Path:
         return self.directory / f"{part}.jsonl"
 
@@ -96,6 +103,7 @@ def prepare(
     dev_rows: str = "1-10000",
     train_rows: str = "rest",
     deduplicate: bool = True,
+    allow_dropped: float = MAX_BAD_SHARE,
 ) -> Prepared:
     """Bring ``source`` into the data directory ``out_dir``.
 
@@ -108,6 +116,7 @@ def prepare(
         dev_rows: row ranges such as "1-100,205" (:mod:`glmjobs.data.splitting`).
         train_rows: row ranges, or "rest" for all others.
         deduplicate: leave train rows out whose question (normalised) is also a dev row's.
+        allow_dropped: share of the rows, 0 to 1, that may be unusable, or lose a column such as ``history``.
 
     Raises:
         BadInput: the source or a setting is wrong. Nothing is written then.
@@ -116,7 +125,7 @@ def prepare(
     opened = open_source(source)
     columns = Columns(prompt_column, query_column, response_column)
     split = Split.parse(dev_rows, train_rows)
-    validator = Validator(opened, columns)
+    validator = Validator(opened, columns, allow_dropped)
     settings = {
         "columns": list(columns),
         "dev_rows": dev_rows,
@@ -125,7 +134,7 @@ def prepare(
     }
     fingerprint = _fingerprint(opened.digest(columns), settings)
     done = _existing(out)
-    if done is not None and done.fingerprint == fingerprint:
+    if done is not None and done.fingerprint == fingerprint and done.lost <= allow_dropped:
         return done
     started = time.monotonic()
     try:
@@ -289,6 +298,8 @@ class _Writer:
                 "checked": True,
                 "dev_in_train": self.dev_in_train,
             },
+            "context": {"rows": self.validator.context_rows, "columns": dict(self.validator.context)},
+            "files_left_out": self.validator.source.left_out,
             "files": self.written,
             "dropped": [problem._asdict() for problem in problems],
         }

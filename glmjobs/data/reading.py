@@ -26,6 +26,7 @@ _OTHER_FORMATS = {
     b"\xfd7zXZ": "xz data: unpack it first (gzip is read as it is)",
     b"BZh": "bzip2 data: unpack it first (gzip is read as it is)",
     b"\x28\xb5\x2f\xfd": "zstandard data: unpack it first (gzip is read as it is)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
 }
 
 
@@ -97,7 +98,27 @@ def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
             raise BadInput(f"{path}: {what}")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
         raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: iconv -f UTF-16 -t UTF-8")
-    return head.removeprefix(_BOM).lstrip()
+    first = head.removeprefix(_BOM).lstrip()
+    if first[:1] not in (b"[", b"{") and (table := _looks_like_table(path, first)):
+        raise BadInput(
+            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example with "
+            f'datasets: Dataset.from_csv("{path.name}"{", sep=chr(9)" if table == "TSV" else ""})'
+            f'.to_json("{path.name}.jsonl", force_ascii=False)'
+        )
+    return first
+
+
+def _looks_like_table(path: Path, head: bytes) -> str | None:
+    """CSV or TSV, by the file's name or by a first line of several short names."""
+    line = head.split(b"\n", 1)[0]
+    for mark, name in ((b"\t", "TSV"), (b",", "CSV")):
+        cells = line.strip().split(mark)
+        named = path.name.removesuffix(".gz").endswith(f".{name.lower()}")
+        if named or (
+            len(cells) > 1 and all(0 < len(cell) <= 40 and cell[:1] not in b'{["' for cell in cells)
+        ):
+            return name
+    return None
 
 
 def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:

@@ -26,6 +26,14 @@ class Columns(NamedTuple):
     response: str = "output"
 
 
+CONTEXT = (
+    "history", "system", "system_prompt", "messages", "conversations", "conversation", "chosen", "rejected", "tools",
+    "functions",
+)  # fmt: skip
+"""Columns that, in the usual forms of instruction data, hold something a model is meant to see besides prompt, query
+and response. They are not read here; a row that has one loses it."""
+
+
 def question_text(instruction: str, input: str = "") -> str:
     """What the model is asked: the instruction, and on the next line the input where there is one."""
     return f"{instruction}\n{input}" if input else instruction

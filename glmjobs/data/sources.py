@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glmjobs.data.reading import Problem, Record, read_json
-from glmjobs.data.rows import Columns
+from glmjobs.data.rows import CONTEXT, Columns
 from glmjobs.data.synthetic import GENERATOR, make_problems
 from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import sha256_file
@@ -41,7 +41,12 @@ class Source(Protocol):
         ...
 
     def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        """Every record, in order."""
+        """Every record, in order: the wanted columns and those of :data:`~glmjobs.data.rows.CONTEXT`."""
+        ...
+
+    @property
+    def left_out(self) -> list[str]:
+        """Files under the source's name that are not read, and why, a line each."""
         ...
 
 
@@ -55,8 +60,13 @@ def open_source(source: str | Path | Source) -> Source:
         return source
     path = Path(source).expanduser()
     if path.is_dir():
-        return TableSource(str(source), _table_files(path), path)
+        files, left_out = table_files(path)
+        return TableSource(str(source), files, path, left_out)
     if path.exists():
+        if not path.is_file():
+            raise BadInput(
+                f"{source}: a pipe or device, which can be read only once; save it as a file first"
+            )
         with path.open("rb") as file:
             magic = file.read(6)
         if magic.startswith((b"PAR1", b"ARROW1")) or path.suffix == ".arrow":
@@ -87,6 +97,10 @@ class JsonSource:
     def records(self, columns: Columns) -> Iterator[Record | Problem]:
         return read_json(self.path)
 
+    @property
+    def left_out(self) -> list[str]:
+        return []
+
 
 @dataclass(frozen=True)
 class MadeSource:
@@ -109,6 +123,10 @@ class MadeSource:
         for number, problem in enumerate(make_problems(self.rows, self.seed, **self.knobs), 1):
             yield Record(number, number, {names[key]: value for key, value in problem.items()})
 
+    @property
+    def left_out(self) -> list[str]:
+        return []
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -117,6 +135,7 @@ class TableSource:
     name: str
     files: list[Path]
     path: Path
+    left_out: list[str] = field(default_factory=list)
 
     def digest(self, columns: Columns) -> str:
         parts = [f"{file.name} {sha256_file(file)}" for file in self.files]
@@ -146,7 +165,7 @@ class HubSource:
 
     def records(self, columns: Columns) -> Iterator[Record | Problem]:
         table = self._load()
-        wanted = [name for name in table.column_names if name in columns] or table.column_names
+        wanted = [name for name in table.column_names if name in (*columns, *CONTEXT)] or table.column_names
         row = 0
         for batch in table.select_columns(wanted).iter(batch_size=_BATCH):
             for values in zip(*(batch[name] for name in wanted), strict=True):
@@ -161,6 +180,10 @@ class HubSource:
             logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
             loaded = datasets.load_dataset(self.name)
         return _one_split(self.name, loaded)
+
+    @property
+    def left_out(self) -> list[str]:
+        return []
 
 
 def _datasets() -> Any:
@@ -194,22 +217,82 @@ def _unreadable_as(name: str, what: str) -> Iterator[None]:
         raise BadInput(f"{name}: {what}: {message[:200] or type(error).__name__}") from None
 
 
-def _table_files(directory: Path) -> list[Path]:
-    """A directory's table files; of a saved data set with several splits, those of ``train``."""
+_SPLITS = {
+    "train": "train|training",
+    "validation": "validation|valid|val|dev",
+    "test": "test|testing|eval|evaluation",
+}
+"""A split's names in files and folders, as the hub reads them: https://huggingface.co/docs/hub/datasets-file-names-and-splits"""
+_SPLIT_NAME = {
+    split: re.compile(rf"(?:^|[-._ \d])(?:{words})(?:[-._ \d]|$)", re.IGNORECASE)
+    for split, words in _SPLITS.items()
+}
+
+
+def split_of(name: Path) -> str | None:
+    """The split that a table file belongs to by its own name, else by the nearest folder's; None where none says so.
+
+    >>> split_of(Path("data/test-00000-of-00001.parquet"))
+    'test'
+    """
+    for part in (name.stem, *reversed(name.parent.parts)):
+        for split, pattern in _SPLIT_NAME.items():
+            if pattern.search(part):
+                return split
+    return None
+
+
+def table_files(directory: Path) -> tuple[list[Path], list[str]]:
+    """A directory's table files, and what is there besides and not read, a line each.
+
+    Of a directory in the hub's layout, or saved with several splits, only ``train`` is read. Not read either are
+    hidden folders, what ``datasets`` leaves there as its cache, and second copies of a file.
+
+    Raises:
+        BadInput: no tables; several splits, and none of them is ``train``.
+    """
+    root, left_out = directory, []
     if (directory / "dataset_dict.json").is_file():
         splits = [entry.name for entry in sorted(directory.iterdir()) if entry.is_dir()]
-        directory = directory / _one_split(str(directory), {name: name for name in splits})
-    for ending in ("*.parquet", "*.arrow"):
-        files = sorted(directory.rglob(ending))
-        if files:
-            break
-    else:
+        root = directory / _one_split(str(directory), {name: name for name in splits})
+        left_out = [f"{name}/: another split" for name in splits if name != root.name]
+    found = {
+        ending: [file for file in sorted(root.rglob(f"*{ending}")) if not _is_cached(file.relative_to(root))]
+        for ending in (".parquet", ".arrow")
+    }
+    files = found[".parquet"] or found[".arrow"]
+    if not files:
         raise BadInput(
             f"{directory}: a directory without .parquet or .arrow files; name the data file itself"
         )
+    if found[".parquet"]:
+        left_out += [f"{file.relative_to(directory)}: beside .parquet files" for file in found[".arrow"]]
     if any(file.name.startswith("indices") for file in files):
         raise BadInput(f"{directory}: saved with an index (select, shuffle); save it after flatten_indices()")
-    return files
+    by_split: dict[str | None, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(split_of(file.relative_to(root)), []).append(file)
+    split = "train" if "train" in by_split else next(iter(by_split))
+    if len(by_split) > 1 and split != "train":
+        names = ", ".join(sorted(name or "files of no split" for name in by_split))
+        raise BadInput(
+            f"{directory}: holds {names}, but no split 'train'; name the file or folder that you mean"
+        )
+    for name, others in by_split.items():
+        if name != split:
+            left_out += [f"{file.relative_to(directory)}: {name or 'of no split'}" for file in others]
+    kept: dict[str, Path] = {}
+    for file in by_split[split]:
+        first = kept.setdefault(sha256_file(file), file)
+        if first is not file:
+            left_out.append(f"{file.relative_to(directory)}: a copy of {first.relative_to(directory)}")
+    return list(kept.values()), left_out
+
+
+def _is_cached(name: Path) -> bool:
+    """What ``datasets`` and the hub keep beside data: ``cache-….arrow`` of a map, ``.cache/``."""
+    hidden = any(part.startswith(".") for part in name.parts)
+    return hidden or (name.suffix == ".arrow" and name.name.startswith(("cache-", "tmp")))
 
 
 def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
@@ -224,7 +307,7 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         magic = raw.read(6)
     if magic.startswith(b"PAR1"):
         table = pq.ParquetFile(file)
-        wanted = [name for name in table.schema_arrow.names if name in columns]
+        wanted = [name for name in table.schema_arrow.names if name in (*columns, *CONTEXT)]
         yield from table.iter_batches(batch_size=_BATCH, columns=wanted or None)
         return
     with pa.memory_map(str(file)) as mapped:
@@ -232,5 +315,5 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         count = getattr(reader, "num_record_batches", None)
         batches = reader if count is None else (reader.get_batch(at) for at in range(count))
         for batch in batches:
-            wanted = [name for name in batch.schema.names if name in columns]
+            wanted = [name for name in batch.schema.names if name in (*columns, *CONTEXT)]
             yield batch.select(wanted) if wanted else batch

@@ -95,6 +95,11 @@ class Split:
             )
         return cls(dev, train)
 
+    @property
+    def highest(self) -> int:
+        """The highest row that must exist."""
+        return max(self.dev.highest, self.train.highest if self.train else 0)
+
     def part(self, row: int) -> Part | None:
         """ "dev", "train" or None (the row is in neither)."""
         if row in self.dev:

@@ -7,49 +7,61 @@ going on would train on the remains: that is BadInput, naming the first bad line
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 from glmjobs.data.reading import Problem, Record
-from glmjobs.data.rows import Columns, Row
+from glmjobs.data.rows import CONTEXT, Columns, Row
 from glmjobs.data.sources import Source
 from hpc.core.errors import BadInput
 
 #: Share of unusable rows above which the source as a whole is refused.
 MAX_BAD_SHARE = 0.5
+BLANK = "blank line"
 _EARLY = 1000  # so many rows, all bad: no need to read the rest
 
+CONVERSATIONS = {
+    "messages": "OpenAI's form",
+    "conversations": "ShareGPT's form",
+    "conversation": "XTuner's form",
+}
 _SETTINGS = {"prompt": "data.prompt_column", "query": "data.query_column", "response": "data.response_column"}
 
 
 class Validator:
     """Turns a source's records into rows, and keeps count of what it saw."""
 
-    def __init__(self, source: Source, columns: Columns) -> None:
-        """Raises BadInput where two of the three columns are the same."""
+    def __init__(self, source: Source, columns: Columns, allowed: float = MAX_BAD_SHARE) -> None:
+        """``allowed``: share of the rows that may be left out, or lose a column that the model was meant to see.
+
+        Raises BadInput where two of the three columns are the same."""
         named = [name for name in columns if name]
         twice = [name for name in named if named.count(name) > 1]
         if twice:
             raise BadInput(
                 f"column {twice[0]!r} is named twice (prompt {columns.prompt!r}, query {columns.query!r}, "
-                f"response {columns.response!r}): give each its own, query '' for none"
+                f"response {columns.response!r}): give each its own, and data.query_column= for none"
             )
-        self.source, self.columns = source, columns
+        self.source, self.columns, self.allowed = source, columns, allowed
         self.rows = 0
         self.kept = 0
         self.problems: list[Problem] = []
+        self.context: Counter[str] = Counter()
+        """Kept rows that have something in a column of CONTEXT, by column: it is left out."""
+        self.context_rows = 0
         self._names: Counter[str] = Counter()
         self._queries = 0
 
-    def rows_and_problems(self) -> Iterator[Row | Problem]:
-        """Every row of the source, checked.
+    def rows_and_problems(self, limit: int | None = None) -> Iterator[Row | Problem]:
+        """Every row of the source, or the first ``limit``, checked.
 
         Raises:
-            BadInput: too many rows are unusable, or a column is missing throughout; known only near the
-            end, so
+            BadInput: too many rows are unusable, or a column is missing throughout; known only near the end, so
                 write nothing final before this iterator ends.
         """
-        for record in self.source.records(self.columns):
+        for record in islice(self.source.records(self.columns), limit):
             self.rows = record.row
             checked = record if isinstance(record, Problem) else self.check(record)
             if isinstance(checked, Problem):
@@ -58,13 +70,28 @@ class Validator:
                     raise BadInput(self._explain())
             else:
                 self.kept += 1
+                self._note_context(record)
             yield checked
         if not self.rows:
             raise BadInput(f"{self.source.name}: no rows in it")
-        if len(self.problems) > MAX_BAD_SHARE * (self.kept + len(self.problems)):
+        bad = sum(problem.reason != BLANK for problem in self.problems)  # a blank line is nothing lost
+        if bad > self.allowed * (self.kept + bad):
             raise BadInput(self._explain())
-        if self.columns.query and not self._queries:
+        if self.context_rows > self.allowed * self.kept:
+            raise BadInput(self._lost_context())
+        whole = limit is None or self.rows < limit
+        if self.columns.query and not self._queries and whole:
             raise BadInput(self._missing("query", self.columns.query, 1, self.rows))
+
+    def _note_context(self, record: Record | Problem) -> None:
+        value = record.value if isinstance(record, Record) else None
+        left = (
+            [name for name in CONTEXT if name not in self.columns and value.get(name)]
+            if isinstance(value, dict)
+            else []
+        )
+        self.context.update(left)
+        self.context_rows += bool(left)
 
     def check(self, record: Record) -> Row | Problem:
         """One record as a row, or why not."""
@@ -117,18 +144,40 @@ class Validator:
             "not an object": 'expected objects such as {"instruction": …, "output": …}',
             "not UTF-8": "convert it: iconv -f GB18030 -t UTF-8",
         }.get(reason, "choose other columns or mend the file")
-        return f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
+        said = f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
+        lost = len(self.problems) / max(1, self.kept + len(self.problems))
+        return said if not self.kept else f"{said}; or go on without them: {_allow(lost)}"
+
+    def _lost_context(self) -> str:
+        """Columns that training would not see, in more rows than is allowed."""
+        names = ", ".join(f"{name!r} ({count:,})" for name, count in self.context.most_common())
+        return (
+            f"{self.source.name}: {self.context_rows:,} of {self.kept:,} rows hold more than prompt, query and "
+            f"response, which training would not see: {names}; bring it into the prompt, or go on without it: "
+            f"{_allow(self.context_rows / self.kept)}"
+        )
 
     def _missing(self, part: str, column: str, line: int, count: int) -> str:
         names = [name for name, _ in self._names.most_common(12) if name != column]
+        talks = next((name for name in CONVERSATIONS if name in names), None)
+        if talks and part != "query":
+            return (
+                f"{self.source.name}:{line}: conversations ({CONVERSATIONS[talks]}, column {talks!r}), which are not "
+                'read: one row a question and its answer, such as {"instruction": …, "output": …}'
+            )
         near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "name the right one"
         have = ", ".join(repr(name) for name in names) or "none"
-        switch = ", or '' for none" if part == "query" else ""
+        switch = ", or --set data.query_column= for none" if part == "query" else ""
         return (
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
             f"(they have {have}); {hint}: set {_SETTINGS[part]}{switch}"
         )
+
+
+def _allow(share: float) -> str:
+    """The setting that allows a share to be left out, rounded up to a hundredth."""
+    return f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
 
 
 def _encodable(text: str) -> bool:

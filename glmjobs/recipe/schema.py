@@ -88,6 +88,18 @@ class DataSection(Section):
     deduplicate: bool = Field(
         default=True, description="leave train rows out whose question is also a dev row's"
     )
+    allow_dropped: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of the rows that may be unusable, too long, or lose a column such as history; above it "
+        "nothing is trained",
+    )
+
+    @field_validator("query_column", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return "" if value is None else value
 
     @model_validator(mode="after")
     def _row_ranges(self) -> DataSection:

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 from glmjobs.data.prepared import Prepared, prepare
+from glmjobs.data.sources import Source
+from glmjobs.recipe.schema import DataSection
 from glmjobs.run.directory import Run
 from hpc.core.files import exclusive
 
@@ -34,16 +36,16 @@ def ensure_data(run: Run) -> Prepared:
             write_problems(source, rows=data.make.rows, seed=data.make.seed)
     else:
         source = Path(str(data.path))
+    return prepare_data(data, source, run.data)
+
+
+def prepare_data(data: DataSection, source: str | Path | Source, out: Path) -> Prepared:
+    """``source`` prepared in ``out`` as the recipe's data section says."""
     return prepare(
-        source,
-        run.data,
-        prompt_column=data.prompt_column,
-        query_column=data.query_column,
-        response_column=data.response_column,
-        dev_rows=data.dev_rows,
-        train_rows=data.train_rows,
-        deduplicate=data.deduplicate,
-    )
+        source, out, prompt_column=data.prompt_column, query_column=data.query_column,
+        response_column=data.response_column, dev_rows=data.dev_rows, train_rows=data.train_rows,
+        deduplicate=data.deduplicate, allow_dropped=data.allow_dropped,
+    )  # fmt: skip
 
 
 def ensure_base(run: Run) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 
+from glmjobs.data.rows import Columns
+from glmjobs.data.sources import open_source
+from glmjobs.data.splitting import Split
+from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput, NotFit
 from hpc.health.checks import query_gpus
+
+FIRST_ROWS = 2000
+"""So many rows of the data are read before anything is queued, and as many more as the row ranges name."""
 
 
 def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...], executor: str) -> Recipe:
@@ -86,7 +91,12 @@ def check_model(path: Path, family: str) -> Path:
 
 
 def check_data(recipe: Recipe) -> str:
-    """The data are there, and the first row has the recipe's columns. Everything else is checked by the run itself."""
+    """The data are there, and what the first rows rule out is said now; the run itself checks all of them.
+
+    Raises:
+        NotFit: there is no such file.
+        BadInput: its form or columns are not the recipe's, or too many of the first rows cannot be used.
+    """
     data = recipe.data
     path = Path(str(data.path))
     if not path.exists():
@@ -94,30 +104,12 @@ def check_data(recipe: Recipe) -> str:
             f"{path}: no such data (data.path); download BELLE's school_math_0.25M, or name your file: "
             "--set data.path=FILE"
         )
-    if path.is_file():
-        check_first_row(path, [data.prompt_column, data.response_column])
+    columns = Columns(data.prompt_column, data.query_column, data.response_column)
+    split = Split.parse(data.dev_rows, data.train_rows)
+    limit = max(FIRST_ROWS, split.highest + 1)
+    validator = Validator(open_source(path), columns, data.allow_dropped)
+    for _ in validator.rows_and_problems(limit):
+        pass
+    if validator.rows < limit:  # that was all of it
+        split.check(validator.rows, str(path))
     return str(path.absolute())
-
-
-def check_first_row(path: Path, columns: list[str]) -> None:
-    """A glance at the first row of a JSON lines file."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text: {' '.join(str(error).split())}") from None
-    if not first:
-        raise BadInput(f"{path}: the file is empty (data.path)")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        return  # an array over several lines, or a broken line: the reader tells them apart
-    if isinstance(row, dict):
-        missing = [c for c in columns if c not in row]
-        if missing:
-            have = ", ".join(list(row)[:8])
-            raise BadInput(
-                f"{path}: row 1 has no column {missing[0]!r} (columns there: {have}); "
-                "set data.prompt_column and data.response_column"
-            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from glmjobs.data.reading import Problem, Record, read_json
 from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import HubSource, TableSource, open_source
-from glmjobs.data.validating import Validator
+from glmjobs.data.validating import CONVERSATIONS, Validator
 from hpc.core.errors import BadInput
 
 ROWS = [{"instruction": f"问题{i}？", "input": "", "output": f"\n答案是{i}。"} for i in range(1, 31)]
@@ -129,7 +130,10 @@ def test_a_missing_or_null_query_is_an_empty_one_where_the_column_exists(tmp_pat
         (lines(ROWS).decode().encode("utf-16-le"), "UTF-16"),
         (lines(ROWS).decode().encode("gb18030"), ":1: not UTF-8 (looks like GB18030)"),
         (json.dumps(ROWS, ensure_ascii=False).encode("gb18030"), "not UTF-8"),
-        (b"instruction,input,output\na,b,c\n", ":1: broken JSON"),
+        (b"instruction,input,output\na,b,c\n", "looks like CSV, which is not read"),
+        (b"instruction\toutput\na\tb\n", "looks like TSV, which is not read"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n", "a Git LFS pointer"),
+        (b"instruction = a\n", ":1: broken JSON"),
         (json.dumps(ROWS).encode()[:-1], ":1: the array isn't closed"),
         (json.dumps(ROWS, indent=1).encode()[:200], "broken JSON in the array element"),
         (json.dumps(ROWS).replace("}, {", "} {", 1).encode(), "expected ',', found '{'"),
@@ -154,7 +158,7 @@ def test_missing_columns_name_the_nearest(tmp_path: Path) -> None:
     assert f"{path}:1: no column 'output' in 9 of 10 rows" in message
     assert "did you mean 'outputs'?: set data.response_column" in message
     path.write_bytes(lines([{"instruction": "a", "output": "c"}] * 3))
-    assert "no column 'input'" in refused(path) and "'' for none" in refused(path)
+    assert "no column 'input'" in refused(path) and "--set data.query_column= for none" in refused(path)
     assert len(checked(path, Columns(query=""))[0]) == 3
     assert "named twice" in refused(path, Columns(prompt="output"))
 
@@ -166,6 +170,112 @@ def test_a_wrong_column_is_found_early(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(BadInput, match="no column 'instruction'"):
         list(validator.rows_and_problems())
     assert validator.rows == 1000
+
+
+@pytest.mark.parametrize("form", ["messages", "conversations"])
+def test_conversations_are_told_by_their_form(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines([{form: [{"role": "user", "content": "1+1?"}]}] * 9))
+    message = refused(path)
+    assert f"conversations ({CONVERSATIONS[form]}, column {form!r}), which are not read" in message
+    assert "data.prompt_column" not in message
+
+
+def test_a_row_that_loses_its_history_is_no_silent_row(tmp_path: Path) -> None:
+    """More than is allowed: nothing is read; as many as are allowed, or with leave: counted."""
+    rows = [{**row, "history": [["a", "b"]] if i < 8 else [], "system": "s" if i < 3 else ""}
+            for i, row in enumerate(ROWS[:1] * 10)]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(rows))
+    for allowed, good in ((0.05, False), (0.79, False), (0.8, True)):
+        validator = Validator(open_source(path), Columns(), allowed)
+        if good:
+            assert len(list(validator.rows_and_problems())) == 10
+        else:
+            with pytest.raises(
+                BadInput, match=r"8 of 10 rows hold more than .*'history' \(8\), 'system' \(3\)"
+            ):
+                list(validator.rows_and_problems())
+        assert validator.context == {"history": 8, "system": 3} and validator.context_rows == 8
+    named = Columns(query="system")
+    assert Validator(open_source(path), named, 1.0).columns.query == "system"
+    validator = Validator(open_source(path), named, 1.0)
+    list(validator.rows_and_problems())
+    assert validator.context == {"history": 8}, "a column that is read is not lost"
+
+
+def test_the_hint_of_what_to_allow_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(ROWS[:1] * 17) + b"{broken\n" * 3)
+    with pytest.raises(BadInput, match=r"broken JSON .* in 3 of 20 rows; .*: --set data.allow_dropped=0.15$"):
+        list(Validator(open_source(path), Columns(), 0.05).rows_and_problems())
+    assert len(list(Validator(open_source(path), Columns(), 0.15).rows_and_problems())) == 20
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """It is read twice: once for its fingerprint."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="a pipe or device, which can be read only once"):
+        open_source(tmp_path / "pipe")
+
+
+def table(path: Path, first: int, rows: int = 3) -> None:
+    """A parquet (or arrow) file of rows numbered from ``first``."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = [{"instruction": f"q{n}", "input": "", "output": f"a{n}"} for n in range(first, first + rows)]
+    made = pa.Table.from_pylist(values)
+    if path.suffix == ".parquet":
+        pq.write_table(made, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, made.schema) as writer:
+            writer.write_table(made)
+
+
+@pytest.mark.parametrize(
+    ("files", "read", "left_out"),
+    [
+        (["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"], [1, 11], []),
+        (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], [1], ["test"]),
+        (["train.parquet", "validation.parquet", "test.parquet"], [1], ["test", "validation"]),
+        (["train/0000.parquet", "test/0000.parquet"], [1], ["test"]),
+        (["default/train/0000.parquet", "default/dev/0000.parquet"], [1], ["validation"]),
+        (["my_eval.parquet", "my_training.parquet"], [11], ["test"]),
+        (["train.parquet", "extra.parquet"], [1], ["of no split"]),
+        (["part-0.parquet", "part-1.parquet"], [1, 11], []),
+        (["data/test-00000-of-00001.parquet"], [1], []),
+        (["constraint.parquet", "latest.parquet"], [1, 11], []),  # words that only contain a split's name
+        (["train.parquet", ".cache/test.parquet", "cache-0a1b.arrow"], [1], []),
+        (["data-00000-of-00001.arrow", "cache-1f2e.arrow", "tmpx1.arrow"], [1], []),
+        (["train.parquet", "train.arrow"], [1], ["beside .parquet files"]),
+    ],
+)
+def test_a_directory_is_read_as_its_split_train(
+    tmp_path: Path, files: list[str], read: list[int], left_out: list[str]
+) -> None:
+    for at, name in enumerate(files):
+        table(tmp_path / name, 1 + 10 * at)
+    source = open_source(tmp_path)
+    found = [record.value["instruction"] for record in source.records(Columns())]  # type: ignore[union-attr, index]
+    assert found == [f"q{first + i}" for first in read for i in range(3)]
+    assert [line.rpartition(": ")[2] for line in source.left_out] == left_out
+
+
+def test_splits_without_train_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("test.parquet", "validation.parquet"):
+        table(tmp_path / name, 1)
+    with pytest.raises(BadInput, match="holds test, validation, but no split 'train'"):
+        open_source(tmp_path)
+
+
+def test_a_second_copy_of_a_file_counts_once(tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", 1)
+    table(tmp_path / "backup/a.parquet", 1)
+    source = open_source(tmp_path)
+    assert len(list(source.records(Columns()))) == 3
+    assert source.left_out == ["backup/a.parquet: a copy of a.parquet"]
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
@@ -220,4 +330,4 @@ def test_the_real_samples(shared: Path) -> None:
     assert rows[0].instruction.startswith("题目：小华") and rows[3].output.startswith(" \n1.")
     rows, problems = checked(shared / "data" / "cmath_dev.jsonl", Columns("input", "", "golden"))
     assert len(rows) == 600 and not problems
-    assert "mgsm_zh.tsv:1: broken JSON" in refused(shared / "data" / "mgsm_zh.tsv")
+    assert "mgsm_zh.tsv: looks like TSV" in refused(shared / "data" / "mgsm_zh.tsv")
