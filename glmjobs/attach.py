@@ -1,4 +1,4 @@
-"""`python -m glmjobs.attach`, called by the scripts in ``sbatch/``: the job it runs in becomes a job of a run.
+"""`python -m glmjobs.attach RUN --exec`, what the scripts in ``sbatch/`` end in: their job becomes a job of a run.
 
 For the train job it makes the run directory and submits the jobs that follow, each waiting for the one before, exactly
 those that ``glmjobs.submit`` would have submitted. A requeued job finds all that done and goes straight on.
@@ -10,12 +10,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.recipe.loading import load_both
 from glmjobs.run import submit_checks
 from glmjobs.run.directory import STAGES, Run
 from glmjobs.run.jobs import CHAIN, chain_of, make_shape
+from hpc.batch import script
 from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.core.errors import BadInput
@@ -30,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stage", choices=CHAIN, default="train")
     p.add_argument("--recipe", metavar="FILE", default="configs/chatglm6b.yaml")
     p.add_argument("--cluster", metavar="FILE")
+    p.add_argument("--exec", action="store_true", help="then run the stage, in place of this process")
     add_overrides(p)
     return p
 
@@ -52,7 +55,18 @@ def main(argv: list[str] | None = None) -> int:
         ledger.append(run.path, "submitted", stage=args.stage, job=job, executor="slurm")
     if args.stage == "train":
         submit_rest(run, job)
+    if args.exec:
+        run_stage(run, args.stage)
     return 0
+
+
+def run_stage(run: Run, stage: str) -> NoReturn:
+    """Become the command that submit's script ends in, so that Slurm's signals reach :mod:`hpc.runtime.attempt`."""
+    chain = chain_of(run, (stage,))
+    os.environ.update(chain.variables)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execvp("bash", ["bash", "-c", f"set -euo pipefail\n{script.command(chain.jobs[0], chain)}"])
 
 
 def make_run(args: argparse.Namespace) -> Run:

@@ -27,5 +27,4 @@ source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
-python -m glmjobs.attach "$RUN" --stage consolidate
-exec python -m hpc.runtime.attempt "$RUN" --stage consolidate python -m glmjobs.consolidate "$RUN"
+exec python -m glmjobs.attach "$RUN" --exec --stage consolidate

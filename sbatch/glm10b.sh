@@ -34,18 +34,11 @@ TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VEN
 source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export HPC_JOB_GPUS=$SLURM_NTASKS SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
-# The run directory, and the jobs that follow this one (only once: a requeued job finds them).
+# The run directory and the jobs that follow this one are made (only once: a requeued job finds them). Then each node is
+# checked, and one task per GPU trains with DeepSpeed: `srun` as in the script that `glmjobs submit --dry-run` prints.
+# `exec`: Slurm's warning before the time limit reaches hpc.runtime.attempt, which has all ranks save one checkpoint and
+# requeues this job.
 overrides=(); for item in ${SET:-}; do overrides+=(--set "$item"); done
-python -m glmjobs.attach "$RUN" --recipe "$RECIPE" ${CLUSTER:+--cluster "$CLUSTER"} "${overrides[@]}"
-
-# Each node is checked, then one task per GPU trains with DeepSpeed. `exec`: Slurm's warning before the time limit
-# reaches hpc.runtime.attempt, which has all ranks save one checkpoint and requeues this job.
-LOGS=${RUN//%/%%}/jobs
-exec python -m hpc.runtime.attempt "$RUN" \
-    --stage preflight srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --open-mode=append \
-        --output="$LOGS/preflight/rank-%t.log" python -m glmjobs.preflight "$RUN" \
-    --stage train srun --ntasks="$SLURM_NTASKS" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" --kill-on-bad-exit=1 \
-        --open-mode=append --output="$LOGS/train/rank-%t.log" python -m glmjobs.train "$RUN"
+exec python -m glmjobs.attach "$RUN" --exec --recipe "$RECIPE" ${CLUSTER:+--cluster "$CLUSTER"} "${overrides[@]}"

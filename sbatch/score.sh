@@ -29,7 +29,6 @@ TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VEN
 source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false HPC_JOB_GPUS=1
+export HPC_JOB_GPUS=1
 
-python -m glmjobs.attach "$RUN" --stage score
-exec python -m hpc.runtime.attempt "$RUN" --stage score python -m glmjobs.score "$RUN"
+exec python -m glmjobs.attach "$RUN" --exec --stage score

@@ -67,21 +67,31 @@ def _path_option(folder: Path, name: str) -> str:
 
 def render(job: Job, chain: Chain) -> str:
     """The whole script, exactly as it goes to sbatch; of a local chain, the same for bash on this machine."""
-    run, log = chain.run, chain.run / "jobs" / job.stage
+    log = chain.run / "jobs" / job.stage
     lines = [] if chain.local else [f"#SBATCH {o}" for o in directives(job, chain.profile, log)]
     head = "".join(f"\n{line}" for line in lines)
     return f"""#!/bin/bash
 # {job.name or job.stage}: the {job.stage} job of a run, made by {chain.made_by or chain.name}.{head}
 
 set -euo pipefail
-RUN={shlex.quote(str(run))}
-LOGS={shlex.quote(str(run / "jobs").replace("%", "%%"))}
+{places(chain)}
 cd {shlex.quote(str(chain.project)) if chain.project else '"$RUN"'}
 
 {environment(job, chain)}
 
 {body(job, chain)}
 """
+
+
+def command(job: Job, chain: Chain) -> str:
+    """What a job runs, as bash, for a script that has set up its environment by itself."""
+    return f"{places(chain)}\n{body(job, chain)}"
+
+
+def places(chain: Chain) -> str:
+    """The run directory, and where steps' logs go as a pattern of Slurm's, as bash."""
+    logs = str(chain.run / "jobs").replace("%", "%%")
+    return f"RUN={shlex.quote(str(chain.run))}\nLOGS={shlex.quote(logs)}"
 
 
 def environment(job: Job, chain: Chain) -> str:

@@ -59,6 +59,24 @@ def test_bash_reads_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_what_runs_is_written_in_one_place(path: Path) -> None:
+    """No srun line of its own: attach runs what submit's script ends in."""
+    commands = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert commands[-1].startswith('exec python -m glmjobs.attach "$RUN" --exec')
+    assert not any("srun" in line or "hpc.runtime" in line for line in commands)
+
+
+@pytest.mark.parametrize("stage", ["train", "consolidate", "score"])
+def test_attach_runs_the_end_of_submits_script(stage: str, tmp_path: Path) -> None:
+    recipe, profile = load_both("configs/chatglm6b.yaml", "configs/clusters/centos7-a100.yaml", [], "slurm")
+    chain = make_chain(tmp_path / "r 1%", "KEY", recipe, profile, Shape(nodes=1, gpus=8), (stage,))
+    [job] = chain.jobs
+    named, _, run = script.command(job, chain).partition("\nexec ")
+    whole = script.render(job, chain)
+    assert whole.endswith(f"\n\nexec {run}\n") and f"\n{named}\ncd " in whole
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_modules_are_the_profiles(path: Path) -> None:
     profile = profiles.load(REPO / "configs" / "clusters" / "centos7-a100.yaml")
     assert f"${{MODULES-{' '.join(profile.environment.modules)}}}" in path.read_text()
