@@ -101,7 +101,7 @@ def check(found: Installed, profile: Profile, *, pins: Path | None, remote_code:
             "bad" if missing else "ok",
             f"{', '.join(missing)} missing" if missing else "complete",
             ", ".join(LIGHT),
-            "pip install -e .",
+            f"pip install {' '.join(missing or LIGHT)}",
         )
     )
     rows.append(against_pins(found, pins or default_pins(found.python)))

@@ -13,8 +13,10 @@ import pytest
 from glmjobs import submit
 from glmjobs.cli import run_command
 from glmjobs.recipe.loading import load_both
+from glmjobs.run import submit_checks
 from glmjobs.run.directory import Run, free_name
 from glmjobs.run.jobs import make_shape
+from glmjobs.training.arguments import deepspeed_config
 from hpc.slurm import client as slurm
 from tests.support.paths import REPO
 
@@ -102,6 +104,20 @@ def test_data_are_looked_at_before_anything_is_queued(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not runs.exists()
+
+
+def test_a_deepspeed_file_is_found_where_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"zero_allow_untested_optimizer": true}')
+    for name, wanted in (("mine.json", str(tmp_path / "mine.json")), ("configs/deepspeed/zero3.json", None)):
+        recipe, profile = load_both("configs/tiny.yaml", None, [f"train.deepspeed={name}"], "local")
+        checked = submit_checks.check(recipe, profile, make_shape(1, 1, "local"), ("train",), "local")
+        assert checked.train.deepspeed == (wanted or name)
+        monkeypatch.chdir(tmp_path.parent)  # where the job runs
+        assert deepspeed_config(checked.train)
+        monkeypatch.chdir(tmp_path)
 
 
 def test_no_slurm_here_is_said(

@@ -1,0 +1,51 @@
+"""``glmjobs``: its list of commands is whole, it has a version, and what is missing is one line."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import glmjobs
+from glmjobs.__main__ import main
+from glmjobs.cli import COMMANDS
+from tests.support.paths import REPO
+
+BY_JOBS = {"preflight", "train", "attach"}
+"""Commands that nobody types."""
+
+
+def test_the_list_has_every_module_with_a_main_and_each_has_a_parser() -> None:
+    found = {}
+    for path in sorted((REPO / "glmjobs").glob("*.py")):
+        defined = {
+            n.name for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef)
+        }
+        if "main" in defined and path.stem != "__main__":
+            found[path.stem] = "parser" in defined
+    assert found == dict.fromkeys(COMMANDS, True)
+
+
+def test_readme_explains_what_people_type() -> None:
+    table = re.findall(
+        r"^\| `python -m glmjobs\.(\w+)", (REPO / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    assert table == [name for name in COMMANDS if name not in BY_JOBS]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"glmjobs {glmjobs.__version__}\n"
+
+
+def test_an_environment_without_the_dependencies_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "glmjobs", "submit"], cwd=REPO, capture_output=True, text=True, check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "is not installed in" in done.stderr and done.stderr.count("\n") == 1
