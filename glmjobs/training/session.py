@@ -6,7 +6,10 @@ torch, transformers and DeepSpeed are imported here, at the top: this is the tra
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 import transformers
 from deepspeed.accelerator import get_accelerator
+from torch.utils.cpp_extension import get_default_build_root
 
 from glmjobs import compat
 from glmjobs.models import load_model, load_tokenizer
@@ -37,6 +41,8 @@ from hpc.core.errors import NotFit, WorkFailed
 from hpc.runtime.heartbeat import Heartbeat
 from hpc.runtime.rendezvous import Rank
 from hpc.runtime.stop import EXIT_FATAL, StopFlag, StopRequested
+
+STALE_BUILD_SECONDS = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +184,7 @@ def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
     transformers.set_seed(settings.seed)
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     compat.keep_gradient_hooks()
+    drop_stale_build_locks()
     if cuda:
         return
     compat.prepare_cpu_training()
@@ -188,6 +195,20 @@ def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
         raise NotFit(
             f"train.precision: {precision}: DeepSpeed takes no {precision} on this CPU; fp32 works everywhere"
         )
+
+
+def drop_stale_build_locks() -> None:
+    """Remove the locks of builds that were killed: torch waits for one without end.
+
+    DeepSpeed compiles its operators at first use; torch guards a build by a file (torch/utils/file_baton.py) that only
+    the builder removes. A build takes a minute or two, so a lock of a quarter of an hour is nobody's.
+    """
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
+    for lock in Path(root).glob("**/lock"):
+        with contextlib.suppress(OSError):
+            if time.time() - lock.stat().st_mtime > STALE_BUILD_SECONDS:
+                lock.unlink()
+                save.say(f"warning: {lock}: left by a build that was killed; removed")
 
 
 def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
