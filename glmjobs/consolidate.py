@@ -146,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
                 "a run's dtype, shard size, adapter and base are its recipe's; "
                 "name an output directory for others"
             )
-        manifest = run_stage(run, args.workers)
+        with run.recording(STAGE):
+            manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
     return _one(newest_committed(run.checkpoints), args)

@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command; ``--json`` prints the report without its rows, and where the files are."""
     args = parser().parse_args(argv)
     run = Run.open(args.run)
-    document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
+    with run.recording("report"):
+        document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
     page = run.report / "report.html"
     if args.json:
         shown = {key: value for key, value in document.items() if key != "predictions"}

@@ -33,7 +33,6 @@ from hpc.chain import ledger
 from hpc.core import timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
-from hpc.runtime.failures import record_failure
 from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 Which = Literal["base", "finetuned"]
@@ -155,7 +154,7 @@ def shard_here(environ: Mapping[str, str]) -> Shard:
 def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) -> int:
     """The stage: this process's part of both models, and the merge once nothing is missing."""
     started = timestamps.now()
-    try:
+    with run.recording("score", shard.index - 1):
         wanted = _wanted(run, args.which)
         _ensure_inputs(run)
         works = {which: run_work(run, which) for which in wanted}
@@ -168,10 +167,7 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
             if flag.requested:
                 print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
                 return EXIT_REQUEUE
-    except BaseException as error:
-        record_failure(run.jobs("score"), shard.index - 1, error)
-        raise
-    found = summarise(run, rejudge=args.rejudge, which=wanted, started=started)
+        found = summarise(run, rejudge=args.rejudge, which=wanted, started=started)
     lacking = {LABELS[which]: len(work.missing()) for which, work in works.items() if which not in found}
     if lacking:
         text = ", ".join(f"{rows} rows of the {label} model" for label, rows in lacking.items())

@@ -57,6 +57,21 @@ def shown(value: Any, limit: int = TEXT_LIMIT) -> str:
     return visible(clip(str(value), limit))
 
 
+def left_out_words(data: Mapping[str, Any]) -> str:
+    """What a data set lost on the way to training, as the end of a sentence; "" where it lost nothing.
+
+    >>> left_out_words({"left_out": {"long answer": 1200}, "cut_questions": 3})
+    '; left out: long answer 1,200; questions cut to their end: 3'
+    """
+    left_out = data.get("left_out")
+    counts = left_out if isinstance(left_out, Mapping) else {}
+    lost = [f"{shown(why, 200)} {n:,}" for why, n in counts.items() if isinstance(n, int)]
+    cut = data.get("cut_questions")
+    parts = [f"left out: {', '.join(lost)}"] if lost else []
+    parts += [f"questions cut to their end: {cut:,}"] if isinstance(cut, int) and cut else []
+    return "".join(f"; {part}" for part in parts)
+
+
 def mark_answer(text: str, value: str | None) -> list[str]:
     """``[before, answer, after]``: the last place where an extracted answer stands literally in a text.
 

@@ -19,7 +19,6 @@ from glmjobs.run.directory import Run
 from glmjobs.training.device import choose_device
 from hpc.core import timestamps
 from hpc.runtime import gpu_monitor
-from hpc.runtime.failures import record_failure
 from hpc.runtime.heartbeat import Heartbeat
 from hpc.runtime.rendezvous import Rank, discover_rank
 from hpc.runtime.stop import EXIT_REQUEUE, StopFlag, StopRequested
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     limit = float(run.recipe.jobs.heartbeat_seconds)
     heartbeat = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, limit, flag).start()
     try:
-        with gpu_monitor.watching(run.path, place.local_rank):
+        with run.recording("train", place.rank), gpu_monitor.watching(run.path, place.local_rank):
             code = train(run, place, flag, heartbeat)
     except StopRequested:
         if place.rank == 0:
@@ -59,9 +58,6 @@ def main(argv: list[str] | None = None) -> int:
                 f"stopped before the first step ({flag.reason}): there was nothing to save", file=sys.stderr
             )
         leave_at_once(EXIT_REQUEUE)
-    except BaseException as error:
-        record_failure(run.jobs("train"), place.rank, error)
-        raise
     if code == EXIT_REQUEUE:
         leave_at_once(code)
     return code

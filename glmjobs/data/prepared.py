@@ -76,6 +76,14 @@ class Prepared:
         kept = max(1, int(self.record["rows"]) - sum(self.dropped_by_reason.values()))
         return max(dropped / (kept + dropped), int(self.record["context"]["rows"]) / kept)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows that training does not see, or not whole, by reason; those that were asked for (ranges) are none."""
+        found = {f"unusable: {reason}": n for reason, n in self.dropped_by_reason.items() if reason != BLANK}
+        found |= {f"without their {name!r}": int(n) for name, n in self.record["context"]["columns"].items()}
+        removed = int(self.record["overlap"]["train_rows_removed"])
+        return {**found, **({"a dev row's question": removed} if removed else {})}
+
     def path(self, part: Part) -> Path:
         return self.directory / f"{part}.jsonl"
 

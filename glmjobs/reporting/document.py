@@ -16,7 +16,7 @@ from glmjobs.reporting import curves
 from glmjobs.reporting.load import MODELS, STAGES, RunFacts
 from glmjobs.reporting.prediction_table import paired
 from glmjobs.run import gpu_hours
-from glmjobs.text import number, shown, unix_time, utc
+from glmjobs.text import left_out_words, number, shown, unix_time, utc
 
 Json = dict[str, Any]
 
@@ -328,6 +328,7 @@ def _data(facts: RunFacts) -> Json | None:
         return None
     prepare, overlap = facts.prepare, _mapping(facts.prepare.get("overlap"))
     dropped = prepare.get("dropped")
+    trained: Json = next((e for e in reversed(facts.ledger) if e.get("event") == "data"), {})
     noise = next((n for x in facts.scores.values() if (n := x.summary.get("gold_false_equations"))), None)
     return {
         "source": shown(prepare.get("source"), 300),
@@ -344,6 +345,8 @@ def _data(facts: RunFacts) -> Json | None:
             "train_rows_removed": number(overlap.get("train_rows_removed")),
             "dev_in_train": number(overlap.get("dev_in_train")),
         },
+        "left_out": left_out_words(trained).removeprefix("; "),
+        "files_left_out": [shown(line, 300) for line in prepare.get("files_left_out") or ()],
         "gold_noise": _tree(noise),
     }
 

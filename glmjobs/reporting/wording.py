@@ -236,6 +236,8 @@ def data_pairs(doc: Json) -> list[tuple[str, str]]:
         f"{reason}: {plain(count)}" for reason, count in content["dropped_by_reason"].items()
     )
     pairs.append(("Dropped", plain(content["dropped"]) + (f" ({by_reason})" if by_reason else "")))
+    pairs.append(("Left out of training", content["left_out"]))
+    pairs.append(("Files not read", "; ".join(content["files_left_out"])))
     overlap = content["overlap"]
     if overlap["checked"]:
         said = f"checked: {plain(overlap['dev_in_train'])} dev rows are in the training data"

@@ -6,10 +6,11 @@ nothing else. See DESIGN for the directory's layout; the paths are properties he
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from hpc.chain import ledger
 from hpc.core import config_files, timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
+from hpc.runtime.failures import record_failure
+from hpc.runtime.stop import StopRequested
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
 
@@ -159,6 +162,17 @@ class Run:
     def jobs(self, stage: str) -> Path:
         """Where a stage's script and logs are."""
         return self.path / "jobs" / stage
+
+    @contextlib.contextmanager
+    def recording(self, stage: str, rank: int = 0) -> Iterator[None]:
+        """What fails within is on record as the stage's failure on this rank: status then says it."""
+        try:
+            yield
+        except StopRequested:
+            raise
+        except BaseException as error:
+            record_failure(self.jobs(stage), rank, error)
+            raise
 
     def done(self, stage: str) -> bool:
         """True once the stage's marker says so."""

@@ -78,6 +78,8 @@ def _asks_slurm(stage: StageState) -> bool:
 def _read(path: Path, events: Sequence[Json]) -> RunState:
     state = RunState(name=path.name, path=str(path), stages=_stages(path, events))
     state.planned = submission.intended(path, events)[0]
+    told = next((e for e in reversed(events) if e.get("event") == "data"), {})
+    state.data = {name: told[name] for name in ("examples", "left_out", "cut_questions") if name in told}
     follow_submissions(state.stages, state.planned, events)
     follow_local(state.stages, events)
     return state

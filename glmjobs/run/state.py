@@ -50,6 +50,8 @@ class RunState:
     stages: list[StageState] = field(default_factory=list)
     planned: tuple[str, ...] = ()
     gpu_hours: dict[str, float] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    """Training examples, and what was left out of the data, as training found them; empty before."""
     slurm: str = ""
     """"" where Slurm answered or was not asked; else why it did not."""
     unreadable: str = ""

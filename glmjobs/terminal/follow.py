@@ -13,7 +13,7 @@ from rich.table import Table
 from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import DONE, ENDED, RUNNING, WAITING, RunState, StageState
-from glmjobs.text import duration
+from glmjobs.text import duration, left_out_words
 from hpc.chain import ledger
 from hpc.core.files import read_json
 
@@ -33,6 +33,9 @@ def follow(run: Run, *, as_json: bool = False) -> int:
                 if line and shown.get(stage.stage) != line:
                     shown[stage.stage] = line
                     print(line, file=sys.stderr, flush=True)
+            if now.data and "data" not in shown:
+                shown["data"] = data_line(now)
+                print(shown["data"], file=sys.stderr, flush=True)
             if now.ended:
                 return finish(run, now, as_json=as_json)
             polls += 1
@@ -59,6 +62,11 @@ def describe(stage: StageState) -> str:
         return f"{stage.stage:<12} running  step {stage.step}/{stage.of}{loss}{rate}{left}"
     seconds = f"  {stage.seconds:.0f} s" if stage.seconds is not None else ""
     return f"{stage.stage:<12} {stage.state}{seconds}{'  ' + stage.error if stage.error else ''}"
+
+
+def data_line(state: RunState) -> str:
+    """What is trained on, and what was left out."""
+    return f"data         {state.data.get('examples', 0):,} training examples{left_out_words(state.data)}"
 
 
 def finish(run: Run, state: RunState, *, as_json: bool) -> int:

@@ -23,7 +23,7 @@ from glmjobs.run.state import (
     RunState,
     StageState,
 )
-from glmjobs.text import visible
+from glmjobs.text import left_out_words, visible
 from hpc.core.files import read_json
 
 COLOURS = {
@@ -43,6 +43,8 @@ def render(state: RunState) -> RenderableType:
                 "yellow",
             )
         )
+    if lost := left_out_words(state.data):
+        parts.append(Text(f"data     {state.data.get('examples', 0):,} training examples{lost}", "yellow"))
     trouble = state.trouble
     if trouble is not None:
         name = shlex.quote(state.path)

@@ -24,6 +24,7 @@ from glmjobs import compat
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.text import left_out_words
 from glmjobs.training import adapters, save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.arguments import training_arguments
@@ -216,6 +217,8 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     settings, place = inputs.recipe.train, inputs.place
     tokenizer = load_tokenizer(inputs.base_model)
     data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer)
+    if place.rank == 0:
+        tell_data(inputs.run, data.figures)
     steps = total_steps(settings, len(data.dataset), data.batch_rows, place.world_size)
     arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
     heartbeat.report("loading the model")
@@ -232,6 +235,13 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
         health=Health(settings.precision, settings.learning_rate),
     )  # fmt: skip
     return Session(inputs, trainer, steps, {**data.figures, **counts})
+
+
+def tell_data(run: Path, figures: dict[str, Any]) -> None:
+    """What is trained on and what is left out: in the log and, for status and the report, in the ledger."""
+    told = {name: figures[name] for name in ("examples", "left_out", "cut_questions")}
+    ledger.append(run, "data", stage="train", **told)
+    save.say(f"data: {figures['examples']:,} training examples{left_out_words(told)}")
 
 
 def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict[str, int]]:

@@ -7,6 +7,7 @@ average.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import family_for
-from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
+from hpc.core.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,14 @@ def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> T
         ranks: how many share the rows of a step.
     """
     settings = recipe.train
+    prepared = Prepared.load(folder)
     tokenised = tokenise(
-        Prepared.load(folder), "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
+        prepared, "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
         too_long=recipe.data.too_long, label_sop=settings.label_sop,
     )  # fmt: skip
+    too_long = {reason: n for reason, n in tokenised.figures["left_out"].items() if n}
+    check_left_out(recipe.data, too_long, len(tokenised))
     batch_rows = settings.per_device_batch_size
     if settings.packing:
         one = packing.plan_epoch(tokenised.lengths, settings.pack_length, seed=settings.seed)
@@ -61,9 +66,28 @@ def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> T
         "rows": len(plan),
         "batch_rows": batch_rows,
         "fill": round(plan.fill, 4),
-        "left_out": tokenised.figures.get("left_out"),
+        "left_out": {**prepared.left_out, **too_long},
+        "cut_questions": tokenised.figures["cut_questions"],
     }
     return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, figures)
+
+
+def check_left_out(data: DataSection, too_long: dict[str, int], kept: int) -> None:
+    """Refuse to train on the remains of a data set.
+
+    Raises:
+        BadInput: more examples are too long than ``data.allow_dropped`` allows.
+    """
+    count = sum(too_long.values())
+    share = count / max(1, kept + count)
+    if share > data.allow_dropped:
+        what = ", ".join(f"{reason}: {n:,}" for reason, n in too_long.items())
+        raise BadInput(
+            f"{count:,} of {kept + count:,} training examples would be left out ({what}): raise "
+            f"data.max_source_length ({data.max_source_length} tokens) or data.max_target_length "
+            f"({data.max_target_length}), or go on without them: "
+            f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
+        )
 
 
 def rows_for(examples: int, all_examples: int, all_rows: int) -> int:

@@ -178,7 +178,7 @@ class Attempt:
             self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
             step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
             signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
-            error=failure["error"].splitlines()[-1][:500] if failure else None,
+            error=failure["error"][:500] if failure else None,
             failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.core import timestamps
+from hpc.core.errors import HpcError
 from hpc.core.files import Json, read_json, write_json
 
 
@@ -17,13 +18,12 @@ def record_failure(folder: Path, rank: int, error: BaseException, *, host: str |
 
     ``host``: the node to blame, where it is not this one.
     """
-    last = "".join(traceback.format_exception_only(type(error), error)).strip()
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     record = {
         "time": timestamps.now(),
         "rank": rank,
         "host": host or socket.gethostname(),
-        "error": last,
+        "error": message_of(error),
         "exit_code": getattr(error, "exit_code", None),
         "trace": trace[-8000:],
     }
@@ -31,6 +31,17 @@ def record_failure(folder: Path, rank: int, error: BaseException, *, host: str |
         write_json(folder / f"failed-rank-{rank}.json", record)
     except OSError as problem:
         print(f"cannot record the failure of rank {rank}: {problem}", file=sys.stderr)
+
+
+def message_of(error: BaseException) -> str:
+    """An error as one line for people: the whole message, since its last line alone is not what it says.
+
+    An error of this toolkit is its text; any other has its class in front, without the module.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, HpcError):
+        return text
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 _LOST_A_PEER = (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
 from hpc.runtime.failures import first_failure, record_failure
 from hpc.runtime.rendezvous import discover_rank, free_port
@@ -81,3 +82,14 @@ def test_the_first_of_many_failures_is_told(tmp_path: Path) -> None:
     assert first is not None
     assert (first["rank"], first["host"], first["error"]) == (3, "node2", "ValueError: bad row")
     assert first_failure(tmp_path, since="2026-01-01T10:00:03") == read_json(tmp_path / "failed-rank-0.json")
+
+
+def test_a_failure_is_recorded_as_one_line_for_people(tmp_path: Path) -> None:
+    """An error of the toolkit is its text; the last line of a long message is not what it says."""
+    long = ValueError("correct these values:\n- train_batch_size=16 vs 8\nThe easiest method is 'auto'.")
+    errors = [(BadInput("a.yaml: no such recipe"), "a.yaml: no such recipe"), (MemoryError(), "MemoryError"),
+              (long, "ValueError: correct these values: - train_batch_size=16 vs 8 The easiest method is 'auto'.")]  # fmt: skip
+    for error, said in errors:
+        record_failure(tmp_path, 0, error)
+        found = first_failure(tmp_path)
+        assert found is not None and found["error"] == said
