@@ -87,8 +87,11 @@ def test_the_first_of_many_failures_is_told(tmp_path: Path) -> None:
 def test_a_failure_is_recorded_as_one_line_for_people(tmp_path: Path) -> None:
     """An error of the toolkit is its text; the last line of a long message is not what it says."""
     long = ValueError("correct these values:\n- train_batch_size=16 vs 8\nThe easiest method is 'auto'.")
-    errors = [(BadInput("a.yaml: no such recipe"), "a.yaml: no such recipe"), (MemoryError(), "MemoryError"),
-              (long, "ValueError: correct these values: - train_batch_size=16 vs 8 The easiest method is 'auto'.")]  # fmt: skip
+    errors = [
+        (BadInput("a.yaml: no such recipe"), "a.yaml: no such recipe"),
+        (MemoryError(), "MemoryError"),
+        (long, "ValueError: correct these values: - train_batch_size=16 vs 8 The easiest method is 'auto'."),
+    ]
     for error, said in errors:
         record_failure(tmp_path, 0, error)
         found = first_failure(tmp_path)
