@@ -20,7 +20,7 @@ from hpc.chain import ledger
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
 from hpc.core.process import alive, die_with_parent
-from hpc.slurm.environment import clean_env
+from hpc.slurm.variables import clean_env
 
 CHAIN_MODULES = frozenset({"hpc.chain.local", "hpc.localchain"})
 """What stands in such a process's command line; the second is its name before the rooms, for one release."""

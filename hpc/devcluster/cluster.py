@@ -19,7 +19,7 @@ from hpc.core.errors import BadInput, HpcError, NotFit
 from hpc.core.files import lock, write_json
 from hpc.devcluster import commands, config, process
 from hpc.devcluster.config import Layout, Options
-from hpc.devcluster.process import Process
+from hpc.devcluster.daemon import Process
 from hpc.slurm import client as slurm
 
 # Longest path that leaves room for spool/<node>/<node>_<job>.<step> within a Unix socket's 107 bytes.

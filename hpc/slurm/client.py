@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpc.core.errors import BadInput, NotFit
-from hpc.slurm.environment import clean_env
 from hpc.slurm.hostlist import expand_hosts
 from hpc.slurm.records import (
     SACCT_DELIMITER,
@@ -33,6 +32,7 @@ from hpc.slurm.records import (
     parse_squeue,
     summary,
 )
+from hpc.slurm.variables import clean_env
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",

@@ -19,7 +19,7 @@ from submitit.core import utils
 
 from hpc.core.errors import NotFit, WorkFailed
 from hpc.slurm.client import SlurmUnreachable, SubmitUncertain, by_signal, not_submitted, unreachable
-from hpc.slurm.environment import clean_env
+from hpc.slurm.variables import clean_env
 
 SBATCH_SECONDS = 90
 """Longest wait for sbatch's answer; Slurm's own MessageTimeout is 10 s, a busy site's 60 to 100 s are retried by it."""

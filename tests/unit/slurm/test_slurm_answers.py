@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hpc.core.errors import BadInput, HpcError
 from hpc.slurm import client as slurm
 from hpc.slurm import executor
-from hpc.slurm.environment import clean_env
 from hpc.slurm.hostlist import expand_hosts
 from hpc.slurm.records import (
     SACCT_DELIMITER,
@@ -31,6 +30,7 @@ from hpc.slurm.records import (
     parse_time,
     summary,
 )
+from hpc.slurm.variables import clean_env
 
 
 @pytest.mark.parametrize(
