@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("python -m glmjobs COMMAND …      (each has --help)\n")
         print("\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()))
-        print("\nThe cluster: python -m hpc.doctor, python -m hpc.devcluster")
+        print("\nThe cluster: python -m hpc.bootstrap, python -m hpc.lint, python -m hpc.devcluster")
         return 0
     if words[0] == "--version":
         print(f"glmjobs {__version__}")

@@ -66,11 +66,8 @@ def test_plan_bootstrap_and_doctor_find_their_files(installed: Installation) -> 
     assert found.stdout.startswith(str(installed.prefix))
     words = ("--stack", STACK, "--into", "x", "--dev")
     assert "--dev" in installed.run("python", "-m", "hpc.bootstrap", *words, codes=(2,)).stderr
-    doctor = ("python", "-m", "hpc.doctor", "--json")
-    said = [
-        json.loads(installed.run(*doctor, *more, codes=(0, 3)).stdout)
-        for more in ((), ("--cluster", "devcluster"))
-    ]
+    doctors = (("python", "-m", "hpc.doctor"), ("glmjobs", "doctor", "--cluster", "devcluster"))
+    said = [json.loads(installed.run(*words, "--json", codes=(0, 3)).stdout) for words in doctors]
     assert [document["profile"] for document in said] == ["generic", "devcluster"]
     assert f"stack {STACK}" in {row["what"] for row in said[0]["checks"]}
 
