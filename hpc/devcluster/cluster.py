@@ -17,9 +17,9 @@ from typing import Any
 
 from hpc.core.errors import BadInput, HpcError, NotFit
 from hpc.core.files import lock, write_json
-from hpc.devcluster import commands, config, process
+from hpc.devcluster import commands, config, daemon_process
 from hpc.devcluster.config import Layout, Options
-from hpc.devcluster.daemon import Process
+from hpc.devcluster.daemon_process import Process
 from hpc.slurm import client as slurm
 
 # Longest path that leaves room for spool/<node>/<node>_<job>.<step> within a Unix socket's 107 bytes.
@@ -147,14 +147,14 @@ class DevCluster:
         self._read()
         victim = self._process(daemon)
         victim.signal(signal.SIGKILL if hard else signal.SIGTERM)
-        if not process.wait_until(lambda: not victim.alive, 20.0):
+        if not daemon_process.wait_until(lambda: not victim.alive, 20.0):
             raise NotFit(f"devcluster: {daemon} (pid {victim.pid}) does not end")
 
     def restart(self, daemon: str) -> None:
         """Start one daemon again (ending it first, should it run) and wait until it answers."""
         with self._lock():
             self._read()
-            process.stop([self._process(daemon)])
+            daemon_process.stop([self._process(daemon)])
             self._launch(daemon, fresh=False)
             self._save()
         self._await(daemon)
@@ -177,7 +177,7 @@ class DevCluster:
         victims = [self._process(f"slurmd.{node}"), *self._processes_of(node)]
         for victim in victims:
             victim.signal(signal.SIGKILL)
-        process.wait_until(lambda: not any(v.alive for v in victims), 20.0)
+        daemon_process.wait_until(lambda: not any(v.alive for v in victims), 20.0)
         if mark_down:
             slurm.update_node(node, "down", reason="killed by devcluster", env=self.environ())
 
@@ -229,7 +229,7 @@ class DevCluster:
     def _start(self) -> None:
         self._prepare_directories()
         names = self._daemon_names(self.options)
-        self._state["ports"] = process.free_ports([name for name in names if name != "munged"])
+        self._state["ports"] = daemon_process.free_ports([name for name in names if name != "munged"])
         self._write_files()
         self._save()
         slurmds = [name for name in names if name.startswith("slurmd.")]
@@ -302,7 +302,7 @@ class DevCluster:
         }
         if name == "mariadb" and fresh:
             commands.install_database(where)
-        started = process.spawn(
+        started = daemon_process.spawn(
             self._command(name, fresh), env=environ, cwd=where.var, log=where.log / f"{name}.out"
         )
         self._state["daemons"][name] = vars(started)
@@ -339,7 +339,7 @@ class DevCluster:
             answers = self._answers(name)
             return answers or not watched.alive
 
-        process.wait_until(settled, START_TIMEOUT)
+        daemon_process.wait_until(settled, START_TIMEOUT)
         if not answers:
             what = "does not answer" if watched.alive else "ended at its start"
             raise NotFit(f"devcluster: {name} {what}: {self._last_words(name)} (logs: {self.root / 'log'})")
@@ -363,7 +363,7 @@ class DevCluster:
 
     def _await_usable(self, node: str) -> None:
         usable = ("idle", "mixed", "allocated", "completing")
-        if not process.wait_until(lambda: self._node_state(node) in usable, START_TIMEOUT):
+        if not daemon_process.wait_until(lambda: self._node_state(node) in usable, START_TIMEOUT):
             raise NotFit(f"devcluster: {node} stays {self._node_state(node)!r} (logs: {self.root / 'log'})")
 
     def _last_words(self, name: str) -> str:
@@ -389,20 +389,26 @@ class DevCluster:
     def _processes_of(self, node: str | None = None) -> list[Process]:
         """slurmd, steps and job processes of one node, or of all."""
         nodes = Options.from_json(self._state["options"]).node_names if node is None else [node]
-        return process.find(hosts={n: self.where.hosts(n) for n in nodes}, slurm_conf=self.where.slurm_conf)
+        return daemon_process.find(
+            hosts={n: self.where.hosts(n) for n in nodes}, slurm_conf=self.where.slurm_conf
+        )
 
     def _clean(self) -> None:
         """Stop all its processes and remove all its files but the logs."""
         if not self._state:
             return
         daemons = {name: Process.from_json(data) for name, data in self._state["daemons"].items()}
-        process.stop([p for name, p in daemons.items() if name.startswith("slurm") and name != "slurmdbd"])
-        process.stop(self._processes_of(), patience=0.0)
+        daemon_process.stop(
+            [p for name, p in daemons.items() if name.startswith("slurm") and name != "slurmdbd"]
+        )
+        daemon_process.stop(self._processes_of(), patience=0.0)
         if self._state["options"]["cgroups"]:
             _remove_cgroups(Options.from_json(self._state["options"]).node_names)
         # What the databases would still write is removed below.
-        process.stop([p for name, p in daemons.items() if name in ("slurmdbd", "mariadb")], patience=0.2)
-        process.stop([p for name, p in daemons.items() if name == "munged"])
+        daemon_process.stop(
+            [p for name, p in daemons.items() if name in ("slurmdbd", "mariadb")], patience=0.2
+        )
+        daemon_process.stop([p for name, p in daemons.items() if name == "munged"])
         for path in (
             self.where.short,
             self.where.fast,

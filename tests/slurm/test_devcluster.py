@@ -19,7 +19,7 @@ import pytest
 
 from hpc.core.errors import BadInput, NotFit
 from hpc.devcluster import DevCluster, Options
-from hpc.devcluster.daemon import Process
+from hpc.devcluster.daemon_process import Process
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
 
