@@ -50,7 +50,7 @@ def test_training_outlives_a_disk_that_refuses(model: Path, tmp_path: Path) -> N
     run = make_run(tmp_path, "refused", model, FP32, "train.max_steps=40")
     with Training(run) as training:
         pids = training.until(training.ranks)
-        training.until(lambda: (training.report(1) or {}).get("phase") in LATE)
+        training.until(lambda: (training.beat(1) or {}).get("phase") in LATE)
         small_files_only(pids[1], 20_000)
         training.until(lambda: training.events("save_failed"))
         small_files_only(pids[1], resource.RLIM_INFINITY)

@@ -152,7 +152,7 @@ class Training:
 
     def ranks(self) -> list[int] | None:
         """Process ids of all ranks, once all have started."""
-        beats = [self.report(rank) for rank in range(self.run.shape.gpus)]
+        beats = [self.beat(rank) for rank in range(self.run.shape.gpus)]
         return [int(b["pid"]) for b in beats if b] if all(beats) else None
 
     def step(self, since: str = "") -> int:
