@@ -15,8 +15,9 @@ from typing import NoReturn
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.recipe.loading import load_both
 from glmjobs.run import submit_checks
-from glmjobs.run.directory import STAGES, Run
+from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of, make_shape
+from glmjobs.run.state import STAGES
 from hpc.batch import script
 from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from glmjobs.reporting import curves
-from glmjobs.reporting.load import MODELS, STAGES, RunFacts
+from glmjobs.reporting.load import MODELS, RunFacts
 from glmjobs.reporting.prediction_table import paired
 from glmjobs.run import gpu_hours
+from glmjobs.run.state import STAGES
 from glmjobs.text import left_out_words, number, shown, unix_time, utc
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glmjobs.run.last_activity import last_activity
+from glmjobs.run.state import STAGES
 from glmjobs.text import number, unix_time, visible
 from glmjobs.zero import committed
 from hpc.core.errors import WorkFailed
 
-STAGES = ("preflight", "train", "consolidate", "score", "report")
 MODELS = ("base", "finetuned")
 
 

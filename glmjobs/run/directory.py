@@ -28,8 +28,6 @@ from hpc.core.files import write_atomic
 from hpc.runtime.failures import record_failure
 from hpc.runtime.stop import StopRequested
 
-STAGES = ("preflight", "train", "consolidate", "score", "report")
-
 
 class Shape(Section):
     """How much of the cluster: nodes, and GPUs (ranks) on each."""

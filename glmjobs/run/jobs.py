@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from glmjobs.recipe.schema import Limits, Recipe
-from glmjobs.run.directory import STAGES, Run, Shape
+from glmjobs.run.directory import Run, Shape
+from glmjobs.run.state import STAGES
 from hpc.batch.jobs import Chain, Job, Step
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput

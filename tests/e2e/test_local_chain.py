@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from glmjobs.run.directory import STAGES, Run
+from glmjobs.run.directory import Run
+from glmjobs.run.state import STAGES
 from hpc.chain import ledger
 
 SMALL = (

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from glmjobs import cancel, submit
-from glmjobs.run.directory import STAGES, Run
+from glmjobs.run.directory import Run
+from glmjobs.run.state import STAGES
 from hpc.chain import ledger
 from hpc.core.files import read_json
 from hpc.devcluster import DevCluster

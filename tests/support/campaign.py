@@ -24,9 +24,9 @@ import psutil
 
 from glmjobs import heal, submit
 from glmjobs.cli import run_command
-from glmjobs.run.directory import STAGES, Run
+from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
-from glmjobs.run.state import DONE, RUNNING, RunState
+from glmjobs.run.state import DONE, RUNNING, STAGES, RunState
 from hpc.chain import ledger
 from hpc.core.errors import HpcError
 from hpc.core.files import read_jsonl
