@@ -184,10 +184,10 @@ def test_two_jobs_at_one_stage_of_a_run(place: Path, monkeypatch: pytest.MonkeyP
     assert not (run.path / "rival").exists()
 
 
-def test_refused_in_the_middle_leaves_no_half_chain(place: Path, capsys: Any) -> None:
+def test_refused_in_the_middle_leaves_no_half_chain(place: Path, wait_for: Any) -> None:
     line = words("refused", "cluster.cpu_partition=nowhere")
     with pytest.raises(WorkFailed, match="partition"):
         submit.main(line)
     run = Run.open(place / "refused")
     assert list(ids(run)) == ["train"], "the first was accepted, the second refused"
-    assert all(info.state.is_final for info in slurm.jobs(list(ids(run).values())).values())
+    wait_for(lambda: all(job.state.is_final for job in slurm.jobs(list(ids(run).values())).values()), 60)
