@@ -89,3 +89,10 @@ def add_overrides(parser: argparse.ArgumentParser, help: str | None = None) -> N
 def error_line(error: BaseException) -> str:
     """An error's text with its line breaks shown as blanks."""
     return " ".join(str(error).split())
+
+
+def positive(text: str) -> int:
+    """An option's whole number above 0."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above 0")
+    return int(text)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glmjobs.cli import run_command
+from glmjobs.cli import positive, run_command
 from glmjobs.text import SHARD_SIZE
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.committed import newest_committed
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("out", nargs="?", help="the model directory to write (for a run: RUN/model)")
     parse.add_argument("--dtype", choices=tuple(BY_TORCH_NAME), help="default: float16, or the run's recipe")
     parse.add_argument("--shard-size", metavar="SIZE", help="largest file; default 2GB, or the run's recipe")
-    parse.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores, at most 8")
+    parse.add_argument("--workers", type=positive, metavar="N", help="threads; default: the cores, at most 8")
     parse.add_argument(
         "--base", metavar="DIR", help="model directory to carry tokenizer and configuration from"
     )

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glmjobs.cli import run_command
+from glmjobs.cli import positive, run_command
 from glmjobs.zero.checkpoint import open_checkpoint
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.universal_form import reshard
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("checkpoint", help="checkpoint-N")
     p.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
-    p.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the converter")
+    p.add_argument("--workers", type=positive, default=2, metavar="N", help="processes of the converter")
     return p
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from glmjobs.cli import run_command
+from glmjobs.cli import positive, run_command
 from glmjobs.models.family import families
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
@@ -65,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--which", choices=[*MODELS, "both"], help="default: both")
     group = p.add_argument_group("with MODEL_DIR DATA")
     group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model>-<data>")
-    group.add_argument("--rows", type=_positive, metavar="N", help="only the first N rows")
-    group.add_argument("--max-new-tokens", type=_positive, metavar="N", help="default: 512")
-    group.add_argument("--max-source-length", type=_positive, metavar="N", help="default: 1024")
+    group.add_argument("--rows", type=positive, metavar="N", help="only the first N rows")
+    group.add_argument("--max-new-tokens", type=positive, metavar="N", help="default: 512")
+    group.add_argument("--max-source-length", type=positive, metavar="N", help="default: 1024")
     group.add_argument("--batch-size", type=_batch_size, metavar="N|auto", help="default: auto")
     group.add_argument(
         "--dtype", choices=["float16", "bfloat16", "float32"], help="on a GPU; default: float16"
@@ -107,14 +107,8 @@ def _check_belongs(args: argparse.Namespace) -> None:
     args.which = args.which or "both"
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above 0")
-    return int(text)
-
-
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else _positive(text)
+    return text if text == "auto" else positive(text)
 
 
 def shard_here(environ: Mapping[str, str]) -> Shard:

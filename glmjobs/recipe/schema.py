@@ -6,7 +6,7 @@ with its unit.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,6 +18,14 @@ class Section(BaseModel):
     """A part of the recipe: keyword-only, closed (no unknown fields), immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy takes for a seed."""
+
+
+def _count_or_auto(value: Any) -> bool:
+    return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
 class TinyModel(Section):
@@ -32,7 +40,7 @@ class TinyModel(Section):
     alpha: float = Field(
         default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B"
     )
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("family")
     @classmethod
@@ -65,7 +73,7 @@ class MadeProblems(Section):
     """A seeded set of Chinese arithmetic word problems in BELLE's form, for demos and tests."""
 
     rows: int = Field(default=6000, ge=20)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataSection(Section):
@@ -162,12 +170,19 @@ class TrainSection(Section):
     )
     save_total_limit: int = Field(default=2, ge=1)
     logging_steps: int = Field(default=10, ge=1)
-    seed: int = 42
+    seed: Seed = 42
+
+    @field_validator("max_steps")
+    @classmethod
+    def _all_or_some(cls, value: int) -> int:
+        if value == -1 or value >= 1:
+            return value
+        raise ValueError("a number of steps from 1 on, or -1: epochs decide")
 
     @field_validator("save_steps", mode="before")
     @classmethod
     def _steps_or_auto(cls, value: Any) -> Any:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        if _count_or_auto(value):
             return value
         raise ValueError("a number of steps from 1 on, or auto")
 
@@ -207,6 +222,13 @@ class ScoreSection(Section):
     )
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
+    @field_validator("batch_size", "shards", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if _count_or_auto(value):
+            return value
+        raise ValueError("a number from 1 on, or auto")
+
 
 class Limits(Section):
     """What one job asks of Slurm."""
@@ -218,7 +240,8 @@ class Limits(Section):
     )
     cpus_per_task: int = Field(default=8, ge=1)
     memory: str | None = Field(
-        default=None, description="memory a node, as Slurm writes it; null: the node's share"
+        default=None,
+        description="memory a node, as Slurm writes it; null: the node's share; 0: all that the node has",
     )
 
     @field_validator("time")
@@ -228,6 +251,8 @@ class Limits(Section):
 
         if not re.fullmatch(r"(\d+-)?\d{1,4}(:\d{2}){0,2}", value):
             raise ValueError('a Slurm time such as "24:00:00", "2-00:00:00" or "90" (minutes)')
+        if not value.strip("0:-"):
+            raise ValueError("more than 0, which to Slurm means no limit")
         return value
 
     @field_validator("memory")

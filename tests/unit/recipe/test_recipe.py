@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from glmjobs import consolidate, reshard, score
 from glmjobs.recipe import loading as recipes
 from hpc.batch import profile as profiles
 from hpc.core.errors import BadInput
@@ -76,6 +78,16 @@ def test_an_override_is_read_as_yaml(override: str, field: str, value: object) -
         ("name=../x", "name = '../x'"),
         ("consolidate.shard_size=big", "consolidate.shard_size = 'big': a number and a unit"),
         ("consolidate.shard_size=0GB", "a number and a unit, such as 5GB"),
+        ("train.max_steps=0", "train.max_steps = 0: a number of steps from 1 on, or -1: epochs decide"),
+        ("train.max_steps=-5", "train.max_steps = -5: a number of steps from 1 on, or -1"),
+        ("train.seed=-1", "train.seed = -1"),
+        ("model.make.seed=-1", "model.make.seed = -1"),
+        ("data.make.seed=4294967296", "data.make.seed = 4294967296"),
+        ("score.batch_size=0", "score.batch_size = 0: a number from 1 on, or auto"),
+        ("score.shards=-2", "score.shards = -2: a number from 1 on, or auto"),
+        ("score.rows=0", "score.rows = 0"),
+        ("jobs.train.time=0", "more than 0, which to Slurm means no limit"),
+        ("jobs.train.time=0-00:00:00", "more than 0, which to Slurm means no limit"),
     ],
 )
 def test_a_wrong_override_is_one_line(override: str, said: str) -> None:
@@ -83,6 +95,31 @@ def test_a_wrong_override_is_one_line(override: str, said: str) -> None:
         recipes.load(REPO / "configs" / "tiny.yaml", [override])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["-1", "1", "60"])
+def test_steps_are_all_or_some(text: str) -> None:
+    assert recipes.load(REPO / "configs" / "tiny.yaml", [f"train.max_steps={text}"]).train.max_steps == int(
+        text
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (consolidate, ["run", "--workers", "0"]),
+        (consolidate, ["run", "--workers", "-2"]),
+        (reshard, ["checkpoint-1", "--world-size", "2", "--workers", "0"]),
+        (score, ["model", "rows.jsonl", "--rows", "0"]),
+        (score, ["model", "rows.jsonl", "--batch-size", "-1"]),
+    ],
+    ids=lambda c: " ".join([c[0].__name__, *c[1][-2:]]),
+)
+def test_options_that_count_start_at_one(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    module, words = command
+    with pytest.raises(SystemExit) as ended:
+        module.main(words)
+    assert ended.value.code == 2 and "a whole number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
