@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
-    """Mend the run's chain; what was done, a line a job.
+    """Repair the run's chain; what was done, a line a job.
 
     Raises:
         BadInput: an override that is wrong, or that cannot be honoured any more.

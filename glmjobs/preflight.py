@@ -79,38 +79,38 @@ def preflight(run: Run, place: Rank) -> int:
     """One node's part; the first node gathers the others', decides and writes the marker."""
     started = timestamps.now()
     need, floor = needs(run), run.cluster.preflight
-    muster = NodeExchange(run.jobs("preflight"), place.rank, place.world_size)
+    exchange = NodeExchange(run.jobs("preflight"), place.rank, place.world_size)
     clock = ClockServer(place.port) if place.rank == 0 and place.world_size > 1 else None
     try:
-        report = check_node(run.path, need, tag=muster.tag)
+        report = check_node(run.path, need, tag=exchange.tag)
         if place.rank > 0:
             report.findings.append(check_clock(place, floor.clock_seconds))
-        muster.hand_in(report)
+        exchange.hand_in(report)
         if place.rank > 0:
-            return follow(run, place, muster, muster.hear(floor.wait_seconds + 60))
-        reports = muster.gather(floor.wait_seconds)
+            return follow(run, place, exchange, exchange.hear(floor.wait_seconds + 60))
+        reports = exchange.gather(floor.wait_seconds)
     finally:
         if clock is not None:
             clock.stop()
     verdict = judge(reports)
     if verdict.fit and measured(run):
         port = free_port()
-        muster.tell("allreduce", port=port)
-        follow(run, place, muster, {"what": "allreduce", "port": port})
+        exchange.tell("allreduce", port=port)
+        follow(run, place, exchange, {"what": "allreduce", "port": port})
         reports = with_bandwidth(reports, bandwidths(run, place.world_size), floor)
         verdict = judge(reports)
     else:
-        muster.tell("end")
+        exchange.tell("end")
     table = tabulate(reports)
     print(table, file=sys.stderr)
     if not verdict.fit:
-        muster.record(run.path, verdict, reports, requeues=floor.requeues, table=table)
+        exchange.record(run.path, verdict, reports, requeues=floor.requeues, table=table)
         refuse(run, verdict, [r.node for r in reports])
-    finish(run, muster, reports, started)
+    finish(run, exchange, reports, started)
     return 0
 
 
-def finish(run: Run, muster: NodeExchange, reports: list[NodeReport], started: str) -> None:
+def finish(run: Run, exchange: NodeExchange, reports: list[NodeReport], started: str) -> None:
     """All nodes are fit: put the inputs in place, and write the marker."""
     from glmjobs.run import inputs
 
@@ -123,7 +123,7 @@ def finish(run: Run, muster: NodeExchange, reports: list[NodeReport], started: s
         "dropped": sum(prepared.dropped_by_reason.values()),
         "dev_rows_in_train": prepared.record["overlap"]["dev_in_train"],
     }
-    run.mark("preflight", started=started, outputs=[muster.report_file(0)], figures=figures)
+    run.mark("preflight", started=started, outputs=[exchange.report_file(0)], figures=figures)
 
 
 def refuse(run: Run, verdict: Verdict, nodes: list[str]) -> NoReturn:
@@ -160,7 +160,7 @@ def measured(run: Run) -> bool:
     return run.shape.world_size > 1 and (demanded or run.recipe.train.device == "cuda")
 
 
-def follow(run: Run, place: Rank, muster: NodeExchange, told: Json) -> int:
+def follow(run: Run, place: Rank, exchange: NodeExchange, told: Json) -> int:
     """Do what node 0 told: end, or measure the all-reduce with one process a rank."""
     if told["what"] != "allreduce":
         return 0
@@ -168,7 +168,7 @@ def follow(run: Run, place: Rank, muster: NodeExchange, told: Json) -> int:
     file.unlink(missing_ok=True)
     code = measure(place, run.shape.gpus, int(told["port"]), run.cluster.preflight.allreduce_mb, file)
     if code != 0:
-        write_json(file, {"failed": f"exit code {code}", "tag": muster.tag})
+        write_json(file, {"failed": f"exit code {code}", "tag": exchange.tag})
     return 0
 
 
