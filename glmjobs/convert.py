@@ -23,11 +23,12 @@ from glmjobs.models.glm10b.family import FAMILY
 from glmjobs.models.glm10b.tensor_parallel import config_of, merged, part_of
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.dtypes import FLOATING
-from glmjobs.zero.layout import Extent, Tensor
+from glmjobs.zero.layout import Tensor
 from glmjobs.zero.manifest import describe, write_manifest
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import TensorRef, TorchFile
+from glmjobs.zero.weights import extent_of
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput, WorkFailed
 
@@ -106,9 +107,9 @@ def read_part(path: Path) -> dict[str, Tensor]:
         plain = str(name)
         while plain.startswith("module."):
             plain = plain.removeprefix("module.")
-        offset, _ = file.byte_range(ref)
+        extent = extent_of(file, ref, str(name))
         plain = plain.removeprefix("glm.")
-        tensors[plain] = Tensor(plain, ref.shape, (Extent(path, offset, ref.numel, ref.dtype),))
+        tensors[plain] = Tensor(plain, ref.shape, (extent,))
     return tensors
 
 

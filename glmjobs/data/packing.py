@@ -10,6 +10,7 @@ dev loss than an epoch gains; in random order a packed epoch ends no worse than 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,12 +34,16 @@ class PackingPlan:
         members: int64[m], example indices, row after row.
         offsets: int64[rows + 1]; row i holds ``members[offsets[i]:offsets[i + 1]]``.
         tokens: real tokens in all rows.
+        epoch_ends: where several epochs follow each other, the number of rows up to the end of each.
+        epochs: how many those are; the last may be a part.
     """
 
     pack_length: int
     members: Int64s
     offsets: Int64s
     tokens: int
+    epoch_ends: tuple[int, ...] = ()
+    epochs: float = 1.0
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -52,6 +57,15 @@ class PackingPlan:
     def fill(self) -> float:
         """Real tokens over positions, 0 to 1."""
         return self.tokens / (len(self) * self.pack_length) if len(self) else 0.0
+
+    def epochs_in(self, rows: int) -> float:
+        """Epochs in the first ``rows`` rows; a row's share is the same for all rows of its epoch."""
+        ends = self.epoch_ends or (len(self),)
+        done = bisect_right(ends, rows)
+        if done == len(ends):
+            return self.epochs
+        start = ends[done - 1] if done else 0
+        return done + min(1.0, self.epochs - done) * (rows - start) / (ends[done] - start)
 
     def padded(self, multiple: int) -> PackingPlan:
         """The plan with empty rows at the end, up to a multiple (of the world's rows a step).
@@ -131,7 +145,8 @@ def plan_epochs(
     members = np.concatenate([plan.members for plan in plans])
     counts = np.concatenate([np.diff(plan.offsets) for plan in plans])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return PackingPlan(pack_length, members, offsets, sum(plan.tokens for plan in plans))
+    ends = tuple(np.cumsum([len(plan) for plan in plans]).tolist())
+    return PackingPlan(pack_length, members, offsets, sum(plan.tokens for plan in plans), ends, epochs)
 
 
 def plan_single(lengths: npt.ArrayLike, pack_length: int, *, seed: int = 0, epoch: int = 0) -> PackingPlan:

@@ -37,6 +37,8 @@ class StageState(stage_state.StageState):
     of: int | None = None
     loss: float | None = None
     tokens_per_s: float | None = None
+    epoch: float | None = None
+    tokens: int | None = None
     gpu_utilisation: float | None = None
     time_left: float | None = None
 

@@ -117,11 +117,19 @@ def cells(s: StageState) -> tuple[str, ...]:
     """A stage's row, as text, in the order of :data:`COLUMNS`."""
     return (
         s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
-        f"{s.step}/{s.of}" if s.step is not None else "", f"{s.loss:.4f}" if s.loss is not None else "",
+        steps(s), f"{s.loss:.4f}" if s.loss is not None else "",
         f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "",
         f"{s.gpu_utilisation:.0f} %" if s.gpu_utilisation is not None else "", duration(s.time_left),
         visible(s.error or s.reason),
     )  # fmt: skip
+
+
+def steps(stage: StageState) -> str:
+    """``60/60`` or, where epochs are known, ``60/60 (1.54 epochs)``."""
+    if stage.step is None:
+        return ""
+    epochs = f" ({stage.epoch:.3g} epochs)" if stage.epoch is not None else ""
+    return f"{stage.step}/{stage.of}{epochs}"
 
 
 def state_word(stage: StageState) -> str:

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpc.core.files import read_json
@@ -34,7 +33,6 @@ class LoopState(TrainerCallback):  # type: ignore[misc]
             "running_loss": float(trainer.running_loss) if trainer.running_loss is not None else 0.0,
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": int(trainer._globalstep_last_logged),
-            "tokens": int(trainer.tokens) if trainer.tokens is not None else 0,
         }
         checkpoint.mkdir(parents=True, exist_ok=True)
         self.path(checkpoint).write_text(json.dumps(state) + "\n", encoding="utf-8")
@@ -50,4 +48,3 @@ class LoopState(TrainerCallback):  # type: ignore[misc]
         trainer.carried_loss = float(saved["running_loss"])
         trainer._total_loss_scalar = float(saved["total_loss"])
         trainer._globalstep_last_logged = int(saved["last_logged"])
-        trainer.tokens = torch.tensor(int(saved["tokens"]), device=args.device)

@@ -7,7 +7,6 @@ torch, transformers and DeepSpeed are imported here, at the top: this is the tra
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from glmjobs.training.loop_state import LoopState
 from glmjobs.training.resume import resume_point, saved_ranks
 from glmjobs.training.save_interval import AutoSave
 from glmjobs.training.telemetry import RunLog
-from glmjobs.training.train_data import training_data
+from glmjobs.training.train_data import Reading, training_data
 from glmjobs.training.trainer import GLMTrainer, StopTogether
 from glmjobs.training.universal import Universal
 from glmjobs.zero import committed
@@ -92,12 +91,14 @@ class Session:
 
     Attributes:
         steps: optimizer steps in all, those of earlier attempts included.
+        reading: what has been read after a step.
         figures: of data and model, for the record.
     """
 
     inputs: Inputs
     trainer: GLMTrainer
     steps: int
+    reading: Reading
     figures: dict[str, Any]
 
     def train(self, flag: StopFlag) -> Outcome:
@@ -139,7 +140,7 @@ class Session:
         # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
         if recipe.train.save_steps == "auto":
             callbacks.append(AutoSave(trainer, recipe.jobs.mean_time_between_failures_hours))
-        callbacks += [stop, RunLog(self.inputs.run, trainer, self.steps, recipe.train.epochs)]
+        callbacks += [stop, RunLog(self.inputs.run, trainer, self.steps, self.reading)]
         for callback in callbacks:
             trainer.add_callback(callback)
 
@@ -152,7 +153,8 @@ class Session:
                 f"{inputs.checkpoints}: the last step's checkpoint could not be saved ({trainer.saver.failed}); "
                 f"make room and run it again: it goes on from {last.path.name if last else 'the beginning'}"
             )
-        result.metrics["train_loss"] = trainer.mean_loss()
+        read = self.reading.after(last.step)._asdict()
+        result.metrics.update(train_loss=trainer.mean_loss(), **read)
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
@@ -160,6 +162,7 @@ class Session:
         results = [inputs.checkpoints / name for name in names if (inputs.checkpoints / name).is_file()]
         figures = {
             "step": last.step,
+            **read,
             "checkpoint": str(last.path.relative_to(inputs.run)),
             "checkpoint_bytes": committed.size(last.path),
             "world_size": inputs.place.world_size,
@@ -219,7 +222,7 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer)
     if place.rank == 0:
         tell_data(inputs.run, data.figures)
-    steps = total_steps(settings, len(data.dataset), data.batch_rows, place.world_size)
+    steps = total_steps(settings, data.reading)
     arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
     heartbeat.report("loading the model")
     model, counts = trainable_model(settings, inputs.base_model)
@@ -234,7 +237,7 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
         processing_class=tokenizer, saver=saver, heartbeat=heartbeat,
         health=Health(settings.precision, settings.learning_rate),
     )  # fmt: skip
-    return Session(inputs, trainer, steps, {**data.figures, **counts})
+    return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts})
 
 
 def tell_data(run: Path, figures: dict[str, Any]) -> None:
@@ -256,10 +259,10 @@ def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict
     return model, adapters.counted(model)
 
 
-def total_steps(settings: TrainSection, rows: int, batch_rows: int, world_size: int) -> int:
-    """Optimizer steps in all: the planned rows of every epoch over the rows of a step; or ``max_steps``."""
-    if rows == 0:
+def total_steps(settings: TrainSection, reading: Reading) -> int:
+    """Optimizer steps in all: as many as read the planned rows of every epoch; or ``max_steps``."""
+    if not len(reading.plan):
         raise WorkFailed("no training rows are left after reading and splitting the data")
     if settings.max_steps > 0:
         return settings.max_steps
-    return max(1, math.ceil(rows / (batch_rows * world_size * settings.gradient_accumulation)))
+    return reading.steps

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from glmjobs.text import duration
+from glmjobs.training.train_data import Reading
 from glmjobs.zero import committed
 from hpc.chain import ledger
 from hpc.core import timestamps
@@ -24,11 +25,12 @@ CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s")
 class RunLog(TrainerCallback):  # type: ignore[misc]
     """Loss, gradient norm, learning rate and tokens/s as JSON lines, and progress for whoever watches (rank 0).
 
-    Tokens are those of rank 0 times the number of ranks: packed rows are full, so the ranks differ by little.
+    Epochs and tokens are those of the rows read (``reading``), in the Trainer's own state and files too: to it, the
+    plan of all epochs is one.
     """
 
-    def __init__(self, run: Path, trainer: Any, total_steps: int, epochs: float) -> None:
-        self.run, self.trainer, self.total, self.epochs = run, trainer, total_steps, epochs
+    def __init__(self, run: Path, trainer: Any, total_steps: int, reading: Reading) -> None:
+        self.run, self.trainer, self.total, self.reading = run, trainer, total_steps, reading
         self.path = Path(trainer.args.output_dir) / "train_log.jsonl"
         self.since = time.monotonic()
         self.seen = 0
@@ -43,7 +45,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.since = time.monotonic()
         if not state.is_world_process_zero:
             return
-        self.seen = self._tokens(args)
+        self.seen = self.reading.after(state.global_step).tokens
         kept = [r for r in read_jsonl(self.path) if int(r.get("step", 0)) <= state.global_step]
         if self.path.exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
@@ -51,6 +53,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.clock.start(state.global_step)
         self.board = tensorboard(self.path.parent / "tensorboard", state.global_step + 1)
         self.line = ProgressLine(self.total, state.global_step) if sys.stderr.isatty() else None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Set the Trainer's figures right, on every rank, before it logs or saves them."""
+        state.epoch, state.num_input_tokens_seen = self.reading.after(state.global_step)
 
     def on_log(
         self,
@@ -63,14 +71,14 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         """Append one line."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        tokens = self._tokens(args)
+        epoch, tokens = self.reading.after(state.global_step)
         now = time.monotonic()
         rate = (tokens - self.seen) / max(1e-9, now - self.since)
         self.since, self.seen = now, tokens
         record = {
             "time": timestamps.now(),
             "step": state.global_step,
-            "epoch": round(self.epochs * state.global_step / self.total, 6),
+            "epoch": epoch,
             "loss": float(logs["loss"]),
             "grad_norm": float(logs["grad_norm"]) if "grad_norm" in logs else None,
             "learning_rate": float(logs["learning_rate"]) if "learning_rate" in logs else None,
@@ -81,8 +89,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         ledger.write_progress(
-            self.run, "train", step=state.global_step, of=self.total, loss=record["loss"],
-            tokens_per_s=record["tokens_per_s"], checkpoint=self._checkpoint(),
+            self.run, "train", step=state.global_step, of=self.total, epoch=epoch, tokens=tokens,
+            loss=record["loss"], tokens_per_s=record["tokens_per_s"], checkpoint=self._checkpoint(),
         )  # fmt: skip
         self._say(state.global_step, record["loss"], rate, seconds_left)
         if self.board is not None:
@@ -117,11 +125,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         """Say that a checkpoint counts."""
         if state.is_world_process_zero:
             ledger.write_progress(
-                self.run, "train", step=state.global_step, of=self.total, checkpoint=self._checkpoint()
-            )
-
-    def _tokens(self, args: TrainingArguments) -> int:
-        return int(self.trainer.tokens.item()) * args.world_size if self.trainer.tokens is not None else 0
+                self.run, "train", step=state.global_step, of=self.total, checkpoint=self._checkpoint(),
+                **self.reading.after(state.global_step)._asdict(),
+            )  # fmt: skip
 
     def _checkpoint(self) -> int | None:
         found = committed.newest(Path(self.trainer.args.output_dir))

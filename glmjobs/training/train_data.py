@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from glmjobs.data import packing
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
@@ -21,17 +24,53 @@ from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
 from hpc.core.errors import BadInput
 
 
+class Read(NamedTuple):
+    """What has been read: epochs, and real (not padding) tokens of all ranks together."""
+
+    epoch: float
+    tokens: int
+
+
+class Reading:
+    """How far a plan is read after any step: counted, not measured, so the same in every attempt.
+
+    Where the plan ends before the training does (``train.max_steps``), it is read again from its start.
+    """
+
+    def __init__(self, plan: packing.PackingPlan, lengths: npt.ArrayLike, step_rows: int) -> None:
+        """``lengths``: int[examples], tokens; ``step_rows``: rows of an optimizer step, on all ranks."""
+        self.plan, self.step_rows = plan, step_rows
+        sizes = np.asarray(lengths, dtype=np.int64)[plan.members]
+        self.tokens = np.concatenate([[0], np.cumsum(sizes)])[plan.offsets]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps until the plan is read once."""
+        return max(1, math.ceil(len(self.plan) / self.step_rows))
+
+    def after(self, step: int) -> Read:
+        """Epochs and tokens after ``step`` optimizer steps."""
+        times, more = divmod(step, self.steps)
+        rows = min(more * self.step_rows, len(self.plan))
+        return Read(
+            round(times * self.plan.epochs + self.plan.epochs_in(rows), 6),
+            int(times * self.tokens[-1] + self.tokens[rows]),
+        )
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Rows in order, how they become batches, and figures for the record.
 
     Attributes:
         batch_rows: rows of a micro-batch on one GPU.
+        reading: what has been read after a step.
     """
 
     dataset: PackedDataset
     collator: Any
     batch_rows: int
+    reading: Reading
     figures: dict[str, Any]
 
 
@@ -55,21 +94,23 @@ def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> T
     if settings.packing:
         one = packing.plan_epoch(tokenised.lengths, settings.pack_length, seed=settings.seed)
         batch_rows = rows_for(settings.per_device_batch_size, len(tokenised), len(one))
-    plan = rows_plan(tokenised, settings, batch_rows * settings.gradient_accumulation * ranks)
+    step_rows = batch_rows * settings.gradient_accumulation * ranks
+    plan = rows_plan(tokenised, settings, step_rows)
     pad = int(tokenizer.pad_token_id)
     collator = (
         PackedCollator(settings.pack_length, pad) if settings.packing else PaddedCollator(pad, multiple=8)
     )
     figures = {
         "examples": len(tokenised),
-        "tokens": int(tokenised.lengths.sum()),
+        "example_tokens": int(tokenised.lengths.sum()),
         "rows": len(plan),
         "batch_rows": batch_rows,
         "fill": round(plan.fill, 4),
         "left_out": {**prepared.left_out, **too_long},
         "cut_questions": tokenised.figures["cut_questions"],
     }
-    return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, figures)
+    reading = Reading(plan, tokenised.lengths, step_rows)
+    return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, reading, figures)
 
 
 def check_left_out(data: DataSection, too_long: dict[str, int], kept: int) -> None:

@@ -1,4 +1,4 @@
-"""transformers' Trainer, extended through its own seams: committed checkpoints, and tokens counted without a sync."""
+"""transformers' Trainer, extended through its own seams: checkpoints that count once they are committed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         health: watches the loss.
         heartbeat: this rank's heartbeat.
         loop_state: keeps the sums that a resume takes up; to be set before training.
-        tokens: real (not padding) positions of this rank so far, on the device.
         running_loss: sum of the losses since the last log line, on the device.
         carried_loss: what an earlier attempt had summed up since its last log line, until the first micro-step.
     """
@@ -36,7 +35,6 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, saver: save.Saver, health: Health, heartbeat: Heartbeat, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.saver, self.health, self.heartbeat = saver, health, heartbeat
-        self.tokens: torch.Tensor | None = None
         self.running_loss: torch.Tensor | None = None
         self.carried_loss: float | None = None
 
@@ -45,11 +43,9 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         return SequentialSampler(self.train_dataset)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """One micro-step. Real positions and bad losses are noted on the device; nobody waits for them here."""
+        """One micro-step. Bad losses are noted on the device; nobody waits for them here."""
         step = self.state.global_step + 1
         self.heartbeat.report("training", step)
-        count = inputs["segment_ids"].count_nonzero()
-        self.tokens = count if self.tokens is None else self.tokens + count.to(self.tokens.device)
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
         except Exception as error:
@@ -185,7 +181,7 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
             if bad != NEVER:
                 raise health.error(bad, trainer.newest_step())
         if last:
-            control.should_save = True
+            control.should_log = control.should_save = True
         elif stop:
             self.stopped = True
             control.should_save = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from glmjobs.zero.checkpoint import Checkpoint
+from glmjobs.zero.checksums import check_whole
 from glmjobs.zero.dtypes import FLOATING, round_to, to_float32
 from glmjobs.zero.layout import Tensor, Vector
 from glmjobs.zero.weights import read_values
@@ -55,7 +56,11 @@ def same_values(tensor: Tensor, copy: Tensor) -> bool:
 
 
 def _difference(tensor: Tensor, copy: Tensor) -> int | None:
-    """The element where the first window of the sample that differs begins."""
+    """The element where the first window of the sample that differs begins.
+
+    Raises:
+        WorkFailed: they differ because one of them is damaged.
+    """
     for place in np.unique(np.linspace(0, max(0, tensor.numel - WINDOW), PLACES).astype(int)):
         start, count = int(place), min(WINDOW, tensor.numel - int(place))
         values, expected = (
@@ -63,6 +68,7 @@ def _difference(tensor: Tensor, copy: Tensor) -> int | None:
             for side in (tensor, copy)
         )
         if not np.array_equal(_as_stored(values, copy.dtype), expected, equal_nan=True):
+            check_whole(dict.fromkeys(extent.member for side in (tensor, copy) for extent in side.extents))
             return start
     return None
 

@@ -22,17 +22,29 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A member of torch's zip: ``size`` bytes from byte ``start`` of ``file``, and the CRC-32 noted for them."""
+
+    file: Path
+    name: str
+    start: int
+    size: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
-    """``count`` elements of type ``dtype`` at byte ``offset`` of ``file``."""
+    """``count`` elements of type ``dtype`` at byte ``offset`` of ``file``; ``member``: where they have a checksum."""
 
     file: Path
     offset: int
     count: int
     dtype: str
+    member: Member | None = None
 
     def part(self, start: int, count: int) -> Extent:
         """The elements [start, start + count) of this extent."""
-        return Extent(self.file, self.offset + start * SIZE[self.dtype], count, self.dtype)
+        return Extent(self.file, self.offset + start * SIZE[self.dtype], count, self.dtype, self.member)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glmjobs.zero.checkpoint import Checkpoint
+from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.cross_check import same_values
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
@@ -51,7 +52,7 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
 
     Raises:
         BadInput: no base given, or it holds no weights.
-        WorkFailed: the adapter is of a kind other than plain LoRA, or does not fit the base.
+        WorkFailed: the adapter is of a kind other than plain LoRA, or does not fit the base, or a file is damaged.
     """
     if base is None:
         raise BadInput(
@@ -63,6 +64,7 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
     config = _config(checkpoint.path)
     own = read_weights(base, found)
     tensors = dict(own)
+    sums = Checksums()
     factors, others = _sorted(checkpoint)
     for name, tensor in others.items():
         plain = COPY.sub(r".\1", SAVED.sub(r".\1", name.removeprefix("base_model.model.")))
@@ -88,8 +90,9 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
                 f"{checkpoint.path}: LoRA factors of {module}, which {base} does not have (or one is missing)"
             )
         tensors[weight.name] = _merged(
-            weight, pair["A"], pair["B"], _scale(config, module, pair["A"]), scratch / str(index)
+            weight, pair["A"], pair["B"], _scale(config, module, pair["A"]), scratch / str(index), sums
         )
+    sums.check()
     return replace(checkpoint, kind="merged", tensors=tensors, aliases={}, comparisons={})
 
 
@@ -185,12 +188,12 @@ def _alpha_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(.*\.)?({pattern})$")
 
 
-def _values(tensor: Tensor, start: int = 0, count: int | None = None) -> Floats:
+def _values(tensor: Tensor, sums: Checksums, start: int = 0, count: int | None = None) -> Floats:
     pieces = Vector(tensor.extents).cut(start, tensor.numel - start if count is None else count)
-    return np.concatenate([read_values(piece) for piece in pieces]).astype(np.float32, copy=False)
+    return np.concatenate([read_values(piece, sums) for piece in pieces]).astype(np.float32, copy=False)
 
 
-def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Path) -> Tensor:
+def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Path, sums: Checksums) -> Tensor:
     """W + scale * B A, by blocks of rows, into a scratch file."""
     matrices = len(weight.shape) == len(down.shape) == len(up.shape) == 2
     if not matrices or weight.shape != (up.shape[0], down.shape[1]) or not 0 < up.shape[1] == down.shape[0]:
@@ -199,13 +202,13 @@ def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Pat
             f"{weight.name} {list(weight.shape)}"
         )
     rows, columns = weight.shape
-    a, b = _values(down).reshape(down.shape), _values(up).reshape(up.shape)
+    a, b = _values(down, sums).reshape(down.shape), _values(up, sums).reshape(up.shape)
     step = max(1, ROW_BYTES // (4 * columns))
     try:
         with scratch.open("wb", buffering=0) as file:
             for first in range(0, rows, step):
                 count = min(step, rows - first)
-                block = _values(weight, first * columns, count * columns).reshape(count, columns)
+                block = _values(weight, sums, first * columns, count * columns).reshape(count, columns)
                 block = block + np.float32(scale) * (b[first : first + count] @ a)
                 file.write(block.tobytes())
     except OSError as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.dtypes import SIZE, convert
 from glmjobs.zero.guarded_files import open_handle
 from glmjobs.zero.layout import Extent, Tensor
@@ -116,6 +117,7 @@ class Pipeline:
         self.hashes = [_Hash() for _ in shards]
         self.targets: list[int] = []
         self.sources = _Sources()
+        self.sums = Checksums()
         self.overflow: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
@@ -123,7 +125,8 @@ class Pipeline:
         """Write everything.
 
         Raises:
-            WorkFailed: a source file is shorter than planned or cannot be read, or the disk is full.
+            WorkFailed: a source file is shorter than planned, cannot be read or lacks the checksums noted in it,
+                or the disk is full.
         """
         try:
             for shard in self.shards:
@@ -148,6 +151,7 @@ class Pipeline:
                     ) from None
             if self.failure is not None:
                 raise self.failure
+            self.sums.check()
             for target, shard in zip(self.targets, self.shards, strict=True):
                 if self.direct:
                     os.ftruncate(target, shard.size)  # the last block was written to a full ALIGNMENT
@@ -253,9 +257,11 @@ class Pipeline:
         size = count * SIZE[kind]
         if kind == piece.dtype:
             self.sources.read(piece.extent, buffer[piece.at : piece.at + size])
+            self.sums.add(piece.extent, buffer[piece.at : piece.at + size])
             return size
         raw = scratch[:size]
         self.sources.read(piece.extent, raw)
+        self.sums.add(piece.extent, raw)
         values, overflow = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype)
         np.frombuffer(buffer, np.uint8)[piece.at : piece.at + values.nbytes] = values.view(np.uint8)
         if overflow:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.zero import layout
+from glmjobs.zero.checksums import check_whole
 from glmjobs.zero.guarded_files import inside
 from glmjobs.zero.layout import Extent
 from glmjobs.zero.torch_file import Opaque, TensorRef, TorchFile
@@ -235,7 +236,9 @@ def _optimizer_step(rank: OptimizerShard) -> float | None:
         if isinstance(value, dict) and "step" in value:
             step = value["step"]
             if isinstance(step, TensorRef) and step.numel == 1:
-                return float(read_values(extent_of(rank.file, step, "step"))[0])
+                extent = extent_of(rank.file, step, "step")
+                check_whole([extent.member])
+                return float(read_values(extent)[0])
             return float(step) if isinstance(step, int | float) else None
         children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         if depth < 4:

@@ -23,6 +23,7 @@ from typing import Any
 
 from glmjobs.zero.dtypes import SIZE
 from glmjobs.zero.guarded_files import DAMAGE, open_regular
+from glmjobs.zero.layout import Member
 from hpc.core.errors import WorkFailed
 
 # A pickle holds structure, not numbers: even thousands of parameters take a few megabytes.
@@ -136,7 +137,7 @@ class TorchFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.names: dict[str, bool] = {}  # see run_pickle
-        self._starts: dict[str, tuple[int, int]] = {}
+        self._located: dict[str, Member] = {}
         try:
             program = self._program()
         except FileNotFoundError:
@@ -205,20 +206,36 @@ class TorchFile:
         Raises:
             WorkFailed: the member is missing, compressed, shorter than declared, or outside the file.
         """
-        if storage.key in self._starts:
-            start, size = self._starts[storage.key]
-        else:
-            start, size = self._locate(storage.key)
-            self._starts[storage.key] = start, size
-        if size < storage.numel * SIZE[storage.dtype]:
+        member = self.member(storage)
+        if member.size < storage.numel * SIZE[storage.dtype]:
             raise WorkFailed(
-                f"{self.path}: storage {storage.key} has {size} bytes, not the "
+                f"{self.path}: storage {storage.key} has {member.size} bytes, not the "
                 f"{storage.numel * SIZE[storage.dtype]} its tensors need"
             )
-        return start
+        return member.start
 
-    def _locate(self, key: str) -> tuple[int, int]:
-        info = self._members.get(f"{self.root}/data/{key}")
+    def member(self, storage: Storage) -> Member:
+        """The member of the zip that holds a storage.
+
+        Raises:
+            WorkFailed: as ``where``.
+        """
+        if storage.key not in self._located:
+            self._located[storage.key] = self._locate(storage.key)
+        return self._located[storage.key]
+
+    def storages(self) -> list[Member]:
+        """All members that hold numbers, in the order of the file's table of contents.
+
+        Raises:
+            WorkFailed: as ``where``.
+        """
+        folder = f"{self.root}/data/"
+        return [self._locate(name[len(folder) :]) for name in self._members if name.startswith(folder)]
+
+    def _locate(self, key: str) -> Member:
+        name = f"{self.root}/data/{key}"
+        info = self._members.get(name)
         if info is None:
             raise WorkFailed(f"{self.path}: damaged, its storage {key!r} is missing")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
@@ -237,7 +254,7 @@ class TorchFile:
         start = info.header_offset + 30 + name_length + extra_length
         if start + info.file_size > self.size:
             raise WorkFailed(f"{self.path}: truncated, storage {key} goes past the file's end")
-        return start, info.file_size
+        return Member(self.path, name, start, info.file_size, info.CRC)
 
     def byte_range(self, tensor: TensorRef, name: str = "a tensor") -> tuple[int, int]:
         """(byte offset in the file, bytes) of a contiguous tensor.

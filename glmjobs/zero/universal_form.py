@@ -18,10 +18,12 @@ import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from glmjobs.zero import committed
 from glmjobs.zero.checkpoint import open_checkpoint, zero_folder
+from glmjobs.zero.checksums import check_whole
 from glmjobs.zero.cross_check import cross_check
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.publish import publishing
@@ -68,6 +70,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     else:
         with publishing(target) as new:
             check_space(new, checkpoint.numel * BYTES_PER_ELEMENT, target.parent)
+            _check_checksums(checkpoint.files, workers)
             given = new.parent / folder.name
             given.mkdir()
             for file in checkpoint.files:
@@ -86,6 +89,14 @@ def _check_parameter_names(names: Iterable[str], where: Path) -> None:
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
             raise WorkFailed(f"{where}: a parameter named {name[:80]!r}, which is no folder's name")
+
+
+def _check_checksums(files: Iterable[Path], workers: int) -> None:
+    """That every number has the checksum it was saved with: DeepSpeed looks at none."""
+    storages = [member for file in files for member in TorchFile(file).storages()]
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(lambda member: check_whole([member]), storages):
+            pass
 
 
 def _check_whole(target: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
 from glmjobs.zero.guarded_files import inside, open_regular, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor
@@ -54,7 +55,7 @@ def extent_of(file: TorchFile, ref: Any, what: str) -> Extent:
     if not isinstance(ref, TensorRef):
         raise WorkFailed(f"{file.path}: {what} is not a tensor")
     offset, _ = file.byte_range(ref, what)
-    return Extent(file.path, offset, ref.numel, ref.dtype)
+    return Extent(file.path, offset, ref.numel, ref.dtype, file.member(ref.storage))
 
 
 def tensor_of(file: TorchFile, name: str, ref: Any) -> Tensor:
@@ -65,12 +66,16 @@ def tensor_of(file: TorchFile, name: str, ref: Any) -> Tensor:
     """
     if not isinstance(ref, TensorRef):
         raise WorkFailed(f"{file.path}: {name} is not a tensor")
-    extents = (Extent(file.path, offset, count, ref.dtype) for offset, count in file.runs(ref, name))
+    runs, member = file.runs(ref, name), file.member(ref.storage)
+    extents = (Extent(file.path, offset, count, ref.dtype, member) for offset, count in runs)
     return Tensor(name, ref.shape, tuple(extents))
 
 
-def read_values(extent: Extent) -> np.ndarray[Any, Any]:
+def read_values(extent: Extent, sums: Checksums | None = None) -> np.ndarray[Any, Any]:
     """A small extent's numbers: floats as float32, others in their own type.
+
+    Args:
+        sums: told of the bytes, where they are to be checked.
 
     Raises:
         WorkFailed: the file ends before.
@@ -84,6 +89,8 @@ def read_values(extent: Extent) -> np.ndarray[Any, Any]:
         raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror or error}") from None
     if raw.size != size:
         raise WorkFailed(f"{extent.file}: truncated, it ends inside a tensor")
+    if sums is not None:
+        sums.add(extent, raw.data)
     if extent.dtype in FLOATING:
         return to_float32(raw, extent.dtype)
     return raw.view({"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}.get(extent.dtype, "u1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ def shards(checkpoint: Path) -> list[Path]:
     return [checkpoint / "global_step10" / SHARD.format(rank) for rank in range(RANKS)]
 
 
-def fails(checkpoint: Path, *named: str, **options: Any) -> None:
+def fails(checkpoint: Path, *named: str, base: Path | None = None, **options: Any) -> None:
     """Consolidation stops with one line that names all of these, and leaves nothing."""
     out = checkpoint.parent / "out"
     with pytest.raises(WorkFailed) as failure:
-        consolidate(checkpoint, out, Options(fsync=False, **options))
+        consolidate(checkpoint, out, Options(fsync=False, **options), base)
     text = str(failure.value)
     assert "\n" not in text and all(name in text for name in named), text
     assert not out.exists() and not list(out.parent.glob(".out*"))
@@ -56,3 +57,22 @@ def weights(folder: Path, tensors: dict[str, Any]) -> Path:
     folder.mkdir()
     save_file(tensors, str(folder / "model.safetensors"))
     return folder
+
+
+def flip(path: Path, member: str, place: float = 0.5, mask: int = 4) -> str:
+    """Flip bits of one byte of a member of a zip, ``place`` (0 to 1) of the way into it; the member's name there."""
+    with zipfile.ZipFile(path) as archive:
+        info = next(info for info in archive.infolist() if info.filename.endswith(f"/{member}"))
+        with archive.open(info):
+            start = archive.fp.tell()  # type: ignore[union-attr]
+    content = bytearray(path.read_bytes())
+    content[start + round(place * (info.file_size - 1))] ^= mask
+    path.write_bytes(content)
+    return info.filename
+
+
+def storages(path: Path) -> list[str]:
+    """The members of a file of torch.save that hold numbers: data/0, data/1, …"""
+    with zipfile.ZipFile(path) as archive:
+        names = [info.filename.partition("/")[2] for info in archive.infolist() if info.file_size]
+    return [name for name in names if name.startswith("data/")]

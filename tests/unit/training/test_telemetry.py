@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from glmjobs.data.packing import plan_epochs
 from hpc.runtime import gpu_monitor
 from hpc.runtime.gpu_monitor import GpuWatch, job_gpu_indices, watching
 
@@ -113,25 +114,23 @@ def test_gpus_of_others_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_for(folder: Path) -> Any:
-    import torch
-
     (folder / "checkpoints").mkdir(exist_ok=True)
-    return SimpleNamespace(
-        args=SimpleNamespace(output_dir=str(folder / "checkpoints"), world_size=2), tokens=torch.tensor(1000)
-    )
+    return SimpleNamespace(args=SimpleNamespace(output_dir=str(folder / "checkpoints"), world_size=2))
 
 
 def log(folder: Path, done: int, steps: list[int], total: int = 40) -> Any:
     """Log these steps from an attempt that goes on after ``done``."""
     from glmjobs.training.telemetry import RunLog
+    from glmjobs.training.train_data import Reading
 
     trainer = trainer_for(folder)
-    runlog = RunLog(folder, trainer, total, epochs=2.0)
+    plan = plan_epochs([50] * 10, 50, epochs=2, packed=False)
+    runlog = RunLog(folder, trainer, total, Reading(plan, [50] * 10, 1))
     state = SimpleNamespace(is_world_process_zero=True, global_step=done)
     runlog.on_train_begin(trainer.args, state, None)
     for step in steps:
         state.global_step = step
-        trainer.tokens = trainer.tokens + 500
+        runlog.on_step_end(trainer.args, state, None)
         runlog.on_log(
             trainer.args, state, None, logs={"loss": 1.0 / step, "grad_norm": 0.5, "learning_rate": 1e-5}
         )
@@ -147,9 +146,8 @@ def test_json_lines_and_tensorboard_show_each_step_once(
     log(tmp_path, 10, [20, 30])  # resumed from checkpoint-10: step 20 is done again
     written = rows(tmp_path / "checkpoints" / "train_log.jsonl")
     assert [r["step"] for r in written] == [1, 10, 20, 30]
-    assert {"time", "loss", "grad_norm", "learning_rate", "tokens_per_s", "tokens", "epoch"} <= set(
-        written[-1]
-    )
+    assert {"time", "loss", "grad_norm", "learning_rate", "tokens_per_s"} <= set(written[-1])
+    assert [(r["epoch"], r["tokens"]) for r in written] == [(0.1, 50), (1.0, 500), (2.0, 1000), (3.0, 1500)]
     events = accumulator.EventAccumulator(str(tmp_path / "checkpoints" / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == {
         f"train/{name}" for name in ("loss", "grad_norm", "learning_rate", "tokens_per_s")

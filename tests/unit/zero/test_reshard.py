@@ -21,6 +21,7 @@ from glmjobs.reshard import accumulation
 from glmjobs.zero.universal_form import reshard
 from hpc.core.errors import BadInput, WorkFailed
 from tests.support.hostile_pickle import Runs
+from tests.support.small_checkpoints import flip, storages
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
@@ -79,6 +80,21 @@ def test_universal_form_holds_the_same_values(checkpoint: Path) -> None:
     for world_size, workers in ((0, 1), (10**11, 1), (1, 0), (1, 9999)):
         with pytest.raises(BadInput, match=r"world size|workers"):
             reshard(checkpoint, world_size, workers)
+
+
+def test_a_flipped_bit_is_named_before_deepspeed_reads_it(checkpoint: Path) -> None:
+    """Adam's moments count here, and the copies of the weights: all that DeepSpeed may take up."""
+    for path in sorted((checkpoint / "global_step2").glob("*.pt")):
+        whole = path.read_bytes()
+        for member in storages(path)[::3]:
+            name = flip(path, member)
+            with pytest.raises(WorkFailed) as failure:
+                reshard(checkpoint, 1)
+            assert str(path) in str(failure.value) and f"{name} do not have the checksum" in str(
+                failure.value
+            )
+            path.write_bytes(whole)
+    assert not list(checkpoint.glob("*universal*"))
 
 
 def test_nothing_of_the_checkpoint_runs(checkpoint: Path) -> None:
