@@ -6,7 +6,7 @@ One small model from the same weights is trained for an epoch on the same word p
 seeds:
 
 packed    :func:`glmjobs.data.packing.plan_epoch`, as training does it
-unpacked  one example a row, as many examples a step as the packed rows of a step hold on average
+unpacked  one example a row, in as many steps: as many examples a step, within one, as packed on average
 sorted    rows of examples of like length (next fit in falling order): what packing must not become
 
 in two worlds: steps of one row (one GPU) and of ``--rows-a-step`` rows (many GPUs, or accumulation: the same sum). The
@@ -125,18 +125,14 @@ def sorted_plan(lengths: Any, seed: int) -> PackingPlan:
     return PackingPlan(PACK_LENGTH, np.concatenate(arranged).astype(np.int64), offsets, int(lengths.sum()))
 
 
-def train(base: Path, dataset: PackedDataset, collate: Any, rows_a_step: int) -> Any:
-    """The model after one epoch."""
+def train(base: Path, dataset: PackedDataset, collate: Any, steps: int) -> Any:
+    """The model after one epoch, its rows shared out evenly among so many steps."""
     model = load_model(base, dtype="float32").train()
-    steps = math.ceil(len(dataset) / rows_a_step)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    for step in range(steps):
-        rows = range(step * rows_a_step, min(len(dataset), (step + 1) * rows_a_step))
-        batches = [collate([dataset[i] for i in rows])]
-        count = sum(target_tokens(batch) for batch in batches)
-        for batch in batches:
-            model(**batch, num_items_in_batch=count).loss.backward()
+    for rows in np.array_split(np.arange(len(dataset)), steps):
+        batch = collate([dataset[int(i)] for i in rows])
+        model(**batch, num_items_in_batch=target_tokens(batch)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -170,17 +166,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             for seed in range(args.seeds):
                 plan = packing.plan_epoch(rest.lengths, PACK_LENGTH, seed=seed)
                 single = packing.plan_single(rest.lengths, PACK_LENGTH, seed=seed)
-                batch = round(rows_a_step * len(rest) / len(plan))
+                steps = math.ceil(len(plan) / rows_a_step)
                 row = PackedCollator(PACK_LENGTH, pad)
-                ways: dict[str, tuple[PackingPlan, Callable[..., Any], int]] = {
-                    "packed": (plan, row, rows_a_step),
-                    "unpacked": (single, PaddedCollator(pad), batch),
-                    "sorted": (sorted_plan(rest.lengths, seed), row, rows_a_step),
+                ways: dict[str, tuple[PackingPlan, Callable[..., Any]]] = {
+                    "packed": (plan, row),
+                    "unpacked": (single, PaddedCollator(pad)),
+                    "sorted": (sorted_plan(rest.lengths, seed), row),
                 }
-                for way, (order, collate, rows) in ways.items():
-                    model = train(base, PackedDataset(rest, order), collate, rows)  # type: ignore[arg-type]
+                for way, (order, collate) in ways.items():
+                    model = train(base, PackedDataset(rest, order), collate, steps)  # type: ignore[arg-type]
                     losses[way].append(dev_loss(model, dev, pad))
-            worlds[str(rows_a_step)] = {"examples_a_step": batch, "fill": plan.fill, "losses": losses}
+            worlds[str(rows_a_step)] = {
+                "examples_a_step": round(len(rest) / steps, 1),
+                "fill": plan.fill,
+                "losses": losses,
+            }
     return {"family": args.family, "rows": args.rows, "torch": torch.__version__, "worlds": worlds}
 
 
