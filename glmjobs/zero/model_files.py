@@ -126,8 +126,8 @@ def _write_config(source: Path, target: Path, dtype: str, base: Path | None) -> 
     """The configuration with the weights' type (dtype in transformers 5, torch_dtype before) and the base's cache."""
     config = _load(source)
     if base is not None:
-        config.pop("use_cache", None)
-        config.update({key: value for key, value in read_config([base]).items() if key == "use_cache"})
+        cache = {key: value for key, value in read_config([base]).items() if key == "use_cache"}
+        config = {key: value for key, value in {**config, **cache}.items() if key != "use_cache" or cache}
     named = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
     config.update(dict.fromkeys(named, TORCH_NAME[dtype]))
     target.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
