@@ -22,7 +22,8 @@ from glmjobs.models.family import family_for, read_config
 from glmjobs.models.glm10b.family import FAMILY
 from glmjobs.models.glm10b.tensor_parallel import config_of, merged, part_of
 from glmjobs.text import SHARD_SIZE, parse_size
-from glmjobs.zero.dtypes import FLOATING
+from glmjobs.zero.dtypes import FLOATING, SIZE, TORCH_NAME
+from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.manifest import describe, write_manifest
 from glmjobs.zero.publish import publishing
@@ -118,7 +119,8 @@ def split(model: Path, out: Path, parts: int) -> None:
 
     Raises:
         BadInput: not a GLM-10B, weights that can't be cut into so many parts, or ``out`` exists.
-        WorkFailed: a weight file is damaged. ``out`` is then not there.
+        WorkFailed: a weight file is damaged, or the disk ran full. ``out`` is then not there.
+        NotFit: the disk has too little space to begin.
     """
     config = read_config(model)
     if family_for(model) is not FAMILY:
@@ -132,24 +134,46 @@ def split(model: Path, out: Path, parts: int) -> None:
             f"{model}: no model*.safetensors here (load and save an original .bin directory first)"
         )
     whole = [tensor for file in files for tensor in read_tensors(file).values()]
-    with publishing(out) as directory:
-        for rank in range(parts):
-            write_part(directory / f"mp_rank_{rank:02d}_model_states.pt", whole, rank, parts)
-
-
-def write_part(path: Path, whole: list[Tensor], rank: int, parts: int) -> None:
-    """One rank's file, as torch.save writes it: {"module": …, "mp_world_size": …}."""
-    import torch
-
-    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    module = {}
-    for tensor in whole:
-        part = part_of(tensor, rank, parts)
-        if part.dtype not in kinds:
+    cut = [[part_of(tensor, rank, parts) for tensor in whole] for rank in range(parts)]
+    for part in cut[0]:
+        if part.dtype not in TORCH_NAME:
             raise BadInput(
                 f"{part.extents[0].file}: {part.name} has type {part.dtype}; only floating weights are split"
             )
-        flat = torch.empty(part.numel, dtype=kinds[part.dtype])
+    with publishing(out) as directory:
+        check_space(
+            directory, sum(part.numel * SIZE[part.dtype] for rank in cut for part in rank), out.parent
+        )
+        for rank, tensors in enumerate(cut):
+            name = f"mp_rank_{rank:02d}_model_states.pt"
+            document = {"module": read_tensors_of(tensors), "mp_world_size": parts}
+            save(document, directory / name, out / name)
+
+
+def save(document: dict[str, Any], path: Path, shown: Path) -> None:
+    """torch.save, whose own errors are many lines.
+
+    Raises:
+        WorkFailed: the disk does not take it; ``shown`` is named.
+    """
+    import torch
+
+    try:
+        torch.save(document, path)
+    except (OSError, RuntimeError) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        )
+        raise WorkFailed(f"{shown}: cannot be written; is the disk full? {reason}") from None
+
+
+def read_tensors_of(tensors: list[Tensor]) -> dict[str, Any]:
+    """One rank's tensors, as torch's, by the names of THUDM/GLM."""
+    import torch
+
+    module = {}
+    for part in tensors:
+        flat = torch.empty(part.numel, dtype=getattr(torch, TORCH_NAME[part.dtype]))
         view = flat.view(torch.uint8).numpy().data
         with part.extents[0].file.open("rb") as file:
             at = 0
@@ -160,7 +184,7 @@ def write_part(path: Path, whole: list[Tensor], rank: int, parts: int) -> None:
                     raise WorkFailed(f"{extent.file}: truncated in {part.name}")
                 at += size
         module[part.name.removeprefix("glm.")] = flat.view(part.shape)
-    torch.save({"module": module, "mp_world_size": parts}, path)
+    return module
 
 
 def parser() -> argparse.ArgumentParser:
@@ -181,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@errors_in_one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     given = parser().parse_args(argv)

@@ -12,6 +12,7 @@ its source gives, and ``fetched.json`` lists size and SHA-256 of all of them; ``
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
+from glmjobs.zero.guarded_files import errors_in_one_line
+from glmjobs.zero.write import check_space
 from hpc.core import timestamps
 from hpc.core.errors import BadInput, NotFit, WorkFailed
 from hpc.core.files import Json, sha256_file, write_json
@@ -48,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@errors_in_one_line()
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
     args = parser().parse_args(argv)
@@ -140,6 +144,10 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path) -> Json:
     except RevisionNotFoundError:
         raise BadInput(f"--revision {revision}: {source} has no such revision") from None
     except (HfHubHTTPError, OSError) as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkFailed(
+                f"--into {into}: {error.strerror}; make room and run it again to go on"
+            ) from None
         raise NotFit(f"{endpoint}: {' '.join(str(error).split())[:200]}; run it again to go on") from None
     except Exception as error:  # the HTTP library's own errors, which differ between releases
         if type(error).__module__.split(".")[0] not in (
@@ -180,9 +188,7 @@ def make_room(into: Path, need: int) -> None:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--into {into}: cannot make this directory: {error.strerror}") from None
-    free = shutil.disk_usage(into).free
-    if free < need:
-        raise NotFit(f"--into {into}: {need / 1e9:,.1f} GB to come, {free / 1e9:,.1f} GB free")
+    check_space(into, need, f"--into {into}")
 
 
 def same_size(one: Path, other: Path) -> bool:

@@ -24,6 +24,7 @@ from glmjobs.cli import positive, run_command
 from glmjobs.models.family import families
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
+from glmjobs.scoring.claim import claim
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     group = p.add_argument_group("with RUN")
     group.add_argument("--which", choices=[*MODELS, "both"], help="default: both")
     group = p.add_argument_group("with MODEL_DIR DATA")
-    group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model>-<data>")
+    group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model, or its run>-<data>")
     group.add_argument("--rows", type=positive, metavar="N", help="only the first N rows")
     group.add_argument("--max-new-tokens", type=positive, metavar="N", help="default: 512")
     group.add_argument("--max-source-length", type=positive, metavar="N", help="default: 1024")
@@ -280,9 +281,9 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
     if not model.is_dir():
         raise BadInput(f"{model}: no such model directory")
     questions = read_questions(data, args.rows)
-    stem = data.name.split(".")[0]
-    folder = args.out or Path("scores") / f"{model.resolve().name}-{stem}"
+    folder = args.out or default_folder(model, data)
     work = Work.of(model, questions, folder, settings)
+    claim(folder, model, data)
     if not args.rejudge:
         answer(
             work, shard, stop=lambda: flag.requested, on_row=_News(None, len(questions), {}).rows(model.name)
@@ -299,6 +300,15 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         return 0
     show({model.resolve().name: summary}, None, None, as_json=args.json, files=folder)
     return 0
+
+
+def default_folder(model: Path, data: Path) -> Path:
+    """scores/<model>-<data>; every run's model is called "model", so the run's name stands for it."""
+    place = model.resolve()
+    name, run = place.name, place.parent
+    if (run / "run.yaml").is_file():
+        name = run.name if place == run / "model" else f"{run.name}-{name}"
+    return Path("scores") / f"{name}-{data.name.split('.')[0]}"
 
 
 # What people see

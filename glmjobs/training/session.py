@@ -226,6 +226,7 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
     heartbeat.report("loading the model")
     model, counts = trainable_model(settings, inputs.base_model)
+    cache = model.config.use_cache
     saver = save.Saver(
         inputs.checkpoints, settings.save_total_limit,
         Agreement().open(),  # the processes have met when the arguments were made
@@ -237,6 +238,9 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
         processing_class=tokenizer, saver=saver, heartbeat=heartbeat,
         health=Health(settings.precision, settings.learning_rate),
     )  # fmt: skip
+    model.config.use_cache = (
+        cache  # the Trainer turns it off, and would save it so; no step of training makes a cache
+    )
     return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts})
 
 
@@ -252,7 +256,6 @@ def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict
     # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
     model = load_model(base_model, dtype=dtype)
-    model.config.use_cache = False
     if settings.method != "lora":
         return model, {}
     model = adapters.adapt(model, settings.lora, family_for(base_model))

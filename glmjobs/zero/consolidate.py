@@ -16,7 +16,7 @@ from glmjobs.zero.cross_check import cross_check
 from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.model_files import carry, read_config
+from glmjobs.zero.model_files import carry, in_order, read_config
 from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.write import check_space, plan_shards, write_shards
@@ -95,8 +95,7 @@ def consolidate(
                 shards, new, workers=_workers(options), fsync=options.fsync, progress=progress.add
             )
         _judge_overflow(written.overflow, options)
-        sources = [source, *([base] if base is not None else [])]
-        names = carry(new, sources, dtype, closed=[source]) + ([merge_lora.CONFIG] if kept else [])
+        names = carry(new, source, base, dtype) + ([merge_lora.CONFIG] if kept else [])
         written.files += [manifests.describe(new, name) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
@@ -179,8 +178,7 @@ def _tensors_to_write(checkpoint: Checkpoint, base: Path | None) -> tuple[list[T
     A tied name is left out where the model's configuration says that embeddings are tied, as transformers
     itself does; otherwise its values are written a second time, so that no loader has to know.
     """
-    sources = [checkpoint.path, *([base] if base is not None else [])]
-    tied = read_config(sources).get("tie_word_embeddings") is True
+    tied = read_config(in_order(checkpoint.path, base)).get("tie_word_embeddings") is True
     tensors = list(checkpoint.tensors.values())
     if tied:
         return tensors, dict(checkpoint.aliases)

@@ -31,13 +31,24 @@ PATTERNS = (
 NOT_MODEL = ("zero_to_fp32.py", "zero_to_torch.py", "setup.py")
 
 
-def carry(into: Path, sources: Sequence[Path], dtype: str, closed: Sequence[Path] = ()) -> list[str]:
-    """Copy the files into a model directory; where several sources have one, the first counts.
+# Where these differ, the checkpoint is not the base model trained: it has more tokens, or is another model.
+SHAPES = ("model_type", "vocab_size", "hidden_size", "num_layers", "num_hidden_layers")
+TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab",
+    "chat_template*",
+)  # fmt: skip
+
+
+def carry(into: Path, checkpoint: Path, base: Path | None, dtype: str) -> list[str]:
+    """Copy the files into a model directory: the base model's as they are, of the checkpoint what the base lacks.
+
+    A training changes weights; transformers, saving them, changes configurations too: it turns the cache off, makes up
+    a generation_config.json, writes the tokenizer and its template in its own form. Only a checkpoint with other shapes
+    than the base's (tokens were added) has its own configuration and tokenizer.
 
     Args:
-        sources: directories, most specific first (the checkpoint, then the base model).
+        checkpoint: its links are not followed outwards (a hub cache's, and so a base's, are made of links).
         dtype: the weights' type, entered in config.json.
-        closed: those of the sources whose links are not followed outwards (a hub cache's are made of links).
 
     Returns:
         The names copied, sorted.
@@ -45,18 +56,21 @@ def carry(into: Path, sources: Sequence[Path], dtype: str, closed: Sequence[Path
     Raises:
         WorkFailed: a file cannot be read, or config.json is not JSON.
     """
-    copied = []
-    for source in sources:
+    copied: list[str] = []
+    whole = base if base is not None and _configured(base) else None
+    for source in (sources := in_order(checkpoint, base)):
+        tokenizer = sources[0] == base and any(_matches(name, TOKENIZER) for name in copied)
         for path in sorted(source.iterdir()) if source.is_dir() else ():
             name = path.name
-            wanted = any(fnmatch.fnmatchcase(name, pattern) for pattern in PATTERNS) and name not in NOT_MODEL
-            if not wanted or not path.is_file() or (into / name).exists():
+            wanted = _matches(name, PATTERNS) and name not in NOT_MODEL and not (into / name).exists()
+            made_up = name == "generation_config.json" and whole is not None and source != whole
+            if not wanted or made_up or (tokenizer and _matches(name, TOKENIZER)) or not path.is_file():
                 continue
-            if source in closed and not path.resolve().is_relative_to(source.resolve()):
+            if source == checkpoint and not path.resolve().is_relative_to(source.resolve()):
                 raise WorkFailed(f"{path}: a link out of the checkpoint; refused")
             try:
                 if name == "config.json":
-                    _write_config(path, into / name, dtype)
+                    _write_config(path, into / name, dtype, whole)
                 else:
                     with open_regular(path) as file, (into / name).open("xb") as copy:
                         shutil.copyfileobj(file, copy)
@@ -64,6 +78,27 @@ def carry(into: Path, sources: Sequence[Path], dtype: str, closed: Sequence[Path
                 raise WorkFailed(f"{path}: cannot be copied: {error.strerror or error}") from None
             copied.append(name)
     return sorted(copied)
+
+
+def in_order(checkpoint: Path, base: Path | None) -> list[Path]:
+    """Where a model's files come from, first what counts: the base, unless the checkpoint has other shapes.
+
+    Raises:
+        WorkFailed: a config.json is not JSON.
+    """
+    if base is None:
+        return [checkpoint]
+    one, other = read_config([checkpoint]), read_config([base])
+    same = _configured(base) and all(one[key] == other[key] for key in SHAPES if key in one and key in other)
+    return [base, checkpoint] if same else [checkpoint, base]
+
+
+def _configured(base: Path) -> bool:
+    return "model_type" in read_config([base])
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def read_config(sources: Sequence[Path]) -> dict[str, Any]:
@@ -87,9 +122,12 @@ def _load(path: Path) -> dict[str, Any]:
     return config
 
 
-def _write_config(source: Path, target: Path, dtype: str) -> None:
-    """The configuration with the weights' type (dtype in transformers 5, torch_dtype before)."""
+def _write_config(source: Path, target: Path, dtype: str, base: Path | None) -> None:
+    """The configuration with the weights' type (dtype in transformers 5, torch_dtype before) and the base's cache."""
     config = _load(source)
+    if base is not None:
+        cache = {key: value for key, value in read_config([base]).items() if key == "use_cache"}
+        config = {key: value for key, value in {**config, **cache}.items() if key != "use_cache" or cache}
     named = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
     config.update(dict.fromkeys(named, TORCH_NAME[dtype]))
     target.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

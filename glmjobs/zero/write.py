@@ -54,7 +54,7 @@ def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "
     return shards
 
 
-def check_space(directory: Path, needed: int, shown: Path | None = None) -> None:
+def check_space(directory: Path, needed: int, shown: Path | str | None = None) -> None:
     """Say before starting that the disk of ``directory`` is too full.
 
     Args:

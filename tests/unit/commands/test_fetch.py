@@ -177,6 +177,24 @@ def test_no_network_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 3 and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_room_is_looked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Disk:
+        f_bavail = 100
+        f_frsize = 1000
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_bytes(bytes(300_000))
+    monkeypatch.setattr("glmjobs.zero.write.os.statvfs", lambda path: Disk)
+    assert run_command(fetch.main, ["model", str(tmp_path / "model"), "--into", str(tmp_path / "there")]) == 3
+    assert (
+        capsys.readouterr().err
+        == f"error: --into {tmp_path}/there: 1.4 MB are needed here, 0.1 MB are free\n"
+    )
+    assert not list((tmp_path / "there").iterdir())
+
+
 def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
     source, into = tmp_path / "source", tmp_path / "into"
     for name, content in FILES.items():

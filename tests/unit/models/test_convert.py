@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from glmjobs.cli import run_command
 from glmjobs.convert import main, merge, split
 from glmjobs.models import GLMConfig, GLMForCausalLM, load_model
 from hpc.core.errors import BadInput, WorkFailed
@@ -161,3 +165,43 @@ def test_split_says_what_it_cannot(checkpoint: tuple[Path, GLMForCausalLM], tmp_
         split(tmp_path / "model", tmp_path / "parts", 3)
     with pytest.raises(BadInput, match="not a multiple"):
         merge(directory, tmp_path / "other", heads=7)
+
+
+def test_split_looks_for_room_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each part holds the layer norms whole, so the parts are larger than the model."""
+    model().save_pretrained(tmp_path / "base")
+    size = sum(parameter.numel() * 2 for parameter in model().parameters())
+
+    class Disk:
+        f_bavail = 100
+        f_frsize = 1000
+
+    monkeypatch.setattr("glmjobs.zero.write.os.statvfs", lambda path: Disk)
+    capsys.readouterr()
+    assert run_command(main, ["split", str(tmp_path / "base"), str(tmp_path / "out"), "--parts", "2"]) == 3
+    said = capsys.readouterr().err
+    needed = re.fullmatch(rf"error: {tmp_path}: ([\d.]+) MB are needed here, 0.1 MB are free\n", said)
+    assert needed and float(needed[1]) >= (size + (1 << 20)) / 1e6 - 0.05, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+
+
+def test_split_onto_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """Told by torch as a RuntimeError of many lines; here a limit on the size of files stands for the disk."""
+    model().save_pretrained(tmp_path / "base")
+    program = (
+        "import resource, signal, sys; from glmjobs.cli import run_command; from glmjobs.convert import main\n"
+        "import torch; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); sys.exit(run_command(main))"
+    )
+    words = ["split", str(tmp_path / "base"), str(tmp_path / "out"), "--parts", "2"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith(
+        f"error: {tmp_path}/out/mp_rank_00_model_states.pt: cannot be written; is the disk full?"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]

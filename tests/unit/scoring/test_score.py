@@ -286,6 +286,89 @@ def test_broken_weights_are_one_line(
     assert "truncated" in err[0]
 
 
+def scored(folder: Path) -> dict[str, bytes]:
+    """What a folder of scores holds, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_models_of_two_runs_have_folders_of_their_own(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run's model is called "model"."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "d.jsonl"
+    data.write_text('{"question": "1+1=", "answer": "2"}\n', encoding="utf-8")
+    for name, model in zip(("a", "b"), models, strict=True):
+        shutil.copytree(model, tmp_path / "runs" / name / "model")
+        (tmp_path / "runs" / name / "run.yaml").write_text("{}\n")
+        assert command(Path("runs") / name / "model", data, "--max-new-tokens", 4) == 0
+    for name in ("a", "b"):
+        assert read(Path("scores") / f"{name}-d" / "summary.json")["model"] == f"runs/{name}/model"
+    before = scored(Path("scores/a-d"))
+    assert command(Path("runs/b/model/../../a/model"), data, "--max-new-tokens", 4) == 0
+    assert scored(Path("scores/a-d")).keys() == before.keys()
+    shutil.copytree(models[0], tmp_path / "runs/a/base")
+    assert score.default_folder(Path("runs/a/base"), data) == Path("scores/a-base-d")
+
+
+def test_scores_of_another_model_or_file_are_not_overwritten(
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = tmp_path / "one/m", tmp_path / "other/m"
+    for model, place in zip(models, (one, other), strict=True):
+        shutil.copytree(model, place)
+    data = tmp_path / "d.jsonl"
+    data.write_text('{"question": "1+1=", "answer": "2"}\n', encoding="utf-8")
+    words = ("--max-new-tokens", 4)
+    assert command(one, data, *words) == 0
+    before = scored(Path("scores/m-d"))
+    capsys.readouterr()
+
+    def refused(model: Path, file: Path, said: str) -> None:
+        for more in ((), ("--rejudge",)):
+            assert command(model, file, *words, *more) == 2
+            err = capsys.readouterr().err
+            assert (
+                err == f"error: scores/m-d: holds scores of another {said}; name another folder: --out DIR\n"
+            )
+            assert scored(Path("scores/m-d")) == before
+
+    refused(other, data, f"model, {one}")
+    (tmp_path / "elsewhere").mkdir()
+    namesake = tmp_path / "elsewhere/d.jsonl"
+    namesake.write_text('{"question": "1+2=", "answer": "3"}\n', encoding="utf-8")
+    refused(one, namesake, f"data, {data}")
+    assert command(other, namesake, *words, "--out", "mine") == 0
+    # The same model and data go on wherever they are now; what was there before there was a note counts, too.
+    moved = one.rename(tmp_path / "moved")
+    shutil.copy(data, namesake)
+    assert command(moved, namesake, *words, "--out", "scores/m-d") == 0
+    assert scored(Path("scores/m-d"))["predictions.jsonl"] == before["predictions.jsonl"]
+    (Path("scores/m-d") / "scored.json").unlink()
+    before = scored(Path("scores/m-d"))
+    capsys.readouterr()
+    refused(other, data, f"model, {moved}")
+
+
+def test_a_model_trained_further_is_scored_anew_in_its_place(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, data, out = tmp_path / "m", tmp_path / "d.jsonl", tmp_path / "out"
+    rows = [{"question": f"{n}+1=?", "answer": str(n + 1)} for n in range(4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    prints = []
+    for source in models:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(source, model)
+        assert command(model, data, "--max-new-tokens", 4, "--out", out) == 0
+        prints.append(read(out / "summary.json")["fingerprint"])
+    assert prints[0] != prints[1]
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [

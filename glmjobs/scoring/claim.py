@@ -1,0 +1,49 @@
+"""Whose scores a folder holds: one model's answers on one data file, noted there before the first row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from glmjobs.scoring.predictions import model_fingerprint
+from hpc.core.errors import BadInput
+from hpc.core.files import read_json, sha256_file, write_json
+
+NOTE = "scored.json"
+
+
+def claim(folder: Path, model: Path, data: Path) -> None:
+    """Note in ``folder`` whose scores it holds from now on.
+
+    The same path or the same content is the same model (or data): one that was trained further is scored anew in its
+    place, one that was moved goes on.
+
+    Raises:
+        BadInput: it holds another model's, or another data file's; or it cannot be written.
+    """
+    own = {
+        "model": {"path": str(model.resolve()), "digest": model_fingerprint(model)},
+        "data": {"path": str(data.resolve()), "digest": sha256_file(data)},
+    }
+    if next(folder.glob("predictions*"), None) is not None:
+        for what, held in _held(folder).items():
+            if held["path"] != own[what]["path"] and held["digest"] != own[what]["digest"]:
+                raise BadInput(
+                    f"{folder}: holds scores of another {what}, {held['path']}; name another folder: --out DIR"
+                )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / NOTE, own)
+    except OSError as error:
+        raise BadInput(f"{folder}: predictions cannot be written there: {error.strerror}") from None
+
+
+def _held(folder: Path) -> dict[str, dict[str, Any]]:
+    """Whose scores are there; of folders from before there was a note, the summary names the model."""
+    note = read_json(folder / NOTE)
+    if note is not None:
+        return {what: dict(note[what]) for what in ("model", "data")}
+    summary = read_json(folder / "summary.json")
+    if summary is None:
+        return {}
+    return {"model": {"path": str(Path(summary["model"]).resolve()), "digest": None}}
