@@ -70,23 +70,23 @@ def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
 
 
 def check_model(path: Path, family: str) -> Path:
-    """The base model's directory is there, with its configuration and weights, and of the recipe's family."""
+    """The base model's directory is there, of the recipe's family, and has what the family needs.
+
+    Raises:
+        BadInput: it is not.
+    """
+    wanted = family_for(family)
     if not path.is_dir():
-        raise NotFit(
-            f"{path}: no such model directory (model.path); copy THUDM's model there, or name yours: "
+        raise BadInput(
+            f"{path}: no such model directory (model.path); copy {wanted.title} there, or name yours: "
             "--set model.path=DIRECTORY"
         )
-    if not (path / "config.json").is_file():
-        raise NotFit(f"{path}: no config.json there (model.path); a model directory as on the hub is needed")
-    if not any(p.suffix in (".bin", ".safetensors") for p in path.iterdir()):
-        raise NotFit(
-            f"{path}: no weights (*.safetensors or *.bin) there (model.path); the download is not whole"
-        )
-    wanted, found = family_for(family).name, family_for(path).name
+    found = family_for(path)
     if wanted != found:
         raise BadInput(
-            f"{path}: this is a model of the family {found}, the recipe says model.family = {wanted}"
+            f"{path}: this is a model of the family {found.name}, the recipe says model.family = {wanted.name}"
         )
+    found.check(path)
     return path.absolute()
 
 

@@ -61,7 +61,7 @@ def test_dry_run_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("words", "code", "said"),
     [
         (["--executor", "local", "--recipe", "configs/chatglm6b.yaml"], 3, "NVIDIA GPUs"),
-        (["--executor", "local", "--set", "train.device=auto"], 3, "no such model directory (model.path)"),
+        (["--executor", "local", "--set", "train.device=auto"], 2, "no such model directory (model.path)"),
         (["--recipe", "nope.yaml"], 2, "nope.yaml: no such recipe file"),
         (["--cluster", "nope.yaml"], 2, "nope.yaml: no such cluster profile file"),
         (["--nodes", "0"], 2, "--nodes 0"),
