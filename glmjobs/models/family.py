@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from glmjobs.models.architecture import Architecture, Config, llama
-from glmjobs.models.weight_files import check_weight_files, refuse_pointer
 from hpc.core.errors import BadInput
 
 NO_LABEL = -100
@@ -73,6 +72,8 @@ class Family:
         Raises:
             BadInput: quantised, P-tuned or without sizes; weights or tokenizer missing, truncated, or Git LFS pointers.
         """
+        from glmjobs.models.weight_files import check_weight_files, refuse_pointer
+
         config = read_config(directory)
         refuse_unusual(config, directory / "config.json")
         try:

@@ -9,6 +9,7 @@ from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
+from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
@@ -24,7 +25,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
 
     Raises:
         NotFit: one line saying what is not there and what to do.
-        BadInput: the data file is there but is not what the recipe says.
+        BadInput: the model, the data or the DeepSpeed configuration is not what the recipe says.
     """
     if executor == "slurm":
         check_slurm_gpus(profile, shape)
@@ -38,6 +39,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     train = recipe.train
     if train.deepspeed is not None and Path(train.deepspeed).is_file():
         train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
+    deepspeed_config(train)
     return recipe.model_copy(update={"model": model, "data": data, "train": train})
 
 
