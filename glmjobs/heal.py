@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from glmjobs import submit
@@ -28,9 +29,16 @@ from hpc.core.files import exclusive
 
 ROWS_OF_A_STEP = (
     "model", "data", "train.method", "train.per_device_batch_size", "train.gradient_accumulation", "train.packing",
-    "train.pack_length", "train.seed",
+    "train.pack_length", "train.seed", "train.label_sop",
 )  # fmt: skip
 """What decides which rows a training step reads. Changed half-way, rows would be left out or read twice."""
+
+FORM_OF_A_CHECKPOINT = (
+    "train.precision", "train.zero_stage", "train.optimizer_offload", "train.deepspeed", "train.device",
+    "train.weight_decay", "train.lora.rank", "train.lora.alpha", "train.lora.targets",
+)  # fmt: skip
+"""What the optimizer's saved state is made for: its files' names, its shapes, or values that it keeps. Changed
+half-way, the state would not load, or the new value would have no effect."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,7 +136,9 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
     recipe, profile = override(run.recipe, run.cluster, overrides)
     stages = tuple(stage for stage in wanted(run) if not run.done(stage))
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
-    ledger.append(run.path, "changed", set=list(overrides), differences=differences(run, recipe, profile))
+    changed = differences(run, recipe, profile)
+    keeps_the_form(run, changed)
+    ledger.append(run.path, "changed", set=list(overrides), differences=changed)
     return rewrite(run, recipe, profile)
 
 
@@ -142,13 +152,32 @@ def too_late(run: Run, item: str) -> None:
         raise BadInput(
             f"--set {item}: {section} is done, so this would change nothing; make a new run for it"
         )
-    fixed = any(field == name or field.startswith(f"{name}.") for name in ROWS_OF_A_STEP)
     step = ledger.progress(run.path, "train").get("checkpoint")
-    if fixed and (step or run.done("train")):
+    if of(field, ROWS_OF_A_STEP) and (step or run.done("train")):
         raise BadInput(
             f"--set {item}: training has got to checkpoint-{step} with the rows that the old value gave it; "
             "make a new run for it"
         )
+
+
+def keeps_the_form(run: Run, changed: Mapping[str, list[Any]]) -> None:
+    """Refuse a change that the newest checkpoint's optimizer state could not take up; its weights can."""
+    field = next((name for name in changed if of(name, FORM_OF_A_CHECKPOINT)), None)
+    step = ledger.progress(run.path, "train").get("checkpoint")
+    if field is None or not step:
+        return
+    before, after = (v if isinstance(v, str) else json.dumps(v) for v in changed[field])
+    setting, weights = quote(f"{field}={after}"), quote(str(run.path / f"model-{step}"))
+    raise BadInput(
+        f"--set {setting}: checkpoint-{step}'s optimizer state is made for {before} and cannot go on otherwise; its "
+        f"weights can, in a new run: python -m glmjobs.consolidate {quote(str(run.path))} {weights} --dtype float32; "
+        f"then submit the recipe with --set model.path={weights} --set {setting}"
+    )
+
+
+def of(field: str, names: Sequence[str]) -> bool:
+    """Whether ``field`` is one of these, or part of a section that is."""
+    return any(field == name or field.startswith(f"{name}.") for name in names)
 
 
 def differences(run: Run, recipe: Any, profile: Profile) -> dict[str, list[Any]]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from glmjobs.models.family import ADAPTER_CONFIG
 from hpc.core.errors import BadInput
 
-CONFIG = "adapter_config.json"
+CONFIG = ADAPTER_CONFIG
 WEIGHTS = "adapter_model.safetensors"
 
 

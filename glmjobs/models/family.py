@@ -19,6 +19,7 @@ from glmjobs.models.architecture import Architecture, Config, llama
 from hpc.core.errors import BadInput
 
 NO_LABEL = -100
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Framed(NamedTuple):
@@ -37,6 +38,7 @@ class Family:
         shifts_labels: the model compares the prediction at a token with the *next* label (the usual
             convention); else labels stand where their prediction stands.
         lora_targets: names of the linear maps that LoRA adapts by default.
+        tokenizer_files: sets of files, one of which a directory has whole for its tokenizer.
         frame_tokens: tokens that a frame adds to source and target.
         owns_config: its configuration class is ours and reads config.json as it is; else transformers reads it.
         vllm: vLLM serves it.
@@ -49,6 +51,7 @@ class Family:
     title: ClassVar[str]
     shifts_labels: ClassVar[bool] = True
     lora_targets: ClassVar[tuple[str, ...]]
+    tokenizer_files: ClassVar[tuple[tuple[str, ...], ...]] = (("tokenizer.json",), ("tokenizer.model",))
     frame_tokens: ClassVar[int]
     owns_config: ClassVar[bool] = False
     vllm: ClassVar[bool] = False
@@ -62,6 +65,34 @@ class Family:
     def mistaken(self, config: dict[str, Any]) -> str | None:
         """Why a directory that looks like the family's and isn't cannot be used; None: it doesn't look like it."""
         return None
+
+    def check(self, directory: Path) -> None:
+        """What a directory's configuration and files rule out, found without torch: before a job waits for its GPUs.
+
+        Raises:
+            BadInput: quantised, P-tuned or without sizes; weights or tokenizer missing, truncated, or Git LFS pointers.
+        """
+        from glmjobs.models.weight_files import check_weight_files, refuse_pointer
+
+        config = read_config(directory)
+        refuse_unusual(config, directory / "config.json")
+        try:
+            self.architecture(config)
+        except BadInput as error:
+            raise BadInput(f"{directory / 'config.json'}: {error}") from None
+        if not (
+            directory / ADAPTER_CONFIG
+        ).is_file():  # an adapter's weights lie with the base model it names
+            check_weight_files(directory)
+        there = [names for names in self.tokenizer_files if all((directory / n).is_file() for n in names)]
+        if not there:
+            files = " or ".join(" and ".join(names) for names in self.tokenizer_files)
+            raise BadInput(
+                f"{directory}: {self.title}'s tokenizer is missing ({files}); copy it from where the model came from"
+            )
+        for name in {*there[0], "tokenizer_config.json"}:
+            if (directory / name).is_file():
+                refuse_pointer(directory / name)
 
     def architecture(self, config: Config) -> Architecture:
         """The sizes that a config.json tells; those of transformers' usual decoders where a family says no other.
@@ -151,6 +182,14 @@ class Templated(Family):
     vllm = True
     between: ClassVar[tuple[str, str]]
 
+    def check(self, directory: Path) -> None:
+        super().check(directory)
+        if not has_chat_template(directory):
+            raise BadInput(
+                f"{directory}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); "
+                f"{self.title} is asked in its words: copy it from where the model came from"
+            )
+
     def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
         before, after = template_frame(tokenizer)
         return [*before, *source_ids, *after]
@@ -221,7 +260,40 @@ def family_name(config: dict[str, Any], where: str | Path) -> str:
         if (why := family.mistaken(config)) is not None:
             raise BadInput(f"{where}: {why}")
     kind = config.get("model_type")
-    raise BadInput(f"{where}: model_type = {kind!r} is none of the families here ({', '.join(families())})")
+    titles = ", ".join(family.title for family in families().values())
+    raise BadInput(
+        f"{where}: model_type = {kind!r} with these fields is no model that is known here ({titles})"
+    )
+
+
+def refuse_unusual(config: dict[str, Any], where: Path | None = None) -> None:
+    """Refuse weights that are not a base model's own, whatever the family.
+
+    Raises:
+        BadInput: they are quantised, or a P-tuning prefix belongs to them.
+    """
+    at = f"{where}: " if where else ""
+    method = config.get("quantization_config")
+    bits = config.get("quantization_bit")
+    if method or bits:
+        how = method.get("quant_method", "") if isinstance(method, dict) else ""
+        said = f"quantization_config{f' ({how})' if how else ''}" if method else f"quantization_bit = {bits}"
+        raise BadInput(f"{at}{said}: quantised weights are not supported; use the float16 model")
+    if config.get("pre_seq_len") is not None:
+        raise BadInput(
+            f"{at}pre_seq_len = {config['pre_seq_len']}: P-tuning prefixes are not supported; use the base model"
+        )
+
+
+def has_chat_template(directory: Path) -> bool:
+    """Whether a tokenizer's directory holds a chat template, in any of transformers' places for it."""
+    if any((directory / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    try:
+        settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))
 
 
 def special_id(tokenizer: Any, token: str) -> int:

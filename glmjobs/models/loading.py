@@ -10,11 +10,8 @@ freshly initialised weights.
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 import re
-import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
 from glmjobs.models.adapter import base_of, merge_adapter
-from glmjobs.models.family import Family, family_for, read_config
+from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
+from glmjobs.models.weight_files import check_weight_files
 from glmjobs.zero.model_files import WEIGHT_FILES
 from hpc.core.errors import BadInput
 
@@ -61,6 +59,7 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     if not any((directory / name).exists() for name in WEIGHT_FILES) and (base := base_of(directory)):
         adapted: PreTrainedModel = merge_adapter(load_model(base, dtype, **options), directory)
         return adapted.eval()
+    refuse_unusual(read_config(directory), directory / "config.json")
     config = _configuration(directory, family)
     where = check_weight_files(directory)
     zero3 = _join_deepspeed()
@@ -138,87 +137,6 @@ def _configuration(directory: Path, family: Family) -> Any:
         return family.model_class().config_class.from_dict(read_config(directory))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{directory / 'config.json'}: {_first_line(error)}") from None
-
-
-def check_weight_files(directory: Path) -> dict[str, Path]:
-    """Check that a directory's weight files are there and whole, by their frames alone (no tensor is read).
-
-    Returns:
-        Tensor name to file, as an index tells it; for a single file, that file under the name "".
-
-    Raises:
-        BadInput: no weights, a missing shard, a truncated file, a Git LFS pointer, a broken index.
-    """
-    for name in WEIGHT_FILES:
-        path = directory / name
-        if not path.exists():
-            continue
-        if path.suffix != ".json":
-            check_weight_file(path)
-            return {"": path}
-        weight_map = read_index(path)
-        shards = sorted(set(weight_map.values()))
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
-        if missing:
-            raise BadInput(
-                f"{directory}: {len(missing)} of {len(shards)} weight files missing, the first: {missing[0]}"
-            )
-        for shard in shards:
-            check_weight_file(directory / shard)
-        return {tensor: directory / shard for tensor, shard in weight_map.items()}
-    raise BadInput(f"{directory}: no weights: expected one of {', '.join(WEIGHT_FILES)}")
-
-
-def read_index(path: Path) -> dict[str, str]:
-    """An index file's tensor name to file name. File names stay inside the directory.
-
-    Raises:
-        BadInput: not JSON, no weight_map, or a file name that leads elsewhere.
-    """
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        pairs = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{path}: not an index of weight files (JSON with a weight_map)") from None
-    for shard in pairs.values():
-        if Path(shard).name != shard:
-            raise BadInput(f"{path}: names a file outside its directory: {shard}")
-    return pairs
-
-
-def check_weight_file(path: Path) -> None:
-    """Check one weight file's frame: a safetensors header against the file's size, or a zip's directory at
-    its end."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        if head.startswith(b"version https://git-lfs"):
-            raise BadInput(
-                f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for"
-            )
-        if path.suffix == ".safetensors":
-            _check_safetensors(path, file, size)
-        elif head.startswith(b"PK") and not zipfile.is_zipfile(path):
-            raise BadInput(f"{path}: truncated: the end of the archive is missing after {size} bytes")
-        elif size == 0:
-            raise BadInput(f"{path}: an empty file")
-
-
-def _check_safetensors(path: Path, file: Any, size: int) -> None:
-    file.seek(0)
-    (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-    if not 2 <= length <= max(size - 8, 0):
-        raise BadInput(f"{path}: not a safetensors file, or one truncated at {size} bytes")
-    try:
-        header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise BadInput(f"{path}: not a safetensors file: its header cannot be read") from None
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise BadInput(
-            f"{path}: {'truncated' if size < expected else 'too long'}: {size} bytes, expected {expected}"
-        )
 
 
 def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any]) -> None:

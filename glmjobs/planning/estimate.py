@@ -14,9 +14,9 @@ from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for, read_config
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Setting
+from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
-from glmjobs.training.deepspeed_config import deepspeed_config
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
 

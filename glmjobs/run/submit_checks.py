@@ -9,6 +9,7 @@ from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
+from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
@@ -24,7 +25,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
 
     Raises:
         NotFit: one line saying what is not there and what to do.
-        BadInput: the data file is there but is not what the recipe says.
+        BadInput: the model, the data or the DeepSpeed configuration is not what the recipe says.
     """
     if executor == "slurm":
         check_slurm_gpus(profile, shape)
@@ -38,6 +39,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     train = recipe.train
     if train.deepspeed is not None and Path(train.deepspeed).is_file():
         train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
+    deepspeed_config(train)
     return recipe.model_copy(update={"model": model, "data": data, "train": train})
 
 
@@ -70,23 +72,23 @@ def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
 
 
 def check_model(path: Path, family: str) -> Path:
-    """The base model's directory is there, with its configuration and weights, and of the recipe's family."""
+    """The base model's directory is there, of the recipe's family, and has what the family needs.
+
+    Raises:
+        BadInput: it is not.
+    """
+    wanted = family_for(family)
     if not path.is_dir():
-        raise NotFit(
-            f"{path}: no such model directory (model.path); copy THUDM's model there, or name yours: "
+        raise BadInput(
+            f"{path}: no such model directory (model.path); copy {wanted.title} there, or name yours: "
             "--set model.path=DIRECTORY"
         )
-    if not (path / "config.json").is_file():
-        raise NotFit(f"{path}: no config.json there (model.path); a model directory as on the hub is needed")
-    if not any(p.suffix in (".bin", ".safetensors") for p in path.iterdir()):
-        raise NotFit(
-            f"{path}: no weights (*.safetensors or *.bin) there (model.path); the download is not whole"
-        )
-    wanted, found = family_for(family).name, family_for(path).name
+    found = family_for(path)
     if wanted != found:
         raise BadInput(
-            f"{path}: this is a model of the family {found}, the recipe says model.family = {wanted}"
+            f"{path}: this is a model of the family {found.name}, the recipe says model.family = {wanted.name}"
         )
+    found.check(path)
     return path.absolute()
 
 

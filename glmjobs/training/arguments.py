@@ -10,8 +10,8 @@ import torch
 from transformers import TrainingArguments
 
 from glmjobs import compat
+from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import TrainSection
-from glmjobs.training.deepspeed_config import deepspeed_config
 
 
 def training_arguments(

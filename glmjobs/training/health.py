@@ -80,10 +80,12 @@ class Health:
         return self._diverged(step, "float16 overflows although the loss scale is at its minimum", newest)
 
     def _diverged(self, step: int, what: str, newest: int | None) -> Diverged:
-        precision = "" if self.precision == "bf16" else "train.precision=bf16 or "
-        kept = f"checkpoint-{newest}, saved before, is kept" if newest else "nothing was saved before"
         lower = f"a learning rate below train.learning_rate={self.learning_rate:g}"
-        return Diverged(f"step {step}: {what}; try {precision}{lower}; {kept}")
+        kept = f"checkpoint-{newest}, saved before, is kept" if newest else "nothing was saved before"
+        wider = "" if self.precision == "bf16" else " or train.precision=bf16"
+        if wider and newest:  # heal says how: the checkpoint's optimizer has another form
+            wider += f" in a new run from checkpoint-{newest}'s weights"
+        return Diverged(f"step {step}: {what}; try {lower}{wider}; {kept}")
 
 
 def _finite_norm(engine: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
+from glmjobs.models.family import refuse_unusual
 from hpc.core.errors import BadInput
 
 #: Special ids of the two published vocabularies. The original class defaults still carry the ids of the older
@@ -140,15 +141,7 @@ class ChatGLMConfig(PretrainedConfig):
                 f"{sorted(siblings)[0]} is of ChatGLM2, ChatGLM3 or GLM-4 with remote code, not of "
                 "ChatGLM-6B, the first generation (GLM-4: use a directory in transformers' own format, -hf)"
             )
-        if self.quantization_bit:
-            raise BadInput(
-                f"quantization_bit = {self.quantization_bit}: quantised weights are not supported; "
-                "use the float16 model"
-            )
-        if self.pre_seq_len is not None:
-            raise BadInput(
-                f"pre_seq_len = {self.pre_seq_len}: P-tuning prefixes are not supported; use the base model"
-            )
+        refuse_unusual({"quantization_bit": self.quantization_bit, "pre_seq_len": self.pre_seq_len})
         if not self.position_encoding_2d:
             raise BadInput(
                 "position_encoding_2d = false: no published ChatGLM-6B has it; only true is supported"

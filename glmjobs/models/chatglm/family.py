@@ -21,6 +21,7 @@ class ChatGLM(Family):
     name = "chatglm"
     title = "ChatGLM-6B"
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+    tokenizer_files = (("ice_text.model",),)
     frame_tokens = 3
     owns_config = True
     published = (

@@ -19,6 +19,7 @@ class GLM(Family):
     title = "GLM-10B"
     shifts_labels = False
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+    tokenizer_files = (("cog-pretrain.model",), ("vocab.json", "merges.txt"))
     frame_tokens = 4
     owns_config = True
     published = (

@@ -6,6 +6,9 @@ from typing import Any
 
 from glmjobs.models.family import Templated
 
+LATER = {"glm4": "GLM-4-0414", "glm4v": "GLM-4.1V", "glm4_moe": "GLM-4.5"}
+"""Models of other architectures, by transformers' names for them."""
+
 
 class GLM4(Templated):
     """GLM-4-9B in transformers' own format: one turn of its chat template."""
@@ -25,6 +28,15 @@ class GLM4(Templated):
 
     def recognises(self, config: dict[str, Any]) -> bool:
         return config.get("model_type") == "glm" and "num_key_value_heads" in config
+
+    def mistaken(self, config: dict[str, Any]) -> str | None:
+        later = LATER.get(str(config.get("model_type")))
+        if later is None:
+            return None
+        return (
+            f"this is {later} (model_type {config['model_type']}), which is not supported yet; of GLM-4, "
+            "GLM-4-9B is (model_type glm, as in THUDM/glm-4-9b-chat-hf)"
+        )
 
     def model_class(self) -> Any:
         from transformers import GlmForCausalLM

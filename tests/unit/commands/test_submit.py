@@ -61,7 +61,7 @@ def test_dry_run_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("words", "code", "said"),
     [
         (["--executor", "local", "--recipe", "configs/chatglm6b.yaml"], 3, "NVIDIA GPUs"),
-        (["--executor", "local", "--set", "train.device=auto"], 3, "no such model directory (model.path)"),
+        (["--executor", "local", "--set", "train.device=auto"], 2, "no such model directory (model.path)"),
         (["--recipe", "nope.yaml"], 2, "nope.yaml: no such recipe file"),
         (["--cluster", "nope.yaml"], 2, "nope.yaml: no such cluster profile file"),
         (["--nodes", "0"], 2, "--nodes 0"),
@@ -118,6 +118,27 @@ def test_a_deepspeed_file_is_found_where_it_was_named(
         monkeypatch.chdir(tmp_path.parent)  # where the job runs
         assert deepspeed_config(checked.train)
         monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such DeepSpeed configuration (train.deepspeed)"),
+        ("{", "not valid JSON (train.deepspeed)"),
+        ("[]", "is a JSON object"),
+    ],
+)
+def test_a_deepspeed_file_is_read_before_anything_is_queued(
+    content: str | None, said: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.json"
+    if content is not None:
+        path.write_text(content)
+    words = [*TINY, "--executor", "local", "--set", f"train.deepspeed={path}"]
+    assert run_command(submit.main, words) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and said in error and error.count("\n") == 1
+    assert not runs.exists()
 
 
 def test_no_slurm_here_is_said(

@@ -23,8 +23,10 @@ def deepspeed_config(train: TrainSection) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such DeepSpeed configuration (train.deepspeed)") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read (train.deepspeed): {error.strerror or error}") from None
     except ValueError as error:
-        raise BadInput(f"{path}: not valid JSON: {error}") from None
+        raise BadInput(f"{path}: not valid JSON (train.deepspeed): {error}") from None
     if not isinstance(config, dict):
         raise BadInput(f"{path}: a DeepSpeed configuration is a JSON object")
     if train.optimizer_offload:

@@ -1,0 +1,115 @@
+"""What a base model's configuration and files rule out is said by submit, before anything is queued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")  # makes the models; submit itself needs none
+
+from glmjobs import submit
+from glmjobs.models.family import families
+from hpc.core.errors import BadInput
+from tests.support.small_families import SMALL
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n"
+TOKENIZERS = {"chatglm": "ice_text.model", "glm": "cog-pretrain.model", "glm4": "tokenizer.json"}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bases")
+    for name, make in SMALL.items():
+        make(folder / name)
+    return folder
+
+
+def config(**changes: Any) -> Callable[[Path], object]:
+    def change(directory: Path) -> None:
+        path = directory / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def without(*names: str) -> Callable[[Path], object]:
+    return lambda directory: [(directory / name).unlink() for name in names]
+
+
+def pointer(name: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text(POINTER)
+
+
+def cut(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] = {
+    "quantised": (lambda f: config(quantization_bit=4), "config.json: quantization_bit = 4: quantised weights"),
+    "gptq": (lambda f: config(quantization_config={"quant_method": "gptq"}), "quantization_config (gptq)"),
+    "P-tuned": (lambda f: config(pre_seq_len=128), "config.json: pre_seq_len = 128: P-tuning prefixes"),
+    "no size": (lambda f: config(hidden_size=None), "config.json: "),
+    "LFS weights": (lambda f: pointer("model.safetensors"), "model.safetensors: a Git LFS pointer"),
+    "LFS tokenizer": (lambda f: pointer(TOKENIZERS[f]), "a Git LFS pointer"),
+    "truncated": (lambda f: cut, "model.safetensors: truncated"),
+    "no weights": (lambda f: without("model.safetensors"), "no weights"),
+    "no tokenizer": (lambda f: without(TOKENIZERS[f]), "tokenizer is missing"),
+    "GLM-4-0414": (lambda f: config(model_type="glm4"), "this is GLM-4-0414 (model_type glm4), which is not"),
+    "unknown": (lambda f: config(model_type="llama"), "model_type = 'llama'"),
+}  # fmt: skip
+
+
+def said(model: Path, family: str) -> str:
+    """submit's refusal of a model: exit code 2, one line."""
+    words = ["--executor", "local", "--set", "train.device=auto", "--set", f"model.family={family}"]
+    words += ["--set", f"model.path={model}", "--set", "data.path=", "--set", "data.make.rows=20"]
+    words += ["--set", "data.dev_rows=1-5"]
+    with pytest.raises(BadInput) as refused:
+        submit.main(words)
+    assert refused.value.exit_code == 2 and "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("name", EVERY_FAMILY)
+def test_submit_refuses(
+    family: str, name: str, bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path / "runs"))
+    model = shutil.copytree(bases / family, tmp_path / "model")
+    change, wanted = EVERY_FAMILY[name]
+    change(family)(model)
+    assert wanted in said(model, family)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_whole_models_pass(family: str, bases: Path) -> None:
+    families()[family].check(bases / family)
+
+
+def test_glm4_needs_its_template(bases: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(bases / "glm4", tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").unlink()
+    check = families()["glm4"].check
+    with pytest.raises(BadInput, match="no chat template"):
+        check(model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    check(model)
+
+
+def test_a_missing_directory_is_bad_input_and_names_the_recipes_model(tmp_path: Path) -> None:
+    text = said(tmp_path / "none", "glm")
+    assert (
+        "no such model directory (model.path); copy GLM-10B there, or name yours: --set model.path=" in text
+    )
+    (tmp_path / "empty").mkdir()
+    assert "config.json: missing" in said(tmp_path / "empty", "glm")
