@@ -12,8 +12,9 @@ sorted    rows of examples of like length (next fit in falling order): what pack
 in two worlds: steps of one row (one GPU) and of ``--rows-a-step`` rows (many GPUs, or accumulation: the same sum). The
 loss is that of 200 held-out rows, a target token. AdamW, linear decay, clipping at 1, float32.
 
-It fails (exit 1) where the packed loss is above the unpacked one by more than twice the standard error of their paired
-difference over the seeds.
+It fails (exit 1) where the packed loss is above the unpacked one by more than 1 % and by more than twice the standard
+error of their paired difference over the seeds. (Below 1 %: a small set ends in a few half-empty rows, each a step of
+few examples where a step is one row.)
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ HIDDEN, LAYERS, HEADS = 64, 2, 4
 PACK_LENGTH = 512
 DEV = 200
 RATE = 1e-3
+TOLERANCE = 0.01
 
 
 class Examples:
@@ -209,7 +211,7 @@ def show(document: dict[str, Any]) -> bool:
         losses = world["losses"]
         cells = [f"{fmean(v):.3f} ({min(v):.3f}–{max(v):.3f})" for v in losses.values()]
         difference, error = verdict(losses)
-        good = good and difference <= 2 * error
+        good = good and (difference <= 2 * error or difference <= TOLERANCE * fmean(losses["unpacked"]))
         table.add_row(rows, str(world["examples_a_step"]), *cells, f"{difference:+.3f} ± {error:.3f}")
     Console(width=130).print(table)
     return good
