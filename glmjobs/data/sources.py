@@ -281,12 +281,19 @@ def table_files(directory: Path) -> tuple[list[Path], list[str]]:
     for name, others in by_split.items():
         if name != split:
             left_out += [f"{file.relative_to(directory)}: {name or 'of no split'}" for file in others]
-    kept: dict[str, Path] = {}
+    kept: list[Path] = []
     for file in by_split[split]:
-        first = kept.setdefault(sha256_file(file), file)
-        if first is not file:
+        first = next((other for other in kept if _same_content(file, other)), None)
+        if first is None:
+            kept.append(file)
+        else:
             left_out.append(f"{file.relative_to(directory)}: a copy of {first.relative_to(directory)}")
-    return list(kept.values()), left_out
+    return kept, left_out
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    """Files of different sizes, the usual case, are not read for this: submit opens a source, too."""
+    return one.stat().st_size == other.stat().st_size and sha256_file(one) == sha256_file(other)
 
 
 def _is_cached(name: Path) -> bool:

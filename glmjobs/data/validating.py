@@ -146,7 +146,7 @@ class Validator:
         }.get(reason, "choose other columns or mend the file")
         said = f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
         lost = len(self.problems) / max(1, self.kept + len(self.problems))
-        return said if not self.kept else f"{said}; or go on without them: {_allow(lost)}"
+        return said if not self.kept else f"{said}; or go on without them: {allow_setting(lost)}"
 
     def _lost_context(self) -> str:
         """Columns that training would not see, in more rows than is allowed."""
@@ -154,7 +154,7 @@ class Validator:
         return (
             f"{self.source.name}: {self.context_rows:,} of {self.kept:,} rows hold more than prompt, query and "
             f"response, which training would not see: {names}; bring it into the prompt, or go on without it: "
-            f"{_allow(self.context_rows / self.kept)}"
+            f"{allow_setting(self.context_rows / self.kept)}"
         )
 
     def _missing(self, part: str, column: str, line: int, count: int) -> str:
@@ -175,7 +175,7 @@ class Validator:
         )
 
 
-def _allow(share: float) -> str:
+def allow_setting(share: float) -> str:
     """The setting that allows a share to be left out, rounded up to a hundredth."""
     return f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
 

@@ -19,6 +19,7 @@ from glmjobs.data import packing
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.tokenised import Tokenised, tokenise
+from glmjobs.data.validating import allow_setting
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
 from hpc.core.errors import BadInput
@@ -127,7 +128,7 @@ def check_left_out(data: DataSection, too_long: dict[str, int], kept: int) -> No
             f"{count:,} of {kept + count:,} training examples would be left out ({what}): raise "
             f"data.max_source_length ({data.max_source_length} tokens) or data.max_target_length "
             f"({data.max_target_length}), or go on without them: "
-            f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
+            f"{allow_setting(share)}"
         )
 
 
