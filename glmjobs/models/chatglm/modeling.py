@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from glmjobs.compat import tied_weights
 from glmjobs.models.chatglm.configuration import ChatGLMConfig
-from glmjobs.models.common.attention import Pieces, attend, split_heads
+from glmjobs.models.common.attention import Blocks, Pieces, attend, split_heads
 from glmjobs.models.common.causal_lm import CausalLM
 from glmjobs.models.common.loss import OutputHead
 from glmjobs.models.common.positions import Layout, lay_out
@@ -83,7 +83,7 @@ class ChatGLMAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
-        self, hidden: Tensor, visible: Tensor | Pieces, cos: Tensor, sin: Tensor, cache: Any
+        self, hidden: Tensor, visible: Tensor | Pieces | Blocks, cos: Tensor, sin: Tensor, cache: Any
     ) -> Tensor:
         projected = split_heads(self.query_key_value(hidden), self.heads)
         query, key, value = projected.chunk(3, dim=-1)
@@ -117,7 +117,7 @@ class ChatGLMBlock(nn.Module):
         self.mlp = ChatGLMMLP(config)
 
     def forward(
-        self, hidden: Tensor, visible: Tensor | Pieces, cos: Tensor, sin: Tensor, cache: Any
+        self, hidden: Tensor, visible: Tensor | Pieces | Blocks, cos: Tensor, sin: Tensor, cache: Any
     ) -> Tensor:
         normed = self.input_layernorm(hidden)
         hidden = normed * self.alpha + self.attention(normed, visible, cos, sin, cache)
@@ -156,7 +156,7 @@ class ChatGLMModel(PrefixLMModel, ChatGLMPreTrainedModel):
         )
 
     def states(
-        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces | Blocks, cache: Any
     ) -> tuple[Tensor, ...]:
         config = self.config
         width = config.hidden_size // config.num_attention_heads

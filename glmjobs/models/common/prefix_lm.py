@@ -11,7 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from glmjobs.compat import CACHE_NAME
-from glmjobs.models.common.attention import Pieces
+from glmjobs.models.common.attention import Blocks, Pieces, in_form
 from glmjobs.models.common.positions import Layout, prefix_lm_mask
 
 
@@ -23,9 +23,10 @@ def place(
     cache: Any,
     lay_out_rows: Any,
     segment_sizes: Sequence[int] | None = None,
-) -> tuple[Tensor, Tensor | Pieces]:
+    way: str | None = None,
+) -> tuple[Tensor, Tensor | Pieces | Blocks]:
     """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
-    the rows. With ``segment_sizes`` (see :class:`Pieces`) the mask comes cut into the examples.
+    the rows. With ``segment_sizes`` (see :class:`Pieces`) the mask comes in the form of ``way``.
 
     Raises:
         ValueError: tokens are cached, and positions or mask are not given: they follow from the whole row.
@@ -47,7 +48,7 @@ def place(
     visible = prefix_lm_mask(layout)
     if segment_sizes is None or cache is not None:
         return position_ids, visible
-    return position_ids, Pieces.of(visible, segment_sizes)
+    return position_ids, in_form(visible, way, segment_sizes)
 
 
 def run_blocks(stack: Any, hidden: Tensor, *inputs: Any, cache: Any) -> tuple[Tensor, ...]:
@@ -89,6 +90,7 @@ class PrefixLMModel(PrefixLMPreTrainedModel):
     """Tokens to hidden states. A family's class has ``word_embeddings``, :meth:`lay_out` and :meth:`states`."""
 
     word_embeddings: nn.Embedding
+    packed_attention: str | None = None  # see glmjobs.models.common.attention_ways
 
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings
@@ -101,7 +103,7 @@ class PrefixLMModel(PrefixLMPreTrainedModel):
         raise NotImplementedError
 
     def states(
-        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces | Blocks, cache: Any
     ) -> tuple[Tensor, ...]:
         """See :func:`run_blocks`."""
         raise NotImplementedError
@@ -129,7 +131,14 @@ class PrefixLMModel(PrefixLMPreTrainedModel):
         if cache is None and use_cache:
             cache = DynamicCache()
         position_ids, visible = place(
-            input_ids, attention_mask, position_ids, segment_ids, cache, self.lay_out, segment_sizes
+            input_ids,
+            attention_mask,
+            position_ids,
+            segment_ids,
+            cache,
+            self.lay_out,
+            segment_sizes,
+            self.packed_attention,
         )
         states = self.states(self.word_embeddings(input_ids), position_ids, visible, cache)
         return BaseModelOutputWithPast(

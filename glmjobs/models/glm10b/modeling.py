@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from glmjobs.compat import tied_weights
-from glmjobs.models.common.attention import Pieces, attend, split_heads
+from glmjobs.models.common.attention import Blocks, Pieces, attend, split_heads
 from glmjobs.models.common.causal_lm import CausalLM
 from glmjobs.models.common.loss import OutputHead
 from glmjobs.models.common.positions import Layout, lay_out
@@ -35,7 +35,7 @@ class GLMAttention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, visible: Tensor | Pieces, cache: Any) -> Tensor:
+    def forward(self, hidden: Tensor, visible: Tensor | Pieces | Blocks, cache: Any) -> Tensor:
         query, key, value = (
             split_heads(part, self.heads) for part in self.query_key_value(hidden).chunk(3, dim=-1)
         )
@@ -69,7 +69,7 @@ class GLMBlock(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = GLMMLP(config)
 
-    def forward(self, hidden: Tensor, visible: Tensor | Pieces, cache: Any) -> Tensor:
+    def forward(self, hidden: Tensor, visible: Tensor | Pieces | Blocks, cache: Any) -> Tensor:
         mixed = self.attention(self.input_layernorm(hidden), visible, cache)
         hidden = hidden + F.dropout(mixed, self.dropout, self.training)
         out = self.mlp(self.post_attention_layernorm(hidden))
@@ -90,7 +90,7 @@ class GLMStack(nn.Module):
         self._gradient_checkpointing_func: Any = None  # set by transformers
 
     def forward(
-        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces | Blocks, cache: Any
     ) -> tuple[Tensor, ...]:
         """See :func:`glmjobs.models.common.prefix_lm.run_blocks`; what goes in is the sum of embeddings."""
         position, block = position_ids.unbind(dim=1)
@@ -132,7 +132,7 @@ class GLMModel(PrefixLMModel, GLMPreTrainedModel):
         )
 
     def states(
-        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces, cache: Any
+        self, embedded: Tensor, position_ids: Tensor, visible: Tensor | Pieces | Blocks, cache: Any
     ) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = self.transformer(embedded, position_ids, visible, cache)
         return states
