@@ -9,7 +9,7 @@ PYTHON310 ?= python3.10
 STACK := $(shell $(PYTHON) -c 'import sys; print("centos7-cu117" if sys.version_info < (3, 11) else "current")')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench slurm browser clean
+.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench gpu-acceptance slurm browser clean
 
 $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -57,6 +57,10 @@ $(DOCS_VENV)/.ready: configs/stacks/docs.txt
 
 docs: $(DOCS_VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
+# Everything that only a GPU can show, in nine minutes: on the machine that has it, with the Python that sees it.
+gpu-acceptance:
+	$(PYTHON) benchmarks/gpu_acceptance.py
 
 bench: $(VENV)/.ready
 	@for b in benchmarks/*.py; do echo "== $$b"; $(PY) $$b --quick || exit 1; done

@@ -11,6 +11,7 @@ import torch
 
 from glmjobs.data.synthetic import make_problems
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
+from glmjobs.models.family import families
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, POSITIONS = 320, 64, 2, 4, 256
 STD = 0.08
@@ -29,6 +30,16 @@ def small(family: str, *, seed: int = 0, std: float | None = None, **changes: An
     torch.manual_seed(seed)
     model = _MAKERS[family](changes).eval()
     return model if std is None else vary(model, std, seed)
+
+
+def small_trained(family: str, **changes: Any) -> Any:
+    """:func:`small` as it is trained: GLM-4 in our class, where ``small`` has transformers' own."""
+    model = small(family, **changes)
+    if family != "glm4":
+        return model.train()
+    ours = families()["glm4"].model_class()(model.config)
+    ours.load_state_dict(model.state_dict())
+    return ours.train()
 
 
 def vary(model: Any, std: float = STD, seed: int = 0) -> Any:

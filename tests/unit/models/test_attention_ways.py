@@ -11,21 +11,11 @@ import torch
 from glmjobs.data.collate import segment_sizes
 from glmjobs.models.common.attention import WAYS, Blocks, Pieces, attend, block_diagonal, in_form
 from glmjobs.models.common.attention_ways import fastest, measure, possible_ways, set_way
-from glmjobs.models.family import families
-from tests.support.small_families import LAYERS, PROMPTS, small
+from tests.support.small_families import LAYERS, PROMPTS, small, small_trained
 
 SIZES = [[17, 9, 30], [41, 11]]
 LENGTH = 60
 FAMILIES = ("chatglm", "glm", "glm4")
-
-
-def model_of(family: str) -> Any:
-    model = small(family, std=0.08)
-    if family != "glm4":
-        return model.train()
-    trained = families()["glm4"].model_class()(model.config)
-    trained.load_state_dict(model.state_dict())
-    return trained.train()
 
 
 def batch_of(family: str) -> dict[str, Any]:
@@ -59,7 +49,7 @@ def step(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tens
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_and_gradients_are_equal_in_every_way(family: str, recomputed: bool | None) -> None:
-    model, batch = model_of(family), batch_of(family)
+    model, batch = small_trained(family, std=0.08), batch_of(family)
     set_way(model, "whole")
     loss, gradients = step(model, batch)
     if recomputed is not None:
@@ -76,7 +66,7 @@ def test_losses_and_gradients_are_equal_in_every_way(family: str, recomputed: bo
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_way_reads_another_example(family: str) -> None:
     """An example's hidden states don't change when another one of its row does."""
-    model, batch = model_of(family).eval(), batch_of(family)
+    model, batch = small_trained(family, std=0.08).eval(), batch_of(family)
     other = batch["input_ids"].clone()
     first = SIZES[0][0]
     other[0, len(PROMPTS[family]) : first] = 7
@@ -99,7 +89,7 @@ def has_flex() -> bool:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_flex_attention_gives_the_same_logits(family: str) -> None:
     """On a CPU torch has its forward pass only."""
-    model, batch = model_of(family).eval(), batch_of(family)
+    model, batch = small_trained(family, std=0.08).eval(), batch_of(family)
     logits = {}
     for way in ("whole", "flex"):
         set_way(model, way)
@@ -121,7 +111,7 @@ def test_pieces_reach_every_layer_of_a_transformers_decoder(monkeypatch: pytest.
         return attend_pieces(*args)
 
     monkeypatch.setattr(packed, "_attend_causal_pieces", counted)
-    model, batch = model_of("glm4"), batch_of("glm4")
+    model, batch = small_trained("glm4", std=0.08), batch_of("glm4")
     step(model, batch)
     assert calls == [len(batch["segment_sizes"])] * LAYERS
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -130,7 +120,7 @@ def test_pieces_reach_every_layer_of_a_transformers_decoder(monkeypatch: pytest.
 
 
 def test_generation_and_plain_rows_are_transformers_own() -> None:
-    plain, ours = small("glm4", std=0.08), model_of("glm4").eval()
+    plain, ours = small("glm4", std=0.08), small_trained("glm4", std=0.08).eval()
     ids = torch.tensor([[0, 0, *PROMPTS["glm4"]], [9, 8, *PROMPTS["glm4"]]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     options = {"attention_mask": mask, "do_sample": False, "max_new_tokens": 6}
@@ -163,4 +153,4 @@ def test_ways_are_measured_and_the_simplest_of_the_fast_ones_is_taken() -> None:
     assert fastest({"pieces": 1.0, "whole": 2.0, "flex": math.nan}) == "pieces"
     assert fastest({"pieces": 5.0, "whole": 2.0, "flex": 1.0}) == "flex"
     with pytest.raises(ValueError, match="attention 'fast': one of pieces, whole, flex"):
-        set_way(model_of("chatglm"), "fast")
+        set_way(small_trained("chatglm"), "fast")
