@@ -35,13 +35,15 @@ test-slow: $(VENV)/.ready slurm
 test-chaos: $(VENV)/.ready slurm
 	$(PY) -m pytest tests/chaos
 
-# The mission's stack (Python 3.10, torch 2.0.1), on the CPU: losses of two ranks against one, the whole chain, the models.
+# The mission's stack (Python 3.10, torch 2.0.1), on the CPU: losses of two ranks against one, gradient
+# accumulation with and without offload, the whole chain, the models.
 CLUSTER_VENV := .venv-centos7-cu117
 test-cluster-stack:
-	@command -v $(PYTHON310) >/dev/null || { echo "error: no $(PYTHON310); make test-cluster-stack PYTHON310=/path/to/python3.10"; exit 3; }
+	@$(PYTHON310) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null || \
+	  { echo "error: $(PYTHON310) starts no Python 3.10 (not here, or a pyenv shim of another version); name one: make $@ PYTHON310=/path/to/bin/python3.10" >&2; exit 3; }
 	$(PYTHON310) -m hpc.bootstrap --stack centos7-cu117 --into $(CLUSTER_VENV) --dev
-	$(CLUSTER_VENV)/bin/python -m pytest tests/e2e/test_rank_equality.py tests/e2e/test_local_chain.py \
-	  tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py
+	$(CLUSTER_VENV)/bin/python -m pytest tests/e2e/test_rank_equality.py tests/e2e/test_accumulation.py \
+	  tests/e2e/test_local_chain.py tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

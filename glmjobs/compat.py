@@ -65,6 +65,30 @@ def keep_gradient_hooks() -> None:
         module.register_grad_hook = register_grad_hook
 
 
+def keep_offloaded_gradients() -> None:
+    """Have ZeRO-2 with optimizer offload add up all micro-steps of a step; call before DeepSpeed starts.
+
+    Below 0.19 DeepSpeed keeps the first micro-step's gradient on the CPU and adds it to every later one, but does not
+    put the sums back (DeepSpeed#7967): of four micro-steps, the first and the last count. ZeRO-1 reduces its gradients
+    once, at the last micro-step, and nothing may be put back there: it would be added to the next step.
+    """
+    if _release("deepspeed") >= (0, 19):
+        return
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    add = DeepSpeedZeroOptimizer.async_accumulate_grad_in_cpu_via_gpu
+
+    def add_and_put_back(self: Any, param: Any) -> None:
+        add(self, param)
+        step = self.micro_step_id
+        if step > 0 and not self.is_gradient_accumulation_boundary:
+            self.micro_step_id = 0  # the first one's gradient is put there, not added
+            add(self, param)
+            self.micro_step_id = step
+
+    DeepSpeedZeroOptimizer.async_accumulate_grad_in_cpu_via_gpu = add_and_put_back
+
+
 def prepare_cpu_training() -> None:
     """Make the CPU path train with gloo; call before DeepSpeed starts. Does nothing to training on GPUs."""
     if TORCH < (2, 1):

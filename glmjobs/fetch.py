@@ -15,6 +15,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ from hpc.core.errors import BadInput, NotFit, WorkFailed
 from hpc.core.files import Json, sha256_file, write_json
 
 LIST = "fetched.json"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 BLOCK = 1 << 22
 UNWANTED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", ".git*")
 """Weights of other frameworks, which nothing here reads."""
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     local = Path(args.source)
     if local.exists():
         record = copy(local, args.into)
-    elif args.source.count("/") == 1 and not args.source.startswith((".", "/", "~")):
+    elif HUB_ID.fullmatch(args.source):
         record = from_hub(args.kind, args.source, args.revision, args.into)
     else:
         raise BadInput(f"{args.source}: neither a path that exists nor a hub id such as THUDM/chatglm-6b")
@@ -213,18 +215,19 @@ def verify(into: Path) -> int:
     """Check a directory against its list; the number of files.
 
     Raises:
-        NotFit: it was never whole, or a file is missing or another.
+        BadInput: there is no list in it: it was never whole, or never fetched.
+        WorkFailed: a file is missing or another.
     """
     try:
         record = json.loads((into / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise NotFit(f"{into}: no {LIST}: not fetched to the end; run the fetch again") from None
+        raise BadInput(f"{into}: no {LIST}: not fetched to the end; run the fetch again") from None
     for entry in record["files"]:
         path = into / entry["path"]
         if not has_size(path, entry["bytes"]):
-            raise NotFit(f"{path}: missing or of another size than fetched; run the fetch again")
+            raise WorkFailed(f"{path}: missing or of another size than fetched; run the fetch again")
         if sha256_file(path) != entry["sha256"]:
-            raise NotFit(f"{path}: changed since it was fetched; delete it and run the fetch again")
+            raise WorkFailed(f"{path}: changed since it was fetched; delete it and run the fetch again")
     return len(record["files"])
 
 

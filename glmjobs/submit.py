@@ -1,7 +1,7 @@
 """`python -m glmjobs.submit --nodes 1 --gpus 8`: from a recipe to a running chain, in one command.
 
-What it finds wrong, it says before anything is queued or written: a recipe's mistakes and a model that
-cannot be used (exit 2), a machine without the GPUs or the data the recipe names (exit 3).
+What it finds wrong, it says before anything is queued or written: a recipe's mistakes, a model or data that are
+not there or cannot be used (exit 2), a machine without the GPUs (exit 3).
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     """Check GPUs, model and data; the recipe with its paths made absolute.
 
     Raises:
-        NotFit: one line saying what is not there and what to do.
-        BadInput: the model, the data or the DeepSpeed configuration is not what the recipe says.
+        NotFit: the GPUs asked for are not there.
+        BadInput: the model, the data or the DeepSpeed configuration is not there, or not what the recipe says.
     """
     if executor == "slurm":
         check_slurm_gpus(profile, shape)
@@ -96,13 +96,13 @@ def check_data(recipe: Recipe) -> str:
     """The data are there, and what the first rows rule out is said now; the run itself checks all of them.
 
     Raises:
-        NotFit: there is no such file.
-        BadInput: its form or columns are not the recipe's, or too many of the first rows cannot be used.
+        BadInput: there is no such file, its form or columns are not the recipe's, or too many of the first rows cannot
+            be used.
     """
     data = recipe.data
     path = Path(str(data.path))
     if not path.exists():
-        raise NotFit(
+        raise BadInput(
             f"{path}: no such data (data.path); download BELLE's school_math_0.25M, or name your file: "
             "--set data.path=FILE"
         )

@@ -188,6 +188,7 @@ def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
     transformers.set_seed(settings.seed)
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     compat.keep_gradient_hooks()
+    compat.keep_offloaded_gradients()
     drop_stale_build_locks()
     if cuda:
         return

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from hpc.core import timestamps
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import write_json
 
 COMMITTED = "committed.json"
@@ -123,13 +123,14 @@ def newest_committed(checkpoints: Path) -> Path:
     Newer ones without are named on stdout and skipped.
 
     Raises:
-        WorkFailed: there is none, or the newest does not hold what it committed.
+        BadInput: there is none.
+        WorkFailed: the newest does not hold what it committed.
     """
     for _, path in folders(checkpoints):
         if check(path) is not None:
             return path
         print(f"{path.name}: skipped, it was never committed (its save did not finish)", flush=True)
-    raise WorkFailed(
+    raise BadInput(
         f"{checkpoints}: no committed checkpoint here (checkpoint-N with {COMMITTED}); train first"
     )
 

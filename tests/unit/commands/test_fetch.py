@@ -159,6 +159,7 @@ def test_a_file_that_is_not_the_hubs_is_refused(hub: str, tmp_path: Path) -> Non
         (("model", "THUDM/none"), 2, "has no such model"),
         (("model", "THUDM/small", "--revision", "nope"), 2, "no such revision"),
         (("model", "no/such/path"), 2, "neither a path that exists nor a hub id"),
+        (("model", "nowhere/"), 2, "neither a path that exists nor a hub id"),
         (("model",), 2, "name the SOURCE"),
     ],
 )
@@ -207,7 +208,7 @@ def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
     untouched = (into / "config.json").stat().st_mtime_ns
     big = into / "weights" / "model.safetensors"
     big.write_bytes(b"\1" * len(FILES["weights/model.safetensors"]))
-    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 3
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 1
     assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
     assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
     assert (into / "config.json").stat().st_mtime_ns == untouched
@@ -215,4 +216,4 @@ def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
         run_command(fetch.main, ["data", str(source / "config.json"), "--into", str(tmp_path / "one")]) == 0
     )
     assert run_command(fetch.main, ["model", str(source), "--into", str(source / "inside")]) == 2
-    assert run_command(fetch.main, ["model", "--into", str(tmp_path / "nothing"), "--verify"]) == 3
+    assert run_command(fetch.main, ["model", "--into", str(tmp_path / "nothing"), "--verify"]) == 2

@@ -72,7 +72,7 @@ def test_dry_run_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--set", "cluster.partiton=x"], 2, "did you mean partition?"),
         (
             [*TINY, "--executor", "local", "--set", "data.make=", "--set", "data.path=no.json"],
-            3,
+            2,
             "no such data",
         ),
     ],
