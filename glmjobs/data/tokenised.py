@@ -102,6 +102,13 @@ class Tokenised:
     def fingerprint(self) -> str:
         return str(self.figures["fingerprint"])
 
+    def digest(self) -> str:
+        """SHA-256 of every example's token ids and labels, in order; what was tokenised, whatever it was made from."""
+        found = hashlib.sha256()
+        for numbers in (self.offsets, self.input_ids, self.labels):
+            found.update(np.ascontiguousarray(numbers).data)
+        return found.hexdigest()
+
     def example(self, index: int) -> tuple[Int32s, Int32s]:
         """Token ids and labels of one example."""
         start, end = self.offsets[index], self.offsets[index + 1]

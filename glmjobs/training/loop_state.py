@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from glmjobs.training.train_data import Reading
+from hpc.core.errors import BadInput
 from hpc.core.files import read_json
+
+CHANGED = {
+    "examples": "the examples are others (another data file, tokenizer or length limit)",
+    "step_rows": "a step takes another number of rows",
+    "order": "rows come in another order (another seed or packing, or another version of this toolkit)",
+}
+"""What a difference in each field of :meth:`Reading.record` means."""
 
 
 class LoopState(TrainerCallback):  # type: ignore[misc]
-    """Saves and restores them for one rank of ``trainer``; ``resume``: the checkpoint training goes on from."""
+    """Saves and restores them for one rank of ``trainer``; ``resume``: the checkpoint training goes on from.
 
-    def __init__(self, trainer: Any, resume: Path | None) -> None:
-        self.trainer, self.resume = trainer, resume
+    What identifies the rows read so far (``reading``) is saved with them, for :func:`check_rows`.
+    """
+
+    def __init__(self, trainer: Any, resume: Path | None, reading: Reading) -> None:
+        self.trainer, self.resume, self.reading = trainer, resume, reading
 
     def path(self, checkpoint: Path) -> Path:
         """This rank's file in a checkpoint."""
@@ -33,6 +46,7 @@ class LoopState(TrainerCallback):  # type: ignore[misc]
             "running_loss": float(trainer.running_loss) if trainer.running_loss is not None else 0.0,
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": int(trainer._globalstep_last_logged),
+            "rows": self.reading.record(int(trainer.state.global_step)),
         }
         checkpoint.mkdir(parents=True, exist_ok=True)
         self.path(checkpoint).write_text(json.dumps(state) + "\n", encoding="utf-8")
@@ -48,3 +62,29 @@ class LoopState(TrainerCallback):  # type: ignore[misc]
         trainer.carried_loss = float(saved["running_loss"])
         trainer._total_loss_scalar = float(saved["total_loss"])
         trainer._globalstep_last_logged = int(saved["last_logged"])
+
+
+def check_rows(checkpoint: Path, reading: Reading) -> str | None:
+    """Whether training would go on from ``checkpoint`` with the rows that follow those it was trained on.
+
+    Returns:
+        a warning where the checkpoint does not say what those were.
+
+    Raises:
+        BadInput: they were others; rows would be left out, or read twice.
+    """
+    saved = (read_json(checkpoint / "loop_state_0.json") or {}).get("rows")
+    if saved is None:
+        return f"{checkpoint.name} was saved by an earlier version: that its rows are those of this plan is not checked"
+    step = int(checkpoint.name.rpartition("-")[2])
+    now = reading.record(step)
+    changed = next((why for name, why in CHANGED.items() if saved.get(name) != now[name]), None)
+    if changed is None:
+        return None
+    run = checkpoint.parent.parent
+    weights = quote(str(run / f"model-{step}"))
+    raise BadInput(
+        f"{checkpoint.name} was trained on other rows than would follow now: {changed}; change that back, or begin a "
+        f"new run from its weights: python -m glmjobs.consolidate {quote(str(run))} {weights} --dtype float32; then "
+        f"submit the recipe with --set model.path={weights}"
+    )

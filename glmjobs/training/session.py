@@ -28,7 +28,7 @@ from glmjobs.training import adapters, save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.arguments import training_arguments
 from glmjobs.training.health import Health
-from glmjobs.training.loop_state import LoopState
+from glmjobs.training.loop_state import LoopState, check_rows
 from glmjobs.training.resume import resume_point, saved_ranks
 from glmjobs.training.save_interval import AutoSave
 from glmjobs.training.telemetry import RunLog
@@ -106,6 +106,7 @@ class Session:
 
         Raises:
             StopRequested: that was before the first step.
+            BadInput: the checkpoint cannot be gone on from by so many ranks, or with these rows.
             Diverged: the loss is no number any more (see :mod:`glmjobs.training.health`).
             LastSaveFailed: all steps are done, and the disk does not take the result.
         """
@@ -116,6 +117,10 @@ class Session:
         if agreement.all_reduce_max(int(flag.requested)):
             raise StopRequested(flag.reason)
         resume = resume_point(self.inputs.checkpoints, agreement, place.world_size)
+        if resume is not None:
+            unknown = check_rows(resume, self.reading)
+            if unknown is not None and place.rank == 0:
+                save.say(f"warning: {unknown}")
         stop = StopTogether(flag, agreement, trainer)
         self._add_callbacks(resume, stop)
         trainer.heartbeat.report("preparing")
@@ -133,7 +138,7 @@ class Session:
     def _add_callbacks(self, resume: Path | None, stop: StopTogether) -> None:
         """What is done around the steps, in this order."""
         trainer, recipe = self.trainer, self.inputs.recipe
-        trainer.loop_state = LoopState(trainer, resume)
+        trainer.loop_state = LoopState(trainer, resume, self.reading)
         callbacks: list[Any] = [trainer.loop_state]
         if resume is not None and saved_ranks(resume) != self.inputs.place.world_size:
             callbacks.insert(0, Universal(trainer, resume))

@@ -7,6 +7,7 @@ average.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,12 @@ class Reading:
     Where the plan ends before the training does (``train.max_steps``), it is read again from its start.
     """
 
-    def __init__(self, plan: packing.PackingPlan, lengths: npt.ArrayLike, step_rows: int) -> None:
-        """``lengths``: int[examples], tokens; ``step_rows``: rows of an optimizer step, on all ranks."""
-        self.plan, self.step_rows = plan, step_rows
+    def __init__(
+        self, plan: packing.PackingPlan, lengths: npt.ArrayLike, step_rows: int, examples: str = ""
+    ) -> None:
+        """``lengths``: int[examples], tokens; ``step_rows``: rows of an optimizer step, on all ranks; ``examples``:
+        their digest."""
+        self.plan, self.step_rows, self.examples = plan, step_rows, examples
         sizes = np.asarray(lengths, dtype=np.int64)[plan.members]
         self.tokens = np.concatenate([[0], np.cumsum(sizes)])[plan.offsets]
 
@@ -51,12 +55,26 @@ class Reading:
 
     def after(self, step: int) -> Read:
         """Epochs and tokens after ``step`` optimizer steps."""
-        times, more = divmod(step, self.steps)
-        rows = min(more * self.step_rows, len(self.plan))
+        times, rows = self._rows(step)
         return Read(
             round(times * self.plan.epochs + self.plan.epochs_in(rows), 6),
             int(times * self.tokens[-1] + self.tokens[rows]),
         )
+
+    def record(self, step: int) -> dict[str, Any]:
+        """What has to be equal for a resume after ``step`` to go on with the rows that come next.
+
+        Only rows that were read: a training may be made longer.
+        """
+        times, rows = self._rows(step)
+        offsets = self.plan.offsets[: (len(self.plan) if times else rows) + 1]
+        order = hashlib.sha256(offsets.tobytes() + self.plan.members[: offsets[-1]].tobytes())
+        return {"examples": self.examples, "step_rows": self.step_rows, "order": order.hexdigest()}
+
+    def _rows(self, step: int) -> tuple[int, int]:
+        """How often the whole plan was read after ``step``, and how many of its rows since."""
+        times, more = divmod(step, self.steps)
+        return times, min(more * self.step_rows, len(self.plan))
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> T
         "left_out": {**prepared.left_out, **too_long},
         "cut_questions": tokenised.figures["cut_questions"],
     }
-    reading = Reading(plan, tokenised.lengths, step_rows)
+    reading = Reading(plan, tokenised.lengths, step_rows, tokenised.digest())
     return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, reading, figures)
 
 

@@ -65,8 +65,9 @@ def main(run_path: str, checkpoint: str, out: str) -> None:
     place = discover_rank(run.jobs("train"))
     place.export()
     heartbeat = Heartbeat(run.jobs("train") / "heartbeat", place.rank, place.world_size, 600.0, StopFlag())
-    trainer = train.prepare(run, place, heartbeat).trainer
-    trainer.loop_state = LoopState(trainer, Path(checkpoint))
+    session = train.prepare(run, place, heartbeat)
+    trainer = session.trainer
+    trainer.loop_state = LoopState(trainer, Path(checkpoint), session.reading)
     file = Path(f"{out}-{place.rank}.json")
     measure = partial(dev_loss, run, tokens=file.with_suffix(".tokens"), tokenizer=trainer.processing_class)
     trainer.add_callback(LossAtBegin(trainer, measure, file))
