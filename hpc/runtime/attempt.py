@@ -29,8 +29,10 @@ from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, newest_mtime
 from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
-from hpc.runtime.failures import first_failure
+from hpc.runtime.failures import first_failure, lost_a_peer
+from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
+from hpc.slurm.variables import for_steps
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
 
@@ -93,15 +95,23 @@ class Attempt:
         """Run a stage until it is done or no attempt follows; the exit code."""
         while True:
             before = self._checkpoint(stage)
+            if not self._may_start(stage):
+                return 1
             started = self._record_start(stage)
-            code, hang = self._run(stage, command)
+            code, hang, output = self._run(stage, command)
             after = self._checkpoint(stage)
+            progressed = after is not None and after > (before or 0)
+            asked = code != 0 or self.stopped is not None
+            intends = self._intends() if asked else retry_policy.RUNNING
+            told = self.stopped is not None or intends not in (retry_policy.RUNNING, retry_policy.UNKNOWN)
+            failure = self._failure(stage, started, hang, output, told=told)
             outcome = retry_policy.outcome(
-                code, told=self.stopped is not None, marked=ledger.is_done(self.run, stage)
-            )
-            failure = self._failure(stage, started, hang) if outcome == retry_policy.FAILED else None
-            intends = self._intends() if outcome != retry_policy.DONE else retry_policy.RUNNING
-            self._record_end(stage, outcome, code, failure, taken=intends == retry_policy.LOST)
+                code, told=told, marked=ledger.is_done(self.run, stage), failed=failure is not None,
+                progressed=progressed,
+            )  # fmt: skip
+            if outcome == retry_policy.FAILED and failure is None and code == EXIT_REQUEUE:
+                failure = output.unasked()
+            self._record_end(stage, outcome, code, failure, intends)
             if outcome == retry_policy.DONE:
                 self._mark(stage, started)
                 return 0
@@ -112,18 +122,46 @@ class Attempt:
             decided = retry_policy.decide(
                 ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code,
                 limit=self.words.limit, warned=self.stopped == signal.SIGUSR1, intends=intends,
-                progressed=after is not None and after > (before or 0), advice=self.words.advice,
+                progressed=progressed, advice=self.words.advice,
             )  # fmt: skip
             code = code or EXIT_REQUEUE  # srun can end with 0 when its step was ended
             if not decided.again:
                 if intends == retry_policy.ENDING and self.on_slurm and decided.reason != "cancelled":
                     ledger.append(self.run, "cancelled", stage=stage, job=self.job)
                 self._explain(stage, outcome, code, failure, decided.reason)
-                final = first if first in retry_policy.FINAL_CODES else code
-                return 1 if final == EXIT_FATAL else final
+                return self._exit_code(outcome, code, first)
             if self.on_slurm:
                 return self._requeue(stage, code)
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
+
+    @staticmethod
+    def _exit_code(outcome: str, code: int, first: int | None) -> int:
+        """The job's exit code: 85 is not that of a failure, and 86 is a word between the ranks and this process."""
+        masked = outcome == retry_policy.FAILED and code == EXIT_REQUEUE
+        final = first if first and (masked or first in retry_policy.FINAL_CODES) else 1 if masked else code
+        return 1 if final == EXIT_FATAL else final
+
+    def _may_start(self, stage: str) -> bool:
+        """Whether it has not started too often without getting any further; if it has, this is put on record."""
+        stages = (stage, self.stages[-1][0])
+        step = self._checkpoint(stages[1])
+        count, most = (
+            retry_policy.starts(ledger.read(self.run), stages, self.job, step),
+            retry_policy.STARTS_WITHOUT_PROGRESS,
+        )
+        if count < max(most, self.words.limit):
+            return True
+        where = f"checkpoint {step}" if step is not None else "a first checkpoint"
+        advice = self.words.advice or "save more often, or run where jobs are not taken away so soon"
+        text = f"started {count} times in a row and got no further than {where}; {advice}"
+        if step is None:
+            text = f"started {count} times in a row and did not get as far as {where}; {advice}"
+        ledger.append(
+            self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=retry_policy.FAILED,
+            exit_code=1, error=text, last_checkpoint=step,
+        )  # fmt: skip
+        print(f"error: {stage}: {text}", file=sys.stderr)
+        return False
 
     def _mark(self, stage: str, started: str) -> None:
         """Write the marker of a stage that writes none; of an array, once all of its elements have ended well."""
@@ -146,6 +184,7 @@ class Attempt:
             self.run, "attempt", stage=stage, job=self.job, nodes=nodes,
             attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
+            checkpoint=self._checkpoint(self.stages[-1][0]),
             restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
             array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before,
             array_task=self.task,
@@ -172,32 +211,37 @@ class Attempt:
         last = newest_mtime(files)
         return None if last is None else timestamps.stamp(last)
 
-    def _record_end(self, stage: str, outcome: str, code: int, failure: Json | None, *, taken: bool) -> None:
+    def _record_end(self, stage: str, outcome: str, code: int, failure: Json | None, intends: str) -> None:
         progress = ledger.progress(self.run, stage)
         ledger.append(
             self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
             step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
-            signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
+            signal=signal.Signals(self.stopped).name if self.stopped else None,
+            taken=intends in retry_policy.TAKEN or None, preempted=intends == retry_policy.PREEMPTED or None,
             error=failure["error"][:500] if failure else None,
             failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
         )  # fmt: skip
 
-    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None]:
-        """Run one command; its exit code (128+N where signal N ended it), and the hang that it was ended for.
+    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None, StepOutput]:
+        """Run one command; its exit code (128+N where signal N ended it), the hang that it was ended for, and what its
+        launcher said.
 
         Locally it gets a session of its own, so that a Ctrl-C at the terminal comes only here.
         """
+        output = StepOutput(self.run / "jobs" / stage)
         if self.stopped is not None:
-            return EXIT_REQUEUE, None
+            return EXIT_REQUEUE, None, output
         watch = heartbeat.Watch(self.run / "jobs" / stage / "heartbeat")
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm,
-                preexec_fn=None if self.on_slurm else die_with_parent,
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm, env=for_steps(os.environ),
+                stderr=subprocess.PIPE, preexec_fn=None if self.on_slurm else die_with_parent,
             )  # fmt: skip
+            assert self.process.stderr is not None
+            output.follow(self.process.stderr)
         except OSError as error:
             print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
-            return 127, None
+            return 127, None, output
         if self.stopped is not None:  # the signal came between the check above and the start
             self.process.send_signal(signal.SIGUSR1)
         hang = None
@@ -209,7 +253,7 @@ class Attempt:
                 if hang is None and (hang := watch.check()) is not None:
                     self._end_hanging(stage, hang)
         self.process = None
-        return (code if code >= 0 else 128 - code), hang
+        return (code if code >= 0 else 128 - code), hang, output
 
     def _end_hanging(self, stage: str, hang: heartbeat.Hang) -> None:
         """Have every rank write its stacks to its log, then kill them all."""
@@ -273,13 +317,23 @@ class Attempt:
         except HpcError:
             return retry_policy.UNKNOWN
 
-    def _failure(self, stage: str, started: str, hang: heartbeat.Hang | None) -> Json | None:
-        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not."""
+    def _failure(
+        self, stage: str, started: str, hang: heartbeat.Hang | None, output: StepOutput, *, told: bool
+    ) -> Json | None:
+        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not.
+
+        Where all were ``told`` to stop, those that were too slow or lost the others have not failed.
+        """
         if hang is not None:
             first = hang.behind[0]
             return {"rank": first["rank"], "host": first["host"], "error": str(hang)}
         logs = self.run / "jobs" / stage
-        return first_failure(logs, since=started, known=heartbeat.read(logs / "heartbeat"))
+        if told:
+            recorded = first_failure(logs, since=started)
+            return None if recorded is None or lost_a_peer(recorded) else recorded
+        return first_failure(
+            logs, since=started, known=heartbeat.read(logs / "heartbeat"), ended=output.first()
+        )
 
     def _requeue(self, stage: str, code: int) -> int:
         """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
