@@ -111,6 +111,11 @@ class Attempt:
             )  # fmt: skip
             if outcome == retry_policy.FAILED and failure is None and code == EXIT_REQUEUE:
                 failure = output.unasked()
+            first = failure.get("exit_code") if failure else None
+            if (
+                outcome == retry_policy.FAILED and code == EXIT_REQUEUE
+            ):  # srun tells the highest code of all ranks
+                code = first or 1
             self._record_end(stage, outcome, code, failure, intends)
             if outcome == retry_policy.DONE:
                 self._mark(stage, started)
@@ -118,7 +123,6 @@ class Attempt:
             unasked = self.on_slurm and self.stopped is None and intends == retry_policy.RUNNING
             if unasked and exclude_nodes.start_again(self.run, stage, self.job, self.slurm_id):
                 return code
-            first = failure.get("exit_code") if failure else None
             decided = retry_policy.decide(
                 ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code,
                 limit=self.words.limit, warned=self.stopped == signal.SIGUSR1, intends=intends,
@@ -129,17 +133,11 @@ class Attempt:
                 if intends == retry_policy.ENDING and self.on_slurm and decided.reason != "cancelled":
                     ledger.append(self.run, "cancelled", stage=stage, job=self.job)
                 self._explain(stage, outcome, code, failure, decided.reason)
-                return self._exit_code(outcome, code, first)
+                final = first if first in retry_policy.FINAL_CODES else code
+                return 1 if final == EXIT_FATAL else final
             if self.on_slurm:
                 return self._requeue(stage, code)
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
-
-    @staticmethod
-    def _exit_code(outcome: str, code: int, first: int | None) -> int:
-        """The job's exit code: 85 is not that of a failure, and 86 is a word between the ranks and this process."""
-        masked = outcome == retry_policy.FAILED and code == EXIT_REQUEUE
-        final = first if first and (masked or first in retry_policy.FINAL_CODES) else 1 if masked else code
-        return 1 if final == EXIT_FATAL else final
 
     def _may_start(self, stage: str) -> bool:
         """Whether it has not started too often without getting any further; if it has, this is put on record."""
@@ -151,11 +149,9 @@ class Attempt:
         )
         if count < max(most, self.words.limit):
             return True
-        where = f"checkpoint {step}" if step is not None else "a first checkpoint"
+        where = "without a first checkpoint" if step is None else f"from checkpoint {step}"
         advice = self.words.advice or "save more often, or run where jobs are not taken away so soon"
-        text = f"started {count} times in a row and got no further than {where}; {advice}"
-        if step is None:
-            text = f"started {count} times in a row and did not get as far as {where}; {advice}"
+        text = f"started {count} times in a row {where}; {advice}"
         ledger.append(
             self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=retry_policy.FAILED,
             exit_code=1, error=text, last_checkpoint=step,

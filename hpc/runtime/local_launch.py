@@ -19,11 +19,12 @@ from pathlib import Path
 from types import FrameType
 
 from hpc.core.errors import BadInput
+from hpc.core.launchers import of_a_launcher
 from hpc.core.process import die_with_parent
 from hpc.runtime import step_output
 from hpc.runtime.rendezvous import free_port
 from hpc.runtime.stop import EXIT_REQUEUE
-from hpc.slurm.variables import OF_A_STEP, of_a_launcher
+from hpc.slurm.variables import OF_A_STEP
 
 KILL_GRACE_SECONDS = 3.0
 """Between asking the other ranks to end and killing them, once one has failed: they can only wait for it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hpc.core.errors import WorkFailed
 from hpc.core.files import Json, read_json, write_json
-from hpc.slurm.variables import of_a_launcher
+from hpc.core.launchers import of_a_launcher
 
 MEET_SECONDS = 300.0
 """How long a rank waits for rank 0's address: tasks of one step start within seconds, slow file systems lag."""

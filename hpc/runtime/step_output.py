@@ -18,8 +18,9 @@ from hpc.core.files import Json
 from hpc.runtime.stop import EXIT_REQUEUE
 
 _END = re.compile(rb"error: (\S+): tasks? (\d+)[-,\d]*: (Exited with exit code (\d+)|[A-Z].*)")
-_ENDED_BY_SRUN = ("Terminated",)
-_SIGNALS = {"Killed": 9, "Segmentation fault": 11, "Aborted": 6, "Bus error": 7, "Illegal instruction": 4}
+_SIGNALS = {
+    "Killed": 9, "Terminated": 15, "Segmentation fault": 11, "Aborted": 6, "Bus error": 7, "Illegal instruction": 4,
+}  # fmt: skip
 LOCAL = "local_launch:"
 TAIL_BYTES = 16384
 DRAIN_SECONDS = 1.0
@@ -71,7 +72,7 @@ class StepOutput:
         code = int(match[4]) if match[4] else 128 + _SIGNALS.get(word, int(signal.SIGKILL))
         if code == EXIT_REQUEUE:
             self.stopped = self.stopped or (host, rank)
-        elif self.failed is None and word not in _ENDED_BY_SRUN:
+        elif self.failed is None and not (self.stopped and word == "Terminated"):  # that is srun's doing
             self.failed = (host, rank, code, word)
 
     def first(self) -> Json | None:
@@ -82,8 +83,8 @@ class StepOutput:
             return None
         host, rank, code, word = self.failed
         killed = code > 128 or word == "Out Of Memory"
-        how = f"{word.lower()} (out of memory?)" if word == "Killed" else word.lower()
-        how = how if killed else f"exit code {code}"
+        why = {"Killed": "killed; out of memory?", "Terminated": "terminated; was SIGTERM sent to it alone?"}
+        how = why.get(word, word.lower()) if killed else f"exit code {code}"
         said = self._last_line(rank, errors_only=killed)
         error = f"{said} ({how})" if said else f"ended without a word: {how}"
         return {"rank": rank, "host": host, "error": error, "exit_code": code, "time": ""}

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-OF_A_JOB = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
-WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
-"""Those that say which cluster is meant rather than which job this process belongs to."""
+from hpc.core.launchers import of_a_launcher
 
-OF_A_LAUNCHER = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "CROSS_RANK", "CROSS_SIZE", "GROUP_RANK",
-    "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
-OF_A_LAUNCHER_PREFIXES = ("TORCHELASTIC_", "OMPI_", "PMI_", "PMIX_", "PMI2_", "MV2_COMM_WORLD_")
-"""torchrun, Open MPI, MPICH and its relatives, Intel MPI: what each tells its processes about their places."""
+OF_A_JOB = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
+WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+"""Those that say which cluster is meant rather than which job this process belongs to."""
 
 OPTIONS_OF_SRUN = frozenset(
     f"SLURM_{name}"
@@ -58,11 +53,6 @@ def for_steps(environ: Mapping[str, str]) -> dict[str, str]:
     if "SLURM_JOB_ID" in environ and not (kept.get("SLURM_JOB_GPUS") or kept.get("SLURM_GPUS_ON_NODE")):
         kept.pop("CUDA_VISIBLE_DEVICES", None)
     return kept
-
-
-def of_a_launcher(name: str) -> bool:
-    """Whether a variable tells a process its place among others."""
-    return name in OF_A_LAUNCHER or name.startswith(OF_A_LAUNCHER_PREFIXES)
 
 
 def _of_srun(name: str) -> bool:
