@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from glmjobs.run.directory import Run
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 from tests.support.by_hand import sbatch_training
+from tests.support.small_chain import ids, start
 
 pytestmark = pytest.mark.slurm
 
@@ -66,23 +66,58 @@ def test_nodes_that_may_not_submit(
     assert job in known[ids["consolidate"]].dependency
 
 
+def given(run: Path, names: dict[str, str], wait_for: Any) -> None:
+    """All four jobs were asked for with the same."""
+    wait_for(lambda: len(submission.current_jobs(run)) >= 4, 60, "the rest")
+    for job in submission.current_jobs(run).values():
+        shown = slurm.show(job)
+        assert shown is not None and {name: shown.get(name) for name in names} == names, job
+
+
 def test_what_sbatch_was_given_reaches_the_jobs_that_follow(here: Path, wait_for: Any) -> None:
-    options = ("--exclude=node2", "--mail-type=END", "--mail-user=me", "--nice=7", "--partition=gpu")
-    job = sbatch_training(here / "run", (), here, os.environ, *options)
-    wait_for(lambda: len(submission.current_jobs(here / "run")) == 4, 60, "the rest")
-    for other in submission.current_jobs(here / "run").values():
-        shown = slurm.show(other)
-        assert shown is not None
-        given = {
-            name: shown.get(name) for name in ("ExcNodeList", "MailType", "MailUser", "Nice", "Partition")
+    reserve = ["scontrol", "create", "reservation", "ReservationName=course", "StartTime=now", "Duration=60"]
+    slurm.run([*reserve, "Nodes=node1", "Users=root"])
+    try:
+        options = ("--exclude=node2", "--mail-type=END", "--mail-user=me", "--nice=7", "--reservation=course")
+        sbatch_training(here / "run", (), here, os.environ, *options)
+        wanted = {
+            "ExcNodeList": "node2",
+            "MailType": "END",
+            "MailUser": "me",
+            "Nice": "7",
+            "Reservation": "course",
         }
-        assert given == {
-            "ExcNodeList": "node2", "MailType": "END", "MailUser": "me", "Nice": "7", "Partition": "gpu",
-        }, other  # fmt: skip
-    assert (
-        Run.open(here / "run").cluster.exclude == "node2"
-        and job in submission.current_jobs(here / "run").values()
-    )
+        given(here / "run", wanted, wait_for)
+    finally:
+        slurm.cancel(list(submission.current_jobs(here / "run").values()))
+        slurm.run(["scontrol", "delete", "ReservationName=course"])
+
+
+def test_its_quality_of_service_does_too(
+    accounting_cluster: DevCluster,
+    tmp_path: Path,
+    clean_queue: Any,
+    wait_for: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clean_queue(accounting_cluster)
+    for name, value in accounting_cluster.environ().items():
+        monkeypatch.setenv(name, value)
+    slurm.run(["sacctmgr", "-i", "add", "qos", "big"])
+    sbatch_training(tmp_path / "run", (), tmp_path, os.environ, "--qos=big")
+    given(tmp_path / "run", {"QOS": "big"}, wait_for)
+
+
+def test_sbatchs_variables_reach_submits_jobs(
+    place: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "project7")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    run = start(place, "shell", train="wait")
+    assert "note: SBATCH_TIMELIMIT of this shell: not used" in capsys.readouterr().err
+    given(run.path, {"Account": "project7"}, wait_for)
+    shown = slurm.show(ids(run)["train"])
+    assert shown is not None and shown["TimeLimit"] == "00:10:00"
 
 
 def test_from_inside_an_array_job(here: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
