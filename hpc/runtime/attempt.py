@@ -19,22 +19,20 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from hpc.chain import ledger
 from hpc.core import timestamps
-from hpc.core.errors import BadInput, HpcError, WorkFailed
+from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, newest_mtime
 from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
+from hpc.runtime.attempt_words import Words, parse
 from hpc.runtime.failures import first_failure, lost_a_peer
 from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
 from hpc.slurm.variables import for_steps
-
-ATTEMPTS_WITHOUT_PROGRESS = 3
 
 RIVAL_SECONDS = 180.0
 """How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
@@ -45,23 +43,6 @@ WATCH_SECONDS = 1.0
 
 STACKS_SECONDS = 5.0
 """For hanging ranks to write their stacks before they are killed."""
-
-
-@dataclass
-class Words:
-    """The command line: ``RUN [--limit N] [--mark] [--advice TEXT] --stage NAME COMMAND … …``.
-
-    Attributes:
-        limit: attempts in a row without a new checkpoint that are one too many.
-        mark: a stage is done when its command ends with 0; else its command says so by itself.
-        advice: what to do where the time limit is too short.
-    """
-
-    run: Path
-    stages: list[tuple[str, list[str]]] = field(default_factory=list)
-    limit: int = ATTEMPTS_WITHOUT_PROGRESS
-    mark: bool = False
-    advice: str = ""
 
 
 class Attempt:
@@ -368,43 +349,6 @@ class Attempt:
                 f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
             )
         print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
-
-
-def parse(argv: list[str]) -> Words:
-    """The command line as :class:`Words`."""
-    usage = (
-        "python -m hpc.runtime.attempt RUN [--limit N] [--mark] [--advice TEXT] "
-        "--stage NAME COMMAND … [--stage NAME COMMAND …]"
-    )
-    if len(argv) < 4 or argv[0].startswith("--"):
-        raise BadInput(f"usage: {usage}")
-    words, rest = Words(Path(argv[0]).absolute()), argv[1:]
-    while rest and rest[0] in ("--limit", "--mark", "--advice"):
-        option, value = rest[0], rest[1] if len(rest) > 1 else ""
-        if option == "--limit" and not value.isdigit():
-            raise BadInput(f"--limit {value}: a number of attempts; usage: {usage}")
-        if option == "--limit":
-            words.limit = int(value)
-        elif option == "--advice":
-            words.advice = value
-        else:
-            words.mark = True
-        rest = rest[1 if option == "--mark" else 2 :]
-    stages = words.stages
-    for word in rest:
-        if word == "--stage":
-            stages.append(("", []))
-        elif not stages:
-            raise BadInput(f"{word}: expected --stage; usage: {usage}")
-        elif not stages[-1][0]:
-            stages[-1] = (word, [])
-        else:
-            stages[-1][1].append(word)
-    if not stages or not all(name and command for name, command in stages):
-        raise BadInput(f"every --stage needs a name and a command; usage: {usage}")
-    if not words.run.is_dir():
-        raise BadInput(f"{words.run}: no such run directory")
-    return words
 
 
 def work_lock(run: Path, stage: str) -> Path:
