@@ -1,14 +1,17 @@
 """`python -m glmjobs.attach RUN --exec`, what the scripts in ``sbatch/`` end in: their job becomes a job of a run.
 
 For the train job it makes the run directory and submits the jobs that follow, each waiting for the one before, exactly
-those that ``glmjobs.submit`` would have submitted. A requeued job finds all that done and goes straight on.
+those that ``glmjobs.submit`` would have submitted. A requeued job finds all that done and goes straight on. Where a
+node may not submit, training runs, and the rest is said to be missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +24,9 @@ from glmjobs.run.state import STAGES
 from hpc.batch import script
 from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
-from hpc.core.errors import BadInput
+from hpc.core import config_files
+from hpc.core.errors import BadInput, HpcError
+from hpc.slurm import client as slurm
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(
             "glmjobs.attach: not inside a Slurm job (no SLURM_JOB_ID); submit with sbatch sbatch/….sh"
         )
+    shown = own_job(args.stage, job)
     if args.stage == "train" and not (args.run / "run.yaml").is_file():
-        run = make_run(args)
+        run = make_run(args, shown)
     else:
         run = Run.open(args.run.absolute())
     for stage in STAGES:
@@ -70,32 +76,90 @@ def run_stage(run: Run, stage: str) -> NoReturn:
     os.execvp("bash", ["bash", "-c", f"set -euo pipefail\n{script.command(chain.jobs[0], chain)}"])
 
 
-def make_run(args: argparse.Namespace) -> Run:
-    """The run directory, with this job's own partition and account in its profile, for the jobs that follow."""
+def own_job(stage: str, job: str) -> dict[str, str]:
+    """This job as Slurm shows it; empty where it does not answer.
+
+    The environment may be that of another job: sbatch hands on what the shell of an allocation, or a job that submits,
+    has of itself. What is the other's is dropped: the array, and how often it was requeued.
+    """
+    if stage != "score":
+        for name in [n for n in os.environ if n.startswith("SLURM_ARRAY_")]:
+            del os.environ[name]
+    try:
+        shown = slurm.show(job) or {}
+    except HpcError:
+        return {}
+    if shown.get("Restarts", "").isdigit():
+        os.environ["SLURM_RESTART_COUNT"] = shown["Restarts"]
+    return shown
+
+
+def make_run(args: argparse.Namespace, shown: dict[str, str]) -> Run:
+    """The run directory, with what this job was given by hand in its profile, for the jobs that follow."""
     recipe, profile = load_both(args.recipe, args.cluster, args.overrides, "slurm")
     nodes = int(os.environ.get("SLURM_NNODES", "1"))
     gpus = int(os.environ.get("SLURM_NTASKS_PER_NODE", "8").split("(")[0])
     shape = make_shape(nodes, gpus, "slurm")
-    recipe = submit_checks.check(recipe, own_place(profile), shape, CHAIN, "slurm")
-    return Run.create(args.run, recipe, own_place(profile), shape)
+    profile = own_place(profile, shown)
+    recipe = submit_checks.check(recipe, profile, shape, CHAIN, "slurm")
+    return Run.create(args.run, recipe, profile, shape)
 
 
-def own_place(profile: Profile) -> Profile:
-    """The profile with the partition and account that this job was given to sbatch with."""
-    found = {
-        "partition": os.environ.get("SLURM_JOB_PARTITION"),
-        "account": os.environ.get("SLURM_JOB_ACCOUNT"),
-    }
-    return profile.model_copy(update={k: v for k, v in found.items() if v and v != "(null)"})
+PLACE = {
+    "partition": "Partition", "account": "Account", "qos": "QOS", "reservation": "Reservation",
+    "constraint": "Features", "exclude": "ExcNodeList",
+}  # fmt: skip
+"""Field of the profile → what ``scontrol show job`` calls it (``SLURM_JOB_PARTITION`` … where that is silent)."""
+
+OPTIONS = {
+    "licenses": "Licenses", "mail-user": "MailUser", "mail-type": "MailType", "nice": "Nice", "wckey": "WCKey",
+}  # fmt: skip
+"""The same for sbatch's options that are no fields."""
+
+NOTHING = ("", "0", "(null)", "N/A", "NONE", "*")
+
+
+def own_place(profile: Profile, shown: Mapping[str, str] | None = None) -> Profile:
+    """The profile with what this job was given to sbatch with by hand, as Slurm shows it (else the environment).
+
+    A value that a profile cannot hold is left out, and said.
+    """
+    known = shown or {name: os.environ.get(f"SLURM_JOB_{field.upper()}", "") for field, name in PLACE.items()}
+    for field, name in PLACE.items():
+        if (value := known.get(name, "")) not in NOTHING:
+            profile = _with(profile, field, value)
+    for option, name in OPTIONS.items():
+        if (value := known.get(name, "")) not in NOTHING and not (
+            option == "mail-user" and "MailType" not in known
+        ):
+            profile = _with(profile, "sbatch", [*profile.sbatch, f"--{option}={value}"])
+    return profile
+
+
+def _with(profile: Profile, field: str, value: str | list[str]) -> Profile:
+    try:
+        return config_files.validate(
+            Profile, {**profile.model_dump(mode="json"), field: value}, source="this job"
+        )
+    except BadInput as error:
+        print(f"note: not handed on to the jobs that follow: {error}", file=sys.stderr)
+        return profile
 
 
 def submit_rest(run: Run, job: str) -> None:
-    """Submit the jobs after train that were not submitted yet."""
+    """Submit the jobs after train that were not submitted yet. Where that fails, training goes on all the same."""
     known = {"train": job, **submission.current_jobs(run.path)}
     missing = tuple(stage for stage in CHAIN if stage not in known)
     if not missing:
         return
-    ids = submission.submit(chain_of(run, missing), known)
+    try:
+        ids = submission.submit(chain_of(run, missing), known)
+    except HpcError as error:
+        heal = shlex.join([sys.executable, "-m", "glmjobs.heal", str(run.path)])
+        said = f"{', '.join(missing)} could not be submitted from {os.uname().nodename} ({error})"
+        where = shlex.quote(str(Path.cwd()))
+        print(f"note: training runs, but {said}; on a login node: cd {where} && {heal}", file=sys.stderr)
+        return
     print(
         f"run {run.path}: train {job}, then {', '.join(f'{s} {i}' for s, i in ids.items())}", file=sys.stderr
     )

@@ -34,6 +34,7 @@ from hpc.chain import ledger
 from hpc.core import timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
+from hpc.runtime.rendezvous import of_slurm_step
 from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
 Which = Literal["base", "finetuned"]
@@ -115,7 +116,7 @@ def _batch_size(text: str) -> int | str:
 def shard_here(environ: Mapping[str, str]) -> Shard:
     """This process's part: array task and rank, each where there is one.
 
-    Array tasks come from ``SLURM_ARRAY_TASK_*``; ranks from ``RANK``/``WORLD_SIZE``, else from a Slurm step.
+    Array tasks come from ``SLURM_ARRAY_TASK_*``; ranks from a Slurm step, else from ``RANK``/``WORLD_SIZE``.
 
     >>> str(shard_here({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "8"}))
     '4/8'
@@ -128,12 +129,10 @@ def shard_here(environ: Mapping[str, str]) -> Shard:
     tasks = number("SLURM_ARRAY_TASK_COUNT", 1)
     first, stride = number("SLURM_ARRAY_TASK_MIN", 0), max(1, number("SLURM_ARRAY_TASK_STEP", 1))
     task = (number("SLURM_ARRAY_TASK_ID", first) - first) // stride
-    if "RANK" in environ:
-        rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
-    elif (
-        "SLURM_STEP_ID" in environ
-    ):  # a batch script has SLURM_PROCID and SLURM_NTASKS too, but is one process
+    if of_slurm_step(environ):
         rank, size = number("SLURM_PROCID", 0), number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 1))
+    elif "RANK" in environ:
+        rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
     else:
         rank, size = 0, 1
     if not (0 <= task < tasks and 0 <= rank < size):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -21,6 +22,7 @@ from glmjobs.recipe.schema import Recipe
 from glmjobs.run import locate
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import chain_of, make_chain, make_shape, parse_stages
+from hpc.batch import profile as profiles
 from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
 from hpc.batch.script import render
@@ -61,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     executor = choose_executor(args.executor)
     recipe, profile = load_both(args.recipe, args.cluster, args.overrides, executor)
+    if executor == "slurm":
+        profile, notes = profiles.from_shell(profile, os.environ)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
     shape = make_shape(args.nodes, args.gpus, executor)
     stages = parse_stages(args.stages)
     parent = locate.parent()

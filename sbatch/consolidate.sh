@@ -17,6 +17,10 @@
 #SBATCH --requeue
 
 set -euo pipefail
+case ${SLURM_EXPORT_ENV:-ALL} in ALL*) ;; *)  # sbatch --export=NONE, or a list; SBATCH_EXPORT
+    absent=""; for name in RUN MODULES MODULE_INIT VENV PROJECT; do [ -n "${!name+set}" ] || absent="$absent $name"; done
+    echo "note: sbatch --export=$SLURM_EXPORT_ENV keeps your shell's variables from this job; not set here:$absent" >&2 ;;
+esac
 cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
 RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/consolidate.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac

@@ -23,6 +23,10 @@
 #SBATCH --requeue
 
 set -euo pipefail
+case ${SLURM_EXPORT_ENV:-ALL} in ALL*) ;; *)  # sbatch --export=NONE, or a list; SBATCH_EXPORT
+    absent=""; for name in RECIPE CLUSTER RUN SET MODULES MODULE_INIT VENV PROJECT; do [ -n "${!name+set}" ] || absent="$absent $name"; done
+    echo "note: sbatch --export=$SLURM_EXPORT_ENV keeps your shell's variables from this job; not set here:$absent" >&2 ;;
+esac
 cd "${PROJECT:-$SLURM_SUBMIT_DIR}"
 RECIPE=${RECIPE:-configs/glm10b.yaml}
 RUN=${RUN:-$PWD/runs/glm10b-job$SLURM_JOB_ID}

@@ -26,6 +26,7 @@ from glmjobs.run.state import (
     RunState,
     StageState,
 )
+from hpc.chain.stage_state import REQUEUED
 from hpc.core.errors import HpcError
 from hpc.slurm import client as slurm
 from hpc.slurm import reasons
@@ -121,9 +122,11 @@ def _pending(stage: StageState, info: JobInfo) -> None:
         stage.state, stage.error = WAITING, None
         return
     why = reasons.waiting(info)
-    if stage.state in (RUNNING, *BAD) or (stage.attempts and stage.reason == "requeued"):
+    requeued = stage.reason.startswith(REQUEUED)
+    if stage.state in (RUNNING, *BAD) or (stage.attempts and requeued):
         times = f" for the {_nth(info.restarts)} time" if info.restarts > 1 else ""
-        why = f"requeued{times}{'; ' + why if why else ''}"
+        before = stage.reason.removeprefix(REQUEUED) if requeued else ""
+        why = f"{REQUEUED}{times}{'; ' + why if why else ''}{before}"
     stage.state, stage.reason, stage.blocked = WAITING, why, reasons.never_starts(info)
     stage.error = None  # of the attempt before; it waits for its next one
 
@@ -154,9 +157,13 @@ def _final(path: Path, stage: StageState, info: JobInfo) -> bool:
         if info.state not in (JobState.FAILED, JobState.COMPLETED):
             stage.error = f"{stage.error + '; ' if stage.error else ''}{reasons.ending(info)}"
         return False
+    if stage.state == CANCELLED and info.state is JobState.PREEMPTED:  # the job itself cannot always tell
+        stage.state, stage.error = FAILED, reasons.ending(info)
+        return False
     if stage.state == CANCELLED or stage.blocked:
         return False
     if stage.stage == "preflight" and stage.state == WAITING:
+        stage.state = CANCELLED if info.state is JobState.CANCELLED else WAITING  # with its job
         return False
     if info.state.is_success:
         stage.state = LOST

@@ -6,7 +6,7 @@ One YAML in ``configs/clusters/``. Nothing about a site lives in code: what diff
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hpc.core import config_files
 
 PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
+
+
+THE_CHAINS_OWN = ("--array", "--comment", "--dependency", "--output", "--wrap")
+"""Options by which a chain's jobs wait for each other and are found again."""
+
+OF_THE_SHELL = {
+    f"SBATCH_{field.upper()}": field for field in ("partition", "account", "qos", "reservation", "constraint")
+}
+"""sbatch's input environment variables that stand for fields of a profile."""
 
 
 class Part(BaseModel):
@@ -207,6 +216,9 @@ class Profile(Part):
     )
     gpu_memory_gb: int = Field(default=80, ge=1, description="memory of one GPU, GB; the plan is made for it")
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
+    sbatch: tuple[str, ...] = Field(
+        default=(), description='further options of every job, as sbatch takes them: "--licenses=scratch:1"'
+    )
     environment: Environment = Environment()
     preflight: Floor = Floor()
 
@@ -215,6 +227,16 @@ class Profile(Part):
     def _gres_type(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
             raise ValueError(f"{value!r} is not the type of a GPU, such as a100")
+        return value
+
+    @field_validator("sbatch")
+    @classmethod
+    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if not re.fullmatch(r"--[a-z][a-z-]*(=[^\s\x00]+)?", word):
+                raise ValueError(f'{word!r} is not one option such as "--licenses=scratch:1"')
+            if word.partition("=")[0] in THE_CHAINS_OWN:
+                raise ValueError(f"{word}: the chain itself needs this option")
         return value
 
     @field_validator(
@@ -234,3 +256,27 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Profile:
         BadInput: one line naming the file, the field and what would be right.
     """
     return config_files.load(Profile, path, "cluster profile", overrides)
+
+
+def from_shell(profile: Profile, environ: Mapping[str, str]) -> tuple[Profile, list[str]]:
+    """The profile with what it leaves open taken from sbatch's own variables, and notes about those that are not used.
+
+    sbatch's order of precedence: what is given (here: the profile) wins over the environment.
+
+    Raises:
+        BadInput: a value is no name that Slurm could have.
+    """
+    found = {name: environ[name] for name in OF_THE_SHELL if environ.get(name)}
+    taken = {OF_THE_SHELL[n]: v for n, v in found.items() if getattr(profile, OF_THE_SHELL[n]) is None}
+    notes = [
+        f"{name}={value} of this shell is not used: the profile says {OF_THE_SHELL[name]}: {said}"
+        for name, value in found.items()
+        if (said := getattr(profile, OF_THE_SHELL[name])) not in (None, value)
+    ]
+    others = sorted(
+        n for n in environ if n.startswith("SBATCH_") and n not in OF_THE_SHELL and n != "SBATCH_CLUSTERS"
+    )
+    if others:
+        notes.append(f"{', '.join(others)} of this shell: not used, recipe and profile say what jobs ask for")
+    raw = {**profile.model_dump(mode="json"), **taken}
+    return config_files.validate(Profile, raw, source="SBATCH_* of this shell"), notes

@@ -41,7 +41,8 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
         "open-mode": "append",
         "output": _path_option(log, f"{number}.out"),
     }
-    return [f"--{name}={value}" for name, value in options.items() if value is not None] + ["--requeue"]
+    named = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [*named, *profile.sbatch, "--requeue"]
 
 
 def gpu_option(gpus: int, profile: Profile) -> dict[str, str]:

@@ -16,6 +16,8 @@ WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
 )  # fmt: skip
 ENDED = (DONE, FAILED, STOPPED, CANCELLED, LOST)
 BAD = (FAILED, STOPPED, CANCELLED, LOST)
+REQUEUED = "requeued"
+"""How the reason of a stage begins that its own job has put back into the queue."""
 
 
 @dataclass(kw_only=True)
@@ -66,7 +68,10 @@ def _apply(state: StageState, tasks: dict[Any, str], event: Json) -> None:
         tasks.clear()
     elif kind == "attempt":
         state.attempts += 1
-        state.state, state.nodes, state.reason, state.error = RUNNING, event.get("nodes"), "", None
+        state.state, state.nodes, state.error = RUNNING, event.get("nodes"), None
+        state.reason = state.reason.removeprefix(REQUEUED).removeprefix(
+            "; "
+        )  # how the attempt before it failed
         tasks[task] = RUNNING
     elif kind == "ended":
         outcome = {"done": DONE, "stopped": STOPPED}.get(str(event.get("outcome")), FAILED)
@@ -77,9 +82,10 @@ def _apply(state: StageState, tasks: dict[Any, str], event: Json) -> None:
         if outcome in (FAILED, STOPPED):
             state.error = event.get("error") or _ending(outcome, event)
     elif kind == "requeued":
+        failed = f"; the last attempt failed: {state.error}" if FAILED in tasks.values() else ""
+        state.reason = REQUEUED + failed
         for key in [k for k, word in tasks.items() if word in (STOPPED, FAILED)]:
             tasks[key] = WAITING
-        state.reason = "requeued"
     elif kind == "healed" and event.get("action") != "replace":
         for key in [k for k, word in tasks.items() if word != DONE]:
             tasks[key] = WAITING
@@ -96,7 +102,12 @@ def _ending(outcome: str, event: Json) -> str:
         return f"exit code {event.get('exit_code')}"
     saved = event.get("last_checkpoint")
     at = f", with checkpoint {saved} saved" if isinstance(saved, int) else ""
-    return f"told to stop ({event.get('signal') or 'no signal on record'}){at}"
+    why = (
+        "preempted by another job"
+        if event.get("preempted")
+        else f"told to stop ({event.get('signal') or 'no signal on record'})"
+    )
+    return why + at
 
 
 def _overall(state: StageState, tasks: dict[Any, str]) -> str:

@@ -95,6 +95,17 @@ def check_partitions(profile: Profile) -> list[Row]:
                     "another partition, or later",
                 )
             )
+            if "CANCEL" in fields.get("PreemptMode", ""):
+                rows.append(
+                    Row(
+                        SECTION,
+                        f"{title} {name}",
+                        "warn",
+                        "PreemptMode=CANCEL",
+                        "REQUEUE",
+                        "a preempted job queues itself again while it is being ended; heal, where it could not",
+                    )
+                )
     return rows
 
 

@@ -19,20 +19,20 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from hpc.chain import ledger
 from hpc.core import timestamps
-from hpc.core.errors import BadInput, HpcError, WorkFailed
+from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, newest_mtime
 from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
-from hpc.runtime.failures import first_failure
+from hpc.runtime.attempt_words import Words, parse
+from hpc.runtime.failures import first_failure, lost_a_peer
+from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
-
-ATTEMPTS_WITHOUT_PROGRESS = 3
+from hpc.slurm.variables import for_steps
 
 RIVAL_SECONDS = 180.0
 """How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
@@ -43,23 +43,6 @@ WATCH_SECONDS = 1.0
 
 STACKS_SECONDS = 5.0
 """For hanging ranks to write their stacks before they are killed."""
-
-
-@dataclass
-class Words:
-    """The command line: ``RUN [--limit N] [--mark] [--advice TEXT] --stage NAME COMMAND … …``.
-
-    Attributes:
-        limit: attempts in a row without a new checkpoint that are one too many.
-        mark: a stage is done when its command ends with 0; else its command says so by itself.
-        advice: what to do where the time limit is too short.
-    """
-
-    run: Path
-    stages: list[tuple[str, list[str]]] = field(default_factory=list)
-    limit: int = ATTEMPTS_WITHOUT_PROGRESS
-    mark: bool = False
-    advice: str = ""
 
 
 class Attempt:
@@ -93,26 +76,38 @@ class Attempt:
         """Run a stage until it is done or no attempt follows; the exit code."""
         while True:
             before = self._checkpoint(stage)
+            if not self._may_start(stage):
+                return 1
             started = self._record_start(stage)
-            code, hang = self._run(stage, command)
+            code, hang, output = self._run(stage, command)
             after = self._checkpoint(stage)
+            progressed = after is not None and after > (before or 0)
+            asked = code != 0 or self.stopped is not None
+            intends = self._intends() if asked else retry_policy.RUNNING
+            told = self.stopped is not None or intends not in (retry_policy.RUNNING, retry_policy.UNKNOWN)
+            failure = self._failure(stage, started, hang, output, told=told)
             outcome = retry_policy.outcome(
-                code, told=self.stopped is not None, marked=ledger.is_done(self.run, stage)
-            )
-            failure = self._failure(stage, started, hang) if outcome == retry_policy.FAILED else None
-            intends = self._intends() if outcome != retry_policy.DONE else retry_policy.RUNNING
-            self._record_end(stage, outcome, code, failure, taken=intends == retry_policy.LOST)
+                code, told=told, marked=ledger.is_done(self.run, stage), failed=failure is not None,
+                progressed=progressed,
+            )  # fmt: skip
+            if outcome == retry_policy.FAILED and failure is None and code == EXIT_REQUEUE:
+                failure = output.unasked()
+            first = failure.get("exit_code") if failure else None
+            if (
+                outcome == retry_policy.FAILED and code == EXIT_REQUEUE
+            ):  # srun tells the highest code of all ranks
+                code = first or 1
+            self._record_end(stage, outcome, code, failure, intends)
             if outcome == retry_policy.DONE:
                 self._mark(stage, started)
                 return 0
             unasked = self.on_slurm and self.stopped is None and intends == retry_policy.RUNNING
             if unasked and exclude_nodes.start_again(self.run, stage, self.job, self.slurm_id):
                 return code
-            first = failure.get("exit_code") if failure else None
             decided = retry_policy.decide(
                 ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code,
                 limit=self.words.limit, warned=self.stopped == signal.SIGUSR1, intends=intends,
-                progressed=after is not None and after > (before or 0), advice=self.words.advice,
+                progressed=progressed, advice=self.words.advice,
             )  # fmt: skip
             code = code or EXIT_REQUEUE  # srun can end with 0 when its step was ended
             if not decided.again:
@@ -124,6 +119,26 @@ class Attempt:
             if self.on_slurm:
                 return self._requeue(stage, code)
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
+
+    def _may_start(self, stage: str) -> bool:
+        """Whether it has not started too often without getting any further; if it has, this is put on record."""
+        stages = (stage, self.stages[-1][0])
+        step = self._checkpoint(stages[1])
+        count, most = (
+            retry_policy.starts(ledger.read(self.run), stages, self.job, step),
+            retry_policy.STARTS_WITHOUT_PROGRESS,
+        )
+        if count < max(most, self.words.limit):
+            return True
+        where = "without a first checkpoint" if step is None else f"from checkpoint {step}"
+        advice = self.words.advice or "save more often, or run where jobs are not taken away so soon"
+        text = f"started {count} times in a row {where}; {advice}"
+        ledger.append(
+            self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=retry_policy.FAILED,
+            exit_code=1, error=text, last_checkpoint=step,
+        )  # fmt: skip
+        print(f"error: {stage}: {text}", file=sys.stderr)
+        return False
 
     def _mark(self, stage: str, started: str) -> None:
         """Write the marker of a stage that writes none; of an array, once all of its elements have ended well."""
@@ -146,6 +161,7 @@ class Attempt:
             self.run, "attempt", stage=stage, job=self.job, nodes=nodes,
             attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
+            checkpoint=self._checkpoint(self.stages[-1][0]),
             restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
             array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before,
             array_task=self.task,
@@ -172,32 +188,37 @@ class Attempt:
         last = newest_mtime(files)
         return None if last is None else timestamps.stamp(last)
 
-    def _record_end(self, stage: str, outcome: str, code: int, failure: Json | None, *, taken: bool) -> None:
+    def _record_end(self, stage: str, outcome: str, code: int, failure: Json | None, intends: str) -> None:
         progress = ledger.progress(self.run, stage)
         ledger.append(
             self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
             step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
-            signal=signal.Signals(self.stopped).name if self.stopped else None, taken=taken or None,
+            signal=signal.Signals(self.stopped).name if self.stopped else None,
+            taken=intends in retry_policy.TAKEN or None, preempted=intends == retry_policy.PREEMPTED or None,
             error=failure["error"][:500] if failure else None,
             failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
         )  # fmt: skip
 
-    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None]:
-        """Run one command; its exit code (128+N where signal N ended it), and the hang that it was ended for.
+    def _run(self, stage: str, command: list[str]) -> tuple[int, heartbeat.Hang | None, StepOutput]:
+        """Run one command; its exit code (128+N where signal N ended it), the hang that it was ended for, and what its
+        launcher said.
 
         Locally it gets a session of its own, so that a Ctrl-C at the terminal comes only here.
         """
+        output = StepOutput(self.run / "jobs" / stage)
         if self.stopped is not None:
-            return EXIT_REQUEUE, None
+            return EXIT_REQUEUE, None, output
         watch = heartbeat.Watch(self.run / "jobs" / stage / "heartbeat")
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm,
-                preexec_fn=None if self.on_slurm else die_with_parent,
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm, env=for_steps(os.environ),
+                stderr=subprocess.PIPE, preexec_fn=None if self.on_slurm else die_with_parent,
             )  # fmt: skip
+            assert self.process.stderr is not None
+            output.follow(self.process.stderr)
         except OSError as error:
             print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
-            return 127, None
+            return 127, None, output
         if self.stopped is not None:  # the signal came between the check above and the start
             self.process.send_signal(signal.SIGUSR1)
         hang = None
@@ -209,7 +230,7 @@ class Attempt:
                 if hang is None and (hang := watch.check()) is not None:
                     self._end_hanging(stage, hang)
         self.process = None
-        return (code if code >= 0 else 128 - code), hang
+        return (code if code >= 0 else 128 - code), hang, output
 
     def _end_hanging(self, stage: str, hang: heartbeat.Hang) -> None:
         """Have every rank write its stacks to its log, then kill them all."""
@@ -273,13 +294,23 @@ class Attempt:
         except HpcError:
             return retry_policy.UNKNOWN
 
-    def _failure(self, stage: str, started: str, hang: heartbeat.Hang | None) -> Json | None:
-        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not."""
+    def _failure(
+        self, stage: str, started: str, hang: heartbeat.Hang | None, output: StepOutput, *, told: bool
+    ) -> Json | None:
+        """The first failure of a rank; a hang is one, and what its ranks say when they are killed is not.
+
+        Where all were ``told`` to stop, those that were too slow or lost the others have not failed.
+        """
         if hang is not None:
             first = hang.behind[0]
             return {"rank": first["rank"], "host": first["host"], "error": str(hang)}
         logs = self.run / "jobs" / stage
-        return first_failure(logs, since=started, known=heartbeat.read(logs / "heartbeat"))
+        if told:
+            recorded = first_failure(logs, since=started)
+            return None if recorded is None or lost_a_peer(recorded) else recorded
+        return first_failure(
+            logs, since=started, known=heartbeat.read(logs / "heartbeat"), ended=output.first()
+        )
 
     def _requeue(self, stage: str, code: int) -> int:
         """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
@@ -318,43 +349,6 @@ class Attempt:
                 f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
             )
         print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
-
-
-def parse(argv: list[str]) -> Words:
-    """The command line as :class:`Words`."""
-    usage = (
-        "python -m hpc.runtime.attempt RUN [--limit N] [--mark] [--advice TEXT] "
-        "--stage NAME COMMAND … [--stage NAME COMMAND …]"
-    )
-    if len(argv) < 4 or argv[0].startswith("--"):
-        raise BadInput(f"usage: {usage}")
-    words, rest = Words(Path(argv[0]).absolute()), argv[1:]
-    while rest and rest[0] in ("--limit", "--mark", "--advice"):
-        option, value = rest[0], rest[1] if len(rest) > 1 else ""
-        if option == "--limit" and not value.isdigit():
-            raise BadInput(f"--limit {value}: a number of attempts; usage: {usage}")
-        if option == "--limit":
-            words.limit = int(value)
-        elif option == "--advice":
-            words.advice = value
-        else:
-            words.mark = True
-        rest = rest[1 if option == "--mark" else 2 :]
-    stages = words.stages
-    for word in rest:
-        if word == "--stage":
-            stages.append(("", []))
-        elif not stages:
-            raise BadInput(f"{word}: expected --stage; usage: {usage}")
-        elif not stages[-1][0]:
-            stages[-1] = (word, [])
-        else:
-            stages[-1][1].append(word)
-    if not stages or not all(name and command for name, command in stages):
-        raise BadInput(f"every --stage needs a name and a command; usage: {usage}")
-    if not words.run.is_dir():
-        raise BadInput(f"{words.run}: no such run directory")
-    return words
 
 
 def work_lock(run: Path, stage: str) -> Path:

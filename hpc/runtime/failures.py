@@ -53,15 +53,26 @@ _LOST_A_PEER = (
 )
 
 
-def first_failure(folder: Path, since: str = "", known: Sequence[Json] = ()) -> Json | None:
+def lost_a_peer(failure: Json) -> bool:
+    """Whether a rank's failure is only that it lost another."""
+    return any(sign in str(failure["error"]).lower() for sign in _LOST_A_PEER)
+
+
+def first_failure(
+    folder: Path, since: str = "", known: Sequence[Json] = (), ended: Json | None = None
+) -> Json | None:
     """The earliest failure that ranks recorded in ``folder`` at or after the time ``since``.
 
-    A rank that was killed records nothing; where the others only say that they lost a connection, it is the one of
-    the ``known`` ranks (``rank``, ``host``) that is silent.
+    A rank that was killed, or died before it could, records nothing. Where the others only say that they lost a
+    connection, it is the one that the launcher saw ``ended`` badly first (:mod:`hpc.runtime.step_output`), else the one
+    of the ``known`` ranks (``rank``, ``host``) that is silent.
     """
     found = [r for p in folder.glob("failed-rank-*.json") if (r := read_json(p)) and str(r["time"]) >= since]
-    silent = [k for k in known if k["rank"] not in {r["rank"] for r in found}]
-    if found and silent and all(any(sign in str(r["error"]).lower() for sign in _LOST_A_PEER) for r in found):
+    ranks = {r["rank"] for r in found}
+    if ended is not None and ended["rank"] not in ranks and all(lost_a_peer(r) for r in found):
+        return ended
+    silent = [k for k in known if k["rank"] not in ranks]
+    if found and silent and all(lost_a_peer(r) for r in found):
         error = "died without a word (killed; out of memory?); the other ranks lost their connection to it"
         return {"rank": silent[0]["rank"], "host": silent[0]["host"], "error": error}
     return min(found, key=lambda r: str(r["time"]), default=None)

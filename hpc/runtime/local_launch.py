@@ -13,14 +13,18 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from hpc.core.errors import BadInput
+from hpc.core.launchers import of_a_launcher
 from hpc.core.process import die_with_parent
+from hpc.runtime import step_output
 from hpc.runtime.rendezvous import free_port
 from hpc.runtime.stop import EXIT_REQUEUE
+from hpc.slurm.variables import OF_A_STEP
 
 KILL_GRACE_SECONDS = 3.0
 """Between asking the other ranks to end and killing them, once one has failed: they can only wait for it."""
@@ -58,12 +62,13 @@ class LocalLaunch:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0 and code == 0:
                 code = process.returncode if process.returncode > 0 else 128 - process.returncode
+                print(step_output.tell(self.processes.index(process), process.returncode), file=sys.stderr)
                 self._stop(STOP_GRACE_SECONDS if code == EXIT_REQUEUE else KILL_GRACE_SECONDS)
         return code
 
     def _start(self, rank: int, port: int) -> subprocess.Popen[bytes]:
-        env = {
-            **os.environ,
+        env = {  # nor are these ranks of a Slurm step that this process may be in
+            **{k: v for k, v in os.environ.items() if not (of_a_launcher(k) or k.startswith(OF_A_STEP))},
             "RANK": str(rank),
             "WORLD_SIZE": str(self.nproc),
             "LOCAL_RANK": str(rank),

@@ -1,4 +1,4 @@
-"""Rank, world size, and where to meet: from a Slurm step, from a local launch, or from torchrun's variables.
+"""Rank, world size, and where to meet: from a Slurm step, else from the local launch's or torchrun's variables.
 
 No fixed ports: rank 0 holds a free one and publishes its address and port in a file of the run directory that is
 named after the job, its restart and its step, so that jobs sharing a node, and attempts of one job, never meet.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hpc.core.errors import WorkFailed
 from hpc.core.files import Json, read_json, write_json
+from hpc.core.launchers import of_a_launcher
 
 MEET_SECONDS = 300.0
 """How long a rank waits for rank 0's address: tasks of one step start within seconds, slow file systems lag."""
@@ -35,7 +36,10 @@ class Rank:
     port: int = 0
 
     def export(self) -> None:
-        """Set the variables torch.distributed and DeepSpeed read."""
+        """Set the variables torch.distributed and DeepSpeed read, and drop what another launcher left in a shell."""
+        if of_slurm_step(os.environ):
+            for name in [n for n in os.environ if of_a_launcher(n)]:
+                del os.environ[name]
         os.environ.update(self.variables())
 
     def variables(self) -> dict[str, str]:
@@ -53,13 +57,16 @@ class Rank:
 def discover_rank(meeting: Path, environ: Mapping[str, str] | None = None) -> Rank:
     """This process's ranks.
 
-    ``RANK``/``WORLD_SIZE``/… win where set (local launch, torchrun); then a Slurm step's variables; else one rank.
+    In a Slurm step Slurm's variables count: ``RANK``/``WORLD_SIZE``/… may be those of the shell that submitted. Else
+    (local launch, torchrun) those; else one rank.
 
     Args:
         meeting: directory on a file system that all ranks see; the address file is put there.
     """
     env = os.environ if environ is None else environ
-    if "RANK" in env and "MASTER_PORT" in env:
+    if of_slurm_step(env):
+        return _from_slurm(env, meeting)
+    if all(name in env for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")):
         size = int(env["WORLD_SIZE"])
         local_size = int(env.get("LOCAL_WORLD_SIZE", size))
         return Rank(
@@ -72,13 +79,27 @@ def discover_rank(meeting: Path, environ: Mapping[str, str] | None = None) -> Ra
             address=env.get("MASTER_ADDR", "127.0.0.1"),
             port=int(env["MASTER_PORT"]),
         )
-    if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
-        return _from_slurm(env, meeting)
     return Rank(rank=0, world_size=1, local_rank=0, local_size=1, port=free_port())
 
 
+def of_slurm_step(env: Mapping[str, str]) -> bool:
+    """Whether this process's place is the one that Slurm's srun gave it.
+
+    A batch script has SLURM_PROCID too, but no step. Under a torchrun that srun started, one a node, torchrun's count:
+    then this process is not the task itself, and torchrun's groups are the step's tasks.
+    """
+    if "SLURM_PROCID" not in env or "SLURM_STEP_ID" not in env:
+        return False
+    torchrun = "TORCHELASTIC_RUN_ID" in env and env.get("GROUP_WORLD_SIZE") == _tasks(env)
+    return not torchrun or env.get("SLURM_TASK_PID") == str(os.getpid())
+
+
+def _tasks(env: Mapping[str, str]) -> str:
+    return env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or "1"
+
+
 def _from_slurm(env: Mapping[str, str], meeting: Path) -> Rank:
-    rank, size = int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"])
+    rank, size = int(env["SLURM_PROCID"]), int(_tasks(env))
     nodes = int(env.get("SLURM_STEP_NUM_NODES") or env.get("SLURM_NNODES") or 1)
     tag = "-".join((env["SLURM_JOB_ID"], env.get("SLURM_RESTART_COUNT", "0"), env["SLURM_STEP_ID"]))
     file = meeting / f".meet-{tag}.json"

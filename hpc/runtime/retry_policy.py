@@ -6,6 +6,8 @@ Three things end an attempt early, and each counts differently:
 * it was warned (USR1, the time limit): another attempt, until so many in a row got no further: then the time limit
   is too short for a start and a save;
 * the machine or Slurm took it (preemption, a dead node, SIGKILL of everything): another attempt, and not counted.
+
+Whatever ended them, :data:`STARTS_WITHOUT_PROGRESS` starts in a row from the same checkpoint are the last.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 
 from hpc.core.files import Json
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
+from hpc.slurm.records import parse_time
 
 FINAL_CODES = (2, 3, EXIT_FATAL)
 """Bad input, a machine not fit, a failure that would repeat itself: trying again cannot help."""
@@ -22,7 +25,18 @@ FINAL_CODES = (2, 3, EXIT_FATAL)
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 
 # What Slurm has in mind for the job this attempt runs in.
-RUNNING, TIMED_OUT, LOST, ENDING, UNKNOWN = "running", "timed out", "lost", "ending", "unknown"
+RUNNING, TIMED_OUT, LOST, PREEMPTED, ENDING, UNKNOWN = (
+    "running", "timed out", "lost", "preempted", "ending", "unknown",
+)  # fmt: skip
+TAKEN = (LOST, PREEMPTED)
+"""Such an end is the cluster's doing: it is not counted."""
+
+SAME_SECONDS = 2.0
+"""Slurm sets a job's PreemptTime and EndTime when it ends it to make room."""
+
+STARTS_WITHOUT_PROGRESS = 30
+"""So many starts in a row that got no further are too many, whoever ended them. Preemption is no failure; but a job
+that thirty times did not get as far as a checkpoint will not at the thirty-first."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +47,26 @@ class Verdict:
     reason: str = ""
 
 
-def outcome(code: int, *, told: bool, marked: bool) -> str:
+def outcome(code: int, *, told: bool, marked: bool, failed: bool = False, progressed: bool = False) -> str:
     """An attempt's outcome.
+
+    A rank that asks to be started again (:data:`hpc.runtime.stop.EXIT_REQUEUE`) was told to by a signal. Where the
+    batch process was not told, it may be srun's SIGTERM, because another rank failed: then the attempt has failed.
 
     Args:
         code: exit code of its command.
-        told: a stop signal came to the batch process.
+        told: a stop signal came to the batch process, or Slurm is ending the job.
         marked: the stage's marker says that it is done.
+        failed: a rank failed by itself.
+        progressed: a checkpoint was committed in this attempt.
     """
     if code == 0:
         # srun ends with 0 when it was told to end its step and lost sight of the tasks.
         return STOPPED if told and not marked else DONE
-    if code == EXIT_REQUEUE:
-        return STOPPED
+    if failed or not (told or (code == EXIT_REQUEUE and progressed)):
+        return FAILED
     # Killed while it was being stopped (before the first step there is nothing to save); not: failed by itself.
-    return STOPPED if told and code > 128 else FAILED
+    return STOPPED if code == EXIT_REQUEUE or code > 128 else FAILED
 
 
 def slurm_intends(shown: Json | None, restarts: int = 0) -> str:
@@ -62,6 +81,8 @@ def slurm_intends(shown: Json | None, restarts: int = 0) -> str:
     again = str(shown.get("Restarts", ""))
     if again.isdigit() and int(again) > restarts:
         return LOST
+    if _preempted(shown):
+        return PREEMPTED
     state = str(shown.get("JobState", "")).split(",")[0].split("+")[0]
     reason = str(shown.get("Reason", ""))
     if state in ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING"):
@@ -71,6 +92,20 @@ def slurm_intends(shown: Json | None, restarts: int = 0) -> str:
     if state in ("NODE_FAIL", "PENDING", "REQUEUED", "PREEMPTED", "BOOT_FAIL") or reason == "NodeDown":
         return LOST
     return ENDING
+
+
+def _preempted(shown: Json) -> bool:
+    """Within its grace time, or ended by Slurm to make room (PreemptMode=CANCEL: Slurm won't start it again).
+
+    Not: ended by somebody while it had grace.
+    """
+    started, preempted, ended = (
+        parse_time(str(shown.get(f"{n}Time", ""))) for n in ("Start", "Preempt", "End")
+    )
+    if started is None or preempted is None or preempted < started:
+        return False
+    going_on = shown.get("JobState") == "RUNNING"
+    return going_on or (ended is not None and abs((ended - preempted).total_seconds()) <= SAME_SECONDS)
 
 
 def decide(
@@ -94,13 +129,15 @@ def decide(
         return Verdict(False, "trying again cannot help")
     if intends == LOST:
         return Verdict(False, "Slurm starts it again by itself")
+    if intends == PREEMPTED:
+        return Verdict(True)
     if intends == ENDING:
         return Verdict(False, "it was told to end")
     if intends == UNKNOWN and ended == STOPPED and not warned:
         return Verdict(False, "it was told to end")
     if progressed or (ended == STOPPED and not warned):
         return Verdict(True)
-    count = fruitless(events, stages, job, ended)
+    count = fruitless(events, stages, job)
     if count < limit:
         return Verdict(True)
     if ended == STOPPED:
@@ -120,8 +157,9 @@ def cancelled(events: Sequence[Json], job: str) -> bool:
     )
 
 
-def fruitless(events: Sequence[Json], stages: Sequence[str], job: str, ended: str) -> int:
-    """Attempts of ``stages[0]`` in a row, newest backwards, that ended so without a new checkpoint.
+def fruitless(events: Sequence[Json], stages: Sequence[str], job: str) -> int:
+    """Attempts of ``stages[0]`` in a row, newest backwards, that failed or ran into their time limit without a new
+    checkpoint.
 
     Attempts without an end on record died with their machine and don't count, nor do those that Slurm took; a heal
     of the stage's job starts afresh.
@@ -130,13 +168,29 @@ def fruitless(events: Sequence[Json], stages: Sequence[str], job: str, ended: st
     for event in reversed(events):
         if event["event"] == "healed" and event.get("stage") in stages:
             break
-        if event["event"] != "ended" or event.get("stage") != stages[0] or event.get("taken"):
+        if event["event"] != "ended" or event.get("stage") != stages[0] or event.get("job") != job:
             continue
-        if event.get("outcome") != ended or event.get("job") != job:
+        if event.get("outcome") == DONE:
             break
+        if event.get("taken") or (event.get("outcome") == STOPPED and event.get("signal") != "SIGUSR1"):
+            continue
         step = event.get("last_checkpoint")
         if count and step != newest:
             break
         newest = step
         count += 1
+    return count
+
+
+def starts(events: Sequence[Json], stages: Sequence[str], job: str, checkpoint: int | None) -> int:
+    """Attempts of ``stages[0]`` in a row, newest backwards, that began at this ``checkpoint`` of the job, however they
+    ended; since the stage's job was last healed."""
+    count = 0
+    for event in reversed(events):
+        if event["event"] == "healed" and event.get("stage") in stages:
+            break
+        if event["event"] == "attempt" and event.get("stage") == stages[0] and event.get("job") == job:
+            if event.get("checkpoint") != checkpoint:
+                break
+            count += 1
     return count

@@ -22,6 +22,9 @@ from hpc.core.errors import HpcError
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 
+EARLY_DEATH = "early-death"
+"""A file of the run directory: the rank that dies at its next start (:mod:`tests.support.light_stage`)."""
+
 
 @dataclass
 class Scene:
@@ -190,8 +193,24 @@ def corrupt_checkpoint(scene: Scene) -> str | None:
     return f"{folders[-1].parent.name}/{victim.name}"
 
 
+def early_death(scene: Scene) -> str | None:
+    """The next start loses one rank before its first step, once; the others are told to end by srun."""
+    ranks = [p for p in scene.processes("glmjobs.train") if "light_stage.py" in " ".join(p.cmdline())]
+    ranks = [p for p in ranks if p.name().startswith("python") and "hpc.runtime.attempt" not in p.cmdline()]
+    if not ranks:
+        return None  # of a real training, too: only a stand-in can be told
+    victim = scene.dice.randrange(2)
+    (scene.run.path / EARLY_DEATH).write_text(str(victim))
+    scene.dice.choice(ranks).kill()
+    scene.wait(
+        lambda: _running(scene) is None or not (scene.run.path / EARLY_DEATH).exists(), 120, "the next start"
+    )
+    return f"rank {victim}"
+
+
 FAULTS: dict[str, Callable[[Scene], str | None]] = {
     "kill a rank": kill_rank,
+    "early death of one rank": early_death,
     "kill a slurmd with its jobs": kill_slurmd,
     "kill slurmctld": kill_slurmctld,
     "kill slurmdbd": kill_slurmdbd,

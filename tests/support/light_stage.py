@@ -42,6 +42,7 @@ def main() -> int:
         if stage == "train":
             place = discover_rank(run.jobs("train"))
             rank = place.rank
+            die_early(run, rank)
             return train(run, place, flag, started)
         if stage == "score":
             return score(run, flag, started)
@@ -53,6 +54,15 @@ def main() -> int:
         print(f"error: {stage}: {error.strerror}", file=sys.stderr)
         record_failure(run.jobs(stage), rank, error)
         return 1
+
+
+def die_early(run: Run, rank: int) -> None:
+    """Where a fault wants it (``early-death`` in the run directory), this rank ends before it can say so: once."""
+    told = run.path / "early-death"
+    if told.exists() and told.read_text() == str(rank):
+        told.unlink()
+        print("ImportError: a module that is not there on this node", file=sys.stderr)
+        os._exit(1)
 
 
 def shard(folder: Path, rank: int) -> Path:

@@ -25,7 +25,7 @@ def symptoms() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def said() -> str:
     """Every text in the sources; what is filled in shows as an ellipsis."""
-    texts = []
+    texts = [path.read_text(encoding="utf-8") for path in (REPO / "sbatch").glob("*.sh")]
     for path in [*(REPO / "hpc").rglob("*.py"), *(REPO / "glmjobs").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from hpc.runtime import retry_policy
-from hpc.runtime.retry_policy import DONE, ENDING, FAILED, LOST, RUNNING, STOPPED, TIMED_OUT, UNKNOWN
+from hpc.runtime.retry_policy import (
+    DONE,
+    ENDING,
+    FAILED,
+    LOST,
+    PREEMPTED,
+    RUNNING,
+    STOPPED,
+    TIMED_OUT,
+    UNKNOWN,
+)
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
 
 
@@ -20,8 +30,16 @@ def history(*ends: Any) -> list[dict[str, Any]]:
             continue
         events.append({"event": "attempt", "stage": "train", "job": "7"})
         if end is not None:
+            told = {"signal": end[2]} if len(end) > 2 else {}
             events.append(
-                {"event": "ended", "stage": "train", "job": "7", "outcome": end[0], "last_checkpoint": end[1]}
+                {
+                    "event": "ended",
+                    "stage": "train",
+                    "job": "7",
+                    "outcome": end[0],
+                    "last_checkpoint": end[1],
+                    **told,
+                }
             )
     return events
 
@@ -50,7 +68,8 @@ def decide(
         (0, False, False, DONE),
         (0, True, True, DONE),
         (0, True, False, STOPPED),  # srun lost sight of the tasks it was told to end
-        (EXIT_REQUEUE, False, False, STOPPED),
+        (EXIT_REQUEUE, True, False, STOPPED),
+        (EXIT_REQUEUE, False, False, FAILED),  # srun's SIGTERM, since another rank failed
         (137, True, False, STOPPED),
         (137, False, False, FAILED),
         (1, True, False, FAILED),
@@ -58,6 +77,13 @@ def decide(
 )
 def test_outcome(code: int, told: bool, marked: bool, expected: str) -> None:
     assert retry_policy.outcome(code, told=told, marked=marked) == expected
+
+
+def test_a_stop_is_one_that_the_job_was_told_to_or_that_saved_something() -> None:
+    outcome = retry_policy.outcome
+    assert outcome(EXIT_REQUEUE, told=False, marked=False, progressed=True) == STOPPED
+    assert outcome(EXIT_REQUEUE, told=False, marked=False, progressed=True, failed=True) == FAILED
+    assert outcome(EXIT_REQUEUE, told=True, marked=False, failed=True) == FAILED
 
 
 def test_failures_in_a_row_end_the_run() -> None:
@@ -88,7 +114,27 @@ def test_deaths_of_the_machine_do_not_count() -> None:
 def test_heal_and_success_start_afresh() -> None:
     healed = {"event": "healed", "stage": "train"}
     assert decide((FAILED, 4), (FAILED, 4), healed, (FAILED, 4))
-    assert decide((FAILED, 4), (FAILED, 4), (STOPPED, 4), (FAILED, 4))
+    assert decide((FAILED, 4), (FAILED, 4), (DONE, 4), (FAILED, 4))
+
+
+def test_neither_another_kind_of_end_nor_another_element_of_the_array_starts_the_count_afresh() -> None:
+    assert not decide((FAILED, 4), (FAILED, 4), (STOPPED, 4), (FAILED, 4))
+    assert not decide((FAILED, 4), (STOPPED, 4, "SIGUSR1"), (FAILED, 4))
+    other = {"event": "ended", "stage": "train", "job": "8", "outcome": FAILED, "last_checkpoint": 4}
+    assert not decide((FAILED, 4), other, (FAILED, 4), other, (FAILED, 4))
+
+
+def test_starts_from_one_checkpoint_are_counted_however_they_ended() -> None:
+    def begun(checkpoint: int | None, job: str = "7") -> dict[str, Any]:
+        return {"event": "attempt", "stage": "train", "job": job, "checkpoint": checkpoint}
+
+    def starts(*events: dict[str, Any], checkpoint: int | None = 4) -> int:
+        return retry_policy.starts(events, ("train", "train"), "7", checkpoint)
+
+    assert starts(begun(2), begun(4), begun(4, job="8"), begun(4)) == 2
+    assert starts(begun(2), begun(4), checkpoint=6) == 0
+    assert starts(begun(4), {"event": "healed", "stage": "train"}, begun(4)) == 1
+    assert starts(begun(None), begun(None), checkpoint=None) == 2
 
 
 @pytest.mark.parametrize("code", [2, 3, EXIT_FATAL])
@@ -99,7 +145,7 @@ def test_final_codes(code: int) -> None:
 def test_time_limit_again_and_again() -> None:
     assert decide((STOPPED, 4), code=85, warned=True)
     assert decide((STOPPED, 4), (STOPPED, 6), (STOPPED, 8), code=85, warned=True, progressed=True)
-    assert not decide((STOPPED, None), (STOPPED, None), (STOPPED, None), code=85, warned=True)
+    assert not decide(*[(STOPPED, None, "SIGUSR1")] * 3, code=85, warned=True)
 
 
 def test_preemption_never_counts() -> None:
@@ -117,6 +163,17 @@ def test_what_slurm_or_a_person_wants() -> None:
     assert decide(cancelled, (STOPPED, 4), code=85, warned=True), "cancelled before this start"
 
 
+def times(state: str, *, preempt: str, end: str) -> dict[str, str]:
+    """scontrol's words for a job that started at ten."""
+    day = "2026-01-01T"
+    return {
+        "JobState": state,
+        "StartTime": f"{day}10:00:00",
+        "PreemptTime": day + preempt,
+        "EndTime": day + end,
+    }
+
+
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
@@ -128,6 +185,11 @@ def test_what_slurm_or_a_person_wants() -> None:
         ({"JobState": "COMPLETING", "Reason": "NodeDown"}, LOST),
         ({"JobState": "NODE_FAIL", "Reason": "NodeDown"}, LOST),
         ({"JobState": "PENDING", "Reason": "BeginTime"}, LOST),
+        (times("RUNNING", preempt="10:00:05", end="10:00:15"), PREEMPTED),  # within its grace
+        (times("COMPLETING", preempt="10:00:15", end="10:00:15"), PREEMPTED),  # PreemptMode=CANCEL
+        (times("COMPLETING", preempt="10:00:05", end="10:00:12"), ENDING),  # scancel within the grace
+        (times("RUNNING", preempt="09:00:00", end="11:00:00"), RUNNING),  # that was an earlier start
+        ({**times("COMPLETING", preempt="10:00:15", end="10:00:15"), "Restarts": "1"}, LOST),
         (None, UNKNOWN),
     ],
 )
@@ -141,8 +203,8 @@ def test_slurm_intends(shown: dict[str, str] | None, expected: str) -> None:
 )
 def test_a_time_limit_that_is_too_short_comes_with_advice(advice: str, said: str) -> None:
     decided = retry_policy.decide(
-        history(*[("stopped", None)] * 3), ("train", "train"), "7", STOPPED, EXIT_REQUEUE, limit=3, warned=True,
-        intends=TIMED_OUT, progressed=False, advice=advice,
+        history(*[("stopped", None, "SIGUSR1")] * 3), ("train", "train"), "7", STOPPED, EXIT_REQUEUE, limit=3,
+        warned=True, intends=TIMED_OUT, progressed=False, advice=advice,
     )  # fmt: skip
     assert not decided.again and decided.reason.endswith(said)
     assert decided.reason.startswith("3 attempts in a row were stopped by the time limit")

@@ -376,6 +376,7 @@ def test_a_model_trained_further_is_scored_anew_in_its_place(
         ({"RANK": "2", "WORLD_SIZE": "4"}, "3/4"),
         ({"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"}, "4/8"),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, "1/1"),  # the batch script itself
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "3", "WORLD_SIZE": "4"}, "2/2"),
         ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, "2/2"),
         ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "8"}, "8/8"),
         ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "8"}, "1/8"),
