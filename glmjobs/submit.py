@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
 from hpc.batch.script import render
 from hpc.chain import submission
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 
@@ -143,8 +143,9 @@ def announce(run: Run, ids: dict[str, str], *, as_json: bool) -> None:
         return
     print(f"run   {run.path}", file=sys.stderr)
     print(f"jobs  {'  '.join(f'{stage} {job}' for stage, job in ids.items())}", file=sys.stderr)
-    name = shlex.quote(str(run.path) if run.path.parent != Path("runs").absolute() else run.name)
-    print(f"watch python -m glmjobs.status {name}   end it: python -m glmjobs.cancel {name}", file=sys.stderr)
+    name = run.path if run.path.parent != Path("runs").absolute() else run.name
+    watch, end = hints.command("glmjobs.status", name), hints.command("glmjobs.cancel", name)
+    print(f"watch {watch}   end it: {end}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import codecs
 import gzip
 import io
 import json
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 _BOM = codecs.BOM_UTF8
@@ -26,7 +28,6 @@ _OTHER_FORMATS = {
     b"\xfd7zXZ": "xz data: unpack it first (gzip is read as it is)",
     b"BZh": "bzip2 data: unpack it first (gzip is read as it is)",
     b"\x28\xb5\x2f\xfd": "zstandard data: unpack it first (gzip is read as it is)",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
 }
 
 
@@ -96,14 +97,17 @@ def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise BadInput(f"{path}: {what}")
+    if head.startswith(b"version https://git-lfs"):
+        raise BadInput(
+            f"{path}: a Git LFS pointer, not the file itself; fetch it: {hints.lfs_pull(path.parent)}"
+        )
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
-        raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: iconv -f UTF-16 -t UTF-8")
+        raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: {recode(path, 'UTF-16')}")
     first = head.removeprefix(_BOM).lstrip()
     if first[:1] not in (b"[", b"{") and (table := _looks_like_table(path, first)):
         raise BadInput(
-            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example with "
-            f'datasets: Dataset.from_csv("{path.name}"{", sep=chr(9)" if table == "TSV" else ""})'
-            f'.to_json("{path.name}.jsonl", force_ascii=False)'
+            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example: "
+            + _from_table(path, table)
         )
     return first
 
@@ -119,6 +123,14 @@ def _looks_like_table(path: Path, head: bytes) -> str | None:
         ):
             return name
     return None
+
+
+def _from_table(path: Path, table: str) -> str:
+    """The command that makes JSON lines of CSV or TSV, beside it."""
+    tabs = ", sep='\\t'" if table == "TSV" else ""
+    made = str(path.with_name(f"{path.name}.jsonl"))
+    code = f"Dataset.from_csv({str(path)!r}{tabs}).to_json({made!r}, force_ascii=False)"
+    return shlex.join(["python", "-c", f"from datasets import Dataset; {code}"])
 
 
 def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
@@ -169,6 +181,16 @@ def guess_encoding(raw: bytes) -> str:
     return ""
 
 
+def recode(path: str | Path, looks: str) -> str:
+    """The command that makes UTF-8 of a text file, beside it; ``looks``: :func:`guess_encoding`'s words."""
+    before = looks.removeprefix("looks like ") if looks.startswith(("looks like ", "UTF-16")) else "GB18030"
+    there = Path(path)
+    made = there.with_name(f"utf8-{there.name.removesuffix('.gz')}")
+    read = f"gzip -dc {shlex.quote(str(there))} |" if there.suffix == ".gz" else ""
+    words = ["iconv", "-f", before, "-t", "UTF-8", *([] if read else [str(there)])]
+    return f"{read} {shlex.join(words)} > {shlex.quote(str(made))}".strip()
+
+
 def _json_message(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
@@ -216,9 +238,10 @@ class _Window:
         try:
             more = self.to_text.decode(raw, final=self.ended)
         except UnicodeDecodeError:
-            hint = guess_encoding(raw) or "no known encoding"
+            hint = guess_encoding(raw)
             raise BadInput(
-                f"{self.path}:{self.line}: not UTF-8 ({hint}) from about here; convert it"
+                f"{self.path}:{self.line}: not UTF-8 ({hint or 'no known encoding'}) from about here; convert it: "
+                + recode(self.path, hint)
             ) from None
         self.text, self.at = self.text[self.at :] + more, 0
         return True

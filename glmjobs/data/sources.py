@@ -190,7 +190,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError:
-        raise NotFit("reading this needs the package `datasets`: pip install 'glmjobs[train]'") from None
+        raise NotFit("reading this needs the package datasets: pip install datasets") from None
     return datasets
 
 
@@ -307,9 +307,7 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
     try:
         pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise NotFit(
-            f"{file}: parquet and arrow need the package `pyarrow`: pip install 'glmjobs[train]'"
-        ) from None
+        raise NotFit(f"{file}: parquet and arrow need the package pyarrow: pip install pyarrow") from None
     with file.open("rb") as raw:
         magic = raw.read(6)
     if magic.startswith(b"PAR1"):

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from glmjobs.data.reading import Problem, Record
+from glmjobs.data.reading import Problem, Record, recode
 from glmjobs.data.rows import CONTEXT, Columns, Row
 from glmjobs.data.sources import Source
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 #: Share of unusable rows above which the source as a whole is refused.
@@ -42,7 +43,8 @@ class Validator:
         if twice:
             raise BadInput(
                 f"column {twice[0]!r} is named twice (prompt {columns.prompt!r}, query {columns.query!r}, "
-                f"response {columns.response!r}): give each its own, and data.query_column= for none"
+                f"response {columns.response!r}): give each its own; for no query: "
+                + hints.setting("data.query_column", "")
             )
         self.source, self.columns, self.allowed = source, columns, allowed
         self.rows = 0
@@ -142,7 +144,7 @@ class Validator:
         right = {
             "broken JSON": "expected one JSON object a line, or one JSON array",
             "not an object": 'expected objects such as {"instruction": …, "output": …}',
-            "not UTF-8": "convert it: iconv -f GB18030 -t UTF-8",
+            "not UTF-8": f"convert it: {recode(self.source.name, first.detail)}",
         }.get(reason, "choose other columns or mend the file")
         said = f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
         lost = len(self.problems) / max(1, self.kept + len(self.problems))
@@ -166,18 +168,22 @@ class Validator:
                 'read: one row a question and its answer, such as {"instruction": …, "output": …}'
             )
         near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "name the right one"
         have = ", ".join(repr(name) for name in names) or "none"
-        switch = ", or --set data.query_column= for none" if part == "query" else ""
+        none = f"; for none: {hints.setting('data.query_column', '')}" if part == "query" else ""
+        right = (
+            f"did you mean {near[0]!r}? {hints.setting(_SETTINGS[part], near[0])}"
+            if near
+            else f"name the right one: set {_SETTINGS[part]}"
+        )
         return (
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
-            f"(they have {have}); {hint}: set {_SETTINGS[part]}{switch}"
+            f"(they have {have}); {right}{none}"
         )
 
 
 def allow_setting(share: float) -> str:
     """The setting that allows a share to be left out, rounded up to a hundredth."""
-    return f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
+    return hints.setting("data.allow_dropped", f"{min(1.0, math.ceil(share * 100) / 100):g}")
 
 
 def _encodable(text: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.zero.model_files import WEIGHT_FILES
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 LFS_POINTER = b"version https://git-lfs"
@@ -22,7 +23,9 @@ def refuse_pointer(path: Path) -> None:
     """
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise BadInput(f"{path}: a Git LFS pointer, not the file itself; fetch it: git lfs pull")
+            raise BadInput(
+                f"{path}: a Git LFS pointer, not the file itself; fetch it: {hints.lfs_pull(path.parent)}"
+            )
 
 
 def check_weight_files(directory: Path) -> dict[str, Path]:
@@ -79,7 +82,7 @@ def check_weight_file(path: Path) -> None:
         head = file.read(64)
         if head.startswith(LFS_POINTER):
             raise BadInput(
-                f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for"
+                f"{path}: a Git LFS pointer, not the weights themselves; fetch them: {hints.lfs_pull(path.parent)}"
             )
         if path.suffix == ".safetensors":
             _check_safetensors(path, file, size)

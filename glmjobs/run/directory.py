@@ -22,7 +22,7 @@ from glmjobs.recipe.schema import Recipe, Section
 from glmjobs.run.locate import locate
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
-from hpc.core import config_files, timestamps
+from hpc.core import config_files, hints, timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 from hpc.runtime.failures import record_failure
@@ -75,7 +75,7 @@ class Run:
         except FileExistsError:
             raise BadInput(
                 f"{path}: there is a run of this name already; take another --name, or go on with it: "
-                f"python -m glmjobs.heal {path.name}"
+                + hints.command("glmjobs.heal", path)
             ) from None
         except OSError as error:
             raise BadInput(f"{path}: cannot make the run directory: {error.strerror}") from None

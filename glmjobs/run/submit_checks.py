@@ -13,6 +13,7 @@ from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
+from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
 from hpc.health.checks import query_gpus
 
@@ -81,7 +82,7 @@ def check_model(path: Path, family: str) -> Path:
     if not path.is_dir():
         raise BadInput(
             f"{path}: no such model directory (model.path); copy {wanted.title} there, or name yours: "
-            "--set model.path=DIRECTORY"
+            + hints.setting("model.path", "DIRECTORY")
         )
     found = family_for(path)
     if wanted != found:
@@ -104,7 +105,7 @@ def check_data(recipe: Recipe) -> str:
     if not path.exists():
         raise BadInput(
             f"{path}: no such data (data.path); download BELLE's school_math_0.25M, or name your file: "
-            "--set data.path=FILE"
+            + hints.setting("data.path", "FILE")
         )
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     split = Split.parse(data.dev_rows, data.train_rows)
