@@ -17,7 +17,7 @@ from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import locate
+from glmjobs.run import locate, sharing
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import chain_of, make_chain, make_shape, parse_stages
 from hpc.batch.jobs import Chain
@@ -142,6 +142,11 @@ def announce(run: Run, ids: dict[str, str], *, as_json: bool) -> None:
         print(json.dumps({"run": run.name, "path": str(run.path), "jobs": ids}, ensure_ascii=False))
         return
     print(f"run   {run.path}", file=sys.stderr)
+    gid = sharing.group_id(run.recipe.jobs.share, run.path.parent)
+    if gid is not None and (closed := sharing.closed_above(run.path, gid)):
+        print(
+            f"note  {closed} is closed to the run's group: its members cannot get to the run", file=sys.stderr
+        )
     print(f"jobs  {'  '.join(f'{stage} {job}' for stage, job in ids.items())}", file=sys.stderr)
     name = run.path if run.path.parent != Path("runs").absolute() else run.name
     watch, end = hints.command("glmjobs.status", name), hints.command("glmjobs.cancel", name)

@@ -24,11 +24,18 @@ _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _WHITE = " \t\r\n"
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first (a workbook of Excel: save it as CSV)",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV, in UTF-8",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"Rar!": "a rar archive: unpack it first",
     b"\xfd7zXZ": "xz data: unpack it first (gzip is read as it is)",
     b"BZh": "bzip2 data: unpack it first (gzip is read as it is)",
     b"\x28\xb5\x2f\xfd": "zstandard data: unpack it first (gzip is read as it is)",
 }
+
+
+_LOOKED_AT = 1000
+"""Rows in which a name that stands twice in an object is found; JSON's reader takes the second in silence."""
 
 
 class Problem(NamedTuple):
@@ -101,6 +108,10 @@ def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
         raise BadInput(
             f"{path}: a Git LFS pointer, not the file itself; fetch it: {hints.lfs_pull(path.parent)}"
         )
+    if head[257:262] == b"ustar":
+        raise BadInput(f"{path}: a tar archive: unpack it first")
+    if head.lstrip(_BOM)[:200].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadInput(f"{path}: a web page or XML, not the data: fetch the file itself again")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
         raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: {recode(path, 'UTF-16')}")
     first = head.removeprefix(_BOM).lstrip()
@@ -133,9 +144,21 @@ def _from_table(path: Path, table: str) -> str:
     return shlex.join(["python", "-c", f"from datasets import Dataset; {code}"])
 
 
+class _Twice(Exception):
+    """An object names a column twice."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
     """JSON lines. Split at line feeds only: U+2028 and its like may stand inside a JSON text."""
-    decode = json.JSONDecoder().decode
+    decode, careful = json.JSONDecoder().decode, json.JSONDecoder(object_pairs_hook=_once).decode
     blank: list[int] = []
     seen = False
     for number, raw in enumerate(stream, 1):
@@ -154,7 +177,10 @@ def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
         blank.clear()
         seen = True
         try:
-            value = decode(text)
+            value = (decode if number > _LOOKED_AT else careful)(text)
+        except _Twice as twice:
+            yield Problem(number, number, f"the column {twice} twice in one object")
+            continue
         except (ValueError, RecursionError) as error:
             yield Problem(number, number, "broken JSON", _json_message(error))
             continue

@@ -132,6 +132,8 @@ class Validator:
         """What is wrong with the source as a whole: its most frequent problem, at its first line."""
         reason, count = Counter(problem.reason for problem in self.problems).most_common(1)[0]
         first = next(problem for problem in self.problems if problem.reason == reason)
+        if self.kept == 0 and (whole := self._one_object(reason)):
+            return f"{self.source.name}: {whole}"
         for part, column in zip(("prompt", "query", "response"), self.columns, strict=True):
             if reason == f"no column {column!r}":
                 return self._missing(part, column, first.line, count)
@@ -150,6 +152,27 @@ class Validator:
         lost = len(self.problems) / max(1, self.kept + len(self.problems))
         return said if not self.kept else f"{said}; or go on without them: {allow_setting(lost)}"
 
+    def _one_object(self, reason: str) -> str | None:
+        """What a file is that holds one object instead of rows."""
+        rows = 'write one object a row, such as {"instruction": …, "output": …}'
+        first = next(iter(islice(self.source.records(self.columns), 1)), None)
+        if isinstance(first, Record) and isinstance(first.value, dict) and self.rows == 1:
+            lists = {name: value for name, value in first.value.items() if isinstance(value, list) and value}
+            inside = next((name for name, value in lists.items() if isinstance(value[0], dict)), None)
+            if inside is not None:
+                return f"one object, whose {inside!r} is the list of rows: save that list as the file"
+            if lists:
+                return f"one object of lists, a list a column (as pandas' to_dict makes it): {rows}"
+        if isinstance(first, Problem) and reason == "broken JSON" and self.problems[0].line == 1:
+            return (
+                None if not self._spread() else f"JSON over several lines, and no array: {rows}, on one line"
+            )
+        return None
+
+    def _spread(self) -> bool:
+        """Whether objects are written over several lines each."""
+        return "property name" in self.problems[0].detail and len({p.detail for p in self.problems}) > 1
+
     def _lost_context(self) -> str:
         """Columns that training would not see, in more rows than is allowed."""
         names = ", ".join(f"{name!r} ({count:,})" for name, count in self.context.most_common())
@@ -167,17 +190,15 @@ class Validator:
                 f"{self.source.name}:{line}: conversations ({CONVERSATIONS[talks]}, column {talks!r}), which are not "
                 'read: one row a question and its answer, such as {"instruction": …, "output": …}'
             )
-        near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+        near = [name for name in names if name.strip().lower() == column.lower()][:1]
+        near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         have = ", ".join(repr(name) for name in names) or "none"
-        none = f"; for none: {hints.setting('data.query_column', '')}" if part == "query" else ""
-        right = (
-            f"did you mean {near[0]!r}? {hints.setting(_SETTINGS[part], near[0])}"
-            if near
-            else f"name the right one: set {_SETTINGS[part]}"
-        )
+        hint = f"did you mean {near[0]!r}?" if near else "name the right one"
+        typed = f" ({hints.setting(_SETTINGS[part], near[0])})" if near else ""
+        none = f", or {hints.setting('data.query_column', '')} for none" if part == "query" else ""
         return (
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
-            f"(they have {have}); {right}{none}"
+            f"(they have {have}); {hint}: set {_SETTINGS[part]}{typed}{none}"
         )
 
 
