@@ -141,7 +141,7 @@ def exclusive(path: Path, *, patience: float | None = 0.0) -> Iterator[bool]:
     given to everyone: see :func:`lock`. ``patience`` None waits as long as it takes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     until = time.monotonic() + (patience or 0.0)
     try:
         held = lock(descriptor, wait=patience is None)
