@@ -12,7 +12,6 @@ import pytest
 from glmjobs import status
 from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
-from hpc.chain import ledger
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
 from hpc.slurm import reasons
@@ -102,7 +101,7 @@ def test_held_by_hand(place: Path, full: str, wait_for: Any, capsys: Any) -> Non
     run = start(place, "held")
     words = "held: `scontrol release …` lets it go"
     for typed in (True, False):
-        subprocess.run(["scontrol", "hold", ids(run)["train"]], check=True)
+        subprocess.run(["scontrol", "uhold", ids(run)["train"]], check=True)
         says(words, run, wait_for, capsys)
         if typed:
             reason = read_state(run).get("train").reason
@@ -111,33 +110,27 @@ def test_held_by_hand(place: Path, full: str, wait_for: Any, capsys: Any) -> Non
             subprocess.run(["bash", "-c", command], check=True)
         else:
             assert advice_for(words) == "heal releases it"
-            follow("cancelled by … (Slurm: CANCELLED)", run.path)  # heal
+            follow("cancelled … (Slurm: CANCELLED)", run.path)  # heal
         wait_for(lambda: not seen(words, why(run)), 60)
     slurm.cancel([full])
     wait_for(lambda: done(run), 120)
 
 
 def test_cancelled(place: Path, wait_for: Any, capsys: Any) -> None:
+    """One that waits, and one that runs: it says by itself what it was told."""
     run = start(place, "cancelled", train="wait")
     wait_for(lambda: starts(run, "train"), 60)
-    subprocess.run(["scancel", ids(run)["train"]], check=True)
+    subprocess.run(["scancel", ids(run)["report"], ids(run)["train"]], check=True)
     wait_for(lambda: read_state(run).ended, 60)
-    says("cancelled by … (Slurm: CANCELLED)", run, wait_for, capsys)
+    for words in ("cancelled … (Slurm: CANCELLED)", "told to stop (…"):
+        says(words, run, wait_for, capsys)
     tell(run.path, train="ok")
-    follow("cancelled by … (Slurm: CANCELLED)", run.path)
+    follow("told to stop (…", run.path)
     wait_for(lambda: done(run), 120)
 
 
 def test_no_result(place: Path, wait_for: Any, capsys: Any) -> None:
-    run = start(place, "swallowed", train="wait")
-    wait_for(lambda: starts(run, "train"), 60)
-    slurm.cancel([ids(run)["train"]])
-    wait_for(lambda: slurm.jobs([ids(run)["train"]])[ids(run)["train"]].state.is_final, 60)
-    script = run.path / "empty.sh"
-    script.write_text("#!/bin/bash\ntrue | cat\n")
-    job = slurm.submit(script, extra=["--output=/dev/null"])
-    ledger.append(run.path, "submitted", stage="train", job=job, executor="slurm")
-    wait_for(lambda: slurm.jobs([job])[job].state.is_final, 60)
+    run = start(place, "swallowed", train="nothing")
     words = "Slurm calls the job COMPLETED, but the stage left no result"
     says(words, run, wait_for, capsys)
     tell(run.path, train="ok")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from glmjobs import status, submit
@@ -53,7 +54,7 @@ HELD: dict[str, str] = {
     "sbatch gave no answer: heal looks the job up": f"{ONCE}::test_accepted_but_the_answer_was_lost",
     "Slurm does not answer; …": f"{STATUS}::test_node_fails_and_controller_restarts",
     "a node failed … (Slurm: NODE_FAIL)": f"{STATUS}::test_node_fails_and_controller_restarts",
-    "cancelled by … (Slurm: CANCELLED)": f"{SLURM}::test_cancelled",
+    "cancelled … (Slurm: CANCELLED)": f"{SLURM}::test_cancelled",
     "died without a word (killed; out of memory?)": f"{HERE}::test_a_rank_that_died_without_a_word",
     "rank … hung while …: no heartbeat for … s": f"{STOPS}::test_hanging_rank_is_found_and_it_starts_again",
     "Slurm no longer knows job …, and it left no end": "tests/slurm/test_heal.py::test_after_a_purge",
@@ -176,6 +177,17 @@ def chain(run: Run) -> str:
     return str(ledger.events(run.path, event="submitted")[-1]["job"])
 
 
+def kill_all(pid: int) -> None:
+    """A process with all that it started, at once, as a machine that goes down does."""
+    process = psutil.Process(pid)
+    process.suspend()
+    for child in process.children(recursive=True):
+        child.suspend()
+    for child in process.children(recursive=True):
+        child.kill()
+    process.kill()
+
+
 def until(what: Callable[[], Any], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -197,7 +209,7 @@ def test_its_process_is_gone(here: Any, capsys: pytest.CaptureFixture[str]) -> N
     words = "its process is gone (killed, or the machine restarted)"
     run = here("wait")
     until(lambda: (run.path / "starts" / "train").exists())
-    os.kill(int(chain(run).removeprefix("local-")), signal.SIGKILL)
+    kill_all(int(chain(run).removeprefix("local-")))
     until(lambda: seen(words, f"{read_state(run).get('train').error}"))
     assert "mend it" in shown(run, capsys)
     tell(run.path, train="ok")
