@@ -33,7 +33,7 @@ def show(document: dict[str, Any]) -> None:
     for line in (
         f"model       {model['name']}, {model['parameters']:,} parameters{source}",
         f"data        {rows} of {data['tokens_per_example']:g} tokens on average",
-        *([f"            {data['too_long']}"] if data["too_long"] else []),
+        *([f"            {data['too_long']}"] if "too_long" in data else []),
         f"GPUs        {shape['nodes']} × {shape['gpus']} {gpu['kind']} of {gpu['memory_gb']} GB; GB on each:",
     ):
         console.print(line, soft_wrap=True)

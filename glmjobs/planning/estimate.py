@@ -248,6 +248,7 @@ def plan(
     """
     name, a, read = architecture_of(recipe)
     found = _lengths(recipe)
+    too_long = {"too_long": words} if found and (words := found.words()) else {}
     work = work_of(recipe, tokens or (found.tokens if found else None))
     kind, peak = _gpu(profile)
     flops = utilisation * peak * 1e12
@@ -267,12 +268,7 @@ def plan(
         "trained_parameters": given.setting.trained or a.parameters,
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
-        "data": {
-            "rows": work.rows,
-            "tokens_per_example": work.tokens,
-            "counted": work.known,
-            "too_long": found.words() if found else "",
-        },
+        "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known, **too_long},
         "utilisation": utilisation,
         "setting": _document(given, profile),
         "settings": [_document(e, profile) for e in map(of, variants(recipe.train))],
