@@ -7,6 +7,8 @@ import sys
 
 from glmjobs import __version__
 from glmjobs.cli import COMMANDS, run_command
+from hpc.core import hints
+from hpc.core.resources import default_stack
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("glmjobs", "hpc"):
             raise
-        said = f"{error.name} is not installed in {sys.prefix}; python -m hpc.bootstrap --stack S --into {sys.prefix}"
+        into = hints.command("hpc.bootstrap", "--stack", default_stack(), "--into", sys.prefix)
+        said = f"{error.name} is not installed in {sys.prefix}; {into}"
         print(f"error: {said}", file=sys.stderr)
         return 3
     return run_command(module.main, words[1:])

@@ -20,6 +20,7 @@ from typing import Any
 
 from glmjobs.cli import run_command
 from glmjobs.models.family import Family, family_for
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 MAX_LENGTH = 2048
@@ -69,7 +70,9 @@ def model_directory(given: Path) -> Path:
     if (run / "model" / "config.json").is_file():
         return run / "model"
     if (run / "run.yaml").is_file():
-        raise BadInput(f"{run}: this run has no model yet; first: python -m glmjobs.consolidate {run}")
+        raise BadInput(
+            f"{run}: this run has no model yet; first: {hints.command('glmjobs.consolidate', run)}"
+        )
     raise BadInput(f"{given}: no model directory (with config.json and weights) and no run")
 
 

@@ -27,7 +27,7 @@ from glmjobs.zero.consolidate import Options, consolidate, finished
 from glmjobs.zero.dtypes import BY_TORCH_NAME
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.publish import clean
-from hpc.core import timestamps
+from hpc.core import hints, timestamps
 from hpc.core.errors import BadInput, WorkFailed
 
 if TYPE_CHECKING:  # pydantic and the cluster profile: only the stage needs them
@@ -131,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     if args.source is None:
         raise BadInput(
-            "name a run or a checkpoint, for example: python -m glmjobs.consolidate runs/chatglm6b-1"
+            "name a run or a checkpoint, for example: "
+            + hints.command("glmjobs.consolidate", "runs/chatglm6b-1")
         )
     source = named(args.source)
     if source.is_dir() and not (source / "run.yaml").is_file():

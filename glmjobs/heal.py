@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from shlex import quote
 from typing import Any
 
 from glmjobs import submit
@@ -24,6 +23,7 @@ from glmjobs.run.state import RUNNING, RunState
 from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.chain.repair import DONE, KEEP, Action, repair
+from hpc.core import hints
 from hpc.core.errors import BadInput
 from hpc.core.files import exclusive
 
@@ -129,7 +129,7 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
     if running is not None:
         raise BadInput(
             f"--set {overrides[0]}: {running.stage} is running (job {running.job}) with what run.yaml says; "
-            f"end it first: python -m glmjobs.cancel {run.path}"
+            f"end it first: {hints.command('glmjobs.cancel', run.path)}"
         )
     for item in overrides:
         too_late(run, item)
@@ -167,11 +167,13 @@ def keeps_the_form(run: Run, changed: Mapping[str, list[Any]]) -> None:
     if field is None or not step:
         return
     before, after = (v if isinstance(v, str) else json.dumps(v) for v in changed[field])
-    setting, weights = quote(f"{field}={after}"), quote(str(run.path / f"model-{step}"))
+    weights = run.path / f"model-{step}"
+    made = hints.command("glmjobs.consolidate", run.path, weights, "--dtype", "float32")
+    setting = hints.setting(field, after)
     raise BadInput(
-        f"--set {setting}: checkpoint-{step}'s optimizer state is made for {before} and cannot go on otherwise; its "
-        f"weights can, in a new run: python -m glmjobs.consolidate {quote(str(run.path))} {weights} --dtype float32; "
-        f"then submit the recipe with --set model.path={weights} --set {setting}"
+        f"{setting}: checkpoint-{step}'s optimizer state is made for {before} and cannot go on otherwise; its "
+        f"weights can, in a new run: {made}; then submit the recipe with "
+        f"{hints.setting('model.path', weights)} {setting}"
     )
 
 
@@ -212,7 +214,7 @@ def tell(run: Run, actions: Sequence[Action]) -> None:
         print(
             f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip(), file=sys.stderr
         )
-    print(f"watch python -m glmjobs.status {run.path}", file=sys.stderr)
+    print(f"watch {hints.command('glmjobs.status', run.path)}", file=sys.stderr)
 
 
 WORDS = {

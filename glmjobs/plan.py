@@ -17,6 +17,7 @@ from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.planning.estimate import BELLE_TOKENS, GB, UTILISATION, plan
 from glmjobs.recipe.loading import DEFAULT_RECIPE, load_both
 from glmjobs.run.jobs import make_shape
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 
@@ -32,6 +33,7 @@ def show(document: dict[str, Any]) -> None:
     for line in (
         f"model       {model['name']}, {model['parameters']:,} parameters{source}",
         f"data        {rows} of {data['tokens_per_example']:g} tokens on average",
+        *([f"            {data['too_long']}"] if "too_long" in data else []),
         f"GPUs        {shape['nodes']} × {shape['gpus']} {gpu['kind']} of {gpu['memory_gb']} GB; GB on each:",
     ):
         console.print(line, soft_wrap=True)
@@ -71,12 +73,13 @@ def propose(console: Any, document: dict[str, Any]) -> None:
     best, gpu = document["proposal"], document["gpu"]
     if best is None:
         console.print(
-            f"proposal    nothing fits {gpu['memory_gb']} GB: take more GPUs, or --set train.method=lora"
+            f"proposal    nothing fits {gpu['memory_gb']} GB: take more GPUs, or "
+            + hints.setting("train.method", "lora")
         )
     elif not best["set"]:
         console.print("proposal    this recipe as it is: nothing faster fits")
     else:
-        words = " ".join(f"--set {item}" for item in best["set"])
+        words = " ".join(hints.setting(*item.split("=", 1)) for item in best["set"])
         console.print(
             f"proposal    {best['name']}: {best['memory']['total'] / GB:.1f} GB, {best['hours']:.1f} hours\n"
             f"            {words}",

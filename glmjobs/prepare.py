@@ -20,7 +20,7 @@ from glmjobs.data.sources import MadeSource
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.inputs import prepare_data
-from hpc.core import config_files
+from hpc.core import config_files, hints
 from hpc.core.errors import BadInput
 
 _SAMPLE = 2000  # rows whose tokens are counted, spread over the train rows
@@ -85,7 +85,8 @@ def settings(file: str | None, recipe_file: str | None, overrides: list[str]) ->
         return recipes.parse(raw, recipe_file, overrides)
     if not file:
         raise BadInput(
-            "name the data file, or --recipe FILE: python -m glmjobs.prepare school_math_0.25M.json"
+            "name the data file, or --recipe FILE: "
+            + hints.command("glmjobs.prepare", "school_math_0.25M.json")
         )
     return recipes.parse({"model": {"make": {}}, "data": {"path": file}}, "--set", overrides)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,22 @@ from hpc.core.files import write_atomic
 Json = dict[str, Any]
 
 
-def make(run: Run, *, mark: bool = True) -> Json:
+def make(run: Run, *, mark: bool = True, write: bool = True) -> Json:
     """Write the three files (and the stage's marker) and return the document they show.
+
+    Args:
+        write: False leaves the run as it is: it is somebody else's, who shares it.
 
     Raises:
         WorkFailed: the run directory cannot be written.
     """
     started = timestamps.now()
-    summarise_scores(run)
+    if write:
+        summarise_scores(run)
     facts = load_facts(run.path, run.file.model_dump(mode="json"))
     document = content.document(facts, anchor=score.anchor_for(run.recipe))
+    if not write:
+        return document
     texts = {
         "report.html": html.render(document),
         "report.md": markdown.render(document),
@@ -89,8 +96,14 @@ def main(argv: list[str] | None = None) -> int:
     """The command; ``--json`` prints the report without its rows, and where the files are."""
     args = parser().parse_args(argv)
     run = Run.open(args.run)
-    with run.recording("report"):
-        document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
+    if os.access(run.path, os.W_OK):
+        with run.recording("report"):
+            document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
+    else:
+        document = make(run, write=False)
+        print(
+            f"note: {run.path} is not yours to write in: the report is as its owner made it", file=sys.stderr
+        )
     page = run.report / "report.html"
     if args.json:
         shown = {key: value for key, value in document.items() if key != "predictions"}

@@ -19,6 +19,7 @@ from glmjobs.cli import positive, run_command
 from glmjobs.zero.checkpoint import open_checkpoint
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.universal_form import reshard
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 if TYPE_CHECKING:  # pydantic: only a run needs it
@@ -61,8 +62,8 @@ def check_run(run: Run, world_size: int) -> None:
     running = next((s for s in read_state(run).stages if s.state == RUNNING), None)
     if running is not None:
         raise BadInput(
-            f"{run.path}: {running.stage} is running (job {running.job}); end it first: python -m glmjobs.cancel "
-            f"{run.path}"
+            f"{run.path}: {running.stage} is running (job {running.job}); end it first: "
+            + hints.command("glmjobs.cancel", run.path)
         )
     if run.done("train"):
         raise BadInput(f"{run.path}: its training is done, there is nothing to resume")
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     if run is not None:
         steps = move_run(run, args.world_size)
         print(f"{run.path}: {args.world_size} ranks from now on, gradient accumulation {steps}")
-        print(f"go on with it: python -m glmjobs.heal {run.path}")
+        print(f"go on with it: {hints.command('glmjobs.heal', run.path)}")
     else:
         print(
             "no run's checkpoint: keep per-device batch x accumulation x ranks as it was, and give DeepSpeed "

@@ -31,7 +31,7 @@ from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import read_questions
 from glmjobs.terminal.score_tables import LABELS, show
 from hpc.chain import ledger
-from hpc.core import timestamps
+from hpc.core import hints, timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
 from hpc.runtime.rendezvous import of_slurm_step
@@ -94,8 +94,8 @@ def _check_belongs(args: argparse.Namespace) -> None:
     given = [name for name in FILE_OPTIONS if getattr(args, name) is not None]
     if args.data is None and given:
         raise BadInput(
-            f"--{given[0].replace('_', '-')} is for MODEL_DIR DATA; a run is scored as its recipe says: "
-            f"--set score.…, when it is submitted"
+            f"--{given[0].replace('_', '-')} is for MODEL_DIR DATA; a run is scored as its recipe's "
+            "section score says, set when it is submitted"
         )
     if args.data is None and (Path(args.target) / "config.json").is_file():
         raise BadInput(
@@ -179,7 +179,7 @@ def _wanted(run: Run, which: str) -> tuple[Which, ...]:
     )
     if "finetuned" in wanted and not (run.model / "config.json").is_file():
         raise BadInput(
-            f"{run.model}: no fine-tuned model yet; first: python -m glmjobs.consolidate {run.path}"
+            f"{run.model}: no fine-tuned model yet; first: {hints.command('glmjobs.consolidate', run.path)}"
         )
     return wanted
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import locate
+from glmjobs.run import locate, sharing
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import chain_of, make_chain, make_shape, parse_stages
 from hpc.batch import profile as profiles
@@ -27,6 +26,7 @@ from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
 from hpc.batch.script import render
 from hpc.chain import submission
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 
@@ -148,9 +148,15 @@ def announce(run: Run, ids: dict[str, str], *, as_json: bool) -> None:
         print(json.dumps({"run": run.name, "path": str(run.path), "jobs": ids}, ensure_ascii=False))
         return
     print(f"run   {run.path}", file=sys.stderr)
+    gid = sharing.group_id(run.recipe.jobs.share, run.path.parent)
+    if gid is not None and (closed := sharing.closed_above(run.path, gid)):
+        print(
+            f"note  {closed} is closed to the run's group: its members cannot get to the run", file=sys.stderr
+        )
     print(f"jobs  {'  '.join(f'{stage} {job}' for stage, job in ids.items())}", file=sys.stderr)
-    name = shlex.quote(str(run.path) if run.path.parent != Path("runs").absolute() else run.name)
-    print(f"watch python -m glmjobs.status {name}   end it: python -m glmjobs.cancel {name}", file=sys.stderr)
+    name = run.path if run.path.parent != Path("runs").absolute() else run.name
+    watch, end = hints.command("glmjobs.status", name), hints.command("glmjobs.cancel", name)
+    print(f"watch {watch}   end it: {end}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from hpc.core.files import exclusive, read_json, sha256_file, write_atomic, write_json
-from hpc.core.resources import checkout, resource
+from hpc.core.resources import checkout, default_stack, resource
 
 STACKS = resource("configs/stacks")
 SUMS = "SHA256SUMS"
@@ -307,7 +308,7 @@ def verify(wheelhouse: Path) -> None:
     except OSError:
         raise NotFit(
             f"{wheelhouse}: no {SUMS}: not a whole wheelhouse; collect it on a machine with a network: "
-            f"python -m hpc.bootstrap --stack S --wheelhouse {wheelhouse}"
+            + hints.command("hpc.bootstrap", "--stack", default_stack(), "--wheelhouse", wheelhouse)
         ) from None
     for line in lines:
         digest, _, name = line.partition("  ")
@@ -348,7 +349,8 @@ def main(argv: list[str] | None = None) -> int:
     check_python(stack, args.python)
     if args.into is None:
         collect(stack, args.wheelhouse, args.python)
-        say(f"collected: {args.wheelhouse}; install: --into DIR --wheelhouse {args.wheelhouse} --offline")
+        words = ("--stack", args.stack, "--into", "DIR", "--wheelhouse", args.wheelhouse, "--offline")
+        say(f"collected: {args.wheelhouse}; install: {hints.command('hpc.bootstrap', *words)}")
         return 0
     if args.offline:
         verify(args.wheelhouse)

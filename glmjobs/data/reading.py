@@ -10,24 +10,32 @@ import codecs
 import gzip
 import io
 import json
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _WHITE = " \t\r\n"
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first (a workbook of Excel: save it as CSV)",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV, in UTF-8",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"Rar!": "a rar archive: unpack it first",
     b"\xfd7zXZ": "xz data: unpack it first (gzip is read as it is)",
     b"BZh": "bzip2 data: unpack it first (gzip is read as it is)",
     b"\x28\xb5\x2f\xfd": "zstandard data: unpack it first (gzip is read as it is)",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
 }
+
+
+_LOOKED_AT = 1000
+"""Rows in which a name that stands twice in an object is found; JSON's reader takes the second in silence."""
 
 
 class Problem(NamedTuple):
@@ -96,14 +104,21 @@ def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise BadInput(f"{path}: {what}")
+    if head.startswith(b"version https://git-lfs"):
+        raise BadInput(
+            f"{path}: a Git LFS pointer, not the file itself; fetch it: {hints.lfs_pull(path.parent)}"
+        )
+    if head[257:262] == b"ustar":
+        raise BadInput(f"{path}: a tar archive: unpack it first")
+    if head.lstrip(_BOM)[:200].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadInput(f"{path}: a web page or XML, not the data: fetch the file itself again")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
-        raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: iconv -f UTF-16 -t UTF-8")
+        raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: {recode(path, 'UTF-16')}")
     first = head.removeprefix(_BOM).lstrip()
     if first[:1] not in (b"[", b"{") and (table := _looks_like_table(path, first)):
         raise BadInput(
-            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example with "
-            f'datasets: Dataset.from_csv("{path.name}"{", sep=chr(9)" if table == "TSV" else ""})'
-            f'.to_json("{path.name}.jsonl", force_ascii=False)'
+            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example: "
+            + _from_table(path, table)
         )
     return first
 
@@ -121,9 +136,29 @@ def _looks_like_table(path: Path, head: bytes) -> str | None:
     return None
 
 
+def _from_table(path: Path, table: str) -> str:
+    """The command that makes JSON lines of CSV or TSV, beside it."""
+    tabs = ", sep='\\t'" if table == "TSV" else ""
+    made = str(path.with_name(f"{path.name}.jsonl"))
+    code = f"Dataset.from_csv({str(path)!r}{tabs}).to_json({made!r}, force_ascii=False)"
+    return shlex.join(["python", "-c", f"from datasets import Dataset; {code}"])
+
+
+class _Twice(Exception):
+    """An object names a column twice."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
     """JSON lines. Split at line feeds only: U+2028 and its like may stand inside a JSON text."""
-    decode = json.JSONDecoder().decode
+    decode, careful = json.JSONDecoder().decode, json.JSONDecoder(object_pairs_hook=_once).decode
     blank: list[int] = []
     seen = False
     for number, raw in enumerate(stream, 1):
@@ -142,7 +177,10 @@ def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
         blank.clear()
         seen = True
         try:
-            value = decode(text)
+            value = (decode if number > _LOOKED_AT else careful)(text)
+        except _Twice as twice:
+            yield Problem(number, number, f"the column {twice} twice in one object")
+            continue
         except (ValueError, RecursionError) as error:
             yield Problem(number, number, "broken JSON", _json_message(error))
             continue
@@ -167,6 +205,16 @@ def guess_encoding(raw: bytes) -> str:
             continue
         return f"looks like {name.upper()}"
     return ""
+
+
+def recode(path: str | Path, looks: str) -> str:
+    """The command that makes UTF-8 of a text file, beside it; ``looks``: :func:`guess_encoding`'s words."""
+    before = looks.removeprefix("looks like ") if looks.startswith(("looks like ", "UTF-16")) else "GB18030"
+    there = Path(path)
+    made = there.with_name(f"utf8-{there.name.removesuffix('.gz')}")
+    read = f"gzip -dc {shlex.quote(str(there))} |" if there.suffix == ".gz" else ""
+    words = ["iconv", "-f", before, "-t", "UTF-8", *([] if read else [str(there)])]
+    return f"{read} {shlex.join(words)} > {shlex.quote(str(made))}".strip()
 
 
 def _json_message(error: Exception) -> str:
@@ -216,9 +264,10 @@ class _Window:
         try:
             more = self.to_text.decode(raw, final=self.ended)
         except UnicodeDecodeError:
-            hint = guess_encoding(raw) or "no known encoding"
+            hint = guess_encoding(raw)
             raise BadInput(
-                f"{self.path}:{self.line}: not UTF-8 ({hint}) from about here; convert it"
+                f"{self.path}:{self.line}: not UTF-8 ({hint or 'no known encoding'}) from about here; convert it: "
+                + recode(self.path, hint)
             ) from None
         self.text, self.at = self.text[self.at :] + more, 0
         return True

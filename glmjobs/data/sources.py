@@ -67,8 +67,11 @@ def open_source(source: str | Path | Source) -> Source:
             raise BadInput(
                 f"{source}: a pipe or device, which can be read only once; save it as a file first"
             )
-        with path.open("rb") as file:
-            magic = file.read(6)
+        try:
+            with path.open("rb") as file:
+                magic = file.read(6)
+        except OSError as error:
+            raise BadInput(f"{source}: cannot be read: {error.strerror or error}") from None
         if magic.startswith((b"PAR1", b"ARROW1")) or path.suffix == ".arrow":
             return TableSource(str(source), [path], path)
         return JsonSource(path)
@@ -190,7 +193,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError:
-        raise NotFit("reading this needs the package `datasets`: pip install 'glmjobs[train]'") from None
+        raise NotFit("reading this needs the package datasets: pip install datasets") from None
     return datasets
 
 
@@ -263,7 +266,7 @@ def table_files(directory: Path) -> tuple[list[Path], list[str]]:
     files = found[".parquet"] or found[".arrow"]
     if not files:
         raise BadInput(
-            f"{directory}: a directory without .parquet or .arrow files; name the data file itself"
+            f"{directory}: a directory without .parquet or .arrow files; name the data file itself{_nearest(directory)}"
         )
     if found[".parquet"]:
         left_out += [f"{file.relative_to(directory)}: beside .parquet files" for file in found[".arrow"]]
@@ -291,6 +294,12 @@ def table_files(directory: Path) -> tuple[list[Path], list[str]]:
     return kept, left_out
 
 
+def _nearest(directory: Path) -> str:
+    """A data file that is there, to be named."""
+    found = sorted(p.name for p in directory.iterdir() if p.name.endswith(_FILE_ENDINGS))
+    return f", for example {directory / found[0]}" if found else ""
+
+
 def _same_content(one: Path, other: Path) -> bool:
     """Files of different sizes, the usual case, are not read for this: submit opens a source, too."""
     return one.stat().st_size == other.stat().st_size and sha256_file(one) == sha256_file(other)
@@ -302,19 +311,24 @@ def _is_cached(name: Path) -> bool:
     return hidden or (name.suffix == ".arrow" and name.name.startswith(("cache-", "tmp")))
 
 
+def _refuse_twice(file: Path, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"{file}: has the column {twice!r} twice; leave one of them")
+
+
 def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
     """Record batches of one parquet or arrow file, only with the wanted columns where it has them."""
     try:
         pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise NotFit(
-            f"{file}: parquet and arrow need the package `pyarrow`: pip install 'glmjobs[train]'"
-        ) from None
+        raise NotFit(f"{file}: parquet and arrow need the package pyarrow: pip install pyarrow") from None
     with file.open("rb") as raw:
         magic = raw.read(6)
     if magic.startswith(b"PAR1"):
         table = pq.ParquetFile(file)
         wanted = [name for name in table.schema_arrow.names if name in (*columns, *CONTEXT)]
+        _refuse_twice(file, wanted)
         yield from table.iter_batches(batch_size=_BATCH, columns=wanted or None)
         return
     with pa.memory_map(str(file)) as mapped:
@@ -323,4 +337,5 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         batches = reader if count is None else (reader.get_batch(at) for at in range(count))
         for batch in batches:
             wanted = [name for name in batch.schema.names if name in (*columns, *CONTEXT)]
+            _refuse_twice(file, wanted)
             yield batch.select(wanted) if wanted else batch

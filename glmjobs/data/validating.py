@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from glmjobs.data.reading import Problem, Record
+from glmjobs.data.reading import Problem, Record, recode
 from glmjobs.data.rows import CONTEXT, Columns, Row
 from glmjobs.data.sources import Source
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 #: Share of unusable rows above which the source as a whole is refused.
@@ -42,7 +43,8 @@ class Validator:
         if twice:
             raise BadInput(
                 f"column {twice[0]!r} is named twice (prompt {columns.prompt!r}, query {columns.query!r}, "
-                f"response {columns.response!r}): give each its own, and data.query_column= for none"
+                f"response {columns.response!r}): give each its own; for no query: "
+                + hints.setting("data.query_column", "")
             )
         self.source, self.columns, self.allowed = source, columns, allowed
         self.rows = 0
@@ -130,6 +132,8 @@ class Validator:
         """What is wrong with the source as a whole: its most frequent problem, at its first line."""
         reason, count = Counter(problem.reason for problem in self.problems).most_common(1)[0]
         first = next(problem for problem in self.problems if problem.reason == reason)
+        if self.kept == 0 and (whole := self._one_object(reason)):
+            return f"{self.source.name}: {whole}"
         for part, column in zip(("prompt", "query", "response"), self.columns, strict=True):
             if reason == f"no column {column!r}":
                 return self._missing(part, column, first.line, count)
@@ -142,11 +146,32 @@ class Validator:
         right = {
             "broken JSON": "expected one JSON object a line, or one JSON array",
             "not an object": 'expected objects such as {"instruction": …, "output": …}',
-            "not UTF-8": "convert it: iconv -f GB18030 -t UTF-8",
+            "not UTF-8": f"convert it: {recode(self.source.name, first.detail)}",
         }.get(reason, "choose other columns or mend the file")
         said = f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
         lost = len(self.problems) / max(1, self.kept + len(self.problems))
         return said if not self.kept else f"{said}; or go on without them: {allow_setting(lost)}"
+
+    def _one_object(self, reason: str) -> str | None:
+        """What a file is that holds one object instead of rows."""
+        rows = 'write one object a row, such as {"instruction": …, "output": …}'
+        first = next(iter(islice(self.source.records(self.columns), 1)), None)
+        if isinstance(first, Record) and isinstance(first.value, dict) and self.rows == 1:
+            lists = {name: value for name, value in first.value.items() if isinstance(value, list) and value}
+            inside = next((name for name, value in lists.items() if isinstance(value[0], dict)), None)
+            if inside is not None:
+                return f"one object, whose {inside!r} is the list of rows: save that list as the file"
+            if lists:
+                return f"one object of lists, a list a column (as pandas' to_dict makes it): {rows}"
+        if isinstance(first, Problem) and reason == "broken JSON" and self.problems[0].line == 1:
+            return (
+                None if not self._spread() else f"JSON over several lines, and no array: {rows}, on one line"
+            )
+        return None
+
+    def _spread(self) -> bool:
+        """Whether objects are written over several lines each."""
+        return "property name" in self.problems[0].detail and len({p.detail for p in self.problems}) > 1
 
     def _lost_context(self) -> str:
         """Columns that training would not see, in more rows than is allowed."""
@@ -165,19 +190,21 @@ class Validator:
                 f"{self.source.name}:{line}: conversations ({CONVERSATIONS[talks]}, column {talks!r}), which are not "
                 'read: one row a question and its answer, such as {"instruction": …, "output": …}'
             )
-        near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "name the right one"
+        near = [name for name in names if name.strip().lower() == column.lower()][:1]
+        near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         have = ", ".join(repr(name) for name in names) or "none"
-        switch = ", or --set data.query_column= for none" if part == "query" else ""
+        hint = f"did you mean {near[0]!r}?" if near else "name the right one"
+        typed = f" ({hints.setting(_SETTINGS[part], near[0])})" if near else ""
+        none = f", or {hints.setting('data.query_column', '')} for none" if part == "query" else ""
         return (
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
-            f"(they have {have}); {hint}: set {_SETTINGS[part]}{switch}"
+            f"(they have {have}); {hint}: set {_SETTINGS[part]}{typed}{none}"
         )
 
 
 def allow_setting(share: float) -> str:
     """The setting that allows a share to be left out, rounded up to a hundredth."""
-    return f"--set data.allow_dropped={min(1.0, math.ceil(share * 100) / 100):g}"
+    return hints.setting("data.allow_dropped", f"{min(1.0, math.ceil(share * 100) / 100):g}")
 
 
 def _encodable(text: str) -> bool:

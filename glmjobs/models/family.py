@@ -70,20 +70,24 @@ class Family:
         """What a directory's configuration and files rule out, found without torch: before a job waits for its GPUs.
 
         Raises:
-            BadInput: quantised, P-tuned or without sizes; weights or tokenizer missing, truncated, or Git LFS pointers.
+            BadInput: quantised, P-tuned or without sizes; weights or tokenizer missing, truncated, of other sizes, or
+                Git LFS pointers.
         """
-        from glmjobs.models.weight_files import check_weight_files, refuse_pointer
+        from glmjobs.models.weight_files import check_sizes, check_weight_files, refuse_pointer
 
         config = read_config(directory)
         refuse_unusual(config, directory / "config.json")
         try:
-            self.architecture(config)
+            architecture = self.architecture(config)
         except BadInput as error:
-            raise BadInput(f"{directory / 'config.json'}: {error}") from None
+            raise BadInput(
+                f"{directory / 'config.json'}: {str(error).removeprefix('config.json: ')}"
+            ) from None
         if not (
             directory / ADAPTER_CONFIG
         ).is_file():  # an adapter's weights lie with the base model it names
             check_weight_files(directory)
+            check_sizes(directory, architecture)
         there = [names for names in self.tokenizer_files if all((directory / n).is_file() for n in names)]
         if not there:
             files = " or ".join(" and ".join(names) for names in self.tokenizer_files)
@@ -238,8 +242,12 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: missing; a model directory has a config.json") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot read this configuration: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(
+            f"{path}: no JSON in UTF-8, without a byte order mark ({error}); copy it from where the model came from"
+        ) from None
     if not isinstance(config, dict):
         raise BadInput(f"{path}: a configuration is a JSON object, not {type(config).__name__}")
     return config

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from glmjobs.models.architecture import Architecture
 from glmjobs.zero.model_files import WEIGHT_FILES
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 LFS_POINTER = b"version https://git-lfs"
@@ -22,7 +25,9 @@ def refuse_pointer(path: Path) -> None:
     """
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise BadInput(f"{path}: a Git LFS pointer, not the file itself; fetch it: git lfs pull")
+            raise BadInput(
+                f"{path}: a Git LFS pointer, not the file itself; fetch it: {hints.lfs_pull(path.parent)}"
+            )
 
 
 def check_weight_files(directory: Path) -> dict[str, Path]:
@@ -34,6 +39,7 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
     Raises:
         BadInput: no weights, a missing shard, a truncated file, a Git LFS pointer, a broken index.
     """
+    refuse_unfinished(directory)
     for name in WEIGHT_FILES:
         path = directory / name
         if not path.exists():
@@ -51,7 +57,60 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
         for shard in shards:
             check_weight_file(directory / shard)
         return {tensor: directory / shard for tensor, shard in weight_map.items()}
-    raise BadInput(f"{directory}: no weights: expected one of {', '.join(WEIGHT_FILES)}")
+    other = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_FORMATS)
+    there = f" (there is {other[0]}: {_OTHER_FORMATS[Path(other[0]).suffix]})" if other else ""
+    raise BadInput(f"{directory}: no weights{there}: expected one of {', '.join(WEIGHT_FILES)}")
+
+
+_UNFINISHED = (".incomplete", ".part", ".aria2", ".crdownload", ".tmp", ".download")
+"""What programs that download leave beside or instead of a file that is not whole."""
+
+_OTHER_FORMATS = {
+    ".gguf": "llama.cpp's form, usually quantised; use the model as it was published",
+    ".ggml": "llama.cpp's form, usually quantised; use the model as it was published",
+    ".onnx": "for inference; use the model as it was published",
+    ".msgpack": "Flax's form; use PyTorch's",
+    ".h5": "TensorFlow's form; use PyTorch's",
+}
+
+
+def refuse_unfinished(directory: Path) -> None:
+    """Refuse a directory into which a download is not finished: some programs give a file its full size first.
+
+    Raises:
+        BadInput: a file says so.
+    """
+    left = [*directory.iterdir(), *(directory / ".cache" / "huggingface" / "download").glob("*")]
+    unfinished = sorted(p for p in left if p.suffix in _UNFINISHED)
+    if unfinished:
+        raise BadInput(f"{unfinished[0]}: a download that is not finished; finish it, or delete this file")
+
+
+def check_sizes(directory: Path, architecture: Architecture) -> None:
+    """Weight files hold as many numbers as config.json describes, as far as safetensors' headers tell.
+
+    Raises:
+        BadInput: they are of a model of other sizes.
+    """
+    files = sorted(set(check_weight_files(directory).values()))
+    if any(file.suffix != ".safetensors" for file in files):
+        return
+    held = sum(math.prod(entry["shape"]) for file in files for entry in _header(file).values())
+    wanted = architecture.parameters
+    # an output matrix that is the embedding may be there twice; small buffers are no parameters
+    if not 0.99 * wanted <= held <= 1.01 * (wanted + architecture.embedding) + 1000:
+        raise BadInput(
+            f"{directory}: its weight files hold {held:,} numbers, its config.json describes {wanted:,}: they are not "
+            "of the same model; copy both from one place"
+        )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return header
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -65,6 +124,8 @@ def read_index(path: Path) -> dict[str, str]:
         pairs = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BadInput(f"{path}: not an index of weight files (JSON with a weight_map)") from None
+    if not pairs:
+        raise BadInput(f"{path}: an index that names no weights")
     for shard in pairs.values():
         if Path(shard).name != shard:
             raise BadInput(f"{path}: names a file outside its directory: {shard}")
@@ -74,12 +135,14 @@ def read_index(path: Path) -> dict[str, str]:
 def check_weight_file(path: Path) -> None:
     """Check one weight file's frame: a safetensors header against the file's size, or a zip's directory at
     its end."""
+    if not path.is_file():
+        raise BadInput(f"{path}: a file of weights is wanted, and this is none")
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
         if head.startswith(LFS_POINTER):
             raise BadInput(
-                f"{path}: a Git LFS pointer, not the weights themselves; fetch the file it stands for"
+                f"{path}: a Git LFS pointer, not the weights themselves; fetch them: {hints.lfs_pull(path.parent)}"
             )
         if path.suffix == ".safetensors":
             _check_safetensors(path, file, size)
@@ -87,6 +150,8 @@ def check_weight_file(path: Path) -> None:
             raise BadInput(f"{path}: truncated: the end of the archive is missing after {size} bytes")
         elif size == 0:
             raise BadInput(f"{path}: an empty file")
+        elif not head.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle
+            raise BadInput(f"{path}: not a weight file (it begins with {head[:12]!r}); fetch it again")
 
 
 def _check_safetensors(path: Path, file: Any, size: int) -> None:

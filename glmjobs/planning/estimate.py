@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from glmjobs.planning.memory import Setting
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
+from glmjobs.run.lengths import Lengths
+from glmjobs.run.lengths import estimate as estimate_lengths
 from hpc.batch.profile import Profile
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, HpcError
 
 ROOM = 0.9
 
@@ -244,7 +247,9 @@ def plan(
         BadInput: see :func:`architecture_of` and :func:`work_of`; a LoRA target that the model has not.
     """
     name, a, read = architecture_of(recipe)
-    work = work_of(recipe, tokens)
+    found = _lengths(recipe)
+    too_long = {"too_long": words} if found and (words := found.words()) else {}
+    work = work_of(recipe, tokens or (found.tokens if found else None))
     kind, peak = _gpu(profile)
     flops = utilisation * peak * 1e12
 
@@ -263,7 +268,7 @@ def plan(
         "trained_parameters": given.setting.trained or a.parameters,
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
-        "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known},
+        "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known, **too_long},
         "utilisation": utilisation,
         "setting": _document(given, profile),
         "settings": [_document(e, profile) for e in map(of, variants(recipe.train))],
@@ -273,6 +278,13 @@ def plan(
         "disk_bytes": keep * checkpoint + model,
         "host_bytes_per_node": sizing.host_memory(a, given.setting, shape.gpus),
     }
+
+
+def _lengths(recipe: Recipe) -> Lengths | None:
+    """Of the data, where they and the tokenizer are here and good; what is wrong with them is submit's to say."""
+    with contextlib.suppress(HpcError, OSError):
+        return estimate_lengths(recipe)
+    return None
 
 
 def _gpu(profile: Profile) -> tuple[str, float]:

@@ -17,7 +17,9 @@ from hpc.core.errors import BadInput
 class Section(BaseModel):
     """A part of the recipe: keyword-only, closed (no unknown fields), immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )  # to YAML a column called 0 is a number
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -272,6 +274,12 @@ class JobsSection(Section):
     consolidate: Limits = Limits(time="01:00:00", cpus_per_task=8, memory="16G")
     score: Limits = Limits(time="06:00:00", cpus_per_task=8)
     report: Limits = Limits(time="00:15:00", cpus_per_task=1, memory="4G")
+    share: str = Field(
+        default="private",
+        pattern=r"^(private|group(:[A-Za-z0-9_.-]+)?)$",
+        description="who may read the run: private; group: also the group of the folder it is in, where you are in it, "
+        "else your own; group:NAME",
+    )
     signal_seconds: int = Field(
         default=600, ge=5, description="warning before the time limit: one save must fit"
     )

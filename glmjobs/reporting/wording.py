@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glmjobs.text import duration, gpu_hours, p_value, percent, points, shown, size
+from hpc.core import hints
 
 Json = dict[str, Any]
 
@@ -302,11 +303,11 @@ def reproduce(doc: Json) -> list[tuple[str, str]]:
         steps.append((what, f"git checkout {shlex.quote(commit)}"))
     stack = _first(environment, ("stack",)) or _first(doc["settings"].get("cluster") or {}, ("stack",))
     if isinstance(stack, str) and stack:
-        command = f"python -m hpc.bootstrap --stack {shlex.quote(stack)} --into .venv"
+        command = hints.command("hpc.bootstrap", "--stack", stack, "--into", ".venv")
         steps.append(("Install the same packages.", command))
-    shape = f"--nodes {summary['nodes'] or 1} --gpus {summary['gpus_per_node'] or 1}"
+    shape = ("--nodes", summary["nodes"] or 1, "--gpus", summary["gpus_per_node"] or 1)
     what = "Save this run's recipe (below) as recipe.yaml and run the whole chain again, from data to report."
-    steps.append((what, f"python -m glmjobs.submit --recipe recipe.yaml {shape}"))
+    steps.append((what, hints.command("glmjobs.submit", "--recipe", "recipe.yaml", *shape)))
     fingerprint = (doc["data"] or {}).get("fingerprint")
     if fingerprint:
         steps.append(

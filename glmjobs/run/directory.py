@@ -19,10 +19,11 @@ import yaml
 from pydantic import Field
 
 from glmjobs.recipe.schema import Recipe, Section
+from glmjobs.run import sharing
 from glmjobs.run.locate import locate
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
-from hpc.core import config_files, timestamps
+from hpc.core import config_files, hints, timestamps
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 from hpc.runtime.failures import record_failure
@@ -61,7 +62,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, cluster: Profile, shape: Shape) -> Run:
-        """Make the directory (mode 0700) and its ``run.yaml``.
+        """Make the directory (mode 0700, or as ``jobs.share`` says) and its ``run.yaml``.
 
         The directory itself is the lock: of two who create the same name at once, one fails.
 
@@ -75,7 +76,7 @@ class Run:
         except FileExistsError:
             raise BadInput(
                 f"{path}: there is a run of this name already; take another --name, or go on with it: "
-                f"python -m glmjobs.heal {path.name}"
+                + hints.command("glmjobs.heal", path)
             ) from None
         except OSError as error:
             raise BadInput(f"{path}: cannot make the run directory: {error.strerror}") from None
@@ -89,8 +90,10 @@ class Run:
         )
         run = cls(path, file)
         try:
+            sharing.write_for(recipe.jobs.share)
+            sharing.apply(path, recipe.jobs.share)
             write_atomic(path / "run.yaml", run_yaml(file))
-        except OSError:  # a full disk: no run that is none, in the way of its own name
+        except (OSError, BadInput):  # a full disk: no run that is none, in the way of its own name
             shutil.rmtree(path, ignore_errors=True)
             raise
         return run
@@ -103,7 +106,9 @@ class Run:
             BadInput: no such run, or its run.yaml is not one.
         """
         path = locate(str(where)).path
-        return cls(path, config_files.load(RunFile, path / "run.yaml", "run"))
+        file = config_files.load(RunFile, path / "run.yaml", "run")
+        sharing.write_for(file.recipe.jobs.share)
+        return cls(path, file)
 
     @property
     def name(self) -> str:
@@ -189,6 +194,8 @@ class Run:
 
         ``started`` comes from :func:`hpc.core.timestamps.now`.
         """
+        if self.recipe.jobs.share != sharing.PRIVATE:
+            sharing.apply(self.path, self.recipe.jobs.share)
         ledger.write_marker(
             self.path, stage, outcome=outcome, started=started, outputs=outputs, figures=figures
         )
@@ -197,7 +204,10 @@ class Run:
 def rewrite(run: Run, recipe: Recipe, cluster: Profile, shape: Shape | None = None) -> Run:
     """The run with another recipe, profile and (where given) shape, its ``run.yaml`` replaced atomically."""
     file = run.file.model_copy(update={"recipe": recipe, "cluster": cluster, "shape": shape or run.shape})
+    sharing.write_for(recipe.jobs.share)
     write_atomic(run.path / "run.yaml", run_yaml(file))
+    if recipe.jobs.share != run.recipe.jobs.share:
+        sharing.apply(run.path, recipe.jobs.share)
     return Run(run.path, file)
 
 

@@ -14,6 +14,7 @@ from glmjobs.run.last_activity import last_activity
 from hpc.chain import ledger
 from hpc.core import timestamps
 from hpc.core.files import Json, read_jsonl
+from hpc.core.last_words import said_in, tail_of
 
 if TYPE_CHECKING:
     from glmjobs.run.state import StageState
@@ -92,20 +93,19 @@ def gpu_hours(path: Path, events: Sequence[Json], running: Collection[str]) -> d
 
 
 def last_error(path: Path, stage: str) -> str | None:
-    """The last line of the stage's logs that names an error; None where there is none."""
+    """What the newest of the stage's logs that names an error says; None where none does."""
     folder = path / "jobs" / stage
     logs = [p for p in (*folder.glob("*.out"), *folder.glob("rank-*.log")) if p.is_file()]
     for log in sorted(logs, key=lambda p: p.stat().st_mtime, reverse=True):
-        for line in reversed(tail_text(log).splitlines()):
-            if line.startswith("error:") or "Error:" in line or "slurmstepd: error:" in line:
-                return line.strip()[:300]
+        if (said := said_in(tail_of(log))) is not None:
+            return said
     return None
 
 
 def last_rows(path: Path, size: int = TAIL_BYTES) -> list[dict[str, Any]]:
     """The JSON objects in the last part of a file of JSON lines; a line cut at the front is passed over."""
     rows = []
-    for line in tail_text(path, size).splitlines():
+    for line in tail_of(path, size=size).splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -113,17 +113,6 @@ def last_rows(path: Path, size: int = TAIL_BYTES) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def tail_text(path: Path, size: int = TAIL_BYTES) -> str:
-    """The last bytes of a file as text; "" where it is not there."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - size))
-            return file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _int(value: Any) -> int | None:

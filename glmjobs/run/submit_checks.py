@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from glmjobs.data.rows import Columns
+from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
+from glmjobs.run import lengths, locate, sharing
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
+from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
 from hpc.health.checks import query_gpus
 
@@ -32,10 +35,15 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     elif recipe.train.device == "cuda" and "train" in stages:
         check_local_gpus(shape)
     model, data = recipe.model, recipe.data
-    if model.path is not None:
-        model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
-    if data.path is not None:
-        data = data.model_copy(update={"path": check_data(recipe)})
+    try:
+        if model.path is not None:
+            model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
+        if data.path is not None:
+            data = data.model_copy(update={"path": check_data(recipe)})
+            check_lengths(recipe)
+    except OSError as error:
+        raise BadInput(f"{error.filename}: cannot be read: {error.strerror or error}") from None
+    sharing.group_id(recipe.jobs.share, locate.parent())
     train = recipe.train
     if train.deepspeed is not None and Path(train.deepspeed).is_file():
         train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
@@ -81,7 +89,7 @@ def check_model(path: Path, family: str) -> Path:
     if not path.is_dir():
         raise BadInput(
             f"{path}: no such model directory (model.path); copy {wanted.title} there, or name yours: "
-            "--set model.path=DIRECTORY"
+            + hints.setting("model.path", "DIRECTORY")
         )
     found = family_for(path)
     if wanted != found:
@@ -97,21 +105,38 @@ def check_data(recipe: Recipe) -> str:
 
     Raises:
         BadInput: there is no such file, its form or columns are not the recipe's, or too many of the first rows cannot
-            be used.
+            be used or are too long.
     """
     data = recipe.data
     path = Path(str(data.path))
     if not path.exists():
         raise BadInput(
-            f"{path}: no such data (data.path); download BELLE's school_math_0.25M, or name your file: "
-            "--set data.path=FILE"
+            f"{path}: no such data (data.path); name your file: {hints.setting('data.path', 'FILE')}"
         )
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     split = Split.parse(data.dev_rows, data.train_rows)
     limit = max(FIRST_ROWS, split.highest + 1)
     validator = Validator(open_source(path), columns, data.allow_dropped)
-    for _ in validator.rows_and_problems(limit):
-        pass
+    rows = [row for row in validator.rows_and_problems(limit) if isinstance(row, Row)]
     if validator.rows < limit:  # that was all of it
         split.check(validator.rows, str(path))
+        for part in ("train", "dev"):
+            if not any(split.part(row.id) == part for row in rows):
+                raise BadInput(
+                    f"{path}: no {part} row is left of its {validator.rows} rows; change data.dev_rows"
+                )
     return str(path.absolute())
+
+
+def check_lengths(recipe: Recipe) -> None:
+    """Say how many train rows are too long, and refuse too many of them, as training would.
+
+    Raises:
+        BadInput: clearly more of them than ``data.allow_dropped`` allows; or the tokenizer does not fit the model.
+    """
+    found = lengths.estimate(recipe)
+    if found is None:
+        return
+    lengths.check_estimate(recipe.data, found)
+    if words := found.words():
+        print(f"data  {words}", file=sys.stderr)

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
-from glmjobs.run.state import DONE, ENDED, RUNNING, WAITING, RunState, StageState
+from glmjobs.run.state import DONE, RUNNING, WAITING, RunState, StageState
 from glmjobs.text import duration, left_out_words
 from hpc.chain import ledger
+from hpc.core import hints
 from hpc.core.files import read_json
 
 POLL_SECONDS = 0.5
@@ -42,8 +43,8 @@ def follow(run: Run, *, as_json: bool = False) -> int:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(
-            f"the run goes on; watch it: python -m glmjobs.status {run.path}   "
-            f"end it: python -m glmjobs.cancel {run.path}",
+            f"the run goes on; watch it: {hints.command('glmjobs.status', run.path)}   "
+            f"end it: {hints.command('glmjobs.cancel', run.path)}",
             file=sys.stderr,
         )
         return 130
@@ -77,7 +78,7 @@ def finish(run: Run, state: RunState, *, as_json: bool) -> int:
         result(run)
     if state.state == DONE:
         return 0
-    bad = next(s for s in state.stages if s.state in ENDED and s.state != DONE)
+    bad = state.trouble or state.stages[-1]
     print(
         f"error: {bad.stage} {bad.state}: {bad.error or bad.reason} (logs: {run.jobs(bad.stage)})",
         file=sys.stderr,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from glmjobs.run.state import (
     StageState,
 )
 from glmjobs.text import left_out_words, visible
+from hpc.core import hints
 from hpc.core.files import read_json
 
 COLOURS = {
@@ -47,9 +47,9 @@ def render(state: RunState) -> RenderableType:
         parts.append(Text(f"data     {state.data.get('examples', 0):,} training examples{lost}", "yellow"))
     trouble = state.trouble
     if trouble is not None:
-        name = shlex.quote(state.path)
-        parts.append(Text(f"logs     python -m glmjobs.logs {name} --stage {trouble.stage}", overflow="fold"))
-        parts.append(Text(f"mend it  python -m glmjobs.heal {name}", overflow="fold"))
+        logs = hints.command("glmjobs.logs", state.path, "--stage", trouble.stage)
+        parts.append(Text(f"logs     {logs}", overflow="fold"))
+        parts.append(Text(f"mend it  {hints.command('glmjobs.heal', state.path)}", overflow="fold"))
     if any(hours >= 0.005 for hours in state.gpu_hours.values()):
         parts.append(Text(cost_line(state.gpu_hours)))
     return Group(*parts)

@@ -16,6 +16,7 @@ from pathlib import Path
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.save import say
 from glmjobs.zero import committed
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 
@@ -77,5 +78,5 @@ def _same_world(path: Path, world_size: int) -> None:
     if saved != world_size and not (path / "latest_universal").is_file():
         raise BadInput(
             f"{path.name} was saved by {saved} ranks and this attempt has {world_size}: give it {saved} again, or "
-            f"python -m glmjobs.reshard {path} --world-size {world_size}"
+            + hints.command("glmjobs.reshard", path, "--world-size", world_size)
         )

@@ -20,10 +20,9 @@ from glmjobs.data import packing
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.tokenised import Tokenised, tokenise
-from glmjobs.data.validating import allow_setting
 from glmjobs.models.family import family_for
-from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
-from hpc.core.errors import BadInput
+from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.run.lengths import check_left_out
 
 
 class Read(NamedTuple):
@@ -130,24 +129,6 @@ def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> T
     }
     reading = Reading(plan, tokenised.lengths, step_rows, tokenised.digest())
     return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, reading, figures)
-
-
-def check_left_out(data: DataSection, too_long: dict[str, int], kept: int) -> None:
-    """Refuse to train on the remains of a data set.
-
-    Raises:
-        BadInput: more examples are too long than ``data.allow_dropped`` allows.
-    """
-    count = sum(too_long.values())
-    share = count / max(1, kept + count)
-    if share > data.allow_dropped:
-        what = ", ".join(f"{reason}: {n:,}" for reason, n in too_long.items())
-        raise BadInput(
-            f"{count:,} of {kept + count:,} training examples would be left out ({what}): raise "
-            f"data.max_source_length ({data.max_source_length} tokens) or data.max_target_length "
-            f"({data.max_target_length}), or go on without them: "
-            f"{allow_setting(share)}"
-        )
 
 
 def rows_for(examples: int, all_examples: int, all_rows: int) -> int:

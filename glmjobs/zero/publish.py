@@ -75,7 +75,7 @@ def _claim(target: Path) -> tuple[Path, int | None]:
         if work.is_symlink():
             raise BadInput(f"{work}: a link in the way of {target}; remove it")
         try:
-            handle = os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            handle = os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         except FileNotFoundError:
             continue  # its last owner has just removed it
         held = lock(handle, wait=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,11 @@ class Chain:
 
     def repair_hint(self) -> str:
         """How a person has the chain repaired."""
-        return f"`{self.repair_command} {self.run}`" if self.repair_command else "hpc.repair(chain)"
+        return (
+            f"`{self.repair_command} {shlex.quote(str(self.run))}`"
+            if self.repair_command
+            else "hpc.repair(chain)"
+        )
 
     def before(self, job: Job) -> str | None:
         """The stage that goes out just before ``job``: it is waited for where none of ``after`` is in this chain."""

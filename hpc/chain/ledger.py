@@ -36,7 +36,7 @@ def append(run: Path, event: str, *, durable: bool = True, **fields: Any) -> Jso
         **{k: v for k, v in fields.items() if v is not None},
     }
     line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-    descriptor = os.open(run / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(run / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
     try:
         lock(descriptor)
         size = os.fstat(descriptor).st_size

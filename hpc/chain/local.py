@@ -19,6 +19,7 @@ from pathlib import Path
 from hpc.chain import ledger
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
+from hpc.core.last_words import exit_words, said_in, tail_of
 from hpc.core.process import alive, die_with_parent
 from hpc.slurm.variables import clean_env
 
@@ -36,6 +37,7 @@ class LocalChain:
         self.run, self.stages = run, stages
         self.process: subprocess.Popen[bytes] | None = None
         self.stopping = False
+        self.written = 0
 
     def execute(self) -> int:
         """Run all that is not done; the first exit code that is not 0."""
@@ -48,7 +50,9 @@ class LocalChain:
                 code = self._job(stage)
                 if code != 0:
                     outcome = "stopped" if self.stopping else "failed"
-                    ledger.append(self.run, "chain_ended", outcome=outcome, stage=stage)
+                    ledger.append(
+                        self.run, "chain_ended", outcome=outcome, stage=stage, error=self._said(stage, code)
+                    )
                     return code
             ledger.append(self.run, "chain_ended", outcome="done")
             return 0
@@ -60,6 +64,7 @@ class LocalChain:
             return 0
         folder = self.run / "jobs" / stage
         with (folder / "local.out").open("ab") as log:
+            self.written = log.tell()
             self.process = subprocess.Popen(
                 ["bash", str(folder / "script.sh")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_env(os.environ), preexec_fn=partial(die_with_parent, signal.SIGTERM),
@@ -68,6 +73,10 @@ class LocalChain:
                 self.process.terminate()
             code = self.process.wait()
         return code if code >= 0 else 128 - code
+
+    def _said(self, stage: str, code: int) -> str:
+        """Why the stage's script ended: what it wrote since it began."""
+        return said_in(tail_of(self.run / "jobs" / stage / "local.out", self.written)) or exit_words(code)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc.chain import ledger
 from hpc.core.files import Json
+from hpc.core.last_words import exit_words
 from hpc.core.process import alive
 
 WAITING, RUNNING, DONE, FAILED, STOPPED, CANCELLED, LOST = (
@@ -99,7 +100,7 @@ def _apply(state: StageState, tasks: dict[Any, str], event: Json) -> None:
 def _ending(outcome: str, event: Json) -> str:
     """How an attempt ended that named no error."""
     if outcome == FAILED:
-        return f"exit code {event.get('exit_code')}"
+        return exit_words(int(event.get("exit_code") or 0))
     saved = event.get("last_checkpoint")
     at = f", with checkpoint {saved} saved" if isinstance(saved, int) else ""
     why = (
@@ -145,10 +146,22 @@ def follow_local(stages: Sequence[StageState], events: Sequence[Json]) -> None:
         stage.blocked = True
         if stage.state == RUNNING:
             stage.state, stage.error = LOST, "its process is gone (killed, or the machine restarted)"
-        elif any(e.get("event") == "chain_ended" for e in events):
+        elif (end := _chain_end(stage, events)) and end.get("stage") == stage.stage and end.get("error"):
+            stage.state, stage.error = FAILED, f"ended before its first line: {end['error']}"
+        elif end:
             stage.reason = "the chain ended before it"
         else:
             stage.reason = "the chain's process is gone"
+
+
+def _chain_end(stage: StageState, events: Sequence[Json]) -> Json | None:
+    """How the local chain ended that this stage was last given to."""
+    for event in reversed(events):
+        if event.get("event") == "chain_ended":
+            return event
+        if event.get("stage") == stage.stage and event.get("event") in ("submitted", "healed"):
+            break
+    return None
 
 
 def wait_for_repair(stages: Sequence[StageState]) -> None:

@@ -130,7 +130,9 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     got = repr(first.get("input"))
     got = got if len(got) <= 60 else got[:57] + "..."
-    prefix = f"{where} = {got}: " if where and not isinstance(first.get("input"), dict) else ""
+    prefix = f"{where} = {got}: " if where else ""
+    if isinstance(first.get("input"), dict):  # a section's own check names its fields
+        prefix = f"{where}: " if where and first["type"] != "value_error" else ""
     word = message.split(" ")[0]
     message = message[:1].lower() + message[1:] if word[1:].islower() or len(word) == 1 else message
     return f"{prefix}{message}"

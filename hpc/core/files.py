@@ -33,22 +33,20 @@ def beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, mode: int | None = None, durable: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file that appears under ``path`` only when the block ends without an exception.
 
     Args:
-        mode: the file's permissions; None leaves them to the umask.
+        mode: the file's permissions, of which the umask is taken.
         durable: False leaves the flushing to the system; the file survives its process, but not a power cut.
     """
     temporary = beside(path)
     try:
-        with temporary.open("w+b") as file:
+        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
         temporary.replace(path)
         if durable:
             sync_directory(path.parent)

@@ -6,6 +6,7 @@ directory went into which package is in ``setup.py``. Standard library only.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -26,3 +27,8 @@ def resource(name: str, *packages: str) -> Path:
     top = checkout()
     places = [top] if top else [TOP / package for package in packages or ("hpc",)]
     return next((place / name for place in places if (place / name).exists()), places[0] / name)
+
+
+def default_stack(python: tuple[int, int] = sys.version_info[:2]) -> str:
+    """The stack for a Python: 3.10 is served by the older one."""
+    return "centos7-cu117" if python < (3, 11) else "current"

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from hpc.core import hints
 from hpc.core.errors import HpcError
 from hpc.devcluster.cluster import DevCluster, default_dir
 from hpc.devcluster.config import Options
@@ -54,14 +55,14 @@ def _up(args: argparse.Namespace) -> int:
     )  # fmt: skip
     cluster = DevCluster(args.dir, options)
     started = cluster.up()
-    where = f" --dir {shlex.quote(str(args.dir))}" if args.dir else ""
+    words = hints.command("hpc.devcluster", "env", *(["--dir", args.dir] if args.dir else []))
     print(
         f"{'up' if started else 'already up'}: {options.nodes} nodes x {options.gpus} {options.gpu_type}"
         f" in {cluster.root}"
     )
     for note in cluster.status()["notes"]:
         print(f"note: {note}")
-    print(f'use it: eval "$(python -m hpc.devcluster env{where})"')
+    print(f'use it: eval "$({words})"')
     return 0
 
 

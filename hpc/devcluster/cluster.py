@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError, NotFit
 from hpc.core.files import lock, write_json
 from hpc.devcluster import commands, config, daemon_process
@@ -111,7 +112,8 @@ class DevCluster:
         """
         self._read()
         if not self._state.get("daemons"):
-            raise NotFit(f"{self.root}: no cluster is up here: `python -m hpc.devcluster up` starts one")
+            up = hints.command("hpc.devcluster", "up", "--dir", self.root)
+            raise NotFit(f"{self.root}: no cluster is up here: `{up}` starts one")
         return {"SLURM_CONF": str(self.where.slurm_conf)}
 
     def environ(self) -> dict[str, str]:
@@ -211,13 +213,13 @@ class DevCluster:
             return True
         if dead or set(daemons) != set(self._daemon_names(Options.from_json(self._state["options"]))):
             raise NotFit(
-                f"{self.root}: half dead ({', '.join(dead) or 'not all started'}): `down` it, then `up`"
+                f"{self.root}: half dead ({', '.join(dead) or 'not all started'}): {self._down_first()}, then `up`"
             )
         running = Options.from_json(self._state["options"])
         if running != self.options:
             raise BadInput(
                 f"{self.root}: a cluster of {running.nodes} nodes x {running.gpus} GPUs with other options"
-                " is up: `down` it first, or give another directory by --dir"
+                f" is up: {self._down_first()} first, or give another directory by --dir"
             )
         return False
 
@@ -392,6 +394,9 @@ class DevCluster:
         return daemon_process.find(
             hosts={n: self.where.hosts(n) for n in nodes}, slurm_conf=self.where.slurm_conf
         )
+
+    def _down_first(self) -> str:
+        return f"`{hints.command('hpc.devcluster', 'down', '--dir', self.root)}`"
 
     def _clean(self) -> None:
         """Stop all its processes and remove all its files but the logs."""

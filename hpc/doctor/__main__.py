@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpc.batch import profile as profiles
 from hpc.batch.profile import Profile
+from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.resources import resource
 from hpc.doctor import draft, examine
@@ -118,7 +119,8 @@ def write_profile(where: str) -> int:
     except OSError as error:
         raise BadInput(f"--write-profile {where}: {error.strerror}") from None
     profiles.load(Path(where))
-    print(f"{where}: look it through, then: python -m hpc.doctor --cluster {where}", file=sys.stderr)
+    checked = hints.command("hpc.doctor", "--cluster", where)
+    print(f"{where}: look it through, then: {checked}", file=sys.stderr)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 from hpc.batch.profile import Environment, Profile
-from hpc.core.resources import resource
+from hpc.core import hints
+from hpc.core.resources import default_stack, resource
 from hpc.doctor.checklist import Row, State
 from hpc.doctor.wheels import fits_glibc, fits_python, glibc, local_cuda, split_wheel
 from hpc.health.libraries import is_version, numbers
@@ -73,6 +75,8 @@ def torch_cuda(folders: Iterable[Path]) -> str | None:
 def check(found: Installed, profile: Profile, *, pins: Path | None, remote_code: bool) -> list[Row]:
     """All about the environment."""
     if found.python == (0, 0):
+        stack = pins or default_stack()
+        made = hints.command("hpc.bootstrap", "--stack", stack, "--into", found.prefix)
         return [
             Row(
                 SECTION,
@@ -80,7 +84,7 @@ def check(found: Installed, profile: Profile, *, pins: Path | None, remote_code:
                 "bad",
                 f"no environment at {found.prefix}",
                 "bin/python and packages",
-                "make it: python -m hpc.bootstrap --stack …, or correct environment.python",
+                f"make it: {made}, or correct environment.python",
             )
         ]
     rows = [
@@ -117,8 +121,8 @@ def check(found: Installed, profile: Profile, *, pins: Path | None, remote_code:
 
 
 def default_pins(python: tuple[int, int]) -> Path:
-    """The stack for a Python: 3.10 is served by the older one."""
-    return resource(f"configs/stacks/{'centos7-cu117' if python < (3, 11) else 'current'}.txt")
+    """The pins of the stack for a Python."""
+    return resource(f"configs/stacks/{default_stack(python)}.txt")
 
 
 def read_pins(path: Path) -> dict[str, str]:
@@ -141,7 +145,7 @@ def against_pins(found: Installed, path: Path) -> Row:
         "warn" if other else "ok",
         said or f"{shared} of {len(pins)} installed, as pinned",
         "the pinned versions",
-        f"pip install -r {os.path.relpath(path)}: others were not measured together",
+        f"pip install -r {shlex.quote(os.path.relpath(path))}: others were not measured together",
     )
 
 

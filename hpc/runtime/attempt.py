@@ -26,6 +26,7 @@ from hpc.chain import ledger
 from hpc.core import timestamps
 from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, newest_mtime
+from hpc.core.last_words import exit_words, one_line, said_in, tail_of
 from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
 from hpc.runtime.attempt_words import Words, parse
@@ -40,6 +41,9 @@ that lost touch, needs KillWait and a file server's lease (90 s on NFSv4) until 
 
 WATCH_SECONDS = 1.0
 """Between two looks at the heartbeats."""
+
+LOGS_READ = 64
+"""Logs that are looked at where no rank recorded why it failed."""
 
 STACKS_SECONDS = 5.0
 """For hanging ranks to write their stacks before they are killed."""
@@ -79,6 +83,7 @@ class Attempt:
             if not self._may_start(stage):
                 return 1
             started = self._record_start(stage)
+            before_logs = self._log_sizes(stage)
             code, hang, output = self._run(stage, command)
             after = self._checkpoint(stage)
             progressed = after is not None and after > (before or 0)
@@ -92,6 +97,8 @@ class Attempt:
             )  # fmt: skip
             if outcome == retry_policy.FAILED and failure is None and code == EXIT_REQUEUE:
                 failure = output.unasked()
+            if outcome == retry_policy.FAILED and failure is None:
+                failure = self._last_words(stage, code, before_logs)
             first = failure.get("exit_code") if failure else None
             if (
                 outcome == retry_policy.FAILED and code == EXIT_REQUEUE
@@ -195,7 +202,7 @@ class Attempt:
             step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
             signal=signal.Signals(self.stopped).name if self.stopped else None,
             taken=intends in retry_policy.TAKEN or None, preempted=intends == retry_policy.PREEMPTED or None,
-            error=failure["error"][:500] if failure else None,
+            error=one_line(failure["error"]) if failure else None,
             failed_rank=failure["rank"] if failure else None, failed_node=failure["host"] if failure else None,
         )  # fmt: skip
 
@@ -312,6 +319,21 @@ class Attempt:
             logs, since=started, known=heartbeat.read(logs / "heartbeat"), ended=output.first()
         )
 
+    def _log_sizes(self, stage: str) -> dict[Path, int]:
+        folders = {self.run / "jobs" / name for name in (stage, self.stages[-1][0])}
+        files = [file for folder in folders for kind in ("*.log", "*.out") for file in folder.glob(kind)]
+        return {file: file.stat().st_size for file in files}
+
+    def _last_words(self, stage: str, code: int, before: dict[Path, int]) -> Json:
+        """What a command that recorded no failure wrote of it; the log that fell silent first is read last."""
+        logs = sorted(
+            self._log_sizes(stage), key=lambda p: (p.suffix == ".out", p.stat().st_mtime), reverse=True
+        )
+        said = said_in("\n".join(tail_of(log, before.get(log, 0)) for log in logs[-LOGS_READ:]))
+        ended = exit_words(code)
+        error = f"{ended}; it wrote: {said}" if said and code > 128 else said or ended
+        return {"rank": None, "host": None, "error": error}
+
     def _requeue(self, stage: str, code: int) -> int:
         """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
         from hpc.slurm import client as slurm
@@ -344,7 +366,9 @@ class Attempt:
             print(text, file=sys.stderr)
             return
         text = f"{stage} failed with exit code {code}"
-        if failure is not None:
+        if failure is not None and failure["rank"] is None:
+            text = f"{stage} failed: {failure['error']}"
+        elif failure is not None:
             text = (
                 f"{stage} failed: rank {failure['rank']} on {failure['host']} was first: {failure['error']}"
             )

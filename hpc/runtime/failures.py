@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.core import timestamps
-from hpc.core.errors import HpcError
 from hpc.core.files import Json, read_json, write_json
+from hpc.core.last_words import message_of
 
 
 def record_failure(folder: Path, rank: int, error: BaseException, *, host: str | None = None) -> None:
@@ -33,22 +33,12 @@ def record_failure(folder: Path, rank: int, error: BaseException, *, host: str |
         print(f"cannot record the failure of rank {rank}: {problem}", file=sys.stderr)
 
 
-def message_of(error: BaseException) -> str:
-    """An error as one line for people: the whole message, since its last line alone is not what it says.
-
-    An error of this toolkit is its text; any other has its class in front, without the module.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, HpcError):
-        return text
-    return f"{type(error).__name__}: {text}".removesuffix(": ")
-
-
 _LOST_A_PEER = (
     "reset by peer",
     "closed by peer",
     "broken pipe",
-    "remote process exited",
+    "remote process exit",
+    "exit of a remote peer",
     "connection refused",
 )
 

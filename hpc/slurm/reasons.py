@@ -21,7 +21,7 @@ WAITS = {
     "InvalidQOS": "its quality of service is not valid (any more): it never starts",
     "JobArrayTaskLimit": "as many elements of the array run as may",
     "JobHeldAdmin": "held by an administrator",
-    "JobHeldUser": "held: `scontrol release` lets it go",
+    "JobHeldUser": "held: `scontrol release {job}` lets it go",
     "JobHoldMaxRequeue": "requeued too often, held by Slurm",
     "Licenses": "waits for a licence",
     "NodeDown": "a node it needs is down",
@@ -39,7 +39,7 @@ WAITS = {
     "Reservation": "waits for its reservation",
     "Resources": "waits for free nodes",
     "SystemFailure": "Slurm failed to start it",
-    "launch_failed_requeued_held": "could not be started, held: `scontrol release` tries again",
+    "launch_failed_requeued_held": "could not be started, held: `scontrol release {job}` tries again",
 }
 _NEVER = frozenset(
     code for code, text in WAITS.items() if "never starts" in text or code == "JobHoldMaxRequeue"
@@ -62,10 +62,10 @@ ENDS = {
 def waiting(info: JobInfo) -> str:
     """Why a pending job waits, in words; "" where Slurm names no reason."""
     if info.state is JobState.REQUEUE_HOLD or info.state is JobState.SPECIAL_EXIT:
-        return "requeued and held: `scontrol release` lets it go"
+        return f"requeued and held: `scontrol release {info.id}` lets it go"
     code = info.reason.partition(",")[0].strip()
     if code in WAITS:
-        return WAITS[code]
+        return WAITS[code].replace("{job}", info.id)
     if "Failure" in code or "ExitCode" in code or "raised" in code.lower():
         return ""  # squeue goes on showing how the last attempt ended for a moment
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", code).lower() if code else ""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from hpc.core import hints
 from hpc.core.errors import BadInput
 
 # Field numbers of sentencepiece_model.proto: ModelProto, TrainerSpec and NormalizerSpec.
@@ -147,7 +148,9 @@ def read_model(path: str | Path) -> SentencePieceFile:
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; a sentencepiece model is needed here") from None
     if data.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{path}: a git-lfs pointer, not the model itself; fetch it with 'git lfs pull'")
+        raise BadInput(
+            f"{path}: a git-lfs pointer, not the model itself; fetch it: {hints.lfs_pull(Path(path).parent)}"
+        )
     try:
         spec = {number: value for number, value in _fields(data) if isinstance(value, bytes)}
         if not {_PIECES, _TRAINER, _NORMALIZER} <= spec.keys():

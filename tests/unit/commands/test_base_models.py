@@ -50,6 +50,42 @@ def cut(directory: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def renamed(name: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / "model.safetensors").rename(directory / name)
+
+
+def beside(name: str) -> Callable[[Path], object]:
+    def write(directory: Path) -> None:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(b"x")
+
+    return write
+
+
+def instead(name: str, content: bytes) -> Callable[[Path], object]:
+    def change(directory: Path) -> None:
+        (directory / "model.safetensors").unlink()
+        (directory / name).write_bytes(content)
+
+    return change
+
+
+def configured(content: bytes) -> Callable[[Path], object]:
+    return lambda directory: (directory / "config.json").write_bytes(content)
+
+
+def with_mark(directory: Path) -> None:
+    path = directory / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def half_an_index(directory: Path) -> None:
+    """Two shards are named, one is there."""
+    renamed("model-00001-of-00002.safetensors")(directory)
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
 EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] = {
     "quantised": (lambda f: config(quantization_bit=4), "config.json: quantization_bit = 4: quantised weights"),
     "gptq": (lambda f: config(quantization_config={"quant_method": "gptq"}), "quantization_config (gptq)"),
@@ -61,6 +97,22 @@ EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] =
     "no weights": (lambda f: without("model.safetensors"), "no weights"),
     "no tokenizer": (lambda f: without(TOKENIZERS[f]), "tokenizer is missing"),
     "GLM-4-0414": (lambda f: config(model_type="glm4"), "this is GLM-4-0414 (model_type glm4), which is not"),
+    "llama.cpp's": (lambda f: renamed("m-Q4_0.gguf"), "there is m-Q4_0.gguf: llama.cpp's form"),
+    "half a shard": (lambda f: half_an_index, "1 of 2 weight files missing, the first: model-00002-of-00002"),
+    "incomplete": (lambda f: renamed("model.safetensors.incomplete"), "a download that is not finished"),
+    "in the hub's cache": (
+        lambda f: beside(".cache/huggingface/download/a.b.incomplete"), "a download that is not finished"
+    ),
+    "full size already": (lambda f: beside("model.safetensors.aria2"), "a download that is not finished"),
+    "a web page": (lambda f: instead("pytorch_model.bin", b"<html>"), "pytorch_model.bin: not a weight file"),
+    "no shards": (lambda f: instead("model.safetensors.index.json", b'{"weight_map": {}}'), "names no weights"),
+    "other sizes": (lambda f: config(hidden_size=128), "they are not of the same model"),
+    "other vocabulary": (lambda f: config(vocab_size=100), "they are not of the same model"),
+    "cut config": (lambda f: configured(b'{"model_type": '), "config.json: no JSON in UTF-8"),
+    "byte order mark": (lambda f: with_mark, "config.json: no JSON in UTF-8, without a byte order mark"),
+    "UTF-16": (lambda f: configured("{}".encode("utf-16")), "config.json: no JSON in UTF-8"),
+    "a list": (lambda f: configured(b"[]"), "a configuration is a JSON object"),
+    "ChatGLM2": (lambda f: config(model_type="chatglm", multi_query_attention=True), "this is ChatGLM2"),
     "unknown": (lambda f: config(model_type="llama"), "model_type = 'llama'"),
 }  # fmt: skip
 

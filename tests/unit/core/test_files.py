@@ -192,7 +192,7 @@ def test_a_target_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) 
 
 
 def test_permissions(tmp_path: Path, umask: None) -> None:
-    """Without a mode the umask's; with one exactly that; write_atomic's are everybody's to read."""
+    """The umask is taken of every mode: whoever shares a run, or does not, says so by it."""
     with atomic_file(tmp_path / "umask"):
         pass
     with atomic_file(tmp_path / "mode", mode=0o755):
@@ -200,7 +200,7 @@ def test_permissions(tmp_path: Path, umask: None) -> None:
     write_atomic(tmp_path / "folder" / "whole", "x")
     write_atomic(tmp_path / "secret", b"x", 0o600)
     modes = {p.name: mode(p) for p in tmp_path.rglob("*") if p.is_file()}
-    assert modes == {"umask": 0o640, "mode": 0o755, "whole": 0o644, "secret": 0o600}
+    assert modes == {"umask": 0o640, "mode": 0o750, "whole": 0o640, "secret": 0o600}
 
 
 @pytest.mark.parametrize(("durable", "flushes"), [(True, 2), (False, 0)])

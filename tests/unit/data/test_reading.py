@@ -156,7 +156,7 @@ def test_missing_columns_name_the_nearest(tmp_path: Path) -> None:
     path.write_bytes(lines([{"instruction": "a", "input": "", "outputs": "c"}] * 9 + ROWS[:1]))
     message = refused(path)
     assert f"{path}:1: no column 'output' in 9 of 10 rows" in message
-    assert "did you mean 'outputs'?: set data.response_column" in message
+    assert "did you mean 'outputs'?: set data.response_column (--set data.response_column=outputs)" in message
     path.write_bytes(lines([{"instruction": "a", "output": "c"}] * 3))
     assert "no column 'input'" in refused(path) and "--set data.query_column= for none" in refused(path)
     assert len(checked(path, Columns(query=""))[0]) == 3

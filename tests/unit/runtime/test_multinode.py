@@ -89,7 +89,7 @@ def test_a_failure_is_recorded_as_one_line_for_people(tmp_path: Path) -> None:
     long = ValueError("correct these values:\n- train_batch_size=16 vs 8\nThe easiest method is 'auto'.")
     errors = [
         (BadInput("a.yaml: no such recipe"), "a.yaml: no such recipe"),
-        (MemoryError(), "MemoryError"),
+        (MemoryError(), "MemoryError: out of host memory"),
         (long, "ValueError: correct these values: - train_batch_size=16 vs 8 The easiest method is 'auto'."),
     ]
     for error, said in errors:
