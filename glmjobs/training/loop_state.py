@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from glmjobs.training.train_data import Reading
 from hpc.core.errors import BadInput
 from hpc.core.files import read_json
+from hpc.core.hints import command, setting
 
 CHANGED = {
     "examples": "the examples are others (another data file, tokenizer or length limit)",
@@ -82,9 +82,9 @@ def check_rows(checkpoint: Path, reading: Reading) -> str | None:
     if changed is None:
         return None
     run = checkpoint.parent.parent
-    weights = quote(str(run / f"model-{step}"))
+    weights = run / f"model-{step}"
     raise BadInput(
         f"{checkpoint.name} was trained on other rows than would follow now: {changed}; change that back, or begin a "
-        f"new run from its weights: python -m glmjobs.consolidate {quote(str(run))} {weights} --dtype float32; then "
-        f"submit the recipe with --set model.path={weights}"
+        f"new run from its weights: {command('glmjobs.consolidate', run, weights, '--dtype', 'float32')}; then "
+        f"submit the recipe with {setting('model.path', weights)}"
     )
