@@ -23,7 +23,8 @@ from hpc.core import timestamps
 from hpc.core.errors import NotFit
 from hpc.core.files import Json
 from hpc.slurm import client as slurm
-from hpc.slurm.client import PAUSES, TIMEOUT, SlurmRefused
+from hpc.slurm import reasons
+from hpc.slurm.client import PAUSES, TIMEOUT, SlurmRefused, SlurmUnreachable
 from hpc.slurm.identity import Claim, is_ours
 from hpc.slurm.records import JobInfo, summary
 
@@ -36,27 +37,31 @@ class Found:
     """What Slurm knows of one job on record.
 
     Attributes:
-        parts: its records: one, or one for each element of an array; none where Slurm doesn't know it.
+        parts: its records: one, or one for each element of an array; none where Slurm holds no such job (any more).
+        over: how it ended, where only sacct remembers it. Nothing can be done to such a job, and nothing may wait for
+            it: Slurm starts what waits for a job that it has forgotten.
         taken: whose the number is now, where it is another job's.
         elsewhere: the cluster that it is on, where that cannot be asked from here.
     """
 
     claim: Claim
     parts: tuple[JobInfo, ...] = ()
+    over: tuple[JobInfo, ...] = ()
     taken: str = ""
     elsewhere: str = ""
 
     @property
     def info(self) -> JobInfo | None:
         """One record for all of it."""
-        if not self.parts or self.parts[0].id == self.claim.job:
-            return self.parts[0] if self.parts else None
-        return summary(self.claim.job, self.parts)
+        records = self.parts or self.over
+        if not records or records[0].id == self.claim.job:
+            return records[0] if records else None
+        return summary(self.claim.job, records)
 
     @property
     def late(self) -> float | None:
         """Seconds since it was accepted, where those are so few that it may not be listed yet."""
-        if self.parts or self.taken or self.elsewhere or self.claim.recorded is None:
+        if self.parts or self.over or self.taken or self.elsewhere or self.claim.recorded is None:
             return None
         age = (datetime.now(timezone.utc) - self.claim.recorded).total_seconds()
         return max(age, 0.0) if age < LATE_SECONDS else None
@@ -65,6 +70,8 @@ class Found:
         """Why it is none of Slurm's jobs any more, for a sentence."""
         if self.taken:
             return f"Slurm has given the number of job {self.claim.job} to another ({self.taken})"
+        if self.over:
+            return f"Slurm no longer holds job {self.claim.job}: {reasons.ending(self.over[-1])}"
         return f"Slurm no longer knows job {self.claim.job}"
 
 
@@ -233,8 +240,8 @@ def _ask_cluster(
     """The jobs of one cluster. One that was the default cluster, but is not here, is asked by its name."""
     try:
         found = _proven(group, env, doubtful, timeout, pauses)
-    except SlurmRefused as error:
-        if not group[0].named or not any(word in str(error) for word in ("No cluster", "SLURM_CLUSTERS")):
+    except (SlurmRefused, SlurmUnreachable):
+        if not group[0].named or slurm.cluster_name(env):
             raise
         return {item: Found(claim=item, elsewhere=item.cluster) for item in group}
     missing = [item for item, f in found.items() if not f.parts]
@@ -269,7 +276,7 @@ def _proven(
         last = {r.id: r for r in _own(item, records)}.values()
         over = tuple(r for r in last if r.state.is_final)
         if over:
-            found[item] = replace(found[item], parts=over)
+            found[item] = replace(found[item], over=over)
     return found
 
 

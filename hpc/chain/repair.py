@@ -183,8 +183,10 @@ class ChainRepair:
 
     def _adopt(self, job: Job) -> str | None:
         """The job that is this one and is on record nowhere, put on record; its id."""
-        number = submission.look_up(self.chain, job)
-        return submission.record(self.chain, job, number, found=True) if number is not None else None
+        found = submission.look_up(self.chain, job)
+        if found is None:
+            return None
+        return submission.record(self.chain, job, found.id, cluster=found.cluster, found=True)
 
     def _settled(self) -> dict[str, Found]:
         """Stage → what Slurm knows of its job, once none of them is on its way out."""

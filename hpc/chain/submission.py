@@ -61,12 +61,16 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
         intend(chain, [*ids, *(job.stage for job in chain.jobs if job.stage not in ids)])
         write_scripts(chain)
         for job in chain.jobs:
-            try:
-                ids[job.stage] = send(chain, job, ids, fresh=new)
-            except WorkFailed as error:
-                take_back(chain.run, {s: i for s, i in ids.items() if i in new})
-                ledger.append(chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None)
-                raise
+            with own_jobs.on_its_cluster(chain.run):  # where sbatch had a choice, the first job has made it
+                try:
+                    ids[job.stage] = send(chain, job, ids, fresh=new)
+                except WorkFailed as error:
+                    take_back(chain.run, {s: i for s, i in ids.items() if i in new})
+                    ledger.append(
+                        chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None
+                    )
+                    cancelled = f"; cancelled again: job {', '.join(new)}" if new else ""
+                    raise WorkFailed(f"{error}{cancelled}") from None
             new.append(ids[job.stage])
         ledger.flush(chain.run)
         return {job.stage: ids[job.stage] for job in chain.jobs}
@@ -221,7 +225,7 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
             ledger.append(run, "not_submitted", stage=stage)
             raise
     assert found is not None
-    return record(chain, job, found, waits, found=True)
+    return record(chain, job, found.id, waits, cluster=found.cluster, found=True)
 
 
 def record(
@@ -231,13 +235,13 @@ def record(
 
     Args:
         cluster: as sbatch named it.
-        found: by its comment, since sbatch's answer was lost.
+        found: it was looked up, since sbatch's answer was lost.
 
     Raises:
         SubmitUncertain: the controller shows another's job under this number: it was no answer of sbatch's.
     """
     clusters = cluster or os.environ.get("SLURM_CLUSTERS", "")
-    named = bool(clusters) and clusters != "all" and "," not in clusters
+    named = bool(clusters) and not slurm.several_clusters({"SLURM_CLUSTERS": clusters})
     env = {**os.environ, "SLURM_CLUSTERS": clusters} if named else None
     claim = Claim(job=number, comment=chain.comment(job.stage), output=output(chain, job))
     shown = _shown(number, env)
@@ -283,7 +287,7 @@ def unanswered(run: Path, stage: str) -> bool:
     return bool(last) and last[-1] == "submitting"
 
 
-def look_up(chain: Chain, job: Job, pauses: Sequence[float] = (0.0,)) -> str | None:
+def look_up(chain: Chain, job: Job, pauses: Sequence[float] = (0.0,)) -> JobInfo | None:
     """The job that is this one of the chain and is on record nowhere, or None; of several all but the first are ended.
 
     It is known by its comment; where the site strips that, by its output, and that it came after we asked for it.
@@ -304,11 +308,15 @@ def look_up(chain: Chain, job: Job, pauses: Sequence[float] = (0.0,)) -> str | N
 
     for pause in pauses:
         time.sleep(pause)
-        ids = [info.id.partition("_")[0] for info in slurm.find(wanted, thorough=True)]
-        strangers = [number for number in dict.fromkeys(ids) if number not in recorded]
+        strangers: dict[str, JobInfo] = {}
+        for info in slurm.find(wanted, thorough=True):
+            number = info.id.partition("_")[0]
+            if number not in recorded:
+                strangers.setdefault(number, replace(info, id=number))
         if strangers:
-            slurm.cancel(strangers[1:])
-            return strangers[0]
+            first, *others = strangers.values()
+            slurm.cancel([info.id for info in others])
+            return first if slurm.several_clusters(os.environ) else replace(first, cluster="")
     return None
 
 

@@ -60,6 +60,7 @@ _UNREACHABLE = (
     "unexpected message received",
     "slurm_persist_conn",
     "could not establish a configuration source",
+    "can't be reached now",
 )
 # sbatch's words for a connection that was never made. A broken one ("timed out", "zero bytes") proves nothing.
 _NEVER_ARRIVED = (
@@ -68,6 +69,7 @@ _NEVER_ARRIVED = (
     "connection refused",
     "configuration source",
     "configuration file",
+    "can't be reached now",
 )
 # Variables that change what the commands print or whom they ask; our parsers need the plain form.
 _FORMATTING = (
@@ -115,6 +117,8 @@ def run(
     if program is None:
         raise SlurmUnreachable(f"{args[0]}: not found on PATH: this machine has no Slurm client commands")
     environ = {k: v for k, v in environ.items() if not k.startswith(_FORMATTING)} | {"LC_ALL": "C.UTF-8"}
+    if "SLURM_JOB_ID" in environ and several_clusters(environ):
+        del environ["SLURM_CLUSTERS"]  # the choice that sbatch had: this job's own cluster is meant now
     for pause in (*pauses, None):
         code, out, err = _call([program, *args[1:]], environ, timeout)
         if code == 0:
@@ -129,6 +133,12 @@ def run(
             break
         time.sleep(pause)
     raise SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
+
+
+def several_clusters(env: Mapping[str, str]) -> bool:
+    """Whether ``SLURM_CLUSTERS`` leaves a choice: sbatch makes one, squeue lists all, scontrol refuses."""
+    clusters = env.get("SLURM_CLUSTERS", "")
+    return "," in clusters or clusters == "all"
 
 
 def by_signal(code: int | None) -> bool:
@@ -219,7 +229,8 @@ def not_submitted(said: str) -> bool:
 
 def unreachable(said: str) -> bool:
     """Whether a command's words mean that Slurm did not answer, rather than that it said no."""
-    return any(sign in said.lower() for sign in _UNREACHABLE)
+    words = said.lower()
+    return any(sign in words for sign in _UNREACHABLE) and "known by database" not in words
 
 
 def test_only(script: Path, *, extra: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
@@ -329,7 +340,7 @@ def find(
         SlurmUnreachable: the controller does not answer, so nothing can be said.
     """
     found = [job for job in _squeue(["-u", str(os.getuid())], env) if wanted(job)]
-    if not found and thorough:
+    if not found and thorough and not several_clusters(os.environ if env is None else env):
         found = [job for job in parse_shown(_show_job([], env)) if wanted(job)]
     return sorted(found, key=_by_number)
 

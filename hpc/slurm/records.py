@@ -104,6 +104,8 @@ class JobInfo:
     name: str = ""
     output: str = ""
     """Where its output goes; squeue gives the pattern (``…/%j.out``), scontrol the file, sacct nothing."""
+    cluster: str = ""
+    """Only squeue knows it."""
     partition: str = ""
     submitted: datetime | None = None
     """When it came into the queue, the last time it did: a requeue sets it anew."""
@@ -127,7 +129,7 @@ SQUEUE_FIELDS = (
     ("JobArrayID", 32), ("State", 24), ("Reason", 64), ("NodeList", 2048), ("exit_code", 16),
     ("RestartCnt", 12),
     ("SubmitTime", 24), ("StartTime", 24), ("EndTime", 24), ("TimeLimit", 20), ("Partition", 64),
-    ("Dependency", 4096), ("Name", 256), ("STDOUT", 1024), ("Comment", 1024),
+    ("Dependency", 4096), ("Name", 256), ("Cluster", 64), ("STDOUT", 1024), ("Comment", 1024),
 )  # fmt: skip
 SQUEUE_FORMAT = ",".join(f"{name}:{width}" for name, width in SQUEUE_FIELDS)
 SACCT_FIELDS = (
@@ -168,6 +170,7 @@ def _from_squeue(row: dict[str, str]) -> JobInfo:
         comment=_text(row["Comment"]),
         restarts=int(row["RestartCnt"]) if row["RestartCnt"].isdigit() else 0,
         name=row["Name"],
+        cluster=_text(row["Cluster"]),
         output=_text(row["STDOUT"]),
         partition=row["Partition"],
         submitted=parse_time(row["SubmitTime"]),
