@@ -95,7 +95,7 @@ def end_jobs(run: Run, live: list[tuple[str, Found]]) -> None:
         WorkFailed: some are not: Slurm has not heard, or does not obey.
     """
     try:
-        slurm.cancel([f.claim.job for _, f in live])
+        own_jobs.cancel(f for _, f in live)
         until = time.monotonic() + SLURM_SECONDS
         while left := [
             (stage, f.claim)

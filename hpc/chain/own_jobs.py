@@ -20,7 +20,7 @@ from typing import Any
 
 from hpc.chain import ledger
 from hpc.core import timestamps
-from hpc.core.errors import NotFit
+from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import Json
 from hpc.slurm import client as slurm
 from hpc.slurm import reasons
@@ -169,10 +169,14 @@ def on_its_cluster(run: Path) -> Iterator[None]:
     """Until the end of the block Slurm's commands, all of them, talk to the cluster that the run's jobs are on.
 
     Raises:
-        NotFit: it cannot be asked from here.
+        BadInput: the run is a copy of another, whose jobs these are.
+        NotFit: the cluster cannot be asked from here.
     """
-    known = [item for item in of_run(run).values() if item.cluster]
-    env = reach(known[-1]) if known else None
+    mine = of_run(run)
+    not_a_copy(run, mine)
+    known = [item for item in mine.values() if item.cluster]
+    newest = max(known, key=lambda item: item.recorded.timestamp() if item.recorded else 0.0, default=None)
+    env = reach(newest) if newest is not None else None
     before = os.environ.get("SLURM_CLUSTERS")
     try:
         if env is not None:
@@ -180,6 +184,35 @@ def on_its_cluster(run: Path) -> Iterator[None]:
         yield
     finally:
         _set_clusters(before)
+
+
+def on_one_cluster(run: Path) -> None:
+    """Refuse to repair a chain that is on two clusters: no job can wait for one of another.
+
+    Raises:
+        NotFit: jobs that are not done are on two.
+    """
+    found = {c.cluster for stage, c in of_run(run).items() if c.cluster and not ledger.is_done(run, stage)}
+    if len(found) > 1:
+        raise NotFit(
+            f"{run}: its jobs are on the clusters {' and '.join(sorted(found))}: cancel it, and submit anew"
+        )
+
+
+def not_a_copy(run: Path, mine: Mapping[str, Claim]) -> None:
+    """Refuse to act on another run's jobs: a copy of a run directory has its ledger, and its key."""
+    for item in mine.values():
+        first = Path(item.output).parent.parent.parent
+        if (
+            not item.output
+            or not (first / ledger.LEDGER).is_file()
+            or not run.is_dir()
+            or first.samefile(run)
+        ):
+            continue
+        raise BadInput(
+            f"{run} is a copy of {first}, and the jobs on record are that run's: submit a run of its own"
+        )
 
 
 def _set_clusters(value: str | None) -> None:
@@ -290,6 +323,15 @@ def _judge(item: Claim, rows: Sequence[JobInfo]) -> Found:
     own = _own(item, under)
     taken = under[0].name or "without a name" if under and not own else ""
     return Found(claim=item, parts=tuple(own), taken=taken)
+
+
+def cancel(found: Iterable[Found]) -> None:
+    """Cancel jobs that have proved to be ours, each on its cluster."""
+    groups: dict[tuple[str, bool], list[Claim]] = {}
+    for item in found:
+        groups.setdefault((item.claim.cluster, item.claim.named), []).append(item.claim)
+    for group in groups.values():
+        slurm.cancel([item.job for item in group], env=reach(group[0]))
 
 
 def of_run(run: Path) -> dict[str, Claim]:

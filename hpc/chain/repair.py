@@ -101,6 +101,7 @@ def repair(
             tell(action)
         return actions
     with submission.lock(chain.run), own_jobs.on_its_cluster(chain.run):
+        own_jobs.on_one_cluster(chain.run)
         if not chain.key:
             chain = submission.identified(chain)
             submission.intend(chain, [job.stage for job in chain.jobs])

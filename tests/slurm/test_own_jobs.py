@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glmjobs import cancel, logs, report, runs, status
+from glmjobs import cancel, heal, logs, report, runs, status
+from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.read_state import read_state
@@ -206,3 +208,15 @@ def test_cancel_ends_every_submission_of_a_run(here: Path, wait_for: Any, capsys
         f"cancelled: {', '.join(f'job {job}' for job in with_key(run))}\n"
     )
     assert not any(info.state.is_pending for info in slurm.jobs(with_key(run)).values())
+
+
+def test_a_copy_of_a_run_has_no_jobs(here: Path, wait_for: Any, capsys: Any) -> None:
+    run = start(here, "original", train="wait")
+    wait_for(lambda: starts(run, "train"), 60)
+    copy = here / "copy"
+    shutil.copytree(run.path, copy)
+    for command in (cancel.main, heal.main):
+        capsys.readouterr()
+        assert run_command(command, [str(copy)]) == 2
+        assert f"{copy} is a copy of {run.path}" in capsys.readouterr().err
+    assert untouched(run)
