@@ -23,7 +23,7 @@ from glmjobs.run.jobs import CHAIN, chain_of, make_shape
 from glmjobs.run.state import STAGES
 from hpc.batch import script
 from hpc.batch.profile import Profile
-from hpc.chain import ledger, submission
+from hpc.chain import submission
 from hpc.core import config_files
 from hpc.core.errors import BadInput, HpcError
 from hpc.slurm import client as slurm
@@ -58,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         run = Run.open(args.run.absolute())
     for stage in STAGES:
         run.jobs(stage).mkdir(parents=True, exist_ok=True)
-    if not ledger.events(run.path, event="submitted", stage=args.stage) or args.stage != "train":
-        ledger.append(run.path, "submitted", stage=args.stage, job=job, executor="slurm")
+    job = os.environ.get("SLURM_ARRAY_JOB_ID") or job
+    if submission.current_jobs(run.path).get(args.stage) != job:
+        submission.attach(run.path, args.stage, job)
     if args.stage == "train":
         submit_rest(run, job)
     if args.exec:

@@ -12,12 +12,22 @@ from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.read_state import read_state
-from hpc.chain import ledger
+from hpc.chain import ledger, own_jobs, submission
 from hpc.chain.local import at_work
+from hpc.chain.own_jobs import Found
 from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.process import alive
+from hpc.slurm import client as slurm
+from hpc.slurm.identity import Claim
+from hpc.slurm.records import JobState
 
 GRACE_SECONDS = 60.0
+
+SLURM_SECONDS = 30.0
+"""For Slurm to act on scancel. A job that is being ended (COMPLETING) may take KillWait longer to save."""
+
+HOLDING = (JobState.RUNNING, JobState.CONFIGURING, JobState.SUSPENDED, JobState.STOPPED, JobState.RESIZING)
+"""States of a job that nobody has told to end."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,49 +38,80 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Cancel; 0 also when nothing was left to cancel."""
-    run = Run.open(parser().parse_args(argv).run)
-    state = read_state(run)
-    open_stages = [s for s in state.stages if s.job]
-    slurm_jobs = sorted({str(s.job) for s in open_stages if str(s.job).isdigit()} | unrecorded(run), key=int)
-    local = sorted(
-        {int(str(s.job).removeprefix("local-")) for s in open_stages if str(s.job).startswith("local-")}
-    )
-    if slurm_jobs:
-        from hpc.slurm import client as slurm
+    """Cancel; 0 also when nothing was left to cancel.
 
-        known = slurm.jobs(slurm_jobs)
-        held = {name.partition("_")[0] for name, info in known.items() if not info.state.is_final}
-        slurm_jobs = [job for job in slurm_jobs if job in held]
-    local = [pid for pid in local if at_work(f"local-{pid}")]
-    going = [*slurm_jobs, *(f"local-{pid}" for pid in local)]
-    open_stages = [s for s in open_stages if s.job in going]
-    for stage in open_stages:
-        ledger.append(run.path, "cancelled", stage=stage.stage, job=stage.job)
-    if slurm_jobs:
-        try:
-            slurm.cancel(slurm_jobs)
-        except HpcError:
-            for stage in open_stages:
-                if stage.job in slurm_jobs:
-                    ledger.append(run.path, "not_cancelled", stage=stage.stage, job=stage.job)
-            raise
+    Raises:
+        NotFit: the jobs are on a cluster that cannot be asked from here.
+        WorkFailed: a job or process did not end.
+    """
+    run = Run.open(parser().parse_args(argv).run)
+    state = read_state(run, ask_slurm=False)
+    with own_jobs.on_its_cluster(run.path):
+        live = on_slurm(run)
+        shared = [s for s in state.stages if s.job]
+        local = sorted({int(str(s.job).removeprefix("local-")) for s in shared if at_work(str(s.job))})
+        told = [(stage, f.claim.job) for stage, f in live]
+        told += [(s.stage, str(s.job)) for s in shared if str(s.job) in {f"local-{pid}" for pid in local}]
+        for stage, job in told:
+            ledger.append(run.path, "cancelled", stage=stage, job=job)
+        if live:
+            end_jobs(run, live)
     for pid in local:
         end(pid)
-    what = [f"job {job}" for job in slurm_jobs] + [f"process {pid}" for pid in local]
+    what = [f"job {f.claim.job}" for _, f in live] + [f"process {pid}" for pid in local]
     print(f"cancelled: {', '.join(what)}" if what else "nothing to cancel", file=sys.stderr)
     return 0
 
 
-def unrecorded(run: Run) -> set[str]:
-    """Jobs that carry the run's comment; those of a submit that was killed are in no line of the ledger."""
-    from hpc.chain import submission
-    from hpc.slurm import client as slurm
+def on_slurm(run: Run) -> list[tuple[str, Found]]:
+    """(stage, job) of every job of the run that Slurm holds: those on record, whichever submission they are of, and
+    those that carry the run's comment (of a submit that was killed). What has a number on record and is another's job
+    is named, and left alone."""
+    if submission.intended(run.path)[1] == "local":
+        return []
+    recorded = own_jobs.every_claim(ledger.read(run.path))
+    wanted = [(stage, claim) for stage, claims in recorded.items() for claim in claims if stage in CHAIN]
+    known = own_jobs.certain(claim for _, claim in wanted)
+    found = {claim.job: (stage, known[claim]) for stage, claim in wanted if known[claim].parts}
+    for stage, claim in wanted:
+        if known[claim].taken and claim.job not in found:
+            print(f"{stage}: {known[claim].gone()}, which is left alone", file=sys.stderr)
+    if slurm.available():
+        for stage in CHAIN:
+            mark = chain_of(run).comment(stage)
+            for info in slurm.find_by_comment(mark):
+                job = info.id.partition("_")[0]
+                if job not in found:
+                    claim = Claim(job=job, comment=mark)
+                    found[job] = (stage, own_jobs.certain([claim])[claim])
+    live = [(stage, f) for stage, f in found.values() if any(not i.state.is_final for i in f.parts)]
+    return sorted(live, key=lambda item: int(item[1].claim.job))
 
-    if submission.intended(run.path)[1] == "local" or not slurm.available():
-        return set()
-    marks = [chain_of(run).comment(stage) for stage in CHAIN]
-    return {info.id.partition("_")[0] for mark in marks for info in slurm.find_by_comment(mark)}
+
+def end_jobs(run: Run, live: list[tuple[str, Found]]) -> None:
+    """Cancel jobs, and make sure that they are on their way out.
+
+    Raises:
+        WorkFailed: some are not: Slurm has not heard, or does not obey.
+    """
+    try:
+        own_jobs.cancel(f for _, f in live)
+        until = time.monotonic() + SLURM_SECONDS
+        while left := [
+            (stage, f.claim)
+            for stage, f in live
+            if any(
+                i.state.is_pending or i.state in HOLDING for i in own_jobs.certain([f.claim])[f.claim].parts
+            )
+        ]:
+            if time.monotonic() > until:
+                jobs = ", ".join(claim.job for _, claim in left)
+                raise WorkFailed(f"{SLURM_SECONDS:.0f} s after scancel Slurm still holds: {jobs}; try again")
+            time.sleep(0.2)
+    except HpcError:
+        for stage, f in live:
+            ledger.append(run.path, "not_cancelled", stage=stage, job=f.claim.job)
+        raise
 
 
 def end(pid: int) -> None:

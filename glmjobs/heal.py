@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glmjobs import submit
-from glmjobs.cli import add_overrides, run_command
+from glmjobs.cli import add_overrides, error_line, run_command
 from glmjobs.recipe.loading import override
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, chain_of
@@ -24,7 +24,7 @@ from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.chain.repair import DONE, KEEP, Action, repair
 from hpc.core import hints
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
 
 ROWS_OF_A_STEP = (
@@ -64,11 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     with exclusive(run.path / "jobs" / "heal.lock", patience=submission.LOCK_SECONDS) as held:
         if not held:
             raise BadInput(f"{run.path}: another heal of this run is at work")
-        actions = heal(run, args.overrides)
-    if args.json and not args.follow:
-        print(json.dumps({"run": run.name, "path": str(run.path), "jobs": [vars(a) for a in actions]}))
-    else:
-        tell(run, actions)
+        said = Said(run, quiet=args.json and not args.follow)
+        try:
+            heal(run, args.overrides, said)
+        except HpcError as error:
+            said.end(error_line(error))
+            raise
+    said.end()
     if args.follow:
         from glmjobs.terminal.follow import follow
 
@@ -76,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
-    """Repair the run's chain; what was done, a line a job.
+def heal(run: Run, overrides: Sequence[str], said: Said) -> None:
+    """Repair the run's chain, and say what is done while it is done.
 
     Raises:
         BadInput: an override that is wrong, or that cannot be honoured any more.
@@ -89,11 +91,13 @@ def heal(run: Run, overrides: Sequence[str] = ()) -> list[Action]:
         run = change(run, state, overrides, "local" if local else "slurm")
     stages = wanted(run)
     if all(run.done(stage) for stage in stages):
-        return [Action(stage=stage, what=DONE) for stage in stages]
+        for stage in stages:
+            said.did(Action(stage=stage, what=DONE))
+        return
     if not local:
         refuse_unknown(state)
     why = {s.stage: s.error or s.reason for s in state.stages}
-    return repair(chain_of(run, stages, local=local), why)
+    repair(chain_of(run, stages, local=local), why, intend=said.will, tell=said.did)
 
 
 def wanted(run: Run) -> tuple[str, ...]:
@@ -202,19 +206,50 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def tell(run: Run, actions: Sequence[Action]) -> None:
-    """What was done, a line a job."""
-    if all(a.what in (DONE, KEEP) for a in actions):
-        waiting = next((a for a in actions if a.what == KEEP), None)
-        why = f": {waiting.stage}: {waiting.why} (job {waiting.job})" if waiting else ": every stage is done"
-        print(f"nothing to heal{why}", file=sys.stderr)
-        return
-    for a in actions:
-        why = f"  {a.why}" if a.why else ""
-        print(
-            f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip(), file=sys.stderr
-        )
-    print(f"watch {hints.command('glmjobs.status', run.path)}", file=sys.stderr)
+class Said:
+    """What heal says: what is to be replaced before it is, a line a job as it is done, and how it came out."""
+
+    def __init__(self, run: Run, *, quiet: bool) -> None:
+        self.run, self.quiet = run, quiet
+        self.actions: list[Action] = []
+        self.shown = 0
+
+    def will(self, action: Action) -> None:
+        """A waiting job is about to be cancelled and submitted anew."""
+        self._print(f"{action.stage:<12} job {action.job} is replaced: {action.why}")
+
+    def did(self, action: Action) -> None:
+        """A job has been seen to. What is in order is worth a line only beside what is not."""
+        self.actions.append(action)
+        if action.what in (DONE, KEEP) and not self.shown:
+            return
+        for a in self.actions[self.shown :]:
+            why = f"  {a.why}" if a.why else ""
+            self._print(f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip())
+        self.shown = len(self.actions)
+
+    def end(self, error: str = "") -> None:
+        """What there is to say at the end. ``error``: what it broke off for, which follows as a line of its own."""
+        if self.quiet:
+            document = {
+                "run": self.run.name,
+                "path": str(self.run.path),
+                "jobs": [vars(a) for a in self.actions],
+            }
+            print(json.dumps(document | ({"error": error} if error else {}), ensure_ascii=False))
+        elif error:
+            if self.shown:
+                self._print("this much was done; mend what follows, and heal again: it goes on from there")
+        elif not self.shown:
+            waiting = next((a for a in self.actions if a.what == KEEP), None)
+            why = f"{waiting.stage}: {waiting.why} (job {waiting.job})" if waiting else "every stage is done"
+            self._print(f"nothing to heal: {why}")
+        else:
+            self._print(f"watch {hints.command('glmjobs.status', self.run.path)}")
+
+    def _print(self, line: str) -> None:
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
 
 
 WORDS = {

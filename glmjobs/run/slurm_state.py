@@ -26,10 +26,12 @@ from glmjobs.run.state import (
     RunState,
     StageState,
 )
+from hpc.chain import own_jobs
+from hpc.chain.own_jobs import Found
 from hpc.chain.stage_state import REQUEUED
 from hpc.core.errors import HpcError
-from hpc.slurm import client as slurm
 from hpc.slurm import reasons
+from hpc.slurm.identity import Claim
 from hpc.slurm.records import JobInfo, JobState
 
 ALIVE_SECONDS = 120.0
@@ -45,16 +47,30 @@ def add(runs: Sequence[RunState], reread: Callable[[Path], list[StageState]]) ->
     Args:
         reread: a run's stages by its directory alone, for those whose end may have been written meanwhile.
     """
-    ids = [s.job for run in runs for s in run.stages if _open(s) and s.job]
+    wanted: dict[tuple[str, str], Claim] = {}
+    shown: dict[Claim, StageState] = {}
+    for run in runs:
+        if stages := [s for s in run.stages if _open(s)]:
+            mine = own_jobs.of_run(Path(run.path))
+            for stage in stages:
+                claim = mine.get("train" if stage.stage == "preflight" else stage.stage)
+                if claim is not None and claim.job == stage.job:
+                    wanted[run.path, stage.stage] = claim
+                    shown.setdefault(claim, stage)
+                    if stage.stage != "preflight":
+                        shown[claim] = stage
     try:
-        known = slurm.jobs(sorted(set(ids), key=int), timeout=ASK_SECONDS, pauses=())
+        known = own_jobs.overview(
+            wanted.values(), lambda claim, found: _doubtful(shown[claim], found), timeout=ASK_SECONDS
+        )
     except HpcError as error:
         for run in runs:
             if any(_open(s) for s in run.stages):
                 _silent(run, " ".join(str(error).split()))
         return
     for run in runs:
-        changed = [s for s in run.stages if _open(s) and _merge(Path(run.path), s, known, run)]
+        asked = [(s, known[wanted[run.path, s.stage]]) for s in run.stages if (run.path, s.stage) in wanted]
+        changed = [s for s, found in asked if _merge(Path(run.path), s, found, run)]
         if changed:  # it may have ended well between our reading and Slurm's answer
             fresh = {s.stage: s for s in reread(Path(run.path))}
             for stage in changed:
@@ -65,6 +81,15 @@ def add(runs: Sequence[RunState], reread: Callable[[Path], list[StageState]]) ->
 
 def _open(stage: StageState) -> bool:
     return bool(stage.job and stage.job.isdigit() and stage.state != DONE)
+
+
+def _doubtful(stage: StageState, found: Found) -> bool:
+    """Whether what squeue says has to be asked of the controller: its list may be an old one, or not hold the job yet.
+    (Of a job that has ended by the ledger, squeue need not know anything.)"""
+    if found.info is None:
+        return stage.state in (RUNNING, WAITING) and not stage.blocked
+    expected = found.info.state.is_active if stage.state == RUNNING else found.info.state.is_pending
+    return not found.info.state.is_final and (stage.state in BAD or not expected)
 
 
 def _silent(run: RunState, said: str) -> None:
@@ -90,12 +115,12 @@ def _ago(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _merge(path: Path, stage: StageState, known: dict[str, JobInfo], run: RunState) -> bool:
+def _merge(path: Path, stage: StageState, found: Found, run: RunState) -> bool:
     """Take over what Slurm says about one stage; True where it turned the state into an end."""
-    info = known.get(stage.job or "")
+    info = found.info
     if info is None:
-        return _forgotten(path, stage, run)
-    parts = [i for name, i in known.items() if name.startswith(f"{stage.job}_")]
+        return _forgotten(path, stage, found, run)
+    parts = [i for i in found.parts or found.over if "_" in i.id]
     if stage.stage != "preflight" and parts:
         stage.elements = _count(parts)
     if info.state.is_pending:
@@ -176,9 +201,12 @@ def _final(path: Path, stage: StageState, info: JobInfo) -> bool:
     return True
 
 
-def _forgotten(path: Path, stage: StageState, run: RunState) -> bool:
-    """Slurm answered, and knows nothing of the job: purged, or lost in a crash of the controller."""
+def _forgotten(path: Path, stage: StageState, found: Found, run: RunState) -> bool:
+    """Slurm answered, and knows nothing of the job: not listed yet, purged, or lost in a crash of the controller."""
     if stage.state not in (RUNNING, WAITING) or stage.blocked:
+        return False
+    if found.elsewhere:
+        stage.reason = f"its job is on the cluster {found.elsewhere}, which cannot be asked from here"
         return False
     seen = last_activity(path, stage.stage)
     if stage.state == RUNNING and seen is not None and time.time() - seen < ALIVE_SECONDS:
@@ -186,9 +214,12 @@ def _forgotten(path: Path, stage: StageState, run: RunState) -> bool:
         return False
     if stage.stage == "preflight" and stage.state == WAITING:
         return False
+    if stage.state == WAITING and not stage.attempts and (late := found.late) is not None:
+        stage.reason = f"accepted {late:.0f} s ago, not listed yet"
+        return False
     if stage.state == RUNNING:
-        stage.error = f"Slurm no longer knows job {stage.job}, and it left no end; {_sign(run, stage)}"
+        stage.error = f"{found.gone()}, and it left no end; {_sign(run, stage)}"
     else:
-        stage.error = f"Slurm no longer knows job {stage.job}, and it never started"
+        stage.error = f"{found.gone()}, and it never started"
     stage.state = LOST
     return True

@@ -7,6 +7,7 @@ code is the work's own.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -21,7 +22,6 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
     """The ``#SBATCH`` options of a job, one a line, without the ``#SBATCH``. ``log``: directory of its output."""
     gpu = job.gpus_per_node > 0
     partition = profile.partition if gpu else (profile.cpu_partition or profile.partition)
-    number = "%A_%a" if job.array is not None else "%j"
     options: dict[str, str | None] = {
         "job-name": job.name or job.stage,
         "nodes": str(job.nodes),
@@ -39,10 +39,51 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
         "exclude": profile.exclude,
         "signal": f"B:USR1@{job.signal_seconds}" if job.signal_seconds else None,
         "open-mode": "append",
-        "output": _path_option(log, f"{number}.out"),
+        "output": _path_option(log, log_name(job)),
     }
     named = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return [*named, *profile.sbatch, "--requeue"]
+
+
+def log_name(job: Job) -> str:
+    """The file that a job's output goes to, in Slurm's patterns."""
+    return "%A_%a.out" if job.array is not None else "%j.out"
+
+
+def output(chain: Chain, job: Job) -> str:
+    """Where a job's output goes, as Slurm shows it: a proof of whose job it is."""
+    return f"{chain.run / 'jobs' / job.stage}/{log_name(job)}"
+
+
+def asks(job: Job, chain: Chain) -> dict[str, str]:
+    """What a job asks for, as plain words: what Slurm is to give it, its environment and its commands.
+
+    Not in it is how the same things are spelled: paths of the run directory, of the checkout, of Python. Two jobs that
+    ask for the same need not be submitted anew for one another.
+    """
+    found: dict[str, str] = {"attempt_limit": str(job.attempt_limit)}
+    for option in directives(job, chain.profile, Path("/")):
+        name, _, value = option.removeprefix("--").partition("=")
+        found[name] = value
+    del found["output"]
+    for name, value in chain.profile.environment.model_dump(mode="json").items():
+        if value:
+            found[f"environment.{name}"] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    found |= {f"variable {name}": value for name, value in chain.variables.items()}
+    for step in job.steps:
+        program, *words = step.command
+        program = Path(program).name
+        if program.startswith("python"):
+            program = " ".join(["python", *(Path(word).name for word in words[:1])])
+            words = words[1:]
+        found[f"command of {step.stage}"] = " ".join([f"{step.tasks_per_node} x", program, *words])
+    return found
+
+
+def asked(script: str) -> dict[str, str]:
+    """What an older script's directives ask for, as far as :func:`asks` tells it."""
+    pairs = re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", script, re.M)
+    return {name: value for name, value in pairs if name != "output"}
 
 
 def gpu_option(gpus: int, profile: Profile) -> dict[str, str]:

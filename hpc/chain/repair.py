@@ -2,19 +2,21 @@
 
 For each job of the chain, in order, :func:`decide` says what it needs, from the run directory (is the stage done?) and
 from Slurm (does it know the job, and how is it?); :class:`ChainRepair` does it. A job is put back into the queue before
-its dependents are re-armed: Slurm refuses to wait for a job that has failed.
+its dependents are re-armed: Slurm refuses to wait for a job that has failed. Nothing is submitted anew before the
+controller itself has been asked for the job's number, and for its comment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpc.batch.jobs import Chain, Job
-from hpc.batch.script import render
-from hpc.chain import ledger, submission
+from hpc.batch.script import asked, asks, render
+from hpc.chain import ledger, own_jobs, submission
 from hpc.chain.local import at_work
+from hpc.chain.own_jobs import Found
 from hpc.slurm import client as slurm
 from hpc.slurm import reasons
 from hpc.slurm.client import SlurmRefused
@@ -37,24 +39,31 @@ class Action:
     why: str = ""
 
 
-def decide(stage: str, job: str | None, done: bool, infos: Sequence[JobInfo], same_script: bool) -> Action:
+def decide(stage: str, known: Found | None, done: bool, changed: str = "") -> Action:
     """What one job of a chain needs.
 
     Args:
-        job: its id on record; None: it was never submitted.
-        infos: what Slurm knows of it, one record (or one an array element); none: nothing any more.
-        same_script: the job would be submitted today as it was.
+        known: what Slurm knows of the job on record; None: it was never submitted.
+        changed: how the job would ask for other things today than it did; "": it would not.
     """
+    if known is None:
+        return Action(
+            stage=stage, what=DONE if done else SUBMIT, why="" if done else "it was never submitted"
+        )
+    job, infos = known.claim.job, known.parts
     if done:
         return Action(stage=stage, what=DONE, job=job)
-    if job is None:
-        return Action(stage=stage, what=SUBMIT, why="it was never submitted")
+    if not infos and (late := known.late) is not None:
+        return Action(
+            stage=stage, what=KEEP, job=job,
+            why=f"it was accepted {late:.0f} s ago and Slurm does not list it yet; look again in a minute",
+        )  # fmt: skip
     if not infos:
-        return Action(stage=stage, what=SUBMIT, why=f"Slurm has forgotten job {job}")
+        return Action(stage=stage, what=SUBMIT, job=job, why=known.gone())
     if any(i.state.is_active for i in infos):
         return Action(stage=stage, what=KEEP, job=job, why="it runs")
-    if not same_script:
-        return Action(stage=stage, what=REPLACE, job=job, why="its script has changed")
+    if changed:
+        return Action(stage=stage, what=REPLACE, job=job, why=f"it asks for other things now: {changed}")
     if any(i.state.is_final for i in infos):
         bad = next((i for i in infos if i.state.is_final and not i.state.is_success), None)
         return Action(
@@ -65,24 +74,38 @@ def decide(stage: str, job: str | None, done: bool, infos: Sequence[JobInfo], sa
     return Action(stage=stage, what=KEEP, job=job, why=reasons.waiting(infos[0]) or "it waits")
 
 
-def repair(chain: Chain, why: Mapping[str, str] | None = None) -> list[Action]:
+def repair(
+    chain: Chain,
+    why: Mapping[str, str] | None = None,
+    *,
+    intend: Callable[[Action], None] | None = None,
+    tell: Callable[[Action], None] | None = None,
+) -> list[Action]:
     """Let a chain that failed, was cut off or has a hole go on; what was done, a line a job. Twice is as once.
 
     Args:
         why: stage → what went wrong, for the record of a local chain.
+        intend: called, before anything is done, for each job that is to be cancelled and submitted anew.
+        tell: called for each job when it has been seen to; where a later one is refused, this much was done.
 
     Raises:
         BadInput: the run is being submitted or repaired by another process.
+        NotFit: the jobs are on another cluster than this machine's.
         SlurmUnreachable: Slurm is away; call again.
-        WorkFailed: sbatch refused a job.
+        WorkFailed: sbatch refused a job; call again when it is mended.
     """
+    tell = tell or (lambda action: None)
     if chain.local:
-        return start_again(chain, why or {})
-    with submission.lock(chain.run):
+        actions = start_again(chain, why or {})
+        for action in actions:
+            tell(action)
+        return actions
+    with submission.lock(chain.run), own_jobs.on_its_cluster(chain.run):
+        own_jobs.on_one_cluster(chain.run)
         if not chain.key:
             chain = submission.identified(chain)
             submission.intend(chain, [job.stage for job in chain.jobs])
-        return ChainRepair(chain).repair()
+        return ChainRepair(chain).repair(intend or (lambda action: None), tell)
 
 
 def start_again(chain: Chain, why: Mapping[str, str]) -> list[Action]:
@@ -109,23 +132,46 @@ class ChainRepair:
         self.fresh: list[str] = []
         self.moved: set[str] = set()
 
-    def repair(self) -> list[Action]:
-        """Do what is needed, job by job."""
+    def repair(self, intend: Callable[[Action], None], tell: Callable[[Action], None]) -> list[Action]:
+        """Do what is needed, job by job: all is decided before the first thing is done."""
         self._find_lost()
-        self.ids = {s: j for s, j in submission.current_jobs(self.run).items() if j.isdigit()}
         known = self._settled()
-        taken = []
+        self.ids = {stage: found.claim.job for stage, found in known.items()}
+        decided = []
         for job in self.chain.jobs:
-            number = self.ids.get(job.stage)
-            infos = elements(known, number)
             done = ledger.is_done(self.run, job.stage)
-            taken.append(self._do(decide(job.stage, number, done, infos, self._same_script(job)), job, infos))
+            decided.append(decide(job.stage, known.get(job.stage), done, self._changed(job)))
+        for action in decided:
+            if action.what == REPLACE:
+                intend(action)
+        taken = []
+        for action, job in zip(decided, self.chain.jobs, strict=True):
+            found = known.get(job.stage)
+            taken.append(self._do(action, job, found.parts if found else ()))
+            tell(taken[-1])
         return taken
 
-    def _same_script(self, job: Job) -> bool:
-        """Whether the job would go out as it did. (One that was submitted by hand has no script on record.)"""
-        path = submission.script_file(self.run, job.stage)
-        return not path.is_file() or path.read_text(encoding="utf-8") == render(job, self.chain)
+    def _changed(self, job: Job) -> str:
+        """How the job would ask for other things than it did when it was submitted: ``time: 01:00:00 → 02:00:00``.
+
+        (One that was submitted by hand has nothing on record.)
+        """
+        now = asks(job, self.chain)
+        before = next(
+            (e.get("asks") for e in reversed(ledger.events(self.run, event="submitted", stage=job.stage))),
+            None,
+        )
+        script = submission.script_file(self.run, job.stage)
+        if not before and script.is_file():
+            before = asked(script.read_text(encoding="utf-8", errors="replace"))
+            now = {name: value for name, value in now.items() if name in asked(render(job, self.chain))}
+        if not isinstance(before, dict):
+            return ""
+        return "; ".join(
+            f"{name}: {before.get(name, 'none')} → {now.get(name, 'none')}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        )
 
     def _find_lost(self) -> None:
         """Jobs whose submission got no answer, or whose submitter was killed before it wrote the answer down."""
@@ -133,25 +179,32 @@ class ChainRepair:
         for job in self.chain.jobs:
             stage = job.stage
             lost = submission.unanswered(self.run, stage)
-            if stage not in have or lost:
-                found = submission.look_up(self.run, stage, self.chain.comment(stage))
-                if found is not None:
-                    ledger.append(
-                        self.run, "submitted", stage=stage, job=found, executor="slurm", found_by_comment=True
-                    )
-                elif lost:
-                    ledger.append(self.run, "not_submitted", stage=stage)
+            if (stage not in have or lost) and not self._adopt(job) and lost:
+                ledger.append(self.run, "not_submitted", stage=stage)
 
-    def _settled(self) -> dict[str, JobInfo]:
-        """What Slurm knows of the chain's jobs, once none of them is on its way out."""
-        ids = [self.ids[job.stage] for job in self.chain.jobs if job.stage in self.ids]
+    def _adopt(self, job: Job) -> str | None:
+        """The job that is this one and is on record nowhere, put on record; its id."""
+        found = submission.look_up(self.chain, job)
+        if found is None:
+            return None
+        return submission.record(self.chain, job, found.id, cluster=found.cluster, found=True)
+
+    def _settled(self) -> dict[str, Found]:
+        """Stage → what Slurm knows of its job, once none of them is on its way out."""
+        mine = own_jobs.of_run(self.run)
+        wanted = [mine[job.stage] for job in self.chain.jobs if job.stage in mine]
         until = time.monotonic() + SETTLE_SECONDS
         while True:
-            known = slurm.jobs(ids)
-            leaving = [i for i in known.values() if i.state is slurm.JobState.COMPLETING]
-            if not leaving or time.monotonic() > until:
-                return known
+            known = own_jobs.certain(wanted)
+            parts = [info for found in known.values() for info in found.parts]
+            if not any(i.state is slurm.JobState.COMPLETING for i in parts) or time.monotonic() > until:
+                break
             time.sleep(0.5)
+        if any(found.taken for found in known.values()):  # numbers are given anew: what isn't there is lost
+            known = {
+                claim: replace(found, claim=replace(claim, recorded=None)) for claim, found in known.items()
+            }
+        return {stage: known[claim] for stage, claim in mine.items() if claim in known}
 
     def _do(self, action: Action, job: Job, infos: Sequence[JobInfo]) -> Action:
         if action.what in (SUBMIT, REPLACE):
@@ -162,14 +215,20 @@ class ChainRepair:
             self._arm(action, job, infos)
             slurm.release(str(action.job))
             return self._record(action)
-        if action.what == KEEP and all(i.state.is_pending for i in infos) and self._arm(action, job, infos):
+        if (
+            action.what == KEEP
+            and infos
+            and all(i.state.is_pending for i in infos)
+            and self._arm(action, job, infos)
+        ):
             return self._record(Action(stage=action.stage, what=REARM, job=action.job, why=action.why))
         return action
 
     def _submit(self, action: Action, job: Job) -> Action:
         if action.what == REPLACE and action.job is not None:
             slurm.cancel([action.job])
-        number = submission.send(self.chain, job, self.ids, fresh=self.fresh)
+        number = self._adopt(job) if action.what == SUBMIT and action.job is not None else None
+        number = number or submission.send(self.chain, job, self.ids, fresh=self.fresh)
         submission.write_scripts(self.chain, [job])
         self.ids[action.stage] = number
         self.fresh.append(number)
@@ -221,11 +280,3 @@ class ChainRepair:
             self.run, "healed", stage=action.stage, job=action.job, action=action.what, why=action.why
         )
         return action
-
-
-def elements(known: dict[str, JobInfo], job: str | None) -> list[JobInfo]:
-    """A job's records: one, or one for each element of an array."""
-    if job is None:
-        return []
-    parts = [info for name, info in known.items() if name.startswith(f"{job}_")]
-    return parts or ([known[job]] if job in known else [])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc.chain import ledger, submission
+from hpc.chain import ledger, own_jobs, submission
+from hpc.chain.own_jobs import Found
 from hpc.chain.stage_state import (
     BAD,
     CANCELLED,
@@ -20,9 +21,8 @@ from hpc.chain.stage_state import (
     wait_for_repair,
 )
 from hpc.core.errors import HpcError
-from hpc.slurm import client as slurm
 from hpc.slurm import reasons
-from hpc.slurm.records import JobInfo, JobState
+from hpc.slurm.records import JobState
 
 ASK_SECONDS = 15.0
 """Longest wait for squeue: a status that hangs is no status. (squeue gives a dead controller up after 9 to 18 s.)"""
@@ -37,10 +37,7 @@ def status(run: Path, *, ask_slurm: bool = True) -> list[StageState]:
         ask_slurm: one squeue call for the stages that are not done, and one of sacct for what it has forgotten.
     """
     # Slurm first: whatever a job writes before it ends is then in the ledger.
-    jobs = {
-        s: j for s, j in submission.current_jobs(run).items() if j.isdigit() and not ledger.is_done(run, s)
-    }
-    known = _known(list(jobs.values())) if ask_slurm else {}
+    known = _known(run) if ask_slurm else {}
     events = ledger.read(run)
     planned, _ = submission.intended(run, events)
     seen = [str(e["stage"]) for e in events if e.get("stage")]
@@ -52,30 +49,37 @@ def status(run: Path, *, ask_slurm: bool = True) -> list[StageState]:
     follow_submissions(stages, planned, events)
     follow_local(stages, events)
     for stage in stages:
-        asked = ask_slurm and stage.job is not None and stage.job == jobs.get(stage.stage)
-        if asked and stage.state != DONE:
-            _merge(stage, known)
+        found = known.get(stage.stage) if known is not None else None
+        if known is None and stage.state != DONE and (stage.job or "").isdigit():
+            stage.reason = "Slurm does not answer"
+        elif found is not None and stage.state != DONE and stage.job == found.claim.job:
+            _merge(stage, found)
     wait_for_repair(stages)
     return stages
 
 
-def _known(jobs: list[str]) -> dict[str, JobInfo] | None:
-    """What Slurm knows of the jobs; None where it does not answer."""
+def _known(run: Path) -> dict[str, Found] | None:
+    """Stage → what Slurm knows of its job; None where it does not answer."""
+    open_jobs = {s: c for s, c in own_jobs.of_run(run).items() if not ledger.is_done(run, s)}
     try:
-        return slurm.jobs(jobs, timeout=ASK_SECONDS, pauses=())
+        known = own_jobs.overview(
+            open_jobs.values(), lambda claim, found: not found.parts, timeout=ASK_SECONDS
+        )
     except HpcError:
         return None
+    return {stage: known[claim] for stage, claim in open_jobs.items()}
 
 
-def _merge(stage: StageState, known: dict[str, JobInfo] | None) -> None:
+def _merge(stage: StageState, found: Found) -> None:
     """What Slurm says of one stage's job."""
-    if known is None:
-        stage.reason = "Slurm does not answer"
-        return
-    info = known.get(str(stage.job))
-    if info is None:
-        if stage.state in (RUNNING, WAITING):
-            stage.state, stage.error = LOST, f"Slurm no longer knows job {stage.job}, and it left no end"
+    info = found.info
+    if found.elsewhere:
+        stage.reason = f"its job is on the cluster {found.elsewhere}, which cannot be asked from here"
+    elif info is None:
+        if stage.state == WAITING and (late := found.late) is not None:
+            stage.reason = f"accepted {late:.0f} s ago, not listed yet"
+        elif stage.state in (RUNNING, WAITING):
+            stage.state, stage.error = LOST, f"{found.gone()}, and it left no end"
     elif info.state.is_pending:
         stage.state, stage.reason, stage.error = WAITING, reasons.waiting(info), None
         stage.blocked = reasons.never_starts(info)

@@ -7,19 +7,22 @@ starts, and each job carries the run's key in its comment, so that a submission 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hpc.batch.jobs import Chain, Job
-from hpc.batch.script import render
-from hpc.chain import ledger
+from hpc.batch.script import asks, output, render
+from hpc.chain import ledger, own_jobs
+from hpc.core import timestamps
 from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, write_atomic
 from hpc.slurm import client as slurm
+from hpc.slurm.identity import SKEW, Claim, is_ours
 from hpc.slurm.records import JobInfo
 
 LOOK_UP_PAUSES = (0.0, 1.0, 2.0, 4.0)
@@ -58,12 +61,16 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
         intend(chain, [*ids, *(job.stage for job in chain.jobs if job.stage not in ids)])
         write_scripts(chain)
         for job in chain.jobs:
-            try:
-                ids[job.stage] = send(chain, job, ids, fresh=new)
-            except WorkFailed as error:
-                take_back(chain.run, {s: i for s, i in ids.items() if i in new})
-                ledger.append(chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None)
-                raise
+            with own_jobs.on_its_cluster(chain.run):  # where sbatch had a choice, the first job has made it
+                try:
+                    ids[job.stage] = send(chain, job, ids, fresh=new)
+                except WorkFailed as error:
+                    take_back(chain.run, {s: i for s, i in ids.items() if i in new})
+                    ledger.append(
+                        chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None
+                    )
+                    cancelled = f"; cancelled again: job {', '.join(new)}" if new else ""
+                    raise WorkFailed(f"{error}{cancelled}") from None
             new.append(ids[job.stage])
         ledger.flush(chain.run)
         return {job.stage: ids[job.stage] for job in chain.jobs}
@@ -159,31 +166,33 @@ def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[st
     """
     before = chain.before(job)
     stages = [s for s in job.after if s in ids] or ([before] if before in ids and before else [])
-    found = []
+    found, records = [], own_jobs.of_run(chain.run)
     for stage in stages:
         if ledger.is_done(chain.run, stage):
             continue
         if ids[stage] in fresh:
             found.append(ids[stage])
             continue
-        known = slurm.jobs([ids[stage]])
-        if ids[stage] not in known:
+        claim = records.get(stage)
+        if claim is None or claim.job != ids[stage]:
+            claim = Claim(job=ids[stage], comment=chain.comment(stage))
+        known = own_jobs.certain([claim])[claim]
+        if not known.parts:
+            gone = known.gone() if known.taken else f"job {claim.job} ({stage}) is gone from Slurm"
             raise WorkFailed(
-                f"job {ids[stage]} ({stage}) is gone from Slurm and {stage} is not done: nothing may wait for it; "
-                f"{chain.repair_hint()} submits it again"
+                f"{gone} and {stage} is not done: nothing may wait for it; {chain.repair_hint()} submits it again"
             )
-        found += to_wait_for(ids[stage], known)
+        found += to_wait_for(claim.job, known.parts)
     return found
 
 
-def to_wait_for(job: str, known: dict[str, JobInfo]) -> list[str]:
+def to_wait_for(job: str, parts: Sequence[JobInfo]) -> list[str]:
     """The ids to name in ``afterok``: the job; of an array that is on its way, each element that has not ended well.
 
     Slurm keeps the worst exit code of an array for ever (observed on 22.05): after one element failed and was queued
     again, ``afterok:ARRAY`` is never satisfied, however well the element then ends. ``afterok:ARRAY_3`` is.
     """
-    parts = [info for name, info in known.items() if name.startswith(f"{job}_")]
-    if not any(info.restarts or info.state.is_final for info in parts):
+    if parts[0].id == job or not any(info.restarts or info.state.is_final for info in parts):
         return [job]
     return [info.id for info in parts if not info.state.is_success] or [job]
 
@@ -198,7 +207,7 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
     run, stage, mark = chain.run, job.stage, chain.comment(job.stage)
     waits = waits_for(chain, job, ids, fresh=fresh)
     make_folders(run, job)
-    found = look_up(run, stage, mark) if unanswered(run, stage) else None
+    found = look_up(chain, job) if unanswered(run, stage) else None
     for last in [n == SUBMIT_TRIES - 1 for n in range(SUBMIT_TRIES)]:
         if found is not None:
             break
@@ -206,25 +215,69 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
         ledger.append(run, "submitting", durable=False, stage=stage, comment=mark)
         try:
             folder = run / "jobs" / stage / "submitit"
-            accepted = executor.to_slurm(render(job, chain), options(chain, job, waits), folder)
-            return _record(run, stage, accepted, waits)
+            number, cluster = executor.to_slurm(render(job, chain), options(chain, job, waits), folder)
+            return record(chain, job, number, waits, cluster=cluster)
         except slurm.SubmitUncertain:
-            found = look_up(run, stage, mark, pauses=LOOK_UP_PAUSES)
+            found = look_up(chain, job, pauses=LOOK_UP_PAUSES)
             if found is None and last:
                 raise
         except HpcError:
             ledger.append(run, "not_submitted", stage=stage)
             raise
     assert found is not None
-    return _record(run, stage, found, waits, found=True)
+    return record(chain, job, found.id, waits, cluster=found.cluster, found=True)
 
 
-def _record(run: Path, stage: str, job: str, waits: Sequence[str], *, found: bool = False) -> str:
+def record(
+    chain: Chain, job: Job, number: str, waits: Sequence[str] = (), *, cluster: str = "", found: bool = False
+) -> str:
+    """Put an accepted job on record, with what proves later that a job of this number is the same one; its id.
+
+    Args:
+        cluster: as sbatch named it.
+        found: it was looked up, since sbatch's answer was lost.
+
+    Raises:
+        SubmitUncertain: the controller shows another's job under this number: it was no answer of sbatch's.
+    """
+    clusters = cluster or os.environ.get("SLURM_CLUSTERS", "")
+    named = bool(clusters) and not slurm.several_clusters({"SLURM_CLUSTERS": clusters})
+    env = {**os.environ, "SLURM_CLUSTERS": clusters} if named else None
+    claim = Claim(job=number, comment=chain.comment(job.stage), output=output(chain, job))
+    shown = _shown(number, env)
+    if shown is not None and not is_ours(shown, replace(claim, submitted=shown.submitted)):
+        raise slurm.SubmitUncertain(
+            f"sbatch's answer reads like job {number}, which is another ({shown.name})"
+        )
     ledger.append(
-        run, "submitted", durable=False, stage=stage, job=job, executor="slurm", dependency=list(waits) or None,
-        found_by_comment=found or None,
+        chain.run, "submitted", durable=False, stage=job.stage, job=number, executor="slurm",
+        dependency=list(waits) or None, found_by_comment=found or None, comment=claim.comment, output=claim.output,
+        name=shown.name if shown else None, submit_time=_submit_time(shown),
+        cluster=(clusters if named else slurm.cluster_name()) or None, named=named or None, asks=asks(job, chain),
     )  # fmt: skip
-    return job
+    return number
+
+
+def attach(run: Path, stage: str, number: str) -> None:
+    """Put on record that the job this process runs in, which was submitted by hand, does a stage of the run."""
+    shown = _shown(number)
+    ledger.append(
+        run, "submitted", stage=stage, job=number, executor="slurm", name=shown.name if shown else None,
+        output=shown.output if shown else None, submit_time=_submit_time(shown),
+        cluster=os.environ.get("SLURM_CLUSTER_NAME"),
+    )  # fmt: skip
+
+
+def _shown(number: str, env: Mapping[str, str] | None = None) -> JobInfo | None:
+    """A job as the controller shows it; None where it does not: what it says is worth having, and can be done
+    without."""
+    with contextlib.suppress(HpcError):
+        return next(iter(slurm.shown(number, env=env, pauses=())), None)
+    return None
+
+
+def _submit_time(shown: JobInfo | None) -> str | None:
+    return shown.submitted.isoformat() if shown and shown.submitted else None
 
 
 def unanswered(run: Path, stage: str) -> bool:
@@ -234,20 +287,36 @@ def unanswered(run: Path, stage: str) -> bool:
     return bool(last) and last[-1] == "submitting"
 
 
-def look_up(run: Path, stage: str, mark: str, pauses: Sequence[float] = (0.0,)) -> str | None:
-    """The job that carries ``mark`` and is in no line of the ledger, or None; of several all but the first are ended.
+def look_up(chain: Chain, job: Job, pauses: Sequence[float] = (0.0,)) -> JobInfo | None:
+    """The job that is this one of the chain and is on record nowhere, or None; of several all but the first are ended.
+
+    It is known by its comment; where the site strips that, by its output, and that it came after we asked for it.
 
     Raises:
         SlurmUnreachable: nothing can be said.
     """
-    recorded = {str(e["job"]) for e in ledger.events(run, event="submitted") if "job" in e}
+    events = ledger.events(chain.run, stage=job.stage)
+    recorded = {str(e["job"]) for e in events if e["event"] == "submitted" and "job" in e}
+    asked = [timestamps.parse_time(str(e["time"])) for e in events if e["event"] == "submitting"]
+    claim = Claim(job="", comment=chain.comment(job.stage), output=output(chain, job))
+
+    def wanted(info: JobInfo) -> bool:
+        if claim.comment in info.comment.split():
+            return True
+        late = bool(asked and info.submitted and info.submitted >= asked[-1] - SKEW)
+        return late and is_ours(info, replace(claim, submitted=info.submitted))
+
     for pause in pauses:
         time.sleep(pause)
-        ids = [info.id.partition("_")[0] for info in slurm.find_by_comment(mark)]
-        strangers = [job for job in dict.fromkeys(ids) if job not in recorded]
+        strangers: dict[str, JobInfo] = {}
+        for info in slurm.find(wanted, thorough=True):
+            number = info.id.partition("_")[0]
+            if number not in recorded:
+                strangers.setdefault(number, replace(info, id=number))
         if strangers:
-            slurm.cancel(strangers[1:])
-            return strangers[0]
+            first, *others = strangers.values()
+            slurm.cancel([info.id for info in others])
+            return first if slurm.several_clusters(os.environ) else replace(first, cluster="")
     return None
 
 

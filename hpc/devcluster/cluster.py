@@ -129,7 +129,7 @@ class DevCluster:
         }
         nodes: dict[str, str] = {}
         # Without munged the commands would wait for a minute or more.
-        if all(daemons.get(name, {}).get("alive") for name in ("munged", "slurmctld")):
+        if daemons and all(d["alive"] for name, d in daemons.items() if name in ("munged", "slurmctld")):
             with contextlib.suppress(HpcError):
                 nodes = slurm.node_states(env=self.environ(), timeout=10.0, pauses=())
         return {
@@ -169,6 +169,15 @@ class DevCluster:
         """Start slurmctld again; it reads its saved state."""
         self.restart("slurmctld")
 
+    def lose_state(self) -> None:
+        """slurmctld dies and comes back without its saved state: no job is known any more, and numbers start anew."""
+        self.kill_controller(hard=True)
+        shutil.rmtree(self.where.saved)
+        self.where.saved.mkdir()
+        self.restart_controller()
+        for node in Options.from_json(self._state["options"]).node_names:
+            self._await_usable(node)
+
     def kill_node(self, node: str, *, mark_down: bool = True) -> None:
         """A node dies: slurmd, its steps and every process of its jobs, by SIGKILL.
 
@@ -196,7 +205,10 @@ class DevCluster:
     @property
     def where(self) -> Layout:
         """Where its files lie, once it is up."""
-        return Layout(self.root, Path(self._state["short"]), Path(self._state["fast"]))
+        munge = self._state.get("munge")
+        return Layout(
+            self.root, Path(self._state["short"]), Path(self._state["fast"]), Path(munge) if munge else None
+        )
 
     def _gone(self) -> bool:
         """Whether what the state tells of is wholly dead (after a restart of the machine, say); cleans up
@@ -226,12 +238,15 @@ class DevCluster:
     @staticmethod
     def _daemon_names(options: Options) -> list[str]:
         accounting = ["mariadb", "slurmdbd"] if options.accounting else []
-        return ["munged", *accounting, "slurmctld", *(f"slurmd.{node}" for node in options.node_names)]
+        shared = [] if options.beside else ["munged", *accounting]
+        return [*shared, "slurmctld", *(f"slurmd.{node}" for node in options.node_names)]
 
     def _start(self) -> None:
         self._prepare_directories()
         names = self._daemon_names(self.options)
         self._state["ports"] = daemon_process.free_ports([name for name in names if name != "munged"])
+        if self.options.beside:
+            self._share(DevCluster(self.options.beside))
         self._write_files()
         self._save()
         slurmds = [name for name in names if name.startswith("slurmd.")]
@@ -242,6 +257,16 @@ class DevCluster:
                 self._await(name)
         for name in slurmds:
             self._await(name)
+
+    def _share(self, other: DevCluster) -> None:
+        """Use another cluster's munge and slurmdbd."""
+        other.env()
+        if "slurmdbd" not in other._state["daemons"]:
+            raise BadInput(
+                f"{other.root}: this cluster has no accounting to share: start it with --accounting"
+            )
+        self._state["ports"]["slurmdbd"] = other._state["ports"]["slurmdbd"]
+        self._state["munge"] = str(other.where.munge_socket)
 
     def _prepare_directories(self) -> None:
         if {path.name for path in self.root.iterdir()} - {"lock", "log"}:
@@ -271,14 +296,15 @@ class DevCluster:
         host = socket.gethostname().partition(".")[0]
         cgroups = self.options.cgroups and self._cgroups_work()
         version = commands.slurm_version()
-        _write(where.etc / "munge.key", secrets.token_bytes(128), 0o600)
+        if not self.options.beside:
+            _write(where.etc / "munge.key", secrets.token_bytes(128), 0o600)
         _write(where.slurm_conf, config.slurm_conf(self.options, where, host, ports, cgroups, version))
         _write(where.etc / "gres.conf", config.gres_conf(self.options, where))
         for node in self.options.node_names:
             _write(where.hosts(node), config.hosts_file(self.options, host))
         if cgroups:
             _write(where.etc / "cgroup.conf", config.cgroup_conf())
-        if self.options.accounting:
+        if self.options.accounting and not self.options.beside:
             password = secrets.token_hex(16)
             _write(where.etc / "slurmdbd.conf", config.slurmdbd_conf(where, host, ports, password), 0o600)
             _write(where.etc / "init.sql", config.mariadb_init(password), 0o600)

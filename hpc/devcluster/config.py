@@ -46,6 +46,11 @@ class Options:
     """Track jobs by cgroup v1 (gives OUT_OF_MEMORY). Where the machine forbids it: processes are tracked
     without."""
     node_prefix: str = "node"
+    name: str = "dev"
+    """Slurm's name for the cluster."""
+    beside: str = ""
+    """Directory of another cluster, up with accounting, whose munge and slurmdbd this one shares: `-M` works
+    between the two."""
     extra: tuple[str, ...] = ()
     """Further lines for slurm.conf."""
 
@@ -87,6 +92,9 @@ class Layout:
     """The databases, which wait for the disk at every step: in memory where possible, as they die with
     `down`."""
 
+    munge: Path | None = None
+    """The socket of another cluster's munged, where that is shared."""
+
     @property
     def state(self) -> Path:
         return self.root / "state.json"
@@ -113,7 +121,7 @@ class Layout:
 
     @property
     def munge_socket(self) -> Path:
-        return self.short / "munge"
+        return self.munge or self.short / "munge"
 
     @property
     def mariadb_socket(self) -> Path:
@@ -144,7 +152,7 @@ def slurm_conf(
     """slurm.conf. The scheduler settings are those that make tests quick: no batching, no back-off."""
     user = getpass.getuser()
     lines = [
-        "ClusterName=dev",
+        f"ClusterName={options.name}",
         f"SlurmctldHost={host}(127.0.0.1)",
         f"SlurmctldPort={ports['slurmctld']}",
         f"SlurmUser={user}",
@@ -189,7 +197,7 @@ def slurm_conf(
         if cgroups
         else ["ProctrackType=proctrack/linuxproc"]
     )
-    if options.accounting:
+    if options.accounting or options.beside:
         lines += [
             "AccountingStorageType=accounting_storage/slurmdbd",
             "AccountingStorageHost=127.0.0.1",

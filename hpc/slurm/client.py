@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hpc.core.errors import BadInput, NotFit
@@ -29,16 +29,19 @@ from hpc.slurm.records import (
     parse_gres,
     parse_sacct,
     parse_show,
+    parse_shown,
     parse_squeue,
+    parse_submitted,
     summary,
 )
 from hpc.slurm.variables import clean_env
 
 __all__ = [
-    "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",
-    "clean_env", "controller_up", "expand_hosts", "find_by_comment", "gres", "jobs", "kill_steps", "node_states",
-    "not_submitted", "joined_lines", "release", "requeue", "run", "show", "submit", "test_only", "unreachable",
-    "update_dependency", "update_excluded", "update_node", "usable_nodes",
+    "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "accounted", "available", "cancel",
+    "clean_env", "cluster_name", "controller_up", "expand_hosts", "find", "find_by_comment", "gres", "jobs",
+    "joined_lines", "kill_steps", "listed", "node_states", "not_submitted", "release", "requeue", "run", "show",
+    "shown", "submit", "test_only", "unreachable", "update_dependency", "update_excluded", "update_node",
+    "usable_nodes",
 ]  # fmt: skip
 
 # Seconds one call may take. Slurm's own MessageTimeout (10 s by default) ends most of them long before.
@@ -57,6 +60,7 @@ _UNREACHABLE = (
     "unexpected message received",
     "slurm_persist_conn",
     "could not establish a configuration source",
+    "can't be reached now",
 )
 # sbatch's words for a connection that was never made. A broken one ("timed out", "zero bytes") proves nothing.
 _NEVER_ARRIVED = (
@@ -65,6 +69,7 @@ _NEVER_ARRIVED = (
     "connection refused",
     "configuration source",
     "configuration file",
+    "can't be reached now",
 )
 # Variables that change what the commands print or whom they ask; our parsers need the plain form.
 _FORMATTING = (
@@ -112,6 +117,8 @@ def run(
     if program is None:
         raise SlurmUnreachable(f"{args[0]}: not found on PATH: this machine has no Slurm client commands")
     environ = {k: v for k, v in environ.items() if not k.startswith(_FORMATTING)} | {"LC_ALL": "C.UTF-8"}
+    if "SLURM_JOB_ID" in environ and several_clusters(environ):
+        del environ["SLURM_CLUSTERS"]  # the choice that sbatch had: this job's own cluster is meant now
     for pause in (*pauses, None):
         code, out, err = _call([program, *args[1:]], environ, timeout)
         if code == 0:
@@ -126,6 +133,12 @@ def run(
             break
         time.sleep(pause)
     raise SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
+
+
+def several_clusters(env: Mapping[str, str]) -> bool:
+    """Whether ``SLURM_CLUSTERS`` leaves a choice: sbatch makes one, squeue lists all, scontrol refuses."""
+    clusters = env.get("SLURM_CLUSTERS", "")
+    return "," in clusters or clusters == "all"
 
 
 def by_signal(code: int | None) -> bool:
@@ -201,13 +214,12 @@ def submit(
         if not_submitted(str(error)):
             raise
         raise SubmitUncertain(f"{error}; the job may have been accepted all the same") from None
-    lines = out.strip().splitlines()
-    job = lines[-1].partition(";")[0] if lines else ""
-    if not job.isdigit():
+    answer = parse_submitted(out)
+    if answer is None:
         raise SubmitUncertain(
             f"sbatch printed no job id but {joined_lines(out)!r}; the job may have been accepted"
         )
-    return job
+    return answer[0]
 
 
 def not_submitted(said: str) -> bool:
@@ -217,7 +229,8 @@ def not_submitted(said: str) -> bool:
 
 def unreachable(said: str) -> bool:
     """Whether a command's words mean that Slurm did not answer, rather than that it said no."""
-    return any(sign in said.lower() for sign in _UNREACHABLE)
+    words = said.lower()
+    return any(sign in words for sign in _UNREACHABLE) and "known by database" not in words
 
 
 def test_only(script: Path, *, extra: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
@@ -237,7 +250,9 @@ def jobs(
     timeout: float = TIMEOUT,
     pauses: Sequence[float] = PAUSES,
 ) -> dict[str, JobInfo]:
-    """What Slurm knows about jobs: one squeue call and, for those it has forgotten, one sacct call.
+    """What Slurm knows about job numbers: one squeue call and, for those it has forgotten, one sacct call.
+
+    Whose jobs they are is another question: numbers are given anew (:mod:`hpc.slurm.identity`).
 
     Of a job array there is one record for each element (``12_3``) and, if ``12`` was asked for, a summary
     under ``12``. A job that neither knows (purged, and no accounting) is absent: that says nothing about
@@ -253,18 +268,54 @@ def jobs(
             raise BadInput(f"{job!r} is no Slurm job id: right is 1234 or, in an array, 1234_5")
     if not wanted:
         return {}
-    found = {info.id: info for info in _squeue(["-j", ",".join(wanted)], env, timeout, pauses)}
+    found = {info.id: info for info in listed(wanted, env=env, timeout=timeout, pauses=pauses)}
     arrays = {job.partition("_")[0] for job in found if "_" in job}
     unknown = [job for job in wanted if job not in found and job not in arrays]
     # Elements of an array that is partly forgotten are in sacct only.
     if ask := unknown + sorted(arrays & set(wanted)):
-        for info in _sacct(["-j", ",".join(ask)], env):
-            found.setdefault(info.id, info)
+        found = {info.id: info for info in accounted(ask, env=env)} | found
     for job in wanted:
         elements = [info for info in found.values() if info.id.startswith(f"{job}_")]
         if elements and job not in found:
             found[job] = summary(job, elements)
     return found
+
+
+def listed(
+    ids: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
+    pauses: Sequence[float] = PAUSES,
+) -> list[JobInfo]:
+    """What squeue lists under these numbers: fast, and at some sites a list that is up to a minute old.
+
+    Raises:
+        SlurmUnreachable: the controller does not answer.
+    """
+    return _squeue(["-j", ",".join(ids)], env, timeout, pauses) if ids else []
+
+
+def shown(
+    job: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
+    pauses: Sequence[float] = PAUSES,
+) -> list[JobInfo]:
+    """What the controller itself has under this number now, one record for each element of an array; empty where it
+    knows none.
+
+    Raises:
+        SlurmUnreachable: the controller does not answer.
+    """
+    return parse_shown(_show_job([job], env, timeout, pauses))
+
+
+def accounted(ids: Sequence[str], *, env: Mapping[str, str] | None = None) -> list[JobInfo]:
+    """sacct's records of these numbers, oldest first: one for each time such a job came into a queue. None where
+    accounting is off or slurmdbd does not answer."""
+    return _sacct(["-j", ",".join(ids)], env) if ids else []
 
 
 def find_by_comment(key: str, *, env: Mapping[str, str] | None = None) -> list[JobInfo]:
@@ -274,18 +325,49 @@ def find_by_comment(key: str, *, env: Mapping[str, str] | None = None) -> list[J
     Raises:
         SlurmUnreachable: the controller does not answer, so nothing can be said.
     """
-    mine = _squeue(["-u", str(os.getuid())], env)
-    return sorted((j for j in mine if key == j.comment or key in j.comment.split()), key=_by_number)
+    return find(lambda job: key == job.comment or key in job.comment.split(), env=env)
+
+
+def find(
+    wanted: Callable[[JobInfo], bool], *, thorough: bool = False, env: Mapping[str, str] | None = None
+) -> list[JobInfo]:
+    """This user's jobs that are wanted, oldest first: queued, running or ended and not yet forgotten.
+
+    Args:
+        thorough: where squeue lists none, the controller is asked for all its jobs: squeue's list may be an old one.
+
+    Raises:
+        SlurmUnreachable: the controller does not answer, so nothing can be said.
+    """
+    found = [job for job in _squeue(["-u", str(os.getuid())], env) if wanted(job)]
+    if not found and thorough and not several_clusters(os.environ if env is None else env):
+        found = [job for job in parse_shown(_show_job([], env)) if wanted(job)]
+    return sorted(found, key=_by_number)
+
+
+def cluster_name(env: Mapping[str, str] | None = None) -> str:
+    """The name of the cluster that Slurm's commands talk to here; "" where the controller does not say.
+
+    Asked once a process for each configuration.
+    """
+    environ = os.environ if env is None else env
+    which = (environ.get("SLURM_CONF", ""), environ.get("SLURM_CLUSTERS", ""))
+    if which not in _CLUSTERS:
+        try:
+            text = run(["scontrol", "show", "config"], env=environ, pauses=(), timeout=20)
+        except (SlurmRefused, SlurmUnreachable):
+            return ""
+        named = re.search(r"^ClusterName\s*=\s*(\S+)", text, re.M)
+        _CLUSTERS[which] = named[1] if named else ""
+    return _CLUSTERS[which]
+
+
+_CLUSTERS: dict[tuple[str, str], str] = {}
 
 
 def show(job: str, *, env: Mapping[str, str] | None = None) -> dict[str, str] | None:
     """``scontrol show job`` as a dict, or None if Slurm does not know the job (any more)."""
-    try:
-        text = run(["scontrol", "show", "job", "-o", job], env=env)
-    except SlurmRefused as error:
-        if "invalid job id" in str(error).lower():
-            return None
-        raise
+    text = _show_job([job], env)
     return parse_show(text) if text.strip() else None
 
 
@@ -396,11 +478,31 @@ def _squeue(
         raise
 
 
-def _sacct(selection: Sequence[str], env: Mapping[str, str] | None) -> list[JobInfo]:
-    """sacct's records; none where accounting is off or slurmdbd does not answer."""
-    fields = ["-n", "-X", "-P", f"--delimiter={SACCT_DELIMITER}", "-o", ",".join(SACCT_FIELDS)]
+def _show_job(
+    job: Sequence[str],
+    env: Mapping[str, str] | None,
+    timeout: float = TIMEOUT,
+    pauses: Sequence[float] = PAUSES,
+) -> str:
+    """``scontrol show job``, a record a line; "" where it knows no such job (any more)."""
     try:
-        return parse_sacct(run(["sacct", *fields, *selection], env=env, pauses=(), timeout=20))
+        return run(["scontrol", "show", "job", "-o", *job], env=env, timeout=timeout, pauses=pauses)
+    except SlurmRefused as error:
+        if "invalid job id" in str(error).lower():
+            return ""
+        raise
+
+
+def _sacct(selection: Sequence[str], env: Mapping[str, str] | None) -> list[JobInfo]:
+    """sacct's records; none where accounting is off or slurmdbd does not answer.
+
+    -D: without it a number that was given twice shows its newest job only.
+    """
+    fields = ["-n", "-X", "-D", "-P", f"--delimiter={SACCT_DELIMITER}", "-o", ",".join(SACCT_FIELDS)]
+    clusters = (os.environ if env is None else env).get("SLURM_CLUSTERS")  # which sacct alone doesn't heed
+    which = ["-M", clusters] if clusters else []
+    try:
+        return parse_sacct(run(["sacct", *fields, *which, *selection], env=env, pauses=(), timeout=20))
     except (SlurmRefused, SlurmUnreachable):
         return []
 

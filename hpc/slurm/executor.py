@@ -18,7 +18,15 @@ import submitit
 from submitit.core import utils
 
 from hpc.core.errors import NotFit, WorkFailed
-from hpc.slurm.client import SlurmUnreachable, SubmitUncertain, by_signal, not_submitted, unreachable
+from hpc.slurm.client import (
+    SlurmUnreachable,
+    SubmitUncertain,
+    by_signal,
+    joined_lines,
+    not_submitted,
+    unreachable,
+)
+from hpc.slurm.records import parse_submitted
 from hpc.slurm.variables import clean_env
 
 SBATCH_SECONDS = 90
@@ -35,9 +43,10 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         super().__init__(folder=folder)
         self.text = ""
         self.options: list[str] = []
+        self.cluster = ""
 
-    def submit_script(self, text: str, options: list[str]) -> str:
-        """Hand one script to sbatch with further command-line options; the job id.
+    def submit_script(self, text: str, options: list[str]) -> tuple[str, str]:
+        """Hand one script to sbatch with further command-line options; the job id, and the cluster that sbatch names.
 
         Raises:
             WorkFailed: sbatch refused; its own message, in one line.
@@ -48,11 +57,11 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what the error says again
-                return str(self._submit_command("").job_id)
+                return str(self._submit_command("").job_id), self.cluster
         except utils.FailedJobError as error:
             raise self._what_failed(error) from None
         except utils.FailedSubmissionError as error:
-            raise SubmitUncertain(f"cannot read sbatch's answer: {' '.join(str(error).split())}") from None
+            raise SubmitUncertain(f"sbatch printed no job id but {error}") from None
         except OSError as error:
             raise WorkFailed(f"{self.folder}: cannot keep the script there: {error.strerror}") from None
 
@@ -70,6 +79,15 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
             return SlurmUnreachable(f"{said} (is slurmctld running? `scontrol ping` tells)")
         return SubmitUncertain(said)
 
+    def _get_job_id_from_submission_command(self, string: bytes | str) -> str:
+        """Of ``7;west`` the number; submitit itself would take the first "job N" of a site's banner."""
+        said = string if isinstance(string, str) else string.decode(errors="replace")
+        answer = parse_submitted(said)
+        if answer is None:
+            raise utils.FailedSubmissionError(repr(joined_lines(said)[:300]))
+        job, self.cluster = answer
+        return job
+
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self.text
 
@@ -78,7 +96,7 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         inherited = os.environ.keys() - clean_env(os.environ).keys()
         unset = [word for name in sorted(inherited) for word in ("-u", name)]
         bound = ["timeout", "--kill-after=5", str(SBATCH_SECONDS)]
-        return ["env", *unset, *bound, "sbatch", *self.options, str(submission_file_path)]
+        return ["env", *unset, *bound, "sbatch", "--parsable", *self.options, str(submission_file_path)]
 
 
 class ScriptHere(submitit.LocalExecutor):  # type: ignore[misc]
@@ -98,8 +116,8 @@ class ScriptHere(submitit.LocalExecutor):  # type: ignore[misc]
         return submitit.LocalJob(folder=self.folder, job_id=str(process.pid), process=process)
 
 
-def to_slurm(text: str, options: list[str], folder: Path) -> str:
-    """Submit a script to Slurm; the job id.
+def to_slurm(text: str, options: list[str], folder: Path) -> tuple[str, str]:
+    """Submit a script to Slurm; the job id, and the cluster where sbatch names one ("" on most sites).
 
     Raises:
         NotFit: this machine has no Slurm client, or the controller is away; nothing was submitted.

@@ -64,11 +64,13 @@ def waiting(info: JobInfo) -> str:
     if info.state is JobState.REQUEUE_HOLD or info.state is JobState.SPECIAL_EXIT:
         return f"requeued and held: `scontrol release {info.id}` lets it go"
     code = info.reason.partition(",")[0].strip()
-    if code in WAITS:
-        return WAITS[code].replace("{job}", info.id)
+    known = WAITS.get(code, WAITS.get(code.replace(" ", "_")))
+    if known is not None:
+        return known.replace("{job}", info.id)
     if "Failure" in code or "ExitCode" in code or "raised" in code.lower():
         return ""  # squeue goes on showing how the last attempt ended for a moment
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", code).lower() if code else ""
+    # scontrol writes blanks as underscores
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", code.replace("_", " ")).lower() if code else ""
 
 
 def never_starts(info: JobInfo) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -97,13 +97,18 @@ class JobInfo:
     exit_code: int = 0
     exit_signal: int = 0
     dependency: str = ""
-    """``afterok:12(unfulfilled)``; "" for none. Only squeue knows it."""
+    """``afterok:12(unfulfilled)``; "" for none. sacct doesn't know it."""
     comment: str = ""
     restarts: int = 0
-    """How often it was requeued. Only squeue knows it."""
+    """How often it was requeued. sacct doesn't know it."""
     name: str = ""
+    output: str = ""
+    """Where its output goes; squeue gives the pattern (``…/%j.out``), scontrol the file, sacct nothing."""
+    cluster: str = ""
+    """Only squeue knows it."""
     partition: str = ""
     submitted: datetime | None = None
+    """When it came into the queue, the last time it did: a requeue sets it anew."""
     started: datetime | None = None
     """Actual or, for a pending job, expected."""
     ended: datetime | None = None
@@ -116,7 +121,7 @@ class JobInfo:
     cancelled_by: int | None = None
     """User id of who cancelled it. Only sacct knows it."""
     source: str = "squeue"
-    """Which command said so: ``squeue`` or ``sacct`` (which can lag behind)."""
+    """Which command said so: ``squeue``, ``scontrol``, or ``sacct`` (which can lag behind)."""
 
 
 # Field of squeue -O, and its width in bytes. The comment is last: people write anything there, even newlines.
@@ -124,7 +129,7 @@ SQUEUE_FIELDS = (
     ("JobArrayID", 32), ("State", 24), ("Reason", 64), ("NodeList", 2048), ("exit_code", 16),
     ("RestartCnt", 12),
     ("SubmitTime", 24), ("StartTime", 24), ("EndTime", 24), ("TimeLimit", 20), ("Partition", 64),
-    ("Dependency", 4096), ("Name", 256), ("Comment", 1024),
+    ("Dependency", 4096), ("Name", 256), ("Cluster", 64), ("STDOUT", 1024), ("Comment", 1024),
 )  # fmt: skip
 SQUEUE_FORMAT = ",".join(f"{name}:{width}" for name, width in SQUEUE_FIELDS)
 SACCT_FIELDS = (
@@ -165,6 +170,8 @@ def _from_squeue(row: dict[str, str]) -> JobInfo:
         comment=_text(row["Comment"]),
         restarts=int(row["RestartCnt"]) if row["RestartCnt"].isdigit() else 0,
         name=row["Name"],
+        cluster=_text(row["Cluster"]),
+        output=_text(row["STDOUT"]),
         partition=row["Partition"],
         submitted=parse_time(row["SubmitTime"]),
         started=parse_time(row["StartTime"]),
@@ -228,6 +235,65 @@ def parse_show(text: str) -> dict[str, str]:
         value = text[match.end() : following.start() if following else len(text)].strip()
         found.setdefault(match[1], value)
     return found
+
+
+def parse_shown(text: str) -> list[JobInfo]:
+    """Job records from ``scontrol show job -o ID``: one, or one for each element of an array, those too that still
+    share a record (``ArrayTaskId=2-9%4``)."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("JobId=") or not lines:
+            lines.append(line)
+        else:  # a newline in a comment
+            lines[-1] += "\n" + line
+    return [info for line in lines if (row := parse_show(line)).get("JobId") for info in _from_show(row)]
+
+
+def _from_show(row: dict[str, str]) -> list[JobInfo]:
+    code, _, sig = row.get("ExitCode", "").partition(":")
+    array, tasks = row.get("ArrayJobId", ""), task_numbers(row.get("ArrayTaskId", ""))
+    info = JobInfo(
+        id=row["JobId"],
+        state=JobState.parse(row.get("JobState", "")),
+        reason=_text(row.get("Reason", "")),
+        node_list=_text(row.get("NodeList", "")),
+        exit_code=int(code) if code.isdigit() else 0,
+        exit_signal=int(sig) if sig.isdigit() else 0,
+        dependency=_text(row.get("Dependency", "")),
+        comment=_text(row.get("Comment", "")),
+        restarts=int(row["Restarts"]) if row.get("Restarts", "").isdigit() else 0,
+        name=row.get("JobName", ""),
+        output=_text(row.get("StdOut", "")),
+        partition=row.get("Partition", ""),
+        submitted=parse_time(row.get("SubmitTime", "")),
+        started=parse_time(row.get("StartTime", "")),
+        ended=parse_time(row.get("EndTime", "")),
+        time_limit=parse_duration(row.get("TimeLimit", "")),
+        source="scontrol",
+    )
+    return [replace(info, id=f"{array}_{task}") for task in tasks] if array and tasks else [info]
+
+
+def task_numbers(text: str) -> list[int]:
+    """The elements that a record of an array is of: ``0-3,7%2`` → 0 1 2 3 7; ``0-8:4`` → 0 4 8."""
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):
+            first = int(match[1])
+            found += range(first, int(match[2] or first) + 1, int(match[3] or 1))
+    return found
+
+
+def parse_submitted(text: str) -> tuple[str, str] | None:
+    """Job id and cluster ("" where it names none) from what ``sbatch --parsable`` printed, or a site's wrapper of it;
+    None where no line is such an answer.
+
+    Sites print banners before and after, and wrappers make ``Submitted batch job 7 on cluster west`` of ``7;west``. The
+    last line that is nothing but an answer counts: a number within a sentence never does.
+    """
+    answer = r"(?:Submitted batch job )?(\d+)(?:;(\S*)| on cluster (\S+))?"
+    found = [m for line in text.splitlines() if (m := re.fullmatch(answer, line.strip()))]
+    return (found[-1][1], found[-1][2] or found[-1][3] or "") if found else None
 
 
 def parse_time(text: str) -> datetime | None:

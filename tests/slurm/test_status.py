@@ -138,8 +138,9 @@ def test_swallowed_exit_code(place: Path, wait_for: Any) -> None:
     wait_for(lambda: slurm.jobs([ids(run)["train"]])[ids(run)["train"]].state.is_final, 60)
     script = run.path / "empty.sh"
     script.write_text("#!/bin/bash\ntrue | cat\n")
-    job = slurm.submit(script, extra=["--output=/dev/null"])
-    ledger.append(run.path, "submitted", stage="train", job=job, executor="slurm")
+    mark = f"glmjobs:{run.file.key}:train"
+    job = slurm.submit(script, extra=["--output=/dev/null", f"--comment={mark}"])
+    ledger.append(run.path, "submitted", stage="train", job=job, executor="slurm", comment=mark)
     wait_for(lambda: slurm.jobs([job])[job].state.is_final, 60)
     assert stage(run, "train").state == LOST
     assert "COMPLETED, but the stage left no result" in str(stage(run, "train").error)

@@ -107,6 +107,7 @@ class Campaign:
                 continue
             deck.remove(name)
             outcome = self.settle(run, before)
+            scene.let_bystanders_go()
             self.struck.append(Struck(name, stage, what, outcome, time.monotonic() - begun))
             self.say(f"{len(self.struck):3} {run.name:6} {name:28} {stage:12} {what:36} {outcome}")
             return True

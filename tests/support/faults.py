@@ -6,16 +6,21 @@ makes of it is the toolkit's affair.
 
 from __future__ import annotations
 
+import io
+import os
 import random
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 
+from glmjobs import heal
+from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
 from hpc.chain import submission
 from hpc.core.errors import HpcError
@@ -36,6 +41,8 @@ class Scene:
     """Mount point of the small tmpfs the runs lie on; None where nothing may be mounted here."""
     dice: random.Random
     wait: Callable[[Callable[[], object], float, str], object]
+    bystanders: list[str] = field(default_factory=list)
+    """Jobs that are none of the run's, under numbers that were."""
 
     @property
     def jobs(self) -> dict[str, str]:
@@ -49,6 +56,13 @@ class Scene:
             if str(self.run.path) in line and word in line:
                 found.append(process)
         return found
+
+    def let_bystanders_go(self) -> None:
+        """They have to be as they were; then they have done their part."""
+        found = slurm.jobs(self.bystanders)
+        assert all(info.state.is_pending and not info.restarts for info in found.values()), found
+        slurm.cancel(self.bystanders)
+        self.bystanders.clear()
 
 
 def kill_rank(scene: Scene) -> str | None:
@@ -208,6 +222,67 @@ def early_death(scene: Scene) -> str | None:
     return f"rank {victim}"
 
 
+def reused_numbers(scene: Scene) -> str | None:
+    """slurmctld comes back without its state, and gives the run's numbers to others."""
+    job = _running(scene)
+    if job is None:
+        return None
+    scene.cluster.lose_state()
+    script = scene.cluster.root / "log" / "bystander.sh"
+    script.write_text("#!/bin/bash\n")
+    options = ["--hold", "--output=/dev/null", f"--job-name={scene.run.recipe.name}-train"]
+    last = max(int(number) for number in scene.jobs.values())
+    while not scene.bystanders or int(scene.bystanders[-1]) < last:
+        scene.bystanders.append(slurm.submit(script, extra=options))
+    scene.wait(lambda: not scene.processes("hpc.runtime.attempt"), 60, "the lost job's processes to end")
+    return f"up to job {last}"
+
+
+def cached_squeue(scene: Scene) -> str | None:
+    """A site's squeue that answers from an old list, while somebody heals: not a job more, none less."""
+    if _running(scene) is None:
+        return None
+    folder, path = scene.cluster.root / "log" / "cached", os.environ["PATH"]
+    folder.mkdir(exist_ok=True)
+    old = scene.dice.choice(["", slurm.run(["squeue", "-h", "-r", "-t", "all", "-O", slurm.SQUEUE_FORMAT])])
+    (folder / "list").write_text(old)
+    (folder / "squeue").write_text(f'#!/bin/bash\ncat "{folder}/list"\n')
+    (folder / "squeue").chmod(0o755)
+    before = scene.jobs
+    os.environ["PATH"] = f"{folder}:{path}"
+    try:
+        healed(scene.run)
+    finally:
+        os.environ["PATH"] = path
+    assert scene.jobs == before, "heal submitted what there was"
+    return "an old list" if old else "an empty list"
+
+
+def second_cluster(scene: Scene) -> str | None:
+    """Another cluster on the same file system, on whose login node somebody heals."""
+    if _running(scene) is None:
+        return None
+    before, conf = scene.jobs, os.environ["SLURM_CONF"]
+    beside = DevCluster(
+        scene.cluster.root / "log" / "west", nodes=1, name="west", beside=str(scene.cluster.root)
+    )
+    with beside:
+        os.environ["SLURM_CONF"] = beside.env()["SLURM_CONF"]
+        try:
+            healed(scene.run)
+            assert not slurm.run(["squeue", "-h", "-t", "all"]).strip(), "nothing of the run went there"
+        finally:
+            os.environ["SLURM_CONF"] = conf
+    assert scene.jobs == before
+    return "west"
+
+
+def healed(run: Run) -> None:
+    """Heal, in silence."""
+    with redirect_stderr(io.StringIO()) as said:
+        assert run_command(heal.main, [str(run.path)]) == 0, said.getvalue()
+
+
 FAULTS: dict[str, Callable[[Scene], str | None]] = {
     "kill a rank": kill_rank,
     "early death of one rank": early_death,
@@ -222,6 +297,9 @@ FAULTS: dict[str, Callable[[Scene], str | None]] = {
     "full disk": full_disk,
     "read-only run directory": read_only,
     "corrupt newest checkpoint": corrupt_checkpoint,
+    "numbers given to others": reused_numbers,
+    "cached squeue": cached_squeue,
+    "second cluster": second_cluster,
 }
 
 

@@ -294,7 +294,7 @@ def test_every_way_to_slurm_asks_the_same_cluster(tmp_path: Path, monkeypatch: p
         pairs = (line.partition("=") for line in (tmp_path / f"of-{command}").read_text().splitlines())
         return {name: value for name, _, value in pairs if name.startswith(("SLURM", "SBATCH", "SALLOC"))}
 
-    assert executor.to_slurm("#!/bin/sh\n", [], tmp_path / "submitit") == "7"
+    assert executor.to_slurm("#!/bin/sh\n", [], tmp_path / "submitit") == ("7", "")
     assert seen("sbatch") == WHICH
     (tmp_path / "sbatch").write_text(f"#!/bin/sh\n{told}; echo 8\n")
     assert slurm.submit(tmp_path / "job.sh") == "8"
