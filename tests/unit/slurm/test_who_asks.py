@@ -11,6 +11,7 @@ from tests.support.paths import REPO
 
 BY_NUMBER = {"jobs", "listed", "shown", "show", "accounted", "_shown"}
 ALLOWED = {
+    "glmjobs/attach.py": {"show"},  # of the job that it runs in
     "hpc/chain/own_jobs.py": {"listed", "shown", "accounted"},
     "hpc/chain/submission.py": {"shown"},  # of a number that sbatch gave just now, to put its proof on record
 }
