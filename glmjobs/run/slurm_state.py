@@ -29,7 +29,7 @@ from glmjobs.run.state import (
 from hpc.chain.stage_state import REQUEUED
 from hpc.core.errors import HpcError
 from hpc.slurm import client as slurm
-from hpc.slurm import reasons
+from hpc.slurm import maintenance, reasons
 from hpc.slurm.records import JobInfo, JobState
 
 ALIVE_SECONDS = 120.0
@@ -121,7 +121,7 @@ def _pending(stage: StageState, info: JobInfo) -> None:
     if stage.stage == "preflight":
         stage.state, stage.error = WAITING, None
         return
-    why = reasons.waiting(info)
+    why = maintenance.waiting(info)
     requeued = stage.reason.startswith(REQUEUED)
     if stage.state in (RUNNING, *BAD) or (stage.attempts and requeued):
         times = f" for the {_nth(info.restarts)} time" if info.restarts > 1 else ""

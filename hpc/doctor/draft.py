@@ -74,6 +74,8 @@ def slurm_lines() -> list[str]:
     kinds = Counter(kind for _, kind, _ in gres.get(chosen or "", []) if kind)
     kind = kinds.most_common(1)[0][0] if kinds else None
     lines.append(f"gpu_type: {_yaml(kind)}")
+    if not with_gpus:
+        lines.append("# gpu_request: none   # for nodes with GPUs that Slurm does not know of: whole nodes")
     size = re.search(r"(\d+)\s*g", kind or "", re.I)
     lines.append(
         f"gpu_memory_gb: {size[1]}"

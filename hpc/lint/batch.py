@@ -17,8 +17,9 @@ WORK = LAUNCHERS | {"apptainer", "singularity", "python", "python3"}
 PYTHON = re.compile(r"(.*/)?python[0-9.]*")
 ERRANDS = frozenset({"hostname", "echo", "printf", "env", "printenv", "date", "nvidia-smi", "rocm-smi", "ip", "mkdir",
                      "ls", "rm", "cp", "rsync", "tar", "df", "free", "lscpu", "numactl", "true", "sleep", "which",
-                     "hostid", "uname", "cat", 
-                     "huggingface-cli", "hf", "wget", "curl", "git", "chmod", "sync", "scontrol", "squeue"})  # fmt: skip
+                     "hostid", "uname", "cat",
+                     "huggingface-cli", "hf", "wget", "curl", "git", "chmod", "sync",
+                     "scontrol", "squeue"})  # fmt: skip
 """Programs whose steps are done in a moment: how they are started matters to nobody."""
 SETUP = frozenset({"cd", "source", ".", "conda", "mamba", "micromamba", "module", "ml", "cp", "rsync", "tar"})
 SHORT = {"-n": "ntasks", "-N": "nodes", "-c": "cpus-per-task", "-o": "output", "-e": "error", "-J": "job-name",

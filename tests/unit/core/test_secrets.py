@@ -11,7 +11,8 @@ from hpc.core.secrets import could_be_secret, is_secret_name, looks_like_secret
     "name",
     [
         "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TOKEN", "hf_token", "GITHUB_TOKEN2", "WANDB_API_KEY", "WANDB_KEY",
-        "APIKEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD", "MYSQL_PASSWD", "CLIENT_SECRET", "PGPASSWORD",
+        "APIKEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD", "MYSQL_PASSWD", "CLIENT_SECRET",
+        "PGPASSWORD",
         "OPENAI_APIKEY", "SSH_PRIVATE_KEY", "GITHUB_PAT",
     ],
 )  # fmt: skip
@@ -23,7 +24,8 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         "TOKENIZERS_PARALLELISM", "TOKENIZER_NAME_OR_PATH", "MAX_NEW_TOKENS", "NUM_TOKENS", "TOKENS_PER_BATCH",
-        "PAD_TOKEN", "EOS_TOKEN", "TIME_PER_TOKEN", "HF_TOKEN_PATH", "WANDB_API_KEY_FILE", "TOKEN_COUNT", "SORT_KEY", "KEYS", "PATH",
+        "PAD_TOKEN", "EOS_TOKEN", "TIME_PER_TOKEN", "HF_TOKEN_PATH", "WANDB_API_KEY_FILE", "TOKEN_COUNT", "SORT_KEY",
+        "KEYS", "PATH",
         "DETOKENIZE", "SECRETARY", "PASSWORD_FILE", "", "_",
     ],
 )  # fmt: skip
