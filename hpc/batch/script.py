@@ -124,7 +124,7 @@ def environment(job: Job, chain: Chain) -> str:
     )
     lines = [
         modules.prologue(chain.profile.environment),
-        f"export {path}PYTHONUNBUFFERED=1",
+        f"export {path}PYTHONUNBUFFERED=1 PYTHONUTF8=1",
         f"export HPC_JOB_GPUS={job.nodes * job.gpus_per_node} SRUN_CPUS_PER_TASK={job.cpus_per_task}",
     ]
     if chain.variables:

@@ -128,7 +128,12 @@ def available_modules() -> list[str] | None:
     script = "\n".join([*functions().values(), 'find_modules ""', "module -t avail 2>&1"])
     try:
         done = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+            ["bash", "-c", script],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -157,7 +157,7 @@ def check_request(profile: Profile) -> list[Row]:
     options += ["--exclusive"] if profile.gpu_request == "none" else []
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "asked.sh"
-        script.write_text("#!/bin/bash\nexit 0\n")
+        script.write_text("#!/bin/bash\nexit 0\n", encoding="utf-8")
         try:
             slurm.test_only(script, extra=options)
         except slurm.SlurmRefused as error:

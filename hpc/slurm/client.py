@@ -33,6 +33,7 @@ from hpc.slurm.records import (
     summary,
 )
 from hpc.slurm.variables import clean_env
+from hpc.slurm.waiting import announced
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "available", "cancel",
@@ -91,6 +92,7 @@ class SubmitUncertain(SlurmUnreachable):
     """``sbatch`` ended without an answer: the job may have been accepted. Look it up before trying again."""
 
 
+@announced
 def run(
     args: Sequence[str],
     *,
@@ -141,7 +143,7 @@ def _call(args: Sequence[str], env: Mapping[str, str], timeout: float) -> tuple[
     """
     child = subprocess.Popen(
         args, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, errors="replace", start_new_session=True,
+        encoding="utf-8", errors="replace", start_new_session=True,
     )  # fmt: skip
     with child:
         try:

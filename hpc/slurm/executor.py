@@ -20,6 +20,7 @@ from submitit.core import utils
 from hpc.core.errors import NotFit, WorkFailed
 from hpc.slurm.client import SlurmUnreachable, SubmitUncertain, by_signal, not_submitted, unreachable
 from hpc.slurm.variables import clean_env
+from hpc.slurm.waiting import waiting
 
 SBATCH_SECONDS = 90
 """Longest wait for sbatch's answer; Slurm's own MessageTimeout is 10 s, a busy site's 60 to 100 s are retried by it."""
@@ -47,7 +48,10 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         self.text, self.options = text, options
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what the error says again
+            with (
+                waiting("sbatch"),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):  # submitit says it twice
                 return str(self._submit_command("").job_id)
         except utils.FailedJobError as error:
             raise self._what_failed(error) from None

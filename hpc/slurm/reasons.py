@@ -14,6 +14,7 @@ from hpc.slurm.records import JobInfo, JobState
 WAITS = {
     "AccountNotAllowed": "its account may not use the partition: it never starts",
     "AccountingPolicy": "a limit of the account or the quality of service is reached",
+    "AssocGrpGRES": "the account's share of GPUs is in use",
     "BadConstraints": "no node has the features asked for: it never starts",
     "BeginTime": "put back a moment ago; it may start again in a minute or two",
     "BurstBufferOperation": "its burst buffer failed: it never starts",
@@ -44,7 +45,9 @@ WAITS = {
     "PartitionTimeLimit": "asks for more time than the partition allows: it never starts",
     "Priority": "jobs of higher priority come first",
     "Prolog": "its nodes are being made ready",
+    "QOSGrpGRES": "the quality of service's share of GPUs is in use",
     "QOSGrpWallLimit": "the quality of service's budget of time is used up",
+    "QOSMaxGRESPerUser": "your limit of GPUs is reached",
     "QOSNotAllowed": "its quality of service may not be used with this partition or account: it never starts",
     "QOSUsageThreshold": "your use of the quality of service is below its threshold",
     "ReqNodeNotAvail": "a node it needs is not available (down, drained or reserved)",

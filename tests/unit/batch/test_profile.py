@@ -57,7 +57,7 @@ def test_what_is_no_constraint(tmp_path: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["123", "007", "0o17", "1_000", "1e3", ".5", "on", "no", "Yes", "12:00:00", "2024-01-01"]
+    "text", ["123", "007", "0o17", "1_000", "1e3", "0.5", "on", "no", "Yes", "12:00:00", "2024-01-01"]
 )
 @pytest.mark.parametrize("field", ["partition", "account", "qos", "reservation"])
 def test_names_that_yaml_reads_as_something_else_stay_as_written(

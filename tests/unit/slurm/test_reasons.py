@@ -53,7 +53,7 @@ def test_every_reason_is_said_in_words(code: str) -> None:
     words = reasons.waiting(pending(code))
     assert len(words.split()) >= 3 and not re.search(r"[a-z][A-Z]", words), words
     if code in LIMITS:
-        assert re.search(r"limit of|budget of|asks for (more|less)", words), words
+        assert re.search(r"limit of|budget of|share of|asks for (more|less)", words), words
 
 
 @pytest.mark.parametrize("code", PLAIN)
