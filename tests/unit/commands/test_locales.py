@@ -74,7 +74,7 @@ def test_a_chinese_error_is_one_line(locale: str, locales: Path, tmp_path: Path)
 def test_a_name_that_is_no_utf8_is_refused_and_leaves_nothing(
     locale: str, locales: Path, tmp_path: Path
 ) -> None:
-    runs = tmp_path / os.fsdecode("目录".encode("gb18030"))
+    runs = tmp_path / os.fsdecode("组".encode("gb18030"))
     done = command(HERE, locale, locales, runs)
     said = done.stderr.decode("utf-8", "replace")
     assert done.returncode == 2 and "no UTF-8 text" in said and "Traceback" not in said
