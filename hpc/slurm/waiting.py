@@ -23,7 +23,7 @@ AGAIN_SECONDS = 15.0
 def waiting(command: str) -> Iterator[None]:
     """While the block runs, a line on stderr after 4 seconds, and every 15 from then on."""
     ended, began, stream = threading.Event(), time.monotonic(), sys.stderr
-    what = f"the Slurm controller ({command})"
+    what = f"waiting for the Slurm controller ({command})"
 
     def tell() -> None:
         pause = FIRST_SECONDS
@@ -31,7 +31,7 @@ def waiting(command: str) -> Iterator[None]:
             seconds = time.monotonic() - began
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
                 print(
-                    f"waiting for {what}, {seconds:.0f} s so far ...",
+                    f"{what}, {seconds:.0f} s so far ...",
                     file=stream,
                     flush=True,
                 )
