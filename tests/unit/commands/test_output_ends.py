@@ -17,9 +17,9 @@ from tests.support.paths import REPO
 TYPED = ["hpc.lint", "hpc.devcluster", "hpc.doctor", "hpc.bootstrap", "glmjobs"]
 INSIDE_JOBS = {
     "hpc/runtime/local_launch.py", "hpc/runtime/attempt.py", "hpc/localchain.py", "hpc/chain/local.py", "hpc/ranks.py",
-    "hpc/attempt.py", "hpc/health/allreduce.py", "hpc/health/libraries.py",
+    "hpc/attempt.py", "hpc/health/allreduce.py", "hpc/health/libraries.py", "glmjobs/run/lengths.py",
 }  # fmt: skip
-"""Started by scripts, with a log for their output."""
+"""Started by scripts and commands, which read or keep their output."""
 
 
 def entries() -> list[Path]:
