@@ -147,7 +147,7 @@ def measure(command: list[str]) -> tuple[float, float]:
         )
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+            found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
             peak = max(peak, int(found[1])) if found else peak
             time.sleep(0.01)
         seconds = time.perf_counter() - start

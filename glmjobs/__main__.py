@@ -12,6 +12,11 @@ from hpc.core.resources import default_stack
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The console script."""
+    return run_command(choose, argv)
+
+
+def choose(argv: list[str] | None = None) -> int:
     """Run a command by name."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
@@ -39,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         said = f"{error.name} is not installed in {sys.prefix}; {into}"
         print(f"error: {said}", file=sys.stderr)
         return 3
-    return run_command(module.main, words[1:])
+    return int(module.main(words[1:]))
 
 
 if __name__ == "__main__":

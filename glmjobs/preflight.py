@@ -286,7 +286,9 @@ def revision() -> str:
     if top is not None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             words = ["git", "-C", str(top), "describe", "--always", "--dirty", "--abbrev=12"]
-            return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(
+                words, capture_output=True, encoding="utf-8", errors="replace", check=True
+            ).stdout.strip()
     return __version__
 
 

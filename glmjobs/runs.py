@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from glmjobs.cli import run_command
+from glmjobs.run.index import Index
 from glmjobs.run.locate import directories, parent
 from glmjobs.run.read_state import read_states
 from glmjobs.run.state import DONE, RunState
-from glmjobs.terminal.tables import accuracy, overview
+from glmjobs.terminal.tables import Overview, accuracy
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,14 +29,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """List them."""
     args = parser().parse_args(argv)
-    found = read_states(directories())
+    found = read_states(directories(), index=Index(parent()))
     if args.json:
         print(json.dumps([summary(state) for state in found], ensure_ascii=False))
         return 0
     if not found:
         print(f"no runs under {parent()}", file=sys.stderr)
         return 0
-    Console(highlight=False).print(overview(found))
+    Console(highlight=False).print(Overview(found))
     return 0
 
 

@@ -17,7 +17,7 @@ from glmjobs.run import read_state as states
 from glmjobs.run.locate import RunPath
 from glmjobs.run.read_state import read_state, read_states
 from glmjobs.run.state import BAD, RUNNING, WAITING, RunState
-from glmjobs.terminal.tables import overview, render
+from glmjobs.terminal.tables import Overview, render
 from hpc.chain import ledger
 
 WATCH_SECONDS = 2.0
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         if not found:
             print(f"no runs under {locate.parent()}", file=sys.stderr)
             return 0
-        return show(console, lambda ask: overview(read_states(found, ask_slurm=ask)), watch=args.watch)
+        return show(console, lambda ask: Overview(read_states(found, ask_slurm=ask)), watch=args.watch)
     run = locate.locate(args.run)
     if args.json:
         print(json.dumps(read_state(run).document(), ensure_ascii=False))

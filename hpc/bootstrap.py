@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.core import hints
+from hpc.core.command import run_command
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from hpc.core.files import exclusive, read_json, sha256_file, write_atomic, write_json
 from hpc.core.resources import checkout, default_stack, resource
@@ -115,7 +116,8 @@ def check_python(stack: Stack, python: str) -> None:
         said = subprocess.run(
             [python, "-c", "import sys; print(*sys.version_info[:2])"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
         ).stdout.split()
     except (OSError, subprocess.CalledProcessError):
@@ -142,7 +144,7 @@ class Pip:
             JobFailed: it failed; its own last words.
         """
         command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if done.returncode != 0:
             said = [
                 line for line in done.stderr.splitlines() if line.startswith("ERROR")
@@ -359,11 +361,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def entry() -> int:
+def entry(argv: list[str] | None = None) -> int:
     """The command, its errors as one line."""
     os.environ.pop("PYTHONPATH", None)  # another environment's packages must not be taken for installed
     try:
-        return main()
+        return main(argv)
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -373,4 +375,4 @@ def entry() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(entry())
+    raise SystemExit(run_command(entry))

@@ -29,6 +29,6 @@ TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VEN
 [ -d "$TOOLS" ] || TOOLS=$("${VENV:-$PWD/.venv}/bin/python" -c 'import hpc.batch; print(hpc.batch.__path__[0])')
 source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONUTF8=1
 
 exec python -m glmjobs.attach "$RUN" --exec --stage consolidate

@@ -21,6 +21,7 @@ from pydantic import Field
 from glmjobs.recipe.schema import Recipe, Section
 from glmjobs.run import sharing
 from glmjobs.run.locate import locate
+from glmjobs.text import visible
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core import config_files, hints, timestamps
@@ -70,6 +71,10 @@ class Run:
             BadInput: the directory exists already, or cannot be made.
         """
         path = path.absolute()
+        if any("\ud800" <= c <= "\udfff" for c in str(path)):
+            raise BadInput(
+                f"{visible(str(path))}: this path is no UTF-8 text, which jobs could not be told; take another"
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from glmjobs.run import progress
+from glmjobs.run.index import Index, signature, stands_still
 from glmjobs.run.state import (
     DONE,
     FAILED,
@@ -39,19 +40,37 @@ def read_state(run: HasPath, *, ask_slurm: bool = True) -> RunState:
     return state
 
 
-def read_states(runs: Iterable[HasPath], *, ask_slurm: bool = True) -> list[RunState]:
-    """The states of several runs now; Slurm is asked once for all of them."""
+def read_states(
+    runs: Iterable[HasPath], *, ask_slurm: bool = True, index: Index | None = None
+) -> list[RunState]:
+    """The states of several runs now; Slurm is asked once for all of them.
+
+    Args:
+        index: what is known of those that stand still; brought up to date, and saved.
+    """
     paths = [run.path for run in runs]
     found: list[RunState] = []
     told: dict[str, list[Json]] = {}
+    hours: dict[str, dict[str, float]] = {}
     for path in paths:
         try:
+            seen = signature(path)
+            if index is not None and (kept := index.get(path, seen)) is not None:
+                found.append(kept[0])
+                hours[str(path)] = kept[1]
+                continue
             events = ledger.read(path)
-            found.append(_read(path, events))
+            state = _read(path, events)
+            found.append(state)
             told[str(path)] = events
+            if index is not None and stands_still(state, events):
+                hours[str(path)] = progress.gpu_hours(path, events, [])
+                index.keep(path, seen, state, hours[str(path)])
         except OSError as error:  # another user's, a damaged disk: no reason to show nothing of the others
             why = f"{error.filename or path}: {error.strerror}"
             found.append(RunState(name=path.name, path=str(path), unreadable=why))
+    if index is not None:
+        index.save()
     if ask_slurm and any(_asks_slurm(s) for state in found for s in state.stages):
         from glmjobs.run import slurm_state
 
@@ -61,7 +80,10 @@ def read_states(runs: Iterable[HasPath], *, ask_slurm: bool = True) -> list[RunS
             wait_for_repair(state.submitted)
             for stage in state.submitted:
                 progress.add_live(Path(state.path), stage)
-            add_costs(state, told[state.path])
+            if state.path in hours and all(s.state != RUNNING for s in state.stages):
+                state.gpu_hours = hours[state.path]
+            else:
+                add_costs(state, told.get(state.path) or ledger.read(Path(state.path)))
     return found
 
 

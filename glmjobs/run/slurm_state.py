@@ -30,7 +30,7 @@ from hpc.chain import own_jobs
 from hpc.chain.own_jobs import Found
 from hpc.chain.stage_state import REQUEUED
 from hpc.core.errors import HpcError
-from hpc.slurm import reasons
+from hpc.slurm import maintenance, reasons
 from hpc.slurm.identity import Claim
 from hpc.slurm.records import JobInfo, JobState
 
@@ -146,7 +146,7 @@ def _pending(stage: StageState, info: JobInfo) -> None:
     if stage.stage == "preflight":
         stage.state, stage.error = WAITING, None
         return
-    why = reasons.waiting(info)
+    why = maintenance.waiting(info)
     requeued = stage.reason.startswith(REQUEUED)
     if stage.state in (RUNNING, *BAD) or (stage.attempts and requeued):
         times = f" for the {_nth(info.restarts)} time" if info.restarts > 1 else ""

@@ -65,6 +65,8 @@ def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
     """Slurm knows enough nodes with the GPUs asked for."""
     from hpc.slurm import client as slurm
 
+    if profile.gpu_request == "none":  # Slurm knows of none here
+        return
     nodes = slurm.gres(profile.partition)
     wanted = profile.gpu_type
     fitting = {node for node, kind, count in nodes if count >= shape.gpus and wanted in (None, kind)}

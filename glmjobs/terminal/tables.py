@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -160,27 +161,44 @@ def accuracy(state: RunState, model: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def overview(found: Sequence[RunState]) -> Table:
-    """One row a run."""
-    from glmjobs.terminal.tables import COLOURS
+class Overview:
+    """One row a run. Written line by line: rich's own tables take a second for a thousand rows."""
 
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("run", "state", "stage"):
-        shown.add_column(column, no_wrap=True)
-    for column in ("base", "fine-tuned", "GPU-hours", "lost"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("why", overflow="fold", min_width=10)  # the one that gives way on a narrow terminal
-    for state in found:
+    HEAD = ("run", "state", "stage", "base", "fine-tuned", "GPU-hours", "lost", "why")
+    RIGHT = range(3, 7)
+
+    def __init__(self, found: Sequence[RunState]) -> None:
+        self.rows = [self._row(state) for state in found]
+
+    @staticmethod
+    def _row(state: RunState) -> tuple[str, ...]:
         stage = next((s for s in state.submitted if s.state != DONE), None)
         trouble = state.trouble or stage
-        shown.add_row(
-            visible(state.name), Text(state.state, COLOURS[state.state]), stage.stage if stage else "",
+        hours = state.gpu_hours
+        return (
+            visible(state.name), state.state, stage.stage if stage else "",
             *(_percent(accuracy(state, model)) for model in ("base", "finetuned")),
-            f"{state.gpu_hours['held']:.2f}" if state.gpu_hours else "",
-            f"{state.gpu_hours['lost']:.2f}" if state.gpu_hours else "",
+            *(f"{hours[part]:.2f}" if hours else "" for part in ("held", "lost")),
             visible((trouble.error or trouble.reason) if trouble else state.unreadable),
         )  # fmt: skip
-    return shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(zip(self.HEAD, *self.rows, strict=True))[:-1]
+        widths = [max(map(cell_len, column)) for column in columns]
+        # The reasons are folded on a narrow terminal; the others are never cut.
+        room = max(options.max_width - sum(widths) - 2 * len(widths), 10)
+        bold = console.get_style("bold")
+        styles = {state: console.get_style(colour) for state, colour in COLOURS.items()}
+        for row in (self.HEAD, *self.rows):
+            for at, (cell, width) in enumerate(zip(row, widths, strict=False)):
+                pad = " " * (width - cell_len(cell))
+                text = pad + cell if at in self.RIGHT else cell + pad
+                style = bold if row is self.HEAD else styles.get(cell) if at == 1 else None
+                yield Segment(text + "  ", style)
+            why = Text(row[-1]).wrap(console, room) if cell_len(row[-1]) > room else [Text(row[-1])]
+            for number, line in enumerate(why):
+                indent = " " * (sum(widths) + 2 * len(widths)) if number else ""
+                yield Segment(f"{indent}{line.plain.rstrip()}\n", bold if row is self.HEAD else None)
 
 
 def _percent(value: float | None) -> str:

@@ -79,7 +79,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             committed.sync(new)
             committed.commit(new)
     aside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    aside.write_text(target.name)
+    aside.write_text(target.name, encoding="utf-8")
     aside.replace(pointer)
     return target
 

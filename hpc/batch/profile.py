@@ -13,6 +13,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hpc.core import config_files
+from hpc.core.secrets import is_secret_name, looks_like_secret
+
+FEATURES = re.compile(r"[A-Za-z0-9_.:@%+=/,&|*()\[\]-]+\Z")
+"""What a constraint is made of: features, & and |, groups, counts (sbatch's manual, --constraint)."""
 
 PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 
@@ -191,7 +195,7 @@ class Environment(Part):
                 raise ValueError(f"{name!r} is not a variable name")
             if "\n" in text or "\0" in text:
                 raise ValueError(f"{name}: a value is one line")
-            if re.search(r"TOKEN|SECRET|PASSWORD|API_?KEY", name, re.I):
+            if is_secret_name(name) or looks_like_secret(text):
                 raise ValueError(
                     f"{name}: secrets never go into a profile; stage what needs them on the login node"
                 )
@@ -211,8 +215,13 @@ class Profile(Part):
         default=None, description='nodes never to use, as Slurm writes them: "node[3,7]"'
     )
     gpu_type: str | None = Field(default=None, description="GRES type, as in gpu:a100:8; null: any")
-    gpu_request: Literal["gres", "gpus-per-node"] = Field(
-        default="gres", description="--gres works on every release; --gpus-per-node needs cons_tres"
+    gpu_request: Literal["gres", "gpus-per-node", "none"] = Field(
+        default="gres",
+        description="--gres works on every release; --gpus-per-node needs cons_tres; none: Slurm knows no GPUs here, "
+        "whole nodes are asked for (--exclusive)",
+    )
+    memory_request: Literal["mem", "mem-per-cpu", "mem-per-gpu", "none"] = Field(
+        default="mem", description="how a job's memory of a node is asked for; none: the site's own limit"
     )
     gpu_memory_gb: int = Field(default=80, ge=1, description="memory of one GPU, GB; the plan is made for it")
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
@@ -239,9 +248,17 @@ class Profile(Part):
                 raise ValueError(f"{word}: the chain itself needs this option")
         return value
 
-    @field_validator(
-        "partition", "account", "qos", "constraint", "reservation", "exclude", "gpu_type", "cpu_partition"
-    )
+    @field_validator("constraint")
+    @classmethod
+    def _features(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        pairs = all(value.count(left) == value.count(right) for left, right in ("()", "[]"))
+        if not FEATURES.match(value) or not pairs or value.startswith("-"):
+            raise ValueError(f'{value!r} is not a constraint such as "a100", "gpu&hbm80g" or "[rack1|rack2]"')
+        return value
+
+    @field_validator("partition", "account", "qos", "reservation", "exclude", "gpu_type", "cpu_partition")
     @classmethod
     def _plain(cls, value: str | None) -> str | None:
         if value is not None and not PLAIN.match(value):

@@ -28,7 +28,7 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
         "ntasks-per-node": str(job.tasks_per_node),
         "cpus-per-task": str(job.cpus_per_task),
         **gpu_option(job.gpus_per_node, profile),
-        "mem": job.memory,
+        **memory_option(job, profile),
         "time": job.time,
         "array": f"0-{job.array - 1}" if job.array is not None else None,
         "partition": partition,
@@ -41,7 +41,8 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
         "open-mode": "append",
         "output": _path_option(log, log_name(job)),
     }
-    named = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    given = {name: value for name, value in options.items() if value is not None}
+    named = [f"--{name}={value}" if value else f"--{name}" for name, value in given.items()]
     return [*named, *profile.sbatch, "--requeue"]
 
 
@@ -90,10 +91,31 @@ def gpu_option(gpus: int, profile: Profile) -> dict[str, str]:
     """GPUs of one node, as this cluster wants them asked for."""
     if gpus == 0:
         return {}
+    if profile.gpu_request == "none":
+        return {"exclusive": ""}
     kind = f"{profile.gpu_type}:" if profile.gpu_type else ""
     if profile.gpu_request == "gres":
         return {"gres": f"gpu:{kind}{gpus}"}
     return {"gpus-per-node": f"{kind}{gpus}"}
+
+
+def memory_option(job: Job, profile: Profile) -> dict[str, str]:
+    """A node's memory, as this cluster wants it asked for.
+
+    Raises:
+        BadInput: a size that cannot be divided.
+    """
+    if job.memory is None or profile.memory_request == "none":
+        return {}
+    shares = {"mem-per-cpu": job.tasks_per_node * job.cpus_per_task, "mem-per-gpu": job.gpus_per_node}
+    parts = shares.get(profile.memory_request, 0)
+    if not parts or job.memory == "0":
+        return {"mem": job.memory}
+    size = re.fullmatch(r"(\d+)([KMGT]?)B?", job.memory.upper())
+    if not size:
+        raise BadInput(f"memory = {job.memory!r}: a whole number with K, M, G or T, to be divided by {parts}")
+    megabytes = int(size[1]) * {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1 << 20}[size[2]]
+    return {profile.memory_request: f"{max(1, int(megabytes / parts))}M"}
 
 
 def _path_option(folder: Path, name: str) -> str:
@@ -143,7 +165,7 @@ def environment(job: Job, chain: Chain) -> str:
     )
     lines = [
         modules.prologue(chain.profile.environment),
-        f"export {path}PYTHONUNBUFFERED=1",
+        f"export {path}PYTHONUNBUFFERED=1 PYTHONUTF8=1",
         f"export HPC_JOB_GPUS={job.nodes * job.gpus_per_node} SRUN_CPUS_PER_TASK={job.cpus_per_task}",
     ]
     if chain.variables:

@@ -21,7 +21,7 @@ from hpc.chain.stage_state import (
     wait_for_repair,
 )
 from hpc.core.errors import HpcError
-from hpc.slurm import reasons
+from hpc.slurm import maintenance, reasons
 from hpc.slurm.records import JobState
 
 ASK_SECONDS = 15.0
@@ -81,7 +81,7 @@ def _merge(stage: StageState, found: Found) -> None:
         elif stage.state in (RUNNING, WAITING):
             stage.state, stage.error = LOST, f"{found.gone()}, and it left no end"
     elif info.state.is_pending:
-        stage.state, stage.reason, stage.error = WAITING, reasons.waiting(info), None
+        stage.state, stage.reason, stage.error = WAITING, maintenance.waiting(info), None
         stage.blocked = reasons.never_starts(info)
     elif info.state is JobState.COMPLETING:
         if stage.state in BAD:  # over or queued again: not known before Slurm has let go of it

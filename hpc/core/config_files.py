@@ -10,7 +10,8 @@ import contextlib
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,7 +27,7 @@ def load(schema: type[Schema], path: Path, what: str, overrides: Sequence[str] =
     Raises:
         BadInput: one line naming the file, the field and what would be right.
     """
-    return validate(schema, read_yaml(path, what), source=str(path), overrides=overrides)
+    return validate(schema, read_yaml(path, what, schema), source=str(path), overrides=overrides)
 
 
 def validate(
@@ -34,7 +35,7 @@ def validate(
 ) -> Schema:
     """A mapping as ``schema`` says, after ``a.b=c`` overrides (values are YAML). ``source`` is only named in errors."""
     for item in overrides:
-        apply_override(raw, item)
+        apply_override(raw, item, schema)
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
@@ -57,8 +58,8 @@ for _tag in ("int", "float"):
     Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", Loader.number)
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A YAML mapping from a file; every way it can be wrong is one line."""
+def read_yaml(path: Path, what: str, schema: type[BaseModel] | None = None) -> dict[str, Any]:
+    """A YAML mapping from a file; every way it can be wrong is one line. ``schema``: as for :func:`construct`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot read this {what}: {error}") from None
     try:
-        raw = yaml.load(text, Loader=Loader)
+        raw = construct(text, schema)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
@@ -77,21 +78,96 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return raw
 
 
-def apply_override(raw: dict[str, Any], item: str) -> None:
-    """Apply one ``a.b=value`` to a nested mapping, in place; the value is read as YAML."""
+def construct(text: str, schema: Any = None) -> Any:
+    """A YAML document's value. What ``schema`` (a model, or the type of a field) calls text stays as it is written:
+    ``account: 007`` is "007", ``qos: on`` is "on".
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _keep_text(node, schema, text)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _keep_text(node: yaml.Node, kind: Any, text: str) -> None:
+    """Make plain scalars of a document's ``text`` texts where ``kind`` wants text, also inside; null stays null."""
+    kinds = [
+        k
+        for k in (get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
+        if k is not type(None)
+    ]
+    if len(kinds) != 1:
+        return
+    kind = kinds[0]
+    if isinstance(node, yaml.ScalarNode):
+        if kind is str and not node.tag.endswith(":null"):
+            node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode) and get_origin(kind) in (tuple, list):
+        for item in node.value:
+            _keep_text(item, get_args(kind)[0], text)
+    elif isinstance(node, yaml.MappingNode) and get_origin(kind) is dict:
+        for _, item in node.value:
+            _keep_text(item, get_args(kind)[1], text)
+    elif isinstance(node, yaml.MappingNode) and isinstance(kind, type) and issubclass(kind, BaseModel):
+        for key, item in node.value:
+            _keep_text(item, field_type(kind, [str(key.value)]), text)
+            if isinstance(item, yaml.SequenceNode) and field_type(kind, [str(key.value)]) in _TEXT:
+                written = text[
+                    _index(item.start_mark, text) : _index(item.end_mark, text)
+                ]  # constraint: [a|b]
+                node.value[node.value.index((key, item))] = (
+                    key,
+                    yaml.ScalarNode("tag:yaml.org,2002:str", written),
+                )
+
+
+_TEXT = (str, str | None)
+
+
+def _index(mark: Any, text: str) -> int:
+    lines = text.splitlines(keepends=True)
+    return sum(map(len, lines[: mark.line])) + int(mark.column)
+
+
+def field_type(schema: Any, keys: Sequence[str]) -> Any:
+    """The type of the field that dotted ``keys`` name; None where there is none."""
+    for key in keys:
+        models = [k for k in (schema, *get_args(schema)) if isinstance(k, type) and issubclass(k, BaseModel)]
+        if get_origin(schema) is dict:
+            schema = get_args(schema)[1]
+        elif models and key in models[0].model_fields:
+            schema = models[0].model_fields[key].annotation
+        else:
+            return None
+    return schema
+
+
+def apply_override(raw: dict[str, Any], item: str, schema: type[BaseModel] | None = None) -> None:
+    """Apply one ``a.b=value`` to a nested mapping, in place; the value is read as YAML, as :func:`construct` does."""
     dotted, eq, text = item.partition("=")
     keys = dotted.strip().split(".")
     if not eq or not all(keys):
         raise BadInput(f"--set {item!r}: write section.field=value, for example train.learning_rate=2e-5")
     if len(text.splitlines()) > 1 or any("\ud800" <= c <= "\udfff" for c in item):
         raise BadInput(f"--set {item[:80]!r}: a value is one line of UTF-8 text")
+    kind = field_type(schema, keys)
     try:
-        value = yaml.load(text, Loader=Loader) if text else None
+        value = construct(text, kind) if text else None
     except yaml.YAMLError:
         value = text
+    if kind in _TEXT and value is not None and not isinstance(value, str):
+        value = text.strip()
     if isinstance(value, str) and text.strip(" \t")[:1] not in ("'", '"'):
         value = text.strip(" \t")  # a # is no comment here, a ! no tag
-    if isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
+    if isinstance(value, str) and str not in (kind, *get_args(kind)):
+        # YAML 1.1 reads 2e-5 as text
         with contextlib.suppress(ValueError):
             value = float(value) if any(c in value for c in "eE.") else value
     here = raw

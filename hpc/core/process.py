@@ -65,7 +65,7 @@ def _memory_groups(root: Path) -> Iterator[tuple[int, int]]:
             with contextlib.suppress(
                 OSError, ValueError
             ):  # "max", or a container that hides its group's path
-                allowed = int((group / limit).read_text())
+                allowed = int((group / limit).read_text(encoding="ascii"))
                 if allowed < _NO_LIMIT:
                     yield allowed, _usage(group / usage)
             if group == top:
@@ -74,6 +74,6 @@ def _memory_groups(root: Path) -> Iterator[tuple[int, int]]:
 
 def _usage(file: Path) -> int:
     try:
-        return int(file.read_text())
+        return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hpc.core import hints
+from hpc.core.command import run_command
 from hpc.core.errors import HpcError
 from hpc.devcluster.cluster import DevCluster, default_dir
 from hpc.devcluster.config import Options
@@ -113,4 +114,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

@@ -397,7 +397,7 @@ class DevCluster:
     def _last_words(self, name: str) -> str:
         for suffix in (".out", ".log"):
             with contextlib.suppress(OSError):
-                text = (self.where.log / f"{name}{suffix}").read_text(errors="replace")
+                text = (self.where.log / f"{name}{suffix}").read_text(encoding="utf-8", errors="replace")
                 lines = [line.strip() for line in text.splitlines() if line.strip()]
                 telling = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
                 if lines:
@@ -454,7 +454,7 @@ class DevCluster:
         """One `up`, `down` or `restart` at a time."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / "lock").open("a")
+            handle = (self.root / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise BadInput(
                 f"{self.root}: {error.strerror}: give a directory you may write by --dir"
@@ -466,7 +466,7 @@ class DevCluster:
     def _read(self) -> None:
         path = self.root / "state.json"
         try:
-            self._state = json.loads(path.read_text())
+            self._state = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             self._state = {}
         except (OSError, ValueError) as error:

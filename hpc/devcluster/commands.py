@@ -52,7 +52,9 @@ def require_programs(accounting: bool) -> None:
 
 def slurm_version() -> tuple[int, int]:
     """Major and minor version of the slurmctld found; (0, 0) if it does not say."""
-    said = subprocess.run([_which("slurmctld"), "-V"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run(
+        [_which("slurmctld"), "-V"], capture_output=True, encoding="utf-8", errors="replace", check=False
+    ).stdout
     match = re.search(r"(\d+)\.(\d+)", said)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -129,7 +131,8 @@ def install_database(where: Layout) -> None:
     made = subprocess.run(
         args,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         stdin=subprocess.DEVNULL,
         env={"PATH": search_path()},
         check=False,

@@ -289,7 +289,7 @@ def hosts_file(options: Options, host: str) -> str:
     """/etc/hosts as the pretended nodes see it: this machine's, with every node's name on the loopback
     address."""
     try:
-        own = Path("/etc/hosts").read_text(errors="replace").rstrip("\n")
+        own = Path("/etc/hosts").read_text(encoding="utf-8", errors="replace").rstrip("\n")
     except OSError:
         own = "127.0.0.1 localhost"
     return "\n".join([own, f"127.0.0.1 {host}", *(f"127.0.0.1 {node}" for node in options.node_names), ""])

@@ -56,7 +56,7 @@ class Process:
 def boot_id() -> str:
     """Changes with every start of the machine; start times are comparable within one only."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
 
@@ -64,7 +64,7 @@ def boot_id() -> str:
 def _stat(pid: int) -> list[str] | None:
     """/proc/PID/stat from the state on (field 3 is index 0); the name before it may contain anything."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     return text.rpartition(")")[2].split()

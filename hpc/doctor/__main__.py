@@ -13,6 +13,7 @@ from pathlib import Path
 from hpc.batch import profile as profiles
 from hpc.batch.profile import Profile
 from hpc.core import hints
+from hpc.core.command import run_command
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.resources import resource
 from hpc.doctor import draft, examine
@@ -125,4 +126,4 @@ def write_profile(where: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

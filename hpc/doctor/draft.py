@@ -74,6 +74,8 @@ def slurm_lines() -> list[str]:
     kinds = Counter(kind for _, kind, _ in gres.get(chosen or "", []) if kind)
     kind = kinds.most_common(1)[0][0] if kinds else None
     lines.append(f"gpu_type: {_yaml(kind)}")
+    if not with_gpus:
+        lines.append("# gpu_request: none   # for nodes with GPUs that Slurm does not know of: whole nodes")
     size = re.search(r"(\d+)\s*g", kind or "", re.I)
     lines.append(
         f"gpu_memory_gb: {size[1]}"
@@ -126,7 +128,12 @@ def available_modules() -> list[str] | None:
     script = "\n".join([*functions().values(), 'find_modules ""', "module -t avail 2>&1"])
     try:
         done = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+            ["bash", "-c", script],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

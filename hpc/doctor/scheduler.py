@@ -112,6 +112,12 @@ def check_partitions(profile: Profile) -> list[Row]:
 def check_gres(profile: Profile) -> list[Row]:
     """GPU types as configured against the profile's."""
     found = slurm.gres(profile.partition)
+    if profile.gpu_request == "none":
+        seen = ", ".join(sorted({kind or "(no type)" for _, kind, _ in found}))
+        mend = "gpu_request: gres, so that jobs take what they need and no whole nodes"
+        return [
+            Row(SECTION, "GPUs (GRES)", "warn" if found else "ok", seen or "none", "none (whole nodes)", mend)
+        ]
     kinds: dict[str, int] = {}
     for _, kind, count in found:
         kinds[f"{kind or '(no type)'} x {count}"] = kinds.get(f"{kind or '(no type)'} x {count}", 0) + 1
@@ -122,7 +128,11 @@ def check_gres(profile: Profile) -> list[Row]:
     mend = (
         f"gpu_type: {names[0]}"
         if names
-        else ("gpu_type: null" if found else "another partition; CPU jobs run all the same")
+        else (
+            "gpu_type: null"
+            if found
+            else "another partition, or gpu_request: none if nodes have GPUs all the same"
+        )
     )
     needed = f"gpu:{wanted}" if wanted else "any GPU"
     return [Row(SECTION, "GPUs (GRES)", "ok" if ok else ("bad" if wanted else "warn"), said, needed, mend)]
@@ -144,9 +154,10 @@ def check_request(profile: Profile) -> list[Row]:
         **gpu_option(gpus, profile),
     }
     options = [f"--{name}={value}" for name, value in named.items() if value]
+    options += ["--exclusive"] if profile.gpu_request == "none" else []
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "asked.sh"
-        script.write_text("#!/bin/bash\nexit 0\n")
+        script.write_text("#!/bin/bash\nexit 0\n", encoding="utf-8")
         try:
             slurm.test_only(script, extra=options)
         except slurm.SlurmRefused as error:

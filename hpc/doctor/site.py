@@ -32,7 +32,12 @@ def check_modules(profile: Profile) -> list[Row]:
     script = f'set -euo pipefail\n{modules.prologue(environment)}\necho "$LOADEDMODULES"\n'
     try:
         done = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+            ["bash", "-c", script],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return [
@@ -59,7 +64,7 @@ def check_container(profile: Profile) -> list[Row]:
         return []
     if container.runtime == "pyxis":
         done = (
-            subprocess.run(["srun", "--help"], capture_output=True, text=True)
+            subprocess.run(["srun", "--help"], capture_output=True, encoding="utf-8", errors="replace")
             if shutil.which("srun")
             else None
         )
@@ -136,7 +141,12 @@ def check_quota(place: Path) -> list[Row]:
             continue
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=20,
+                stdin=subprocess.DEVNULL,
             )
         except subprocess.TimeoutExpired:
             continue

@@ -46,7 +46,9 @@ def query(listing: str, fields: tuple[str, ...]) -> list[dict[str, str]] | None:
         return None
     command = [program, f"--query-{listing}={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     lines = [line.split(",") for line in done.stdout.splitlines() if line.strip()]
@@ -92,7 +94,7 @@ def fatal_xids() -> list[Xid] | None:
     try:
         environ = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(
-            ["dmesg"], capture_output=True, text=True, errors="replace", timeout=20, env=environ
+            ["dmesg"], capture_output=True, encoding="utf-8", errors="replace", timeout=20, env=environ
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -113,7 +115,7 @@ def parse_xids(log: str, up: float) -> list[Xid]:
 def uptime() -> float:
     """Seconds since boot."""
     try:
-        return float(Path("/proc/uptime").read_text().split()[0])
+        return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError):
         return 0.0
 

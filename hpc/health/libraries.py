@@ -28,8 +28,8 @@ def loaded() -> dict[str, str]:
     and ``<name>_file``: which file answered. Found out in a process of its own."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "hpc.health.libraries"], capture_output=True, text=True, timeout=60, check=True,
-            cwd=TOP,
+            [sys.executable, "-m", "hpc.health.libraries"], capture_output=True, encoding="utf-8", timeout=60,
+            check=True, cwd=TOP,
         )  # fmt: skip
         found = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):

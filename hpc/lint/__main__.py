@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from hpc.core.command import run_command
 from hpc.core.errors import BadInput, HpcError
 from hpc.lint import lint
 from hpc.lint.batch import RULES
@@ -58,4 +59,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

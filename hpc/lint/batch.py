@@ -7,20 +7,32 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpc.lint.shell import Command, Script
 
 LAUNCHERS = frozenset({"srun", "mpirun", "mpiexec", "torchrun", "deepspeed", "accelerate"})
 WORK = LAUNCHERS | {"apptainer", "singularity", "python", "python3"}
-SECRET = re.compile(r"(?<![A-Za-z0-9])[A-Z0-9_]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Z0-9_]*")
+PYTHON = re.compile(r"(.*/)?python[0-9.]*")
+ERRANDS = frozenset({"hostname", "echo", "printf", "env", "printenv", "date", "nvidia-smi", "rocm-smi", "ip", "mkdir",
+                     "ls", "rm", "cp", "rsync", "tar", "df", "free", "lscpu", "numactl", "true", "sleep", "which",
+                     "hostid", "uname", "cat",
+                     "huggingface-cli", "hf", "wget", "curl", "git", "chmod", "sync",
+                     "scontrol", "squeue"})  # fmt: skip
+"""Programs whose steps are done in a moment: how they are started matters to nobody."""
 SETUP = frozenset({"cd", "source", ".", "conda", "mamba", "micromamba", "module", "ml", "cp", "rsync", "tar"})
 SHORT = {"-n": "ntasks", "-N": "nodes", "-c": "cpus-per-task", "-o": "output", "-e": "error", "-J": "job-name",
          "-t": "time", "-p": "partition", "-A": "account", "-a": "array", "-d": "dependency", "-D": "chdir",
          "-w": "nodelist", "-x": "exclude", "-G": "gpus", "-q": "qos", "-C": "constraint"}  # fmt: skip
-VALUED = frozenset(SHORT.values()) | {"ntasks-per-node", "gres", "mem", "open-mode", "signal", "mpi", "cpu-bind",
-                                      "gpus-per-node", "gpus-per-task", "mem-per-cpu", "export", "jobid"}  # fmt: skip
+VALUED = frozenset(SHORT.values()) | {
+    "ntasks-per-node", "gres", "mem", "open-mode", "signal", "mpi", "cpu-bind", "gpus-per-node", "gpus-per-task",
+    "mem-per-cpu", "mem-per-gpu", "export", "jobid", "job_id", "container-image", "container-mounts", "container-name",
+    "container-workdir", "het-group", "distribution", "wait", "threads-per-core", "comment", "ntasks-per-gpu",
+    "ntasks-per-socket", "cpus-per-gpu", "gpu-bind", "input", "task-prolog", "network", "nodefile",
+}  # fmt: skip
+UNKNOWN = "$"
+"""Among a step's options: a variable that could hold any of them."""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +52,21 @@ class Step:
     command: Command
     options: dict[str, str]
     program: list[str]
+
+    def lacks(self, *names: str) -> bool:
+        """Whether none of the options is given, as far as can be seen."""
+        return not {UNKNOWN, *names} & set(self.options)
+
+    @property
+    def errand(self) -> bool:
+        """Runs something that is done in a moment."""
+        words = [word for word in self.program if word not in ("bash", "sh", "-c", "-lc", "-l")]
+        text = re.sub(r"\$\([^()]*\)", "", words[0]) if words else ""
+        first = text.strip().split()
+        alone = len(words) == 1 and len(self.program) > 1  # the text after bash -c
+        if not first or (alone and re.search(r"[;&|\n]", text)):
+            return False
+        return first[0].rsplit("/", 1)[-1] in ERRANDS
 
 
 Rule = Callable[["Batch"], Iterator[tuple[int, str, str]]]
@@ -64,14 +91,19 @@ class Batch:
         self.commands = script.commands
         self.options = options([word for d in script.directives if d.heeded for word in split(d.text)])[0]
         self.work = [c for c in self.commands if c.name in WORK]
-        self.steps = [step for c in self.commands for step in _steps(c)]
         self.is_batch = bool(script.directives)
-        self.exported = {
-            match[1]: match[2]
+        self.assigned = [
+            (c, match[1], match[2])
             for c in self.commands
-            for word in [*c.assignments, *(c.words[1:] if c.name in ("export", "declare") else [])]
+            for word in [
+                *c.assignments,
+                *(c.words[1:] if c.name in ("export", "declare", "env", "local") else []),
+            ]
             if (match := re.match(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", word.text, re.S))
-        }
+        ]
+        self.exported = {name: value for _, name, value in self.assigned}
+        self.steps = [step for c in self.commands for step in self._steps(c)]
+        self.working_functions = {c.function for c in self.work if c.function and not c.substituted}
 
     def shell_option(self, letter: str, name: str, before: int) -> bool:
         """Whether ``set -e`` (x, …), or ``set -o pipefail``, is on at the command with that index."""
@@ -90,6 +122,40 @@ class Batch:
         """Whether pipefail is on, or the command's own code is asked for by PIPESTATUS."""
         return self.shell_option("", "pipefail", at) or "PIPESTATUS" in self.script.text
 
+    def works(self, command: Command) -> bool:
+        """Whether a command is the job's work, or calls a function of the script that does it."""
+        return command.name in WORK or (command.name in self.working_functions and not command.function)
+
+    @property
+    def gpus(self) -> bool:
+        """Whether the directives ask for GPUs."""
+        asked = " ".join(f"{name}={value}" for name, value in self.options.items() if name)
+        return bool(re.search(r"\bgpus?(-per-\w+)?=|gres=\S*gpu|tres\S*=\S*gpu", asked))
+
+    @property
+    def nodes(self) -> int:
+        """The fewest nodes that the directives ask for."""
+        return count(self.options.get("nodes", "").partition("-")[0])
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that the directives ask for, on all nodes."""
+        asked = self.options
+        return (
+            count(asked.get("ntasks"))
+            if "ntasks" in asked
+            else self.nodes * count(asked.get("ntasks-per-node"))
+        )
+
+    def _steps(self, command: Command) -> list[Step]:
+        """The sruns of a command, also behind a wrapper: ``exec python -m x --stage a srun … --stage b srun …``."""
+        words = [word.text for word in command.words] if command.name in WORK else []
+        starts = [at for at, word in enumerate(words) if word.rsplit("/", 1)[-1] == "srun"]
+        return [
+            Step(command, *options(words[at + 1 : end], self.exported))
+            for at, end in zip(starts, [*starts[1:], len(words)], strict=False)
+        ]
+
     def following(self, command: Command) -> list[Command]:
         """Commands after one, in the same function, outside of substitutions and function definitions."""
         at = self.commands.index(command)
@@ -107,12 +173,29 @@ class Batch:
         return found
 
 
-def options(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Slurm options at the start of a list of words, by long name; and the words after them."""
+def options(words: list[str], variables: Mapping[str, str] | None = None) -> tuple[dict[str, str], list[str]]:
+    """Slurm options at the start of a list of words, by long name; and the words after them.
+
+    Args:
+        variables: values of ``$NAME`` in front of the program; one whose value is not known leaves :data:`UNKNOWN`.
+    """
     found: dict[str, str] = {}
-    rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "--":
+    rest, opened = list(words), 0
+    while rest and rest[0] != "--":
         word = rest.pop(0)
+        if (variable := re.fullmatch(r"\$\{?(\w+)(\[@\]|\[\*\])?\}?", word)) and variables is not None:
+            value = variables.get(variable[1], "").strip()
+            value = value[1:-1] if value.startswith("(") else value
+            inside = split(value) if opened < 50 else []
+            if inside and inside[0].startswith(("-", "$")):
+                opened += 1
+                rest = [*inside, *rest]
+                continue
+            if rest and not inside:  # options of another file, or the program: no telling
+                found[UNKNOWN] = word
+                continue
+        if not word.startswith("-"):
+            return found, [word, *rest]
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             if not equals and name in VALUED and rest and not rest[0].startswith("-"):
@@ -121,7 +204,7 @@ def options(words: list[str]) -> tuple[dict[str, str], list[str]]:
             name, value = SHORT.get(word[:2], word[1:2]), word[2:].removeprefix("=")
             if not value and word[:2] in SHORT and rest:
                 value = rest.pop(0)
-        found[name] = value
+        found[name.replace("_", "-")] = value
     return found, rest
 
 
@@ -132,14 +215,27 @@ def split(text: str) -> list[str]:
         return text.split()
 
 
-def _steps(command: Command) -> list[Step]:
-    """The sruns of a command, also behind a wrapper: ``exec python -m x --stage a srun … --stage b srun …``."""
-    words = [word.text for word in command.words] if command.name in WORK else []
-    starts = [at for at, word in enumerate(words) if word.rsplit("/", 1)[-1] == "srun"]
-    return [
-        Step(command, *options(words[at + 1 : end]))
-        for at, end in zip(starts, [*starts[1:], len(words)], strict=False)
-    ]
+def launcher(words: list[str]) -> str:
+    """The launcher of processes among a command's words, by its short name; "" where there is none.
+
+    ``python -m torch.distributed.run`` is torchrun.
+    """
+    for at, word in enumerate(words):
+        name = word.rsplit("/", 1)[-1]
+        if name in ("torchrun", "deepspeed", "accelerate"):
+            return name
+        if word == "-m" and at and PYTHON.fullmatch(words[at - 1]) and at + 1 < len(words):
+            return _MODULES.get(words[at + 1], "")
+        if name.endswith(".py"):
+            return ""
+    return ""
+
+
+_MODULES = {
+    "torch.distributed.run": "torchrun", "torch.distributed.launch": "torchrun",
+    "accelerate.commands.launch": "accelerate", "accelerate": "accelerate", "deepspeed": "deepspeed",
+    "deepspeed.launcher.runner": "deepspeed", "deepspeed.launcher.launch": "deepspeed",
+}  # fmt: skip
 
 
 def count(text: str | None) -> int:

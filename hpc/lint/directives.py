@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hpc.lint.batch import Batch, options, rule, split
+from hpc.lint.batch import WORK, Batch, options, raw_text, rule, split
 
 
 @rule("directive-ignored")
@@ -56,6 +56,77 @@ def _output(batch: Batch) -> Iterator[tuple[int, str, str]]:
                     f"Slurm opens {value} before this runs: without {folder} the job fails at once",
                     ("make the directory before sbatch"),
                 )
+
+
+@rule("time-in-minutes")
+def _minutes(batch: Batch) -> Iterator[tuple[int, str, str]]:
+    for d in batch.script.directives:
+        asked = options(split(d.text))[0].get("time", "") if d.heeded else ""
+        hours = re.fullmatch(r"(\d+)(:00)?", asked)
+        if hours and (int(hours[1]) in _HOURS or (hours[2] and hours[1] in ("01", "02", "03", "04"))):
+            read = "minutes and seconds" if hours[2] else "minutes"
+            right = f"--time={int(hours[1])}:00:00 for hours, --time=00:{hours[1]}:00 for minutes"
+            yield d.line, f"Slurm reads --time={asked} as {read}", right
+
+
+_HOURS = frozenset({8, 12, 16, 18, 24, 36, 48, 72, 96, 144, 168, 192, 336, 720})
+"""Numbers that people write when they mean hours."""
+
+
+@rule("memory-in-megabytes")
+def _megabytes(batch: Batch) -> Iterator[tuple[int, str, str]]:
+    if not any(c.name in WORK for c in batch.commands):
+        return
+    asked = [(d.line, options(split(d.text))[0]) for d in batch.script.directives if d.heeded]
+    asked += [(step.command.line, step.options) for step in batch.steps]
+    for line, given in asked:
+        for name, most in (("mem", 1000), ("mem-per-gpu", 1000), ("mem-per-cpu", 64)):
+            value = re.fullmatch(r"(\d+)[Mm]?", given.get(name, ""))
+            if value and 0 < int(value[1]) <= most:
+                yield (
+                    line,
+                    f"--{name}={value[1]} is {value[1]} MB: Python is killed for it",
+                    f"--{name}={value[1]}G",
+                )
+
+
+@rule("one-log-for-all-elements")
+def _one_log(batch: Batch) -> Iterator[tuple[int, str, str]]:
+    elements = batch.options.get("array")
+    if elements is None or re.fullmatch(r"\d+", elements) or elements.endswith("%1"):
+        return
+    right = "%A_%a in the name"
+    for d in batch.script.directives:
+        given = options(split(d.text))[0] if d.heeded else {}
+        for name in ("output", "error"):
+            if _shared(given.get(name, "%a")):
+                yield (
+                    d.line,
+                    f"all elements of the array write {given[name]}: each empties it for the others",
+                    right,
+                )
+                break
+    for step in batch.steps:
+        for name in ("output", "error"):
+            if _shared(step.options.get(name, "%a")):
+                yield step.command.line, f"all elements of the array write {step.options[name]}", right
+                break
+    if any(c.name in ("cd", "pushd") and "$" in raw_text(c) for c in batch.commands):
+        return
+    for c in batch.work:
+        for operator, target in c.redirections:
+            static = re.match(r"[\w./~-]+\Z", target.text) and not re.match(r"/dev/|\d+\Z", target.text)
+            if operator in (">", "&>", ">|") and static:
+                yield (
+                    c.line,
+                    f"all elements of the array write {target.text}",
+                    "$SLURM_ARRAY_TASK_ID in the name",
+                )
+
+
+def _shared(pattern: str) -> bool:
+    """Whether a log's name is the same for every element: %j differs, %A does not."""
+    return not re.search(r"%\d*[aj]|\$|\{|^none$|^/dev/null$", pattern.replace("%%", ""))
 
 
 @rule("log-truncated-at-requeue")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpc.lint.batch import SETUP, WORK, Batch, raw_text, rule
+from hpc.lint.batch import ERRANDS, SETUP, WORK, Batch, raw_text, rule
 from hpc.lint.shell import Command
 
 
 @rule("pipe-swallows-exit-code")
 def _pipe(batch: Batch) -> Iterator[tuple[int, str, str]]:
     for at, c in enumerate(batch.commands):
-        if c.name in WORK and c.after in ("|", "|&") and not batch.pipe_fails(at) and not c.substituted:
+        if (
+            batch.works(c)
+            and c.piped
+            and not batch.pipe_fails(at)
+            and not c.substituted
+            and not _errand(batch, c)
+        ):
             yield (
                 c.line,
                 f"the exit code of `{c.name} … |` is that of the pipe's last command",
@@ -23,7 +29,8 @@ def _pipe(batch: Batch) -> Iterator[tuple[int, str, str]]:
 def _or_true(batch: Batch) -> Iterator[tuple[int, str, str]]:
     for at, c in enumerate(batch.commands[:-1]):
         then = batch.commands[at + 1]
-        if c.name in WORK and c.after == "||" and then.name in ("true", ":", "echo", "printf"):
+        passes = then.name in ("true", ":", "echo", "printf") or [w.text for w in then.words] == ["exit", "0"]
+        if c.name in WORK and c.after == "||" and passes:
             after = batch.commands[at + 2 : at + 3]
             if any(n.name in ("exit", "return") for n in after) and then.after in ("&&", ";", "\n"):
                 continue
@@ -37,9 +44,9 @@ def _or_true(batch: Batch) -> Iterator[tuple[int, str, str]]:
 @rule("trailing-command-swallows-exit-code")
 def _trailing(batch: Batch) -> Iterator[tuple[int, str, str]]:
     for at, c in enumerate(batch.commands):
-        if c.name not in WORK or c.is_exec or c.substituted or c.tested or c.after in ("|", "|&", "&"):
+        if c.name not in WORK or c.is_exec or c.substituted or c.tested or c.piped or c.background:
             continue
-        if batch.shell_option("e", "errexit", at):
+        if _errand(batch, c) or batch.shell_option("e", "errexit", at):
             continue
         after = batch.following(c)
         if not after or "$?" in raw_text(after[0]) or "PIPESTATUS" in raw_text(after[0]):
@@ -52,11 +59,15 @@ def _trailing(batch: Batch) -> Iterator[tuple[int, str, str]]:
 
 @rule("wait-swallows-exit-code")
 def _wait(batch: Batch) -> Iterator[tuple[int, str, str]]:
-    started = [c for c in batch.work if c.after == "&" and not c.substituted]
+    started = [c for c in batch.work if c.background and not c.substituted]
     if not started:
         return
     waits = [c for c in batch.commands if c.name == "wait"]
     if not waits:
+        last = batch.commands.index(started[-1])
+        rest = [c for c in batch.commands[last + 1 :] if c.name and not c.background and not c.substituted]
+        if any(c.name not in ERRANDS and not c.function for c in rest):
+            return  # what runs beside is a helper (a server, a ray worker) that may end with the script
         line = started[-1].line
         yield (
             line,
@@ -69,6 +80,11 @@ def _wait(batch: Batch) -> Iterator[tuple[int, str, str]]:
             "`wait` without a process id returns 0 whatever the steps did",
             'pid=$!; wait "$pid"',
         )
+
+
+def _errand(batch: Batch, command: Command) -> bool:
+    steps = [step for step in batch.steps if step.command is command]
+    return bool(steps) and all(step.errand for step in steps)
 
 
 @rule("unchecked-setup")
@@ -102,7 +118,7 @@ def _loads(command: Command) -> bool:
 def _module(batch: Batch) -> Iterator[tuple[int, str, str]]:
     if "LOADEDMODULES" in batch.script.text:
         return
-    loads = [c for c in batch.commands if _loads(c)]
+    loads = [c for c in batch.commands if _loads(c) and not c.tested]
     if loads:
         yield (
             loads[0].line, "`module load` returns 0 for a missing module on Modules 3.2 (CentOS 7), also under set -e",

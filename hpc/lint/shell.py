@@ -48,6 +48,8 @@ class Command:
     loop: int = 0
     substituted: bool = False
     """Inside ``$(…)``: what it prints is used."""
+    groups_after: list[str] = field(default_factory=list)
+    """The operators behind the compound commands it is in, innermost first: ``{ srun a; } | tee`` → ``["|"]``."""
 
     @property
     def program(self) -> list[str]:
@@ -75,7 +77,20 @@ class Command:
     @property
     def tested(self) -> bool:
         """Its exit code decides what runs next."""
-        return bool({"if", "elif", "while", "until", "!"} & set(self.keywords)) or self.after in ("&&", "||")
+        behind = (self.after, *self.groups_after)
+        return bool({"if", "elif", "while", "until", "!"} & set(self.keywords)) or bool(
+            {"&&", "||"} & set(behind)
+        )
+
+    @property
+    def piped(self) -> bool:
+        """Its exit code, or that of a compound command it is in, is replaced by that of a pipe's last command."""
+        return any(operator in ("|", "|&") for operator in (self.after, *self.groups_after))
+
+    @property
+    def background(self) -> bool:
+        """Runs beside the script, alone or with a compound command it is in."""
+        return "&" in (self.after, *self.groups_after)
 
 
 @dataclass(frozen=True)
@@ -252,61 +267,112 @@ class _Scanner:
 
 def _commands(tokens: list[Word]) -> list[Command]:
     """Simple commands in the order of the script; those inside ``$(…)`` come right before the command they serve."""
-    found: list[Command] = []
-    current: Command | None = None
-    subshells = 0
-    function, braces, loop, before, redirection, header = "", 0, 0, "", "", ""
-    for at, token in enumerate(tokens):
-        if token.operator and token.raw not in REDIRECTIONS:
-            header = ""
-            if (
-                token.raw == "("
-                and current is not None
-                and at + 1 < len(tokens)
-                and tokens[at + 1].raw == ")"
-            ):
-                function, current, braces = current.words[-1].text, None, 0  # name() { … }
-                continue
-            pattern = token.raw == ")" and subshells == 0  # `a)` in a case
-            subshells = max(0, subshells + (token.raw == "(") - (token.raw == ")"))
-            if pattern:
-                current = None
-            if current is not None:
-                current.after = token.raw
-                found.append(current)
-                current = None
-                before = token.raw if token.raw in ("|", "|&", "&&", "||") else ""
-            elif token.raw in ("(", ";", ";;", "&"):
-                before = ""
-            continue
-        if token.operator:
-            redirection = token.raw
-            current = current or Command(token.line, before=before, function=function, loop=loop)
-            continue
-        if current is None:
-            current = Command(token.line, before=before, function=function, loop=loop)
-            before = ""
-        if redirection:
-            current.redirections.append((redirection, token))
-            redirection = ""
-        elif header:
-            continue  # the words of `for x in …`, `case x in`
+    return _Assembler(tokens).assemble()
+
+
+_OPENS = {"{": "}", "if": "fi", "do": "done", "case": "esac", "(": ")"}
+_CLOSES = frozenset(_OPENS.values())
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[[^]]*\])?\+?=")
+
+
+class _Assembler:
+    """Words into commands. ``opened``: the compound commands around, each by its end and its first command's index."""
+
+    def __init__(self, tokens: list[Word]) -> None:
+        self.tokens = tokens
+        self.found: list[Command] = []
+        self.current: Command | None = None
+        self.opened: list[tuple[str, int]] = []
+        self.closed: list[int] = []
+        """First commands of compound commands that ended and whose operator is still to come."""
+        self.function, self.depth, self.loop, self.before = "", 0, 0, ""
+        self.redirection, self.header, self.empty = "", "", False
+
+    def assemble(self) -> list[Command]:
+        for at, token in enumerate(self.tokens):
+            following = self.tokens[at + 1].raw if at + 1 < len(self.tokens) else ""
+            if not token.operator:
+                self._word(token, self.tokens[at - 1].raw if at else "")
+            elif token.raw in REDIRECTIONS:
+                self.redirection = token.raw
+                self.current = self.current or self._new(token.line)
+            else:
+                self._operator(token.raw, following)
+        if self.current is not None:
+            self.found.append(self.current)
+        return [c for c in self.found if c.words or c.assignments]
+
+    def _new(self, line: int, keywords: list[str] | None = None) -> Command:
+        command = Command(
+            line, keywords=keywords or [], before=self.before, function=self.function, loop=self.loop
+        )
+        self.before = ""
+        return command
+
+    def _operator(self, raw: str, following: str) -> None:
+        self.header = ""
+        if raw == "(" and following == ")" and (self.current is None or len(self.current.words) <= 1):
+            if self.current is not None and self.current.words:  # name() { … }
+                self._enter(self.current.words[-1].text)
+            self.current, self.empty = None, True
+            return
+        if raw == ")" and self.empty:
+            self.empty = False
+            return
+        if raw == ")" and (not self.opened or self.opened[-1][0] != ")"):  # `a)` in a case
+            self.current = None
+            return
+        ended, self.current = self.current, None
+        if ended is not None:
+            ended.after = raw
+            self.found.append(ended)
+        if raw == ")":
+            self._close(")")
+            return
+        if ended is not None or self.closed:
+            self.before = raw if raw in ("|", "|&", "&&", "||") else ""
+        elif raw in ("(", ";", ";;", "&"):
+            self.before = ""
+        if raw == "(":
+            self.opened.append((")", len(self.found)))
+        for first in self.closed:
+            for command in self.found[first:]:
+                command.groups_after.append(raw)
+        self.closed.clear()
+
+    def _enter(self, name: str) -> None:
+        self.function, self.depth = name, len(self.opened)
+
+    def _close(self, end: str) -> None:
+        if not any(closing == end for closing, _ in self.opened):
+            return
+        while self.opened:
+            closing, first = self.opened.pop()
+            if closing == end:
+                self.closed.append(first)
+                break
+        if self.function and end in ("}", ")") and len(self.opened) <= self.depth:
+            self.function = ""
+
+    def _word(self, token: Word, previous: str) -> None:
+        if self.current is None:
+            self.current = self._new(token.line)
+        current = self.current
+        if self.redirection:
+            current.redirections.append((self.redirection, token))
+            self.redirection = ""
+        elif self.header == "function":
+            self._enter(token.text)
+            self.header, self.current = "", None
+        elif self.header:
+            pass  # the words of `for x in …`, `case x in`
         elif not current.words and token.raw in KEYWORDS:
-            braces += (token.raw == "{") - (token.raw == "}")
-            loop = max(0, loop + (token.raw == "do") - (token.raw == "done"))
-            current.keywords.append(token.raw)
-            current.loop = loop + (token.raw in ("while", "until"))
-            if token.raw == "}" and braces == 0:
-                function = ""
-            if token.raw in ("{", "then", "do", "else"):
-                current = Command(
-                    token.line, keywords=current.keywords, before=before, function=function, loop=loop
-                )
+            self._keyword(token, current)
         elif not current.words and token.raw in ("for", "case", "select", "function"):
-            header = token.raw
-            if token.raw == "function" and at + 1 < len(tokens):
-                function, braces = tokens[at + 1].text, 0
-        elif not current.words and re.match(r"[A-Za-z_][A-Za-z0-9_]*(\[[^]]*\])?\+?=", token.raw):
+            self.header = token.raw
+            if token.raw == "case":
+                self.opened.append(("esac", len(self.found)))
+        elif not current.words and _NAME.match(token.raw):
             current.assignments.append(token)
         else:
             if not current.words:
@@ -315,7 +381,17 @@ def _commands(tokens: list[Word]) -> list[Command]:
         for line, script in token.scripts:
             for inner in _commands(_Scanner(script, line).scan()[0]):
                 inner.substituted = True
-                found.append(inner)
-    if current is not None:
-        found.append(current)
-    return [c for c in found if c.words or c.assignments]
+                self.found.append(inner)
+
+    def _keyword(self, token: Word, current: Command) -> None:
+        self.loop = max(0, self.loop + (token.raw == "do") - (token.raw == "done"))
+        current.keywords.append(token.raw)
+        current.loop = self.loop + (token.raw in ("while", "until"))
+        if token.raw in _OPENS:
+            self.opened.append((_OPENS[token.raw], len(self.found)))
+        elif token.raw in _CLOSES:
+            self._close(token.raw)
+            current.function = self.function
+        if token.raw in ("{", "then", "do", "else"):
+            self.before, keep = current.before or self.before, current.keywords
+            self.current = self._new(token.line, keep)

@@ -35,6 +35,7 @@ from hpc.slurm.records import (
     summary,
 )
 from hpc.slurm.variables import clean_env
+from hpc.slurm.waiting import announced
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "accounted", "available", "cancel",
@@ -96,6 +97,7 @@ class SubmitUncertain(SlurmUnreachable):
     """``sbatch`` ended without an answer: the job may have been accepted. Look it up before trying again."""
 
 
+@announced
 def run(
     args: Sequence[str],
     *,
@@ -154,7 +156,7 @@ def _call(args: Sequence[str], env: Mapping[str, str], timeout: float) -> tuple[
     """
     child = subprocess.Popen(
         args, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, errors="replace", start_new_session=True,
+        encoding="utf-8", errors="replace", start_new_session=True,
     )  # fmt: skip
     with child:
         try:

@@ -28,6 +28,7 @@ from hpc.slurm.client import (
 )
 from hpc.slurm.records import parse_submitted
 from hpc.slurm.variables import clean_env
+from hpc.slurm.waiting import waiting
 
 SBATCH_SECONDS = 90
 """Longest wait for sbatch's answer; Slurm's own MessageTimeout is 10 s, a busy site's 60 to 100 s are retried by it."""
@@ -56,7 +57,7 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         self.text, self.options = text, options
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what the error says again
+            with waiting("sbatch"), contextlib.redirect_stderr(io.StringIO()):  # submitit says it twice
                 return str(self._submit_command("").job_id), self.cluster
         except utils.FailedJobError as error:
             raise self._what_failed(error) from None

@@ -126,7 +126,7 @@ class JobInfo:
 
 # Field of squeue -O, and its width in bytes. The comment is last: people write anything there, even newlines.
 SQUEUE_FIELDS = (
-    ("JobArrayID", 32), ("State", 24), ("Reason", 64), ("NodeList", 2048), ("exit_code", 16),
+    ("JobArrayID", 32), ("State", 24), ("Reason", 160), ("NodeList", 2048), ("exit_code", 16),
     ("RestartCnt", 12),
     ("SubmitTime", 24), ("StartTime", 24), ("EndTime", 24), ("TimeLimit", 20), ("Partition", 64),
     ("Dependency", 4096), ("Name", 256), ("Cluster", 64), ("STDOUT", 1024), ("Comment", 1024),
@@ -158,14 +158,14 @@ def parse_squeue(text: str) -> list[JobInfo]:
 
 
 def _from_squeue(row: dict[str, str]) -> JobInfo:
-    status = int(row["exit_code"]) if row["exit_code"].isdigit() else 0  # as wait(2) gives it
+    code, sig = parse_exit_code(row["exit_code"])
     return JobInfo(
         id=row["JobArrayID"],
         state=JobState.parse(row["State"]),
         reason=_text(row["Reason"]),
         node_list=_text(row["NodeList"]),
-        exit_code=status >> 8,
-        exit_signal=status & 0x7F,
+        exit_code=code,
+        exit_signal=sig,
         dependency=_text(row["Dependency"]),
         comment=_text(row["Comment"]),
         restarts=int(row["RestartCnt"]) if row["RestartCnt"].isdigit() else 0,
@@ -187,7 +187,7 @@ def parse_sacct(text: str) -> list[JobInfo]:
         row = dict(zip(SACCT_FIELDS, line.split(SACCT_DELIMITER), strict=False))
         if len(row) < len(SACCT_FIELDS) or not _ID.match(row["JobID"]):
             continue  # the rest of a comment, or pending array elements (12_[3-9]), which squeue lists singly
-        code, _, sig = row["ExitCode"].partition(":")
+        code, sig = parse_exit_code(row["ExitCode"])
         derived = row["DerivedExitCode"].partition(":")[0]
         limit = row["TimelimitRaw"]
         jobs.append(
@@ -196,8 +196,8 @@ def parse_sacct(text: str) -> list[JobInfo]:
                 state=JobState.parse(row["State"]),
                 reason=_text(row["Reason"]),
                 node_list=_text(row["NodeList"]),
-                exit_code=int(code) if code.isdigit() else 0,
-                exit_signal=int(sig) if sig.isdigit() else 0,
+                exit_code=code,
+                exit_signal=sig,
                 comment=_text(row["Comment"]),
                 name=row["JobName"],
                 partition=row["Partition"],
@@ -250,15 +250,15 @@ def parse_shown(text: str) -> list[JobInfo]:
 
 
 def _from_show(row: dict[str, str]) -> list[JobInfo]:
-    code, _, sig = row.get("ExitCode", "").partition(":")
+    code, sig = parse_exit_code(row.get("ExitCode", ""))
     array, tasks = row.get("ArrayJobId", ""), task_numbers(row.get("ArrayTaskId", ""))
     info = JobInfo(
         id=row["JobId"],
         state=JobState.parse(row.get("JobState", "")),
         reason=_text(row.get("Reason", "")),
         node_list=_text(row.get("NodeList", "")),
-        exit_code=int(code) if code.isdigit() else 0,
-        exit_signal=int(sig) if sig.isdigit() else 0,
+        exit_code=code,
+        exit_signal=sig,
         dependency=_text(row.get("Dependency", "")),
         comment=_text(row.get("Comment", "")),
         restarts=int(row["Restarts"]) if row.get("Restarts", "").isdigit() else 0,
@@ -294,6 +294,16 @@ def parse_submitted(text: str) -> tuple[str, str] | None:
     answer = r"(?:Submitted batch job )?(\d+)(?:;(\S*)| on cluster (\S+))?"
     found = [m for line in text.splitlines() if (m := re.fullmatch(answer, line.strip()))]
     return (found[-1][1], found[-1][2] or found[-1][3] or "") if found else None
+
+
+def parse_exit_code(text: str) -> tuple[int, int]:
+    """Exit code and signal: ``7:0`` and ``0:9`` (sacct, scontrol, squeue from 24.11 on), or one number as wait(2)
+    gives it (squeue before: 1792, 9). (0, 0) for what is neither."""
+    code, colon, sig = text.strip().partition(":")
+    if colon:
+        return int(code) if code.isdigit() else 0, int(sig) & 0x7F if sig.isdigit() else 0
+    status = int(code) if code.isdigit() else 0
+    return status >> 8, status & 0x7F
 
 
 def parse_time(text: str) -> datetime | None:

@@ -261,13 +261,10 @@ def test_a_profile_reads_the_same_in_doctor_and_submit(tmp_path: Path) -> None:
     submitted = load_both("configs/tiny.yaml", str(path), [], "local")[1]
     assert load(str(path)) == submitted
     assert submitted.environment.variables == {"LIMIT": "12:00:00"}
-    path.write_text("environment: {variables: {LIMIT: 43200}}\n")
-    said = []
-    for read in (load, lambda name: load_both("configs/tiny.yaml", name, [], "local")):
-        with pytest.raises(BadInput) as error:
-            read(str(path))
-        said.append(str(error.value))
-    assert said[0] == said[1] and "environment.variables.LIMIT" in said[0]
+    path.write_text("environment: {variables: {LIMIT: 043200}}\n")
+    submitted = load_both("configs/tiny.yaml", str(path), [], "local")[1]
+    assert load(str(path)) == submitted
+    assert submitted.environment.variables == {"LIMIT": "043200"}
 
 
 def test_the_toolkits_doctor_has_its_own_variables_and_remedies(
@@ -346,5 +343,5 @@ def test_a_login_node_with_gpus_is_judged_like_a_node(
     monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
     wanted: dict[str, Any] = {"gpu_type": "a100", "preflight": {"driver": "515.65.01", "libraries": False}}
     rows = {row.what: row for row in machine.check(Profile.model_validate(wanted), tmp_path)}
-    assert {what for what, row in rows.items() if row.state == "bad"} == {"GPU model", "GPU memory", "driver"}
+    assert {what for what, row in rows.items() if row.state == "bad"} == {"GPU memory", "driver"}
     assert rows["driver"].found == "470.82.01" and rows["run directory"].state == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.core.errors import BadInput
 from hpc.lint import lint
 from hpc.lint.__main__ import main
 from hpc.lint.batch import RULES
@@ -88,6 +90,27 @@ def test_generated_scripts_pass(cluster: str, tmp_path: Path) -> None:
         "if srun a; then echo yes; fi",
         "n=$(srun hostname | wc -l)",
         'set -e\ncase $x in a|b) srun a ;; *) echo "no" ;; esac\necho x',
+        # compound commands and functions
+        "set -e\ndeclare -a A=(\n --x 1\n)\nfunction f() {\n  echo\n}\nsrun a",
+        "set -e\nfunction f {\n  srun a\n}\nf",
+        "set -o pipefail\n{ srun a; } 2>&1 | tee b",
+        "(srun a) || exit 1",
+        # names that hold no secret
+        "set -x\nTOKENIZER_FILE=/x/tokenizer.json\nexport TOKENIZERS_PARALLELISM=false MAX_NEW_TOKENS=16384000",
+        "export WANDB_API_KEY=<your-key-here> HF_TOKEN=YOUR_TOKEN_HERE",
+        "export PAD_TOKEN=endoftext1234 HF_TOKEN_PATH=cache/token1",
+        'set -x\nunset HF_TOKEN\n[ -n "${HF_TOKEN:+set}" ]',
+        # what looks like a mistake and is none
+        "set -e\nmodule load cuda/11.7 || exit 1",
+        "#!/bin/bash\n#SBATCH --time=1-00:00\n#SBATCH --mem=0\nexec srun python t.py",
+        "#!/bin/bash\n#SBATCH --array=0-7\n#SBATCH -o x-%j.out\nexec srun python t.py > out-$SLURM_ARRAY_TASK_ID",
+        "#!/bin/bash\n#SBATCH --nodes=2\nexec deepspeed --hostfile hosts --master_port $PORT t.py",
+        "#!/bin/bash\n#SBATCH --nodes=2\nset -e\nRUN='srun --kill-on-bad-exit=1'\n$RUN python t.py",
+        "#!/bin/bash\n#SBATCH -c 8\nset -e\nhead=$(srun --nodes=1 hostname)\nA='--wait=60 -c 8'\nsrun $A ./a",
+        "#!/bin/bash\n#SBATCH -c 8 -n 4\nset -e\nsource site.sh\nsrun $SITE_ARGS python t.py",
+        "#!/bin/bash\n#SBATCH --exclusive\nMASTER_PORT=6000\nexec srun python t.py",
+        "set -e\nsrun ray start --block &\nsleep 5\nray job submit -- python t.py",
+        'set -e\necho "$(sbatch --dependency=singleton next.sh)"',
     ],
 )
 def test_no_false_alarm(text: str) -> None:
@@ -118,6 +141,32 @@ def test_no_false_alarm(text: str) -> None:
         ("#!/bin/bash\n#SBATCH --requeue --open-mode=append\nexec srun -o x.log ./a", "log-truncated-at-requeue", 3),
         ("#!/bin/bash\nset -e\nsrun a\nscontrol requeue $SLURM_JOB_ID", "log-truncated-at-requeue", 4),
         ("set -e\nml cuda", "unchecked-module", 2),
+        ("for i in 1 2; do\n srun a\ndone 2>&1 | tee b", "pipe-swallows-exit-code", 2),
+        ("( cd x; srun a ) |& tee b", "pipe-swallows-exit-code", 1),
+        ("f() { srun a; }\nf | tee b", "pipe-swallows-exit-code", 2),
+        ("if true; then srun a; fi | cat", "pipe-swallows-exit-code", 1),
+        ("function f {\n echo\n}\nsrun a\necho x", "trailing-command-swallows-exit-code", 4),
+        ("set -e\nsrun a || exit 0", "or-true-swallows-exit-code", 2),
+        ("set -e\n{ srun a; } &", "wait-swallows-exit-code", 2),
+        ("exec srun python -m torch.distributed.launch t.py", "fixed-port", 1),
+        ("exec accelerate launch --multi_gpu t.py", "fixed-port", 1),
+        ("#!/bin/bash\n#SBATCH --ntasks-per-node=8\nexec srun python -m torch.distributed.run --standalone t.py",
+         "launcher-in-every-task", 3),
+        ("#!/bin/bash\n#SBATCH -t 48\nsrun a", "time-in-minutes", 2),
+        ("#!/bin/bash\n#SBATCH --time 02:00\nsrun a", "time-in-minutes", 2),
+        ("#!/bin/bash\n#SBATCH --mem-per-gpu=80\nexec srun python t.py", "memory-in-megabytes", 2),
+        ("#!/bin/bash\nexec srun --mem=100M python t.py", "memory-in-megabytes", 2),
+        ("#!/bin/bash\n#SBATCH -a 1-9\n#SBATCH -e score-%A.err\nsrun a", "one-log-for-all-elements", 3),
+        ("#!/bin/bash\n#SBATCH -a 1-9\nexec srun -o all.log ./a", "one-log-for-all-elements", 3),
+        ("#!/bin/bash\n#SBATCH -a 1-9\nexec python a.py > all.log", "one-log-for-all-elements", 3),
+        ("#!/bin/bash\n#SBATCH -N 2-4\nexec accelerate launch --main_process_port $P t.py", "tasks-without-srun", 3),
+        ("#!/bin/bash\n#SBATCH -n 8 --gpus=8\nset -e\nsrun hostname\npython t.py", "tasks-without-srun", 5),
+        ("set -e\nhuggingface-cli login --token hf_abcdefGHIJKLmnop1234", "secret-in-script", 2),
+        ("set -e\ngit clone https://me:s3cretpw9@git.example.org/x", "secret-in-script", 2),
+        ("set -e\ntoken=hf_abcdefGHIJKLmnop1234", "secret-in-script", 2),
+        ("set -e\ncurl -H 'Authorization: Bearer 0123456789abcdef01' x", "secret-in-script", 2),
+        ("DB_PASSWORD=hunter2-long python t.py", "secret-in-script", 1),
+        ("set -x\nexport HF_TOKEN=$(cat f)", "secret-traced", 2),
     ],
 )  # fmt: skip
 def test_found_at_its_line(text: str, rule: str, line: int) -> None:
@@ -179,6 +228,48 @@ def test_what_no_bash_would_read_is_read_as_far_as_it_goes() -> None:
     ):
         assert isinstance(parse(text).commands, list)
         lint("srun a | tee b\n" + text)
+
+
+def corpus() -> list[str]:
+    """The scripts that stand in this repository: those of sbatch/ and every example of the page."""
+    found = [path.read_text(encoding="utf-8") for path in sorted((REPO / "sbatch").glob("*.sh"))]
+    return found + [
+        text for name in sorted(RULES) for kind in ("found", "right") for text in examples(name, kind)
+    ]
+
+
+def test_every_beginning_of_every_script_is_read() -> None:
+    for text in corpus():
+        for end in range(0, len(text), 1 if len(text) < 1000 else 37):
+            assert isinstance(lint(text[:end]), list)
+
+
+def test_mutilated_scripts_are_read() -> None:
+    """Characters that mean something to a shell, put, taken or doubled anywhere."""
+    chance, texts = random.Random(14), corpus()
+    pieces = [
+        *"(){}[]<>|&;'\"`$#\\\n =",
+        "function ",
+        "case x in",
+        "esac",
+        "$((",
+        "<<E\n",
+        "()",
+        "do\n",
+        "fi",
+        "; }",
+    ]
+    for _ in range(1500):
+        text = chance.choice(texts)[:1500]
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(text) + 1)
+            text = (
+                text[:at] + chance.choice(pieces) * chance.randint(0, 2) + text[at + chance.randint(0, 3) :]
+            )
+        try:
+            assert isinstance(lint(text), list)
+        except BadInput as error:
+            assert "is no rule" in str(error)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
