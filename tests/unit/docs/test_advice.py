@@ -92,21 +92,47 @@ HELD: dict[str, str] = {
     "take bfloat16 or float32": "tests/unit/zero/test_consolidate.py::test_overflow_is_named_and_refused",
     "out of memory with a single row on …": f"{GENERATION}::test_a_single_row_too_many_is_one_line",
     "another process is scoring shard …": "tests/unit/scoring/test_predictions.py::test_one_writer_a_shard",
-    "accepted … s ago, not listed yet": "tests/slurm/test_late_answers.py::test_neither_squeue_nor_the_controller_knows_the_jobs_yet",
-    "it was accepted … s ago and Slurm does not list it yet": "tests/slurm/test_late_answers.py::test_neither_squeue_nor_the_controller_knows_the_jobs_yet",
-    "Slurm has given the number of job … to another (…)": "tests/slurm/test_own_jobs.py::test_what_shows_a_run_shows_no_job_of_another",
+    "accepted … s ago, not listed yet": (
+        "tests/slurm/test_late_answers.py::test_neither_squeue_nor_the_controller_knows_the_jobs_yet"
+    ),
+    "it was accepted … s ago and Slurm does not list it yet": (
+        "tests/slurm/test_late_answers.py::test_neither_squeue_nor_the_controller_knows_the_jobs_yet"
+    ),
+    "Slurm has given the number of job … to another (…)": (
+        "tests/slurm/test_own_jobs.py::test_what_shows_a_run_shows_no_job_of_another"
+    ),
     "which is left alone": "tests/slurm/test_own_jobs.py::test_cancel_ends_no_job_of_another",
-    "is a copy of …, and the jobs on record are that run's": "tests/slurm/test_own_jobs.py::test_a_copy_of_a_run_has_no_jobs",
-    "its job is on the cluster …, which cannot be asked from here": "tests/slurm/test_two_clusters.py::test_a_cluster_that_cannot_be_asked_from_here",
-    "which Slurm's commands here do not reach": "tests/slurm/test_two_clusters.py::test_a_cluster_that_cannot_be_asked_from_here",
+    "is a copy of …, and the jobs on record are that run's": (
+        "tests/slurm/test_own_jobs.py::test_a_copy_of_a_run_has_no_jobs"
+    ),
+    "its job is on the cluster …, which cannot be asked from here": (
+        "tests/slurm/test_two_clusters.py::test_a_cluster_that_cannot_be_asked_from_here"
+    ),
+    "which Slurm's commands here do not reach": (
+        "tests/slurm/test_two_clusters.py::test_a_cluster_that_cannot_be_asked_from_here"
+    ),
     "job … is replaced: …": "tests/slurm/test_heal_elsewhere.py::test_what_changes_is_said_before_it_is_done",
-    "this much was done; mend what follows, and heal again": "tests/slurm/test_heal_elsewhere.py::test_refused_half_way_it_says_what_is_done_and_goes_on_later",
-    "nodes it needs are reserved for maintenance …": "tests/slurm/test_site_names.py::test_a_site_without_gres_and_a_maintenance",
-    "note: sbatch --export=… keeps your shell's variables from this job; not set here: …": "tests/slurm/test_by_hand.py::test_variables_that_did_not_arrive_are_named",
-    "note: training runs, but … could not be submitted from … (…); on a login node: …": "tests/slurm/test_by_hand.py::test_nodes_that_may_not_submit",
-    "preempted by another job … (Slurm: PREEMPTED)": "tests/slurm/test_preemption_cancels.py::test_preempted_it_starts_again",
-    "stopped as if told to, but neither Slurm nor a person told the job": "tests/slurm/test_early_deaths.py::test_a_ranks_early_death",
-    "… the last attempt failed: …": "tests/unit/run/test_how_an_attempt_ended.py::test_the_last_attempts_error_stays_in_sight",
+    "this much was done; mend what follows, and heal again": (
+        "tests/slurm/test_heal_elsewhere.py::test_refused_half_way_it_says_what_is_done_and_goes_on_later"
+    ),
+    "nodes it needs are reserved for maintenance …": (
+        "tests/slurm/test_site_names.py::test_a_site_without_gres_and_a_maintenance"
+    ),
+    "note: sbatch --export=… keeps your shell's variables from this job; not set here: …": (
+        "tests/slurm/test_by_hand.py::test_variables_that_did_not_arrive_are_named"
+    ),
+    "note: training runs, but … could not be submitted from … (…); on a login node: …": (
+        "tests/slurm/test_by_hand.py::test_nodes_that_may_not_submit"
+    ),
+    "preempted by another job … (Slurm: PREEMPTED)": (
+        "tests/slurm/test_preemption_cancels.py::test_preempted_it_starts_again"
+    ),
+    "stopped as if told to, but neither Slurm nor a person told the job": (
+        "tests/slurm/test_early_deaths.py::test_a_ranks_early_death"
+    ),
+    "… the last attempt failed: …": (
+        "tests/unit/run/test_how_an_attempt_ended.py::test_the_last_attempts_error_stays_in_sight"
+    ),
     "started … times in a row …": (
         "tests/unit/runtime/test_retry_policy.py::test_starts_from_one_checkpoint_are_counted_however_they_ended"
     ),
