@@ -257,7 +257,10 @@ def test_bad_input_is_one_line(
         ((models[0], bad), "no known pair of question and answer columns; found: text"),
         ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, not chatglm"),
         ((run.path,), "no fine-tuned model yet"),
-        ((run.path, "--rows", "3"), "--rows is for MODEL_DIR DATA; a run is scored as its recipe says"),
+        (
+            (run.path, "--rows", "3"),
+            "--rows is for MODEL_DIR DATA; a run is scored as its recipe's section score says",
+        ),
         ((run.path, "--max-new-tokens", "3"), "--max-new-tokens is for MODEL_DIR DATA"),
         ((models[0],), "is a model directory: add the file to score it on"),
         ((models[0], good, "--which", "base"), "--which is for a run"),
