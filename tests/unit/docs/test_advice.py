@@ -1,7 +1,7 @@
 """docs/when-things-fail.md: every symptom is tied to the test that makes the fault, sees it, and takes the advice.
 
 New advice without a test fails here. The faults of this machine's executor are made in this file, those of Slurm in
-``tests/slurm/test_advice.py``, the others where their subject is tested.
+``tests/slurm/test_advice_on_slurm.py``, the others where their subject is tested.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.advice import advice_for, follow, rows, seen
 from tests.support.paths import REPO, SUPPORT
 from tests.support.small_chain import tell
 
-HERE, SLURM = "tests/unit/docs/test_advice.py", "tests/slurm/test_advice.py"
+HERE, SLURM = "tests/unit/docs/test_advice.py", "tests/slurm/test_advice_on_slurm.py"
 BASES, DATA = "tests/unit/commands/test_base_models.py", "tests/unit/commands/test_data_forms.py"
 SAVES = "tests/e2e/test_interrupted_saves.py"
 STOPS = "tests/slurm/test_interruptions.py"
