@@ -98,7 +98,7 @@ def shard(directory: Path, act: Callable[[Path], object]) -> None:
 DENSE = "transformer.layers.1.attention.dense.weight"
 BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda d: (d / "config.json").unlink(), r"config\.json: missing"),
-    "broken config": (lambda d: (d / "config.json").write_text("{"), r"config\.json: cannot read"),
+    "broken config": (lambda d: (d / "config.json").write_text("{"), r"config\.json: no JSON"),
     "other model": (lambda d: edit_config(d, model_type="llama"), r"model_type = 'llama'"),
     "ChatGLM2": (lambda d: edit_config(d, multi_query_attention=True), "ChatGLM2"),
     "quantised": (lambda d: edit_config(d, quantization_bit=4), r"config\.json: quantization_bit = 4"),
@@ -141,7 +141,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: shard(d, lambda p: cut(p, 0.7)),
         r"pytorch_model-00002-of-00002\.bin: truncated",
     ),
-    "not a weight file": (lambda d: shard(d, lambda p: p.write_bytes(b"hello")), "cannot load"),
+    "not a weight file": (lambda d: shard(d, lambda p: p.write_bytes(b"hello")), "not a weight file"),
     "broken index": (
         lambda d: shard(d, lambda p: (p.parent / "pytorch_model.bin.index.json").write_text("[]")),
         r"index\.json: not an index",
