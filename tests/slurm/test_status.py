@@ -106,7 +106,9 @@ def test_a_cancel_that_slurm_does_not_hear(hurt: Any, small: Path, wait_for: Any
         capsys.readouterr()
         assert run_command(cancel.main, [str(run.path)]) == 3
         lines = capsys.readouterr().err.splitlines()
-        assert [line for line in lines if not line.startswith("waiting for the Slurm controller")] == lines[-1:]
+        assert [line for line in lines if not line.startswith("waiting for the Slurm controller")] == lines[
+            -1:
+        ]
         assert stage(run, "train").state == RUNNING
         assert stage(run, "consolidate").state == WAITING
         cluster.restart_controller()
