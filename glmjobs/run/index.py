@@ -65,8 +65,9 @@ class Index:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def get(self, run: Path, now: Signature) -> tuple[RunState, dict[str, float]] | None:
-        """A run's state by its directory alone and its GPU-hours, as long as no stage runs; None: read it."""
+    def get(self, run: Path, now: Signature) -> tuple[RunState, dict[str, float], list[Json]] | None:
+        """A run's state by its directory alone, its GPU-hours as long as no stage runs, and what its ledger has on
+        record of open jobs; None: read it."""
         entry = self.entries.get(run.name)
         if entry is None or entry["signature"] != now:
             return None
@@ -79,14 +80,16 @@ class Index:
             planned=tuple(entry["planned"]),
             data=dict(entry["data"]),
         )
-        return state, dict(entry["gpu_hours"])
+        return state, dict(entry["gpu_hours"]), list(entry["jobs"])
 
-    def keep(self, run: Path, seen: Signature, state: RunState, hours: dict[str, float]) -> None:
+    def keep(
+        self, run: Path, seen: Signature, state: RunState, hours: dict[str, float], jobs: Sequence[Json]
+    ) -> None:
         """Keep what was read of a run that :func:`stands_still`; ``seen``: its signature before it was read."""
         if time.time() - max(stamp for _, _, stamp in seen) / 1e9 > SETTLED_SECONDS:
             self.kept[run.name] = {
                 "signature": seen, "stages": [asdict(s) for s in state.stages], "planned": list(state.planned),
-                "data": state.data, "gpu_hours": hours,
+                "data": state.data, "gpu_hours": hours, "jobs": jobs,
             }  # fmt: skip
 
     def save(self) -> None:

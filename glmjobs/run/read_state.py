@@ -22,7 +22,7 @@ from glmjobs.run.state import (
     RunState,
     StageState,
 )
-from hpc.chain import ledger, submission
+from hpc.chain import ledger, own_jobs, submission
 from hpc.chain.stage_state import follow, follow_local, follow_submissions, wait_for_repair
 from hpc.core.errors import NotFit
 from hpc.core.files import Json
@@ -51,21 +51,22 @@ def read_states(
     paths = [run.path for run in runs]
     found: list[RunState] = []
     told: dict[str, list[Json]] = {}
+    jobs: dict[str, list[Json]] = {}
     hours: dict[str, dict[str, float]] = {}
     for path in paths:
         try:
             seen = signature(path)
             if index is not None and (kept := index.get(path, seen)) is not None:
-                found.append(kept[0])
-                hours[str(path)] = kept[1]
+                state, hours[str(path)], jobs[str(path)] = kept
+                found.append(state)
                 continue
             events = ledger.read(path)
             state = _read(path, events)
             found.append(state)
-            told[str(path)] = events
+            told[str(path)] = jobs[str(path)] = events
             if index is not None and stands_still(state, events):
                 hours[str(path)] = progress.gpu_hours(path, events, [])
-                index.keep(path, seen, state, hours[str(path)])
+                index.keep(path, seen, state, hours[str(path)], _of_jobs(state, events))
         except OSError as error:  # another user's, a damaged disk: no reason to show nothing of the others
             why = f"{error.filename or path}: {error.strerror}"
             found.append(RunState(name=path.name, path=str(path), unreadable=why))
@@ -74,7 +75,7 @@ def read_states(
     if ask_slurm and any(_asks_slurm(s) for state in found for s in state.stages):
         from glmjobs.run import slurm_state
 
-        slurm_state.add(found, reread=_stages)
+        slurm_state.add(found, jobs, reread=_stages)
     for state in found:
         if not state.unreadable:
             wait_for_repair(state.submitted)
@@ -91,6 +92,12 @@ def add_costs(state: RunState, events: Sequence[Json]) -> None:
     """What the run has cost by now: what runs is counted until now, what was cut off until its last sign of life."""
     running = [s.stage for s in state.stages if s.state == RUNNING]
     state.gpu_hours = progress.gpu_hours(Path(state.path), events, running)
+
+
+def _of_jobs(state: RunState, events: Sequence[Json]) -> list[Json]:
+    """The lines that say what is on record of the jobs that Slurm may be asked for; none where none is open."""
+    wanted = own_jobs.RECORDS if any(_asks_slurm(s) for s in state.stages) else ()
+    return [e for e in events if e.get("event") in wanted]
 
 
 def _asks_slurm(stage: StageState) -> bool:

@@ -8,7 +8,7 @@ nothing about the work: then the run's own signs of life are looked at.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from glmjobs.run import progress
@@ -30,6 +30,7 @@ from hpc.chain import own_jobs
 from hpc.chain.own_jobs import Found
 from hpc.chain.stage_state import REQUEUED
 from hpc.core.errors import HpcError
+from hpc.core.files import Json
 from hpc.slurm import maintenance, reasons
 from hpc.slurm.identity import Claim
 from hpc.slurm.records import JobInfo, JobState
@@ -41,17 +42,22 @@ ASK_SECONDS = 15.0
 """Longest wait for squeue: a status that hangs is no status. (squeue gives a dead controller up after 9 to 18 s.)"""
 
 
-def add(runs: Sequence[RunState], reread: Callable[[Path], list[StageState]]) -> None:
+def add(
+    runs: Sequence[RunState],
+    jobs: Mapping[str, Sequence[Json]],
+    reread: Callable[[Path], list[StageState]],
+) -> None:
     """Add Slurm's part to the states of several runs: one squeue call, and one sacct call for what it has forgotten.
 
     Args:
+        jobs: by a run's path, what its ledger has on record of its jobs (:data:`hpc.chain.own_jobs.RECORDS`).
         reread: a run's stages by its directory alone, for those whose end may have been written meanwhile.
     """
     wanted: dict[tuple[str, str], Claim] = {}
     shown: dict[Claim, StageState] = {}
     for run in runs:
         if stages := [s for s in run.stages if _open(s)]:
-            mine = own_jobs.of_run(Path(run.path))
+            mine = own_jobs.claims(jobs[run.path])
             for stage in stages:
                 claim = mine.get("train" if stage.stage == "preflight" else stage.stage)
                 if claim is not None and claim.job == stage.job:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ from hpc.slurm.records import JobInfo, summary
 
 LATE_SECONDS = 60.0
 """A job that was accepted so short a time ago, and never started, may not be listed yet, whoever is asked."""
+
+
+RECORDS = ("planned", "submitting", "submitted", "attempt")
+"""The events of a ledger from which :func:`claims` tells which jobs are the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +122,24 @@ def every_claim(events: Sequence[Json]) -> dict[str, list[Claim]]:
     return found
 
 
-def claims(events: Sequence[Json]) -> dict[str, Claim]:
-    """Stage → the job of Slurm on record that is to do it, or has done it: see
-    :func:`hpc.chain.submission.current_jobs`."""
-    newest: dict[str, str] = {}
+def newest_jobs(events: Sequence[Json]) -> dict[str, str]:
+    """Stage → the job that is to do it, or has done it: of its newest submission, or its newest attempt where the
+    submission was never recorded."""
+    found: dict[str, str] = {}
     for event in events:
-        if event.get("event") == "submitted" and event.get("stage"):
-            newest[str(event["stage"])] = str(event.get("job"))
-    found: dict[str, Claim] = {}
-    for stage, jobs in every_claim(events).items():
-        job = newest.get(stage, jobs[0].job)
-        mine = [c for c in jobs if c.job == job]
-        if mine:
-            found[stage] = mine[-1]
+        stage = event.get("stage")
+        if event.get("event") == "submitted" and stage:
+            found[str(stage)] = str(event.get("job"))
+        elif event.get("event") == "attempt" and stage:
+            found.setdefault(str(stage), str(event.get("array_job") or event.get("job")))
     return found
+
+
+def claims(events: Sequence[Json]) -> dict[str, Claim]:
+    """The same for jobs of Slurm, with what is on record of each."""
+    every = every_claim(events)
+    mine = {s: [c for c in every.get(s, ()) if c.job == job] for s, job in newest_jobs(events).items()}
+    return {stage: found[-1] for stage, found in mine.items() if found}
 
 
 def environment(of: Claim) -> dict[str, str] | None:
@@ -254,25 +263,28 @@ def _ask(
     timeout: float,
     pauses: Sequence[float],
 ) -> dict[Claim, Found]:
+    ask = partial(_proven, doubtful=doubtful, timeout=timeout, pauses=pauses)
     found: dict[Claim, Found] = {}
-    groups: dict[tuple[str, bool], list[Claim]] = {}
-    for item in dict.fromkeys(wanted):
-        groups.setdefault((item.cluster, item.named), []).append(item)
-    for group in groups.values():
-        found |= _ask_cluster(group, environment(group[0]), doubtful, timeout, pauses)
+    for group in _by_cluster(dict.fromkeys(wanted)):
+        found |= _ask_cluster(group, environment(group[0]), ask)
     return found
+
+
+def _by_cluster(wanted: Iterable[Claim]) -> list[list[Claim]]:
+    groups: dict[tuple[str, bool], list[Claim]] = {}
+    for item in wanted:
+        groups.setdefault((item.cluster, item.named), []).append(item)
+    return list(groups.values())
 
 
 def _ask_cluster(
     group: Sequence[Claim],
     env: Mapping[str, str] | None,
-    doubtful: Callable[[Claim, Found], bool] | None,
-    timeout: float,
-    pauses: Sequence[float],
+    ask: Callable[[Sequence[Claim], Mapping[str, str] | None], dict[Claim, Found]],
 ) -> dict[Claim, Found]:
     """The jobs of one cluster. One that was the default cluster, but is not here, is asked by its name."""
     try:
-        found = _proven(group, env, doubtful, timeout, pauses)
+        found = ask(group, env)
     except (SlurmRefused, SlurmUnreachable):
         if not group[0].named or slurm.cluster_name(env):
             raise
@@ -282,7 +294,7 @@ def _ask_cluster(
         return found
     try:
         there = reach(group[0])
-        return found if there == env else found | _proven(missing, there, doubtful, timeout, pauses)
+        return found if there == env else found | ask(missing, there)
     except NotFit:
         return found | {item: Found(claim=item, elsewhere=item.cluster) for item in missing}
 
@@ -327,10 +339,7 @@ def _judge(item: Claim, rows: Sequence[JobInfo]) -> Found:
 
 def cancel(found: Iterable[Found]) -> None:
     """Cancel jobs that have proved to be ours, each on its cluster."""
-    groups: dict[tuple[str, bool], list[Claim]] = {}
-    for item in found:
-        groups.setdefault((item.claim.cluster, item.claim.named), []).append(item.claim)
-    for group in groups.values():
+    for group in _by_cluster(item.claim for item in found):
         slurm.cancel([item.job for item in group], env=reach(group[0]))
 
 

@@ -321,16 +321,8 @@ def look_up(chain: Chain, job: Job, pauses: Sequence[float] = (0.0,)) -> JobInfo
 
 
 def current_jobs(run: Path) -> dict[str, str]:
-    """Stage → the job that is to do it, or has done it: of its newest submission, or its newest attempt where the
-    submission was never recorded."""
-    found: dict[str, str] = {}
-    for event in ledger.read(run):
-        stage = event.get("stage")
-        if event.get("event") == "submitted" and stage:
-            found[str(stage)] = str(event["job"])
-        elif event.get("event") == "attempt" and stage:
-            found.setdefault(str(stage), str(event.get("array_job") or event.get("job")))
-    return found
+    """Stage → its job on record, of a run directory: see :func:`hpc.chain.own_jobs.newest_jobs`."""
+    return own_jobs.newest_jobs(ledger.read(run))
 
 
 def start_here(chain: Chain, python: str = sys.executable) -> dict[str, str]:

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The runs that are read for their state (which of a failed run's jobs to ask Slurm for is read besides)."""
+    """The runs whose ledger is read."""
     seen: list[str] = []
     read = ledger.read
 
@@ -78,7 +77,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         seen.append(run.name)
         return read(run)
 
-    monkeypatch.setattr(reading, "ledger", SimpleNamespace(**{**vars(ledger), "read": counted}))
+    monkeypatch.setattr(reading.ledger, "read", counted)
     yield seen
 
 
