@@ -77,13 +77,14 @@ def on_slurm(run: Run) -> list[tuple[str, Found]]:
         if known[claim].taken and claim.job not in found:
             print(f"{stage}: {known[claim].gone()}, which is left alone", file=sys.stderr)
     if slurm.available():
-        for stage in CHAIN:
-            mark = chain_of(run).comment(stage)
-            for info in slurm.find_by_comment(mark):
-                job = info.id.partition("_")[0]
-                if job not in found:
-                    claim = Claim(job=job, comment=mark)
-                    found[job] = (stage, own_jobs.certain([claim])[claim])
+        chain = chain_of(run)
+        marks = {chain.comment(stage): stage for stage in CHAIN}
+        for info in slurm.find(lambda job: not marks.keys().isdisjoint(job.comment.split())):
+            job = info.id.partition("_")[0]
+            if job not in found:
+                mark = next(word for word in info.comment.split() if word in marks)
+                claim = Claim(job=job, comment=mark)
+                found[job] = (marks[mark], own_jobs.certain([claim])[claim])
     live = [(stage, f) for stage, f in found.values() if any(not i.state.is_final for i in f.parts)]
     return sorted(live, key=lambda item: int(item[1].claim.job))
 
@@ -98,14 +99,12 @@ def end_jobs(run: Run, live: list[tuple[str, Found]]) -> None:
         own_jobs.cancel(f for _, f in live)
         until = time.monotonic() + SLURM_SECONDS
         while left := [
-            (stage, f.claim)
-            for stage, f in live
-            if any(
-                i.state.is_pending or i.state in HOLDING for i in own_jobs.certain([f.claim])[f.claim].parts
-            )
+            claim.job
+            for claim, now in own_jobs.certain(f.claim for _, f in live).items()
+            if any(i.state.is_pending or i.state in HOLDING for i in now.parts)
         ]:
             if time.monotonic() > until:
-                jobs = ", ".join(claim.job for _, claim in left)
+                jobs = ", ".join(left)
                 raise WorkFailed(f"{SLURM_SECONDS:.0f} s after scancel Slurm still holds: {jobs}; try again")
             time.sleep(0.2)
     except HpcError:

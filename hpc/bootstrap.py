@@ -27,7 +27,7 @@ from pathlib import Path
 
 from hpc.core import hints
 from hpc.core.command import run_command
-from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
+from hpc.core.errors import BadInput, NotFit, WorkFailed
 from hpc.core.files import exclusive, read_json, sha256_file, write_atomic, write_json
 from hpc.core.resources import checkout, default_stack, resource
 
@@ -362,13 +362,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def entry(argv: list[str] | None = None) -> int:
-    """The command, its errors as one line."""
+    """The command."""
     os.environ.pop("PYTHONPATH", None)  # another environment's packages must not be taken for installed
     try:
         return main(argv)
-    except HpcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; run it again to go on", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from hpc.core.errors import WorkFailed
@@ -80,7 +81,7 @@ class Frame:
             )
         return frame
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Number of tokens the frame adds."""
         return len(self.before) + len(self.between) + len(self.behind)
@@ -109,6 +110,12 @@ class Limits:
     def target(self, frame: Frame) -> int:
         """Largest number of an answer's own tokens."""
         return self.max_target_length - (frame.tokens - 1)
+
+    def left_out(self, frame: Frame, source: int, target: int) -> str | None:
+        """Why an example of so many tokens is left out; None: it is kept, its question cut to :meth:`source`."""
+        if target > self.target(frame):
+            return "long answer"
+        return "long question" if source > self.source() and self.too_long == "drop" else None
 
 
 def _framed(

@@ -269,21 +269,17 @@ class _Writer:
 
     def add(self, rows: list[Row], sources: list[list[int]], targets: list[list[int]]) -> None:
         """Frame and append one batch."""
-        source_limit, target_limit = self.limits.source(), self.limits.target(self.frame)
-        keep_end = self.limits.too_long == "keep_end"
+        source_limit = self.limits.source()
         all_ids, all_labels = array("i"), array("i")
         end = self.offsets[-1]
         for row, source, target in zip(rows, sources, targets, strict=True):
             if not target:
                 self._leave_out(row, "answer without tokens", 0)
                 continue
-            if len(target) > target_limit:
-                self._leave_out(row, "long answer", len(target))
+            if why := self.limits.left_out(self.frame, len(source), len(target)):
+                self._leave_out(row, why, len(target if why == "long answer" else source))
                 continue
             if len(source) > source_limit:
-                if not keep_end:
-                    self._leave_out(row, "long question", len(source))
-                    continue
                 source = source[-source_limit:]
                 self.cut_questions += 1
             ids, labels = self.frame.apply(source, target)

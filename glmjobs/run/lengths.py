@@ -220,13 +220,10 @@ def measure(given: dict[str, Any]) -> Lengths:
     answered = [len(ids) for ids in plain_ids(tokenizer, [answer for _, answer in given["rows"]])]
     too_long, cut, tokens, kept = {"long question": 0, "long answer": 0}, 0, 0, 0
     for source, target in zip(asked, answered, strict=True):
-        if target > limits.target(frame):
-            too_long["long answer"] += 1
+        if why := limits.left_out(frame, source, target):
+            too_long[why] += 1
             continue
         if source > limits.source():
-            if limits.too_long == "drop":
-                too_long["long question"] += 1
-                continue
             source, cut = limits.source(), cut + 1
         tokens, kept = tokens + source + target + frame.tokens, kept + 1
     return Lengths(len(asked), too_long, cut, tokens / max(1, kept))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -21,6 +22,19 @@ def alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def captured(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command without input; its exit code and what it wrote, as text whatever its bytes are.
+
+    Raises:
+        OSError: it cannot be started.
+        TimeoutExpired: it took longer.
+    """
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=seconds,
+        check=False,
+    )  # fmt: skip
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:

@@ -6,12 +6,10 @@ import argparse
 import json
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 from hpc.core import hints
 from hpc.core.command import run_command
-from hpc.core.errors import HpcError
 from hpc.devcluster.cluster import DevCluster, default_dir
 from hpc.devcluster.config import Options
 
@@ -101,16 +99,9 @@ def _env(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; errors are one line on stderr and the exit code of their kind."""
+    """Run one command."""
     args = _parser().parse_args(argv)
-    try:
-        return {"up": _up, "down": _down, "status": _status, "env": _env}[args.command](args)
-    except HpcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return {"up": _up, "down": _down, "status": _status, "env": _env}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hpc.batch.environment import functions
 from hpc.core.errors import HpcError
+from hpc.core.process import captured
 from hpc.doctor.scheduler import partitions
 from hpc.slurm import client as slurm
 
@@ -127,14 +128,7 @@ def available_modules() -> list[str] | None:
     """Every module there is; None without a module system."""
     script = "\n".join([*functions().values(), 'find_modules ""', "module -t avail 2>&1"])
     try:
-        done = subprocess.run(
-            ["bash", "-c", script],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
+        done = captured(["bash", "-c", script], 60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hpc.batch import environment as modules
 from hpc.batch.profile import Profile
+from hpc.core.process import captured
 from hpc.doctor.checklist import Row, State
 from hpc.health.checks import gib
 
@@ -31,14 +32,7 @@ def check_modules(profile: Profile) -> list[Row]:
     names = " ".join(environment.modules)
     script = f'set -euo pipefail\n{modules.prologue(environment)}\necho "$LOADEDMODULES"\n'
     try:
-        done = subprocess.run(
-            ["bash", "-c", script],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-        )
+        done = captured(["bash", "-c", script], 120)
     except subprocess.TimeoutExpired:
         return [
             Row(
@@ -140,14 +134,7 @@ def check_quota(place: Path) -> list[Row]:
         if shutil.which(command[0]) is None:
             continue
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=20,
-                stdin=subprocess.DEVNULL,
-            )
+            done = captured(command, 20)
         except subprocess.TimeoutExpired:
             continue
         rows += quota_rows(done.stdout)

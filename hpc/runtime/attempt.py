@@ -95,14 +95,13 @@ class Attempt:
                 code, told=told, marked=ledger.is_done(self.run, stage), failed=failure is not None,
                 progressed=progressed,
             )  # fmt: skip
-            if outcome == retry_policy.FAILED and failure is None and code == EXIT_REQUEUE:
-                failure = output.unasked()
-            if outcome == retry_policy.FAILED and failure is None:
-                failure = self._last_words(stage, code, before_logs)
+            unasked_stop = outcome == retry_policy.FAILED and code == EXIT_REQUEUE
+            if unasked_stop:
+                failure = failure or output.unasked()
+            if outcome == retry_policy.FAILED:
+                failure = failure or self._last_words(stage, code, before_logs)
             first = failure.get("exit_code") if failure else None
-            if (
-                outcome == retry_policy.FAILED and code == EXIT_REQUEUE
-            ):  # srun tells the highest code of all ranks
+            if unasked_stop:  # srun tells the highest code of all ranks
                 code = first or 1
             self._record_end(stage, outcome, code, failure, intends)
             if outcome == retry_policy.DONE:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from hpc.core.files import Json
+from hpc.core.last_words import tail_of
 from hpc.runtime.stop import EXIT_REQUEUE
 
 _END = re.compile(rb"error: (\S+): tasks? (\d+)[-,\d]*: (Exited with exit code (\d+)|[A-Z].*)")
@@ -99,13 +100,7 @@ class StepOutput:
     def _last_line(self, rank: int, *, errors_only: bool) -> str:
         """What the rank wrote last in this attempt: the last line that names an error, else the last line."""
         path = self.logs / f"rank-{rank}.log"
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(self.begun.get(path.name, 0), size - TAIL_BYTES))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
+        lines = tail_of(path, self.begun.get(path.name, 0), TAIL_BYTES).splitlines()
         lines = [line.strip() for line in lines if line.strip() and "error: ***" not in line]
         named = [line for line in lines if re.search(r"error\b|Error\b|Exception\b|oom[-_ ]?kill", line)]
         found = named or ([] if errors_only else lines)
