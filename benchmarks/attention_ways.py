@@ -27,9 +27,9 @@ from glmjobs.models.common.attention_ways import possible_ways, set_way
 from glmjobs.models.family import families
 
 if __package__:
-    from benchmarks.train_throughput import Examples, belle_like, make_model
+    from benchmarks.train_throughput import Examples, belle_like, make_model, on
 else:
-    from train_throughput import Examples, belle_like, make_model
+    from train_throughput import Examples, belle_like, make_model, on
 
 LENGTH = 1024
 
@@ -54,7 +54,7 @@ def packed_batch(data: Examples, rows: int, device: str) -> dict[str, Any]:
     plan = plan_epoch(data.lengths, LENGTH, seed=0)
     dataset = PackedDataset(data, plan)  # type: ignore[arg-type]
     batch = PackedCollator(LENGTH, 3)([dataset[i] for i in range(rows)])
-    return {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in batch.items()}
+    return on(device, batch)
 
 
 def one_pass(model: Any, batch: dict[str, Any]) -> float:

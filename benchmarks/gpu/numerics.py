@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import Findings, Place
-from glmjobs.data.collate import segment_sizes
+from benchmarks.train_throughput import on
 from glmjobs.generation.decoder import Engine, generate
 from glmjobs.models.common.attention_ways import possible_ways, set_way
-from tests.support.small_families import PROMPTS, small, small_trained
+from tests.support.small_families import PROMPTS, packed_batch, small, small_trained
 
 FAMILIES = ("chatglm", "glm", "glm4")
 #: Largest relative difference of the loss and of a gradient (of its largest value) from float32 on the CPU. float32 on
@@ -25,7 +25,7 @@ def run(place: Place) -> Findings:
     """Every family in every precision, and in every way of attention."""
     found = Findings()
     for family in FAMILIES:
-        batch = packed_batch(family)
+        batch = packed_batch(family, SIZES, LENGTH)
         wanted = outcome(small_trained(family, std=0.08, hidden_size=128), batch)
         for name, (loss_most, gradient_most) in BOUNDS.items():
             if place.device == "cpu" and name == "float16":
@@ -33,36 +33,12 @@ def run(place: Place) -> Findings:
             model = small_trained(family, std=0.08, hidden_size=128).to(place.device, getattr(torch, name))
             for way in possible_ways(torch.device(place.device)):
                 set_way(model, way)
-                loss, gradients = outcome(model, on(batch, place.device))
+                loss, gradients = outcome(model, on(place.device, batch))
                 label = f"{family} {name} {way}"
                 found.bound(f"{label}: loss", abs(loss / wanted[0] - 1), loss_most)
                 found.bound(f"{label}: gradients", worst(gradients, wanted[1]), gradient_most)
         found.bound(f"{family}: greedy tokens that differ", differing_tokens(family, place.device), 0)
     return found
-
-
-def packed_batch(family: str) -> dict[str, Any]:
-    """Two rows packed with examples that begin as the family's prompts do, and padding behind them."""
-    ids, segments = torch.zeros(2, LENGTH, dtype=torch.long), torch.zeros(2, LENGTH, dtype=torch.long)
-    labels = torch.full((2, LENGTH), -100)
-    generator = torch.Generator().manual_seed(1)
-    prompt = torch.tensor(PROMPTS[family])
-    for row, sizes in enumerate(SIZES):
-        at = 0
-        for number, size in enumerate(sizes, start=1):
-            tokens = torch.cat([prompt, torch.randint(20, 200, (size - len(prompt),), generator=generator)])
-            ids[row, at : at + size], segments[row, at : at + size] = tokens, number
-            labels[row, at + len(prompt) : at + size] = tokens[len(prompt) :]
-            at += size
-    return {
-        "input_ids": ids, "segment_ids": segments, "labels": labels,
-        "segment_sizes": segment_sizes(segments.numpy()),
-    }  # fmt: skip
-
-
-def on(batch: dict[str, Any], device: str) -> dict[str, Any]:
-    """The batch on a device; what isn't a tensor stays."""
-    return {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
 
 
 def outcome(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:

@@ -20,6 +20,7 @@ from glmjobs.run import jobs
 from hpc.batch.jobs import Job
 from hpc.devcluster import DevCluster
 from tests.slurm.conftest import require_slurm
+from tests.support import clusters
 from tests.support.campaign import Campaign
 from tests.support.paths import SUPPORT
 
@@ -44,14 +45,11 @@ def disk(tmp_path: Path) -> Iterator[Path | None]:
 def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevCluster]:
     """Two nodes with two GPUs each, slurmdbd, preemption; this process is on it and its runs lie on the disk."""
     require_slurm(accounting=True)
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("GLMJOBS_RUNS", str((disk or tmp_path) / "runs"))
     with DevCluster(
         tmp_path / "cluster", nodes=2, gpus=2, accounting=True, preemption=True, grace_time=30
     ) as cluster:
-        for name, value in cluster.environ().items():
-            monkeypatch.setenv(name, value)
+        clusters.enter(cluster, monkeypatch)
         yield cluster
 
 

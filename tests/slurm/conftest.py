@@ -17,6 +17,7 @@ from hpc.devcluster import DevCluster
 from hpc.devcluster.commands import require_programs
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobInfo, JobState
+from tests.support import clusters
 from tests.support.small_chain import small
 
 __all__ = ["small"]
@@ -65,8 +66,7 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]
 @pytest.fixture
 def slurm_env(cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Puts this process itself on the cluster (os.environ), for code that asks the environment."""
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
+    clusters.leave(monkeypatch)
     environ = cluster.environ()
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, environ[name])

@@ -28,6 +28,7 @@ from hpc.devcluster import DevCluster
 from hpc.runtime import heartbeat
 from hpc.slurm import client as slurm
 from hpc.slurm.client import JobState
+from tests.support import clusters
 from tests.support.by_hand import sbatch_training
 from tests.support.paths import REPO, SUPPORT
 
@@ -48,10 +49,7 @@ def lent(make_cluster: Callable[..., Any]) -> Iterator[DevCluster]:
 def there(lent: DevCluster, monkeypatch: pytest.MonkeyPatch, clean_queue: Any) -> DevCluster:
     """This process is on that cluster; its queue is emptied afterwards."""
     clean_queue(lent)
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
-    for name, value in lent.environ().items():
-        monkeypatch.setenv(name, value)
+    clusters.enter(lent, monkeypatch)
     return lent
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from hpc.chain.status import status as chain_status
 from hpc.core.errors import WorkFailed
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
+from tests.support import clusters
 from tests.support.small_chain import done, healed, ids, start, starts, tell, with_key
 
 pytestmark = pytest.mark.slurm
@@ -41,10 +41,7 @@ def here(
     clean_queue: Callable[[DevCluster], None],
 ) -> Path:
     """A folder for runs; this process is on the cluster."""
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
-    for name, value in forgetful.environ().items():
-        monkeypatch.setenv(name, value)
+    clusters.enter(forgetful, monkeypatch)
     clean_queue(forgetful)
     return small
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.doctor import scheduler
 from hpc.slurm import client as slurm
+from tests.support import clusters
 from tests.support.paths import REPO, SUPPORT
 from tests.support.small_chain import ids, start
 
@@ -33,10 +33,7 @@ def cancelling(make_cluster: Callable[..., Any]) -> Iterator[DevCluster]:
 @pytest.fixture
 def there(cancelling: DevCluster, monkeypatch: pytest.MonkeyPatch, clean_queue: Any) -> DevCluster:
     clean_queue(cancelling)
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
-    for name, value in cancelling.environ().items():
-        monkeypatch.setenv(name, value)
+    clusters.enter(cancelling, monkeypatch)
     return cancelling
 
 

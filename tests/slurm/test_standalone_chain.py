@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from hpc import BadInput, Chain, DevCluster, Job, ledger, status, submit
 from hpc.slurm import client as slurm
+from tests.support import clusters
 from tests.support.paths import REPO
 
 pytestmark = pytest.mark.slurm
@@ -34,10 +34,8 @@ def lent(make_cluster: Callable[..., Any]) -> Iterator[DevCluster]:
 def project(lent: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_queue: Any) -> Path:
     """The README's three files in a directory of their own; this process is on the cluster."""
     clean_queue(lent)
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
-    for name, value in {**lent.environ(), "PYTHONPATH": str(REPO)}.items():
-        monkeypatch.setenv(name, value)
+    clusters.enter(lent, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
     text = (REPO / "hpc" / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     folder = tmp_path / "project"

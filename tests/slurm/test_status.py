@@ -17,6 +17,7 @@ from glmjobs.run.read_state import read_state
 from glmjobs.run.state import CANCELLED, DONE, FAILED, LOST, RUNNING, STOPPED, WAITING, StageState
 from hpc.chain import ledger
 from hpc.slurm import client as slurm
+from tests.support import clusters
 from tests.support.small_chain import done, ended, healed, ids, start, starts, tell
 
 pytestmark = pytest.mark.slurm
@@ -30,10 +31,7 @@ def hurt(small: Path, make_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any
     @contextmanager
     def make(**fields: Any) -> Any:
         with make_cluster(**fields) as made:
-            for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-                monkeypatch.delenv(name)
-            for name, value in made.environ().items():
-                monkeypatch.setenv(name, value)
+            clusters.enter(made, monkeypatch)
             yield made
 
     return make

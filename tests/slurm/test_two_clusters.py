@@ -16,6 +16,7 @@ from glmjobs.run.state import CANCELLED, RUNNING, WAITING
 from hpc.chain import ledger
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
+from tests.support.clusters import leave
 from tests.support.small_chain import done, healed, ids, start, starts
 
 pytestmark = pytest.mark.slurm
@@ -42,8 +43,7 @@ def strangers(make_cluster: Callable[..., Any]) -> Iterator[Clusters]:
 @pytest.fixture
 def at(small: Path, monkeypatch: pytest.MonkeyPatch, clean_queue: Any) -> Callable[..., Path]:
     """``at(cluster, "west")``: this process is on a login node of the cluster, with SLURM_CLUSTERS=west."""
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_"))]:
-        monkeypatch.delenv(name)
+    leave(monkeypatch)
 
     def go(cluster: DevCluster, named: str = "") -> Path:
         for name, value in cluster.environ().items():

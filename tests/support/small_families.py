@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from glmjobs.data.collate import segment_sizes
 from glmjobs.data.synthetic import make_problems
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 from glmjobs.models.family import families
@@ -40,6 +41,25 @@ def small_trained(family: str, **changes: Any) -> Any:
     ours = families()["glm4"].model_class()(model.config)
     ours.load_state_dict(model.state_dict())
     return ours.train()
+
+
+def packed_batch(family: str, sizes: Sequence[Sequence[int]], length: int) -> dict[str, Any]:
+    """Rows of ``length`` packed with examples of these sizes, which begin as the family's prompts do, then padding."""
+    shape, prompt = (len(sizes), length), torch.tensor(PROMPTS[family])
+    ids, segments = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, -100)
+    generator = torch.Generator().manual_seed(1)
+    for row, of_row in enumerate(sizes):
+        at = 0
+        for number, size in enumerate(of_row, start=1):
+            tokens = torch.cat([prompt, torch.randint(20, 200, (size - len(prompt),), generator=generator)])
+            ids[row, at : at + size], segments[row, at : at + size] = tokens, number
+            labels[row, at + len(prompt) : at + size] = tokens[len(prompt) :]
+            at += size
+    return {
+        "input_ids": ids, "segment_ids": segments, "labels": labels,
+        "segment_sizes": segment_sizes(segments.numpy()),
+    }  # fmt: skip
 
 
 def vary(model: Any, std: float = STD, seed: int = 0) -> Any:

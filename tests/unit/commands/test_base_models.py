@@ -21,14 +21,6 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n"
 TOKENIZERS = {"chatglm": "ice_text.model", "glm": "cog-pretrain.model", "glm4": "tokenizer.json"}
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bases")
-    for name, make in SMALL.items():
-        make(folder / name)
-    return folder
-
-
 def config(**changes: Any) -> Callable[[Path], object]:
     def change(directory: Path) -> None:
         path = directory / "config.json"

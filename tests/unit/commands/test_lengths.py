@@ -25,14 +25,6 @@ ROWS, DEV = 60, 5
 LONG = "一共" + "很多" * 40 + "个。"
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bases")
-    for name, make in SMALL.items():
-        make(folder / name)
-    return folder
-
-
 def data(folder: Path, long: int, rows: int = ROWS) -> Path:
     """``long`` of the train rows have a long answer."""
     path = folder / f"rows-{long}-{rows}.jsonl"

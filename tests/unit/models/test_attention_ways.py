@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from glmjobs.data.collate import segment_sizes
 from glmjobs.models.common.attention import WAYS, Blocks, Pieces, attend, block_diagonal, in_form
 from glmjobs.models.common.attention_ways import fastest, measure, possible_ways, set_way
-from tests.support.small_families import LAYERS, PROMPTS, small, small_trained
+from tests.support.small_families import LAYERS, PROMPTS, packed_batch, small, small_trained
 
 SIZES = [[17, 9, 30], [41, 11]]
 LENGTH = 60
@@ -19,22 +18,7 @@ FAMILIES = ("chatglm", "glm", "glm4")
 
 
 def batch_of(family: str) -> dict[str, Any]:
-    """Rows packed with examples that begin as the family's prompts do, and padding behind them."""
-    ids, segments = torch.zeros(2, LENGTH, dtype=torch.long), torch.zeros(2, LENGTH, dtype=torch.long)
-    labels = torch.full((2, LENGTH), -100)
-    generator = torch.Generator().manual_seed(1)
-    for row, sizes in enumerate(SIZES):
-        at = 0
-        for number, size in enumerate(sizes, start=1):
-            prompt = torch.tensor(PROMPTS[family])
-            tokens = torch.cat([prompt, torch.randint(20, 200, (size - len(prompt),), generator=generator)])
-            ids[row, at : at + size], segments[row, at : at + size] = tokens, number
-            labels[row, at + len(prompt) : at + size] = tokens[len(prompt) :]
-            at += size
-    return {
-        "input_ids": ids, "segment_ids": segments, "labels": labels,
-        "segment_sizes": segment_sizes(segments.numpy()),
-    }  # fmt: skip
+    return packed_batch(family, SIZES, LENGTH)
 
 
 def step(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
