@@ -25,7 +25,7 @@ from glmjobs.models.family import families
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
 from glmjobs.scoring.claim import claim
-from glmjobs.scoring.evaluate import Settings, Work, answer, finish
+from glmjobs.scoring.evaluate import Settings, Work, answer, finish, refuse_unreliable
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import read_questions
@@ -223,6 +223,7 @@ def summarise(
     for name in which or _wanted(run, "both"):
         summary = finish(run_work(run, name), rejudge=rejudge)
         if summary is not None:
+            refuse_unreliable(summary)
             found[name] = summary
     needed = _wanted(run, "both")
     outputs = [run.scores / name / file for name in needed for file in ("predictions.jsonl", "summary.json")]
@@ -240,7 +241,8 @@ def _compare(run: Run) -> dict[str, Any]:
     correct: list[dict[Any, bool]] = []
     for name in MODELS:
         with (run.scores / name / "predictions.jsonl").open(encoding="utf-8") as file:
-            correct.append({row["id"]: bool(row["correct"]) for row in map(json.loads, file)})
+            rows = [row for row in map(json.loads, file) if row.get("status", "marked") == "marked"]
+            correct.append({row["id"]: bool(row["correct"]) for row in rows})
     base, finetuned = correct
     return compare((base[id], finetuned[id]) for id in finetuned if id in base).as_dict()
 
@@ -298,6 +300,7 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
             print(json.dumps({"shard": str(shard), "missing": lacking}))
         return 0
     show({model.resolve().name: summary}, None, None, as_json=args.json, files=folder)
+    refuse_unreliable(summary)
     return 0
 
 

@@ -9,8 +9,10 @@ of itself.
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from glmjobs.marking import phrases, quantities
 from glmjobs.marking import question as questions
@@ -19,6 +21,7 @@ from glmjobs.marking.conclusion import find, select
 from glmjobs.marking.conclusion import statement as statements
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import Question
+from glmjobs.marking.scope import out_of_scope
 from glmjobs.marking.values import expression
 from glmjobs.marking.values.scan import Clock, Date, Item, Quantity, Ratio, Remainder, scan, weekdays
 
@@ -30,12 +33,17 @@ GOLD_LOOKED_AT = 4000
 
 @dataclass(frozen=True)
 class Verdict:
-    """``correct``, the values compared (short text, "" where none was found) and the reason in words."""
+    """``correct``, the values compared (short text, "" where none was found) and the reason in words.
+
+    ``status``: "not marked" where the answer is of a kind that the marker does not mark, "failed" where a rule
+    raised an error; such a verdict is not correct and says nothing of the prediction.
+    """
 
     correct: bool
     gold_value: str
     predicted_value: str
     reason: str
+    status: Literal["marked", "not marked", "failed"] = "marked"
 
 
 def judge(question: str, gold: str, prediction: str) -> Verdict:
@@ -50,9 +58,16 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     if not re.search(r"\w|[√×<>=]", predicted):
         return Verdict(False, _short(gold_text), "", "empty prediction")
     try:
-        return _judge(questions.read(question), gold_text, predicted)
-    except Exception as error:  # one row that can't be read must not end a run of thousands
-        return Verdict(False, _short(gold_text), "", f"unreadable ({type(error).__name__})")
+        asked = questions.read(question)
+        if why := out_of_scope(asked, gold_text):
+            return Verdict(False, _short(gold_text), "", f"not marked: {why}", "not marked")
+        return _judge(asked, gold_text, predicted)
+    except (
+        Exception
+    ) as error:  # one row must not end a run of thousands: score counts these and ends above 0.1 %
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{at.filename.rpartition('/')[2]}:{at.lineno}"
+        return Verdict(False, _short(gold_text), "", f"{type(error).__name__} in {where}", "failed")
 
 
 def _ends(text: str) -> str:

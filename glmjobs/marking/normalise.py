@@ -65,6 +65,7 @@ _FRAC = re.compile(r"(\d?)\s{0,2}\\[dtc]?frac\s{0,3}\{([^{}]*)\}\s{0,3}\{([^{}]*
 _SHORT_FRAC = re.compile(r"(\d?)\\[dtc]?frac\s?(\d)\s?(\d)")
 _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _PLAIN = re.compile(r"-?[\d.]+\Z")
+_PLAIN_BOTTOM = re.compile(r"-?[\d.]+(?:\^\d{1,3})?\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
 _COMMENT = re.compile(r"<!--[^<>]{0,400}-->")
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
@@ -82,12 +83,18 @@ _MONTH_DAY = re.compile(
 _LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3}(?![0-9]))(?![0-9]00)(?![0-9]{3}[\u4e00-\u9fff])")
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|([^|\n]{1,40})\|([^\n]{1,200})\|[ ]*$")
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
+FACTORIAL = "ꜝ"
+"""The sign of a factorial, told from the exclamation mark."""
+_FACTORIAL = re.compile(r"(?<=\d)!(?=\s{0,2}(?:[=×*÷/+\-).]|\\times|\\cdot|\\div|的|\Z))")
+_BRACKETED = re.compile(r"\(\s?(\d{1,18})\s?\)\s?/\s?\(\s?(\d{1,18})\s?\)")  # Math23K: ((2)/(3))
+_MIXED = re.compile(r"(?<![\d./)a-zA-Z])(\d{1,18})\(\(?(\d{1,18})/(\d{1,18})\)?\)")  # Ape210K: 66(2/3)
+_SQRT_WORD = re.compile(r"(?<![a-z\\])sqrt\s?(?=[(\d])", re.IGNORECASE)
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
 
 def _fraction(match: re.Match[str]) -> str:
     whole, top, bottom = match[1], match[2].strip(), match[3].strip()
-    if _PLAIN.match(top) and _PLAIN.match(bottom):
+    if _PLAIN.match(top) and _PLAIN_BOTTOM.match(bottom):
         return f"{whole}{'又' if whole else ''}{top}/{bottom}"
     return f"{whole}{'×' if whole else ''}({top})/({bottom})"
 
@@ -95,6 +102,11 @@ def _fraction(match: re.Match[str]) -> str:
 def _recurring(match: re.Match[str]) -> str:
     """0.1\\dot{6} → 0.1(6)"""
     return f"{match[1]}({''.join(g or '' for g in match.groups()[1:])})"
+
+
+def _mixed(match: re.Match[str]) -> str:
+    whole, top, bottom = match.groups()
+    return f"{whole}又{top}/{bottom}" if int(top) < int(bottom) else match[0]
 
 
 def _latex(text: str) -> str:
@@ -161,6 +173,8 @@ def _math(match: re.Match[str]) -> str:
 def normalise(text: str) -> str:
     """``text`` in half width, simplified script and plain notation; linear in its length, never raises."""
     text = _STRUCK.sub("", text)
+    if "!" in text and ("阶乘" in text or re.search(r"\A\s*\d+!\s*\Z|!\s?[=×*÷/+-]|\d!\s?\\", text)):
+        text = _FACTORIAL.sub(FACTORIAL, text)  # 5!=120; 答案是5! has an exclamation mark
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
@@ -179,6 +193,9 @@ def normalise(text: str) -> str:
         text = _MATH.sub(_math, text)
     text = _markdown(text)
     text = _MONTH_DAY.sub(lambda m: f"{_MONTHS.index(m[1].lower()) + 1}月{m[2]}日", text)
+    if "/" in text:
+        text = _MIXED.sub(_mixed, _BRACKETED.sub(r"\1/\2", text))
+    text = _SQRT_WORD.sub("√", text)
     text = _PLUS_MINUS.sub(r"\1或-\1", text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)

@@ -159,10 +159,20 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
 def _scored(summary: Mapping[str, Any]) -> Json:
     keys = ("rows", "correct", "accuracy", "bleu4", "rouge1", "rouge2", "rougeL", "tokens_per_s", "seconds")
     known = {key: number(summary.get(key)) for key in keys}
-    skip = {*keys, "model", "interval", "by_length", "by_answer_type"}
+    apart = {
+        "not_marked": number(summary.get("not_marked")),
+        "marker_failures": number(_mapping(summary.get("marker_failures")).get("rows")),
+    }
+    skip = {*keys, *apart, "model", "interval", "by_length", "by_answer_type"}
     other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
     cut = _mapping(summary.get("finish")).get("length")
-    return {**known, "interval": _interval(summary.get("interval")), "cut": number(cut), "other": other}
+    return {
+        **known,
+        **apart,
+        "interval": _interval(summary.get("interval")),
+        "cut": number(cut),
+        "other": other,
+    }
 
 
 def _breakdown(facts: RunFacts, key: str) -> list[Json]:

@@ -17,6 +17,7 @@ OUTCOMES = {
     "both": "both right",
     "wrong": "wrong",
     "right": "right",
+    "unmarked": "not marked",
 }
 
 #: Rows that a report embeds; beyond, it says so. Every changed row goes in first.
@@ -44,6 +45,8 @@ def paired(scores: Mapping[str, ModelScores]) -> dict[str, Any]:
 
 def outcome(answers: Mapping[str, Mapping[str, Any]]) -> str:
     """A key of :data:`OUTCOMES` for one row's answers by model."""
+    if any(answer.get("status", "marked") != "marked" for answer in answers.values()):
+        return "unmarked"
     verdicts = {model: answer.get("correct") is True for model, answer in answers.items()}
     if len(verdicts) < 2:
         return "right" if any(verdicts.values()) else "wrong"
@@ -83,6 +86,7 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
         "text": mark_answer(_text(row.get("prediction")), value),
         "value": value,
         "correct": row.get("correct") is True,
+        "status": shown(row.get("status", "marked"), 20),
         "reason": shown(row.get("reason"), 300),
         "finish": shown(row.get("finish"), 20),
         "tokens": shown(row.get("tokens"), 20),

@@ -60,6 +60,7 @@ def accuracy_sentences(doc: Json) -> list[str]:
         for m in content["models"]
     )
     said = [" ".join(each)] if content["models"] else []
+    said += [sentence for model in content["models"] if (sentence := _counted_apart(model))]
     comparison = content["comparison"]
     if comparison and comparison["difference"] is not None:
         between = comparison["difference_interval"]
@@ -80,6 +81,18 @@ def accuracy_sentences(doc: Json) -> list[str]:
             f"{percent(anchor['base'])} before and {percent(anchor['finetuned'])} after (its own marking)."
         )
     return said
+
+
+def _counted_apart(model: Json) -> str:
+    """The rows that are in no accuracy: those the marker does not mark, and those on which it failed."""
+    parts = []
+    if model["not_marked"]:
+        parts.append(
+            f"{model['not_marked']:,} rows are not marked (proofs, drawings, explanations, functions)"
+        )
+    if model["marker_failures"]:
+        parts.append(f"on {model['marker_failures']:,} rows the marker raised an error")
+    return f"{model['label']}, counted apart: {'; '.join(parts)}." if parts else ""
 
 
 def _counted(model: Json) -> str:

@@ -20,10 +20,13 @@ from glmjobs.scoring.predictions import Prediction, Shard, Writer
 from glmjobs.scoring.statistics import wilson
 from glmjobs.scoring.test_sets import Question
 from glmjobs.scoring.text_metrics import mean_text_scores
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, WorkFailed
 
 LENGTHS = (40, 80, 160)
 """Upper bounds, in characters of the question, of the length classes; above the last there is one more."""
+
+MARKER_FAILURES = 0.001
+"""The share of rows on which the marker may raise an error before an accuracy is no longer given out as one."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
 
     verdict = judge(question, gold, prediction)
     values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
-    return {"correct": bool(verdict.correct), **values, "reason": verdict.reason}
+    return {"correct": bool(verdict.correct), **values, "reason": verdict.reason, "status": verdict.status}
 
 
 class _Answers(NamedTuple):
@@ -222,13 +225,17 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
 
     tokens = sum(row["tokens"] for row in rows)
     wall = max(seconds, default=0.0)
+    marked = [row for row in rows if row.get("status", "marked") == "marked"]
     noisy = sum(gold_has_false_equation(row["gold"]) for row in rows)
     texts = mean_text_scores((row["prediction"], row["gold"]) for row in rows)
     return {
         "model": str(work.model_dir),
-        **accuracy(rows),
-        "by_length": _grouped(rows, lambda row: length_class(row["question"]), length_classes()),
-        "by_answer_type": _grouped(rows, lambda row: str(answer_type(row["gold"], row["question"]))),
+        **accuracy(marked),
+        "answers": len(rows),
+        "not_marked": sum(row.get("status") == "not marked" for row in rows),
+        "marker_failures": marker_failures(rows),
+        "by_length": _grouped(marked, lambda row: length_class(row["question"]), length_classes()),
+        "by_answer_type": _grouped(marked, lambda row: str(answer_type(row["gold"], row["question"]))),
         **{name: round(value, 4) for name, value in texts.as_dict().items()},
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
         "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
@@ -241,6 +248,29 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "settings": asdict(work.settings),
         "fingerprint": work.fingerprint,
     }
+
+
+def marker_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows on which a rule of the marker raised an error, their share, and how often each error came."""
+    failed = [row["reason"] for row in rows if row.get("status") == "failed"]
+    share = len(failed) / len(rows) if rows else 0.0
+    return {"rows": len(failed), "share": share, "reasons": dict(Counter(failed).most_common(5))}
+
+
+def refuse_unreliable(summary: Mapping[str, Any]) -> None:
+    """End where the marker failed too often for its accuracy to be one.
+
+    Raises:
+        WorkFailed: on more than :data:`MARKER_FAILURES` of the rows.
+    """
+    failures = summary["marker_failures"]
+    if failures["share"] > MARKER_FAILURES:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in failures["reasons"].items())
+        raise WorkFailed(
+            f"{summary['model']}: the marker raised an error on {failures['rows']} of {summary['answers']} rows, "
+            f"more than {100 * MARKER_FAILURES:g} %, so there is no accuracy ({reasons}); the answers are kept: "
+            "mend the marker, then score with --rejudge"
+        )
 
 
 def length_classes() -> list[str]:

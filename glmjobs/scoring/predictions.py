@@ -88,6 +88,9 @@ class Prediction:
     gold_value: Any
     predicted_value: Any
     reason: str
+    status: str = (
+        "marked"  # "not marked": an answer of a kind that is not marked; "failed": a rule raised an error
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -104,13 +104,20 @@ def _remarks(comparison: Mapping[str, Any] | None, last: Mapping[str, Any]) -> l
         )
     if last["finish"]["length"] or last["empty"] or last["questions_cut"]:
         lines.append(
-            f"of {last['rows']} answers {last['finish']['length']} reached the length limit, "
+            f"of {last.get('answers', last['rows'])} answers {last['finish']['length']} reached the length limit, "
             f"{last['empty']} are empty; {last['questions_cut']} questions were cut to their end"
         )
+    if last.get("not_marked"):
+        lines.append(
+            f"{last['not_marked']} of {last['answers']} rows are not marked and count nowhere: proofs, drawings, "
+            "explanations and functions are out of the marker's scope"
+        )
+    if (failures := last.get("marker_failures") or {}).get("rows"):
+        lines.append(f"{failures['rows']} rows made the marker raise an error and count nowhere")
     noise = last["gold_false_equations"]
     if noise["rows"]:
         lines.append(
-            f"{noise['rows']} of {last['rows']} gold answers ({percent(noise['share'])}) "
+            f"{noise['rows']} of {last.get('answers', last['rows'])} gold answers ({percent(noise['share'])}) "
             "contain a false equation"
         )
     return lines

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from glmjobs.marking.normalise import FACTORIAL
+
 MAX_DIGITS = 60
 """A longer run of digits is no answer; reading it would not be linear."""
 
@@ -43,6 +45,13 @@ _RECURRING = re.compile(r"\.{3,}(?!\s?\d)|…|\(?[\d,]{0,12}循环\)?")
 _PERIOD = re.compile(r"\(([\d]{1,12})\)")
 _ROOT = re.compile(r"\s?(?:√|根号(?:下)?)\s?\(?\s?(\d{1,18}(?:\.\d{1,9})?)\s?\)?(?:\s?/\s?([1-9]\d{0,8}))?")
 _ROOT_DIGITS = 30
+_POWER = re.compile(
+    r"\^\(?(-?\d{1,3})\)?(?![\d/.])|的(\d{1,3}|[二三四五六七八九十]{1,3})次(?:方|幂)|"
+    r"的(平方|立方)(?![米厘分毫千根])"
+)
+_LARGEST_POWER = 2000
+"""Binary digits of the largest power or factorial that is worked out."""
+_LARGEST_FACTORIAL = 200
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,8 @@ def _is_minus(text: str, at: int) -> bool:
         return True
     return (
         not before
-        or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或"
+        or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或#"
+        or text[:at].rstrip().endswith("案]")
         or (at > 0 and text[at - 1] == " " and before > "\u4e00")
     )
 
@@ -217,14 +227,37 @@ def _arabic(text: str, at: int) -> Number | None:
         return Number(value, at, period.end(), "fraction", -1)
     slash = _SLASH.match(text, end)
     if slash and len(slash[1]) <= MAX_DIGITS and Fraction(slash[1]) != 0:
-        value, end, places = value / Fraction(slash[1]), slash.end(), -1
+        below = _raised(text, slash.end(), Fraction(slash[1])) or (Fraction(slash[1]), slash.end())
+        if not below[0]:
+            return None
+        value, end, places = value / below[0], below[1], -1
         return _suffix(text, at, end, value, places, "fraction", False)
     power = _SCIENTIFIC.match(text, end) or _EXPONENT.match(text, end)
     if power:
         exponent = int(power[1])
         value, end, places = value * Fraction(10) ** exponent, power.end(), max(0, places - exponent)
+    raised = _raised(text, end, value)
+    if raised:
+        return Number(*raised[:1], at, raised[1], "fraction", -1)
     value, end, scaled = _scale(text, end, value)
     return _suffix(text, at, end, value, 0 if scaled else places, "plain", scaled)
+
+
+def _raised(text: str, at: int, value: Fraction) -> tuple[Fraction, int] | None:
+    """A power or a factorial from ``text[at]`` on, of the number before it: 2^10, 3的4次方, 5!; and its end."""
+    if text.startswith(FACTORIAL, at) and value.denominator == 1 and value <= _LARGEST_FACTORIAL:
+        return Fraction(math.factorial(int(value))), at + 1
+    match = _POWER.match(text, at)
+    if not match:
+        return None
+    if match[1]:
+        power = int(match[1])
+    else:
+        power = {"平方": 2, "立方": 3}.get(match[3] or "") or int(simple(match[2]) or 0)
+    size = max(value.numerator.bit_length(), value.denominator.bit_length())
+    if size * abs(power) > _LARGEST_POWER or (value == 0 and power <= 0):
+        return None
+    return value**power, match.end()
 
 
 def _scale(text: str, end: int, value: Fraction) -> tuple[Fraction, int, bool]:

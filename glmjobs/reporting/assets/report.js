@@ -114,9 +114,11 @@
     return text;
   };
   const verdict = (answer) => {
-    const node = make("span", `v ${answer.correct ? "right" : "wrong"}`, answer.value || "no answer");
+    const marked = answer.status === "marked";
+    const said = marked ? (answer.correct ? "right" : "wrong") : answer.status;
+    const node = make("span", marked ? `v ${said}` : "v", answer.value || (marked ? "no answer" : said));
     node.dir = "auto";
-    node.title = `${answer.correct ? "right" : "wrong"}: ${answer.value || "no answer found"}`;
+    node.title = `${said}: ${answer.value || "no answer found"}`;
     return node;
   };
   const block = (title, pieces, extra, wide) => {
