@@ -29,6 +29,27 @@ DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
 LISTS_MISMATCHES_UNDER_ZERO3 = TRANSFORMERS >= (5, 0)
 
 
+#: Adam's fused kernel takes parameters that are still on the CPU, as the Trainer hands them over. Before 2.4 torch
+#: refuses that, and 2.0.1 could not resume from the fused one's state (pytorch#104767).
+FUSED_ADAM = TORCH >= (2, 4)
+
+#: Before torch 2.1 a recomputation that is not reentrant sees none of the module hooks by which ZeRO-3 gathers the
+#: weights of a layer: it computes with the empty shells that are left of them.
+RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
+
+
+def without_cudnn_attention() -> None:
+    """Leave attention to torch's own kernels; call before the first one.
+
+    On compute capability 9.0 (H100, H200) torch takes cuDNN's first, which is planned anew for each shape, for tens to
+    hundreds of milliseconds. Packed examples have a hundred lengths in ten steps, and decoding a new one each step.
+    """
+    import torch
+
+    if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):  # from torch 2.5 on
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def tied_weights(pairs: dict[str, str]) -> Any:
     """``_tied_weights_keys`` in this release's form: {tied: source}; before 5 only the tied names."""
     return pairs if TRANSFORMERS >= (5, 0) else list(pairs)
@@ -135,7 +156,9 @@ def _complete_torch_2_0() -> None:
         if output.is_cuda:
             return gather_on_gpu(output, source, group=group, async_op=async_op)
         parts = list(output.view(-1).chunk(dist.get_world_size(group)))
-        return _maybe_async(dist.all_gather(parts, source.view(-1), group=group, async_op=async_op), async_op)
+        # Waited for at once: else DeepSpeed 0.16 has read memory that gloo's thread had not filled yet.
+        dist.all_gather(parts, source.view(-1), group=group)
+        return _Done() if async_op else None
 
     def reduce_scatter_tensor(
         output: Any, input: Any, op: Any = dist.ReduceOp.SUM, group: Any = None, async_op: bool = False
@@ -167,10 +190,6 @@ class _Done:
     def is_completed(self) -> bool:
         """True."""
         return True
-
-
-def _maybe_async(handle: Any, async_op: bool) -> Any:
-    return (handle or _Done()) if async_op else None
 
 
 #: TrainingArguments' names for activation checkpointing.

@@ -219,6 +219,7 @@ def _training(facts: RunFacts) -> Json:
     result["steps"] = max(filter(None, [number(kept[-1].get("step")), *ends]), default=None)
     result["tokens"] = number(kept[-1].get("tokens"))
     result["epochs"] = number(kept[-1].get("epoch"))
+    result["skipped_steps"] = number(kept[-1].get("skipped_steps"))
     for key in ("loss", "learning_rate", "tokens_per_s", "grad_norm"):
         main = curves.curve(kept, key)
         if main:

@@ -155,6 +155,8 @@ def training_sentence(doc: Json) -> str:
     if training.get("tokens"):
         said += f", {training['tokens']:,} tokens"
     said += "."
+    if skipped := training.get("skipped_steps"):
+        said += f" {skipped:,} of the steps were skipped, because float16 overflowed in them."
     if training["replaced_rows"]:
         said += " Dashed: steps trained again, because an earlier attempt ended before it could save them."
     return said

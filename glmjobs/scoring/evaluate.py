@@ -181,6 +181,7 @@ def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    from glmjobs import compat
     from glmjobs.generation.decoder import Engine
     from glmjobs.models import load_model
 
@@ -192,6 +193,7 @@ def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids
         side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
     disable_progress_bar()
+    compat.without_cudnn_attention()
     model = load_model(model_dir, dtype=dtype if device.type == "cuda" else "float32").to(device)
     return Engine(model, stop_ids, banned_ids=banned_ids)
 

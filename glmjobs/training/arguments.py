@@ -25,6 +25,7 @@ def training_arguments(
         batch_rows: rows of a micro-batch on one GPU.
         cuda: train on GPUs; else on the CPU with gloo.
     """
+    fused = cuda and not train.optimizer_offload and compat.FUSED_ADAM
     values: dict[str, Any] = {
         "output_dir": str(output),
         "per_device_train_batch_size": batch_rows,
@@ -37,9 +38,9 @@ def training_arguments(
         "max_grad_norm": train.max_grad_norm,
         "fp16": train.precision == "fp16",
         "bf16": train.precision == "bf16",
-        "optim": "adamw_torch_fused" if cuda and not train.optimizer_offload else "adamw_torch",
+        "optim": "adamw_torch_fused" if fused else "adamw_torch",
         compat.CHECKPOINTING_NAME: train.activation_checkpointing,
-        f"{compat.CHECKPOINTING_NAME}_kwargs": {"use_reentrant": False},
+        f"{compat.CHECKPOINTING_NAME}_kwargs": {"use_reentrant": reentrant(train)},
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
@@ -62,3 +63,12 @@ def training_arguments(
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return TrainingArguments(**compat.accepted(TrainingArguments, values))
+
+
+def reentrant(train: TrainSection) -> bool:
+    """Whether activations are recomputed by torch's reentrant way, which needs inputs that have gradients.
+
+    The other way is torch's own choice (it keeps no second graph), but not where it computes with partitioned weights.
+    """
+    stage = deepspeed_config(train).get("zero_optimization", {}).get("stage", train.zero_stage)
+    return bool(train.activation_checkpointing and stage == 3 and not compat.RECOMPUTES_UNDER_ZERO3)

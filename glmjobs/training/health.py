@@ -41,6 +41,25 @@ class Health:
         self.precision, self.learning_rate = precision, learning_rate
         self.first: torch.Tensor | None = None
         self.skipped = 0
+        self.last_finite: torch.Tensor | None = None
+
+    def counted(self, loss: torch.Tensor) -> torch.Tensor:
+        """What of a micro-step's loss goes into the sums that are logged: a number, whatever the loss; on the device.
+
+        One infinite loss would make every later line NaN. DeepSpeed leaves its step out, so the last finite loss stands
+        in for it, or 0 where there was none; how many steps were left out is logged beside the mean.
+        """
+        if self.precision != "fp16":  # ends at the first one that is not finite
+            return loss
+        if self.last_finite is None:
+            self.last_finite = torch.full_like(loss, math.nan)
+        self.last_finite = torch.where(torch.isfinite(loss), loss.detach(), self.last_finite)
+        return torch.nan_to_num(self.last_finite, nan=0.0)
+
+    @property
+    def none_finite(self) -> bool:
+        """Whether no loss was a number so far: then there is no mean of them. Waits for the device."""
+        return self.last_finite is not None and bool(self.last_finite.isnan())
 
     def note(self, loss: torch.Tensor, step: int) -> None:
         """Remember, on the device, the first step whose loss was not finite."""
@@ -78,6 +97,10 @@ class Health:
     def at_minimum(self, step: int, newest: int | None) -> Diverged:
         """The error for DeepSpeed's own, in words."""
         return self._diverged(step, "float16 overflows although the loss scale is at its minimum", newest)
+
+    def nothing_learned(self, steps: int, newest: int | None) -> Diverged:
+        """The error where all steps are done and none of them changed a weight."""
+        return self._diverged(1, f"float16 overflowed in all {steps} steps, so nothing was learned", newest)
 
     def _diverged(self, step: int, what: str, newest: int | None) -> Diverged:
         lower = f"a learning rate below train.learning_rate={self.learning_rate:g}"

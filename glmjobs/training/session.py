@@ -7,6 +7,7 @@ torch, transformers and DeepSpeed are imported here, at the top: this is the tra
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.text import left_out_words
 from glmjobs.training import adapters, save
 from glmjobs.training.agreement import Agreement
-from glmjobs.training.arguments import training_arguments
+from glmjobs.training.arguments import reentrant, training_arguments
 from glmjobs.training.health import Health
 from glmjobs.training.loop_state import LoopState, check_rows
 from glmjobs.training.resume import resume_point, saved_ranks
@@ -107,7 +108,7 @@ class Session:
         Raises:
             StopRequested: that was before the first step.
             BadInput: the checkpoint cannot be gone on from by so many ranks, or with these rows.
-            Diverged: the loss is no number any more (see :mod:`glmjobs.training.health`).
+            Diverged: the loss is no number any more, or no step was taken (see :mod:`glmjobs.training.health`).
             LastSaveFailed: all steps are done, and the disk does not take the result.
         """
         trainer, place = self.trainer, self.inputs.place
@@ -158,6 +159,8 @@ class Session:
                 f"{inputs.checkpoints}: the last step's checkpoint could not be saved ({trainer.saver.failed}); "
                 f"make room and run it again: it goes on from {last.path.name if last else 'the beginning'}"
             )
+        if not math.isfinite(trainer.mean_loss()) or trainer.skipped_steps >= last.step:
+            raise trainer.health.nothing_learned(last.step, last.step)
         read = self.reading.after(last.step)._asdict()
         result.metrics.update(train_loss=trainer.mean_loss(), **read)
         trainer.log_metrics("train", result.metrics)
@@ -172,6 +175,7 @@ class Session:
             "checkpoint_bytes": committed.size(last.path),
             "world_size": inputs.place.world_size,
             "train_loss": result.metrics.get("train_loss"),
+            "skipped_steps": trainer.skipped_steps,
             "train_runtime_s": result.metrics.get("train_runtime"),
             **self.figures,
         }
@@ -194,6 +198,7 @@ def prepare_libraries(settings: TrainSection, *, cuda: bool) -> None:
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     compat.keep_gradient_hooks()
     compat.keep_offloaded_gradients()
+    compat.without_cudnn_attention()
     drop_stale_build_locks()
     if cuda:
         return
@@ -265,6 +270,8 @@ def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict
     if settings.method != "lora":
         return model, {}
     model = adapters.adapt(model, settings.lora, family_for(base_model))
+    if reentrant(settings):
+        model.enable_input_require_grads()  # frozen embeddings give none, and blocks would be left out of the graph
     return model, adapters.counted(model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -79,11 +80,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             "time": timestamps.now(),
             "step": state.global_step,
             "epoch": epoch,
-            "loss": float(logs["loss"]),
-            "grad_norm": float(logs["grad_norm"]) if "grad_norm" in logs else None,
-            "learning_rate": float(logs["learning_rate"]) if "learning_rate" in logs else None,
+            "loss": None if self.trainer.health.none_finite else finite(logs["loss"]),
+            "grad_norm": finite(logs.get("grad_norm")),  # of a step that was skipped it is none
+            "learning_rate": finite(logs.get("learning_rate")),
             "tokens_per_s": round(rate, 1),
             "tokens": tokens,
+            "skipped_steps": self.trainer.skipped_steps,
         }
         seconds_left = self.clock.after(state.global_step)
         with self.path.open("a", encoding="utf-8") as file:
@@ -99,16 +101,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
                     self.board.add_scalar(f"train/{name}", record[name], state.global_step)
             self.board.flush()
 
-    def _say(self, step: int, loss: float, rate: float, seconds_left: float | None) -> None:
+    def _say(self, step: int, loss: float | None, rate: float, seconds_left: float | None) -> None:
+        words = f"loss {'none' if loss is None else f'{loss:.4f}'}  {rate:,.0f} tokens/s"
+        if skipped := self.trainer.skipped_steps:
+            words += f"  {skipped:,} step{'s' * (skipped > 1)} skipped (float16 overflowed)"
         if self.line is not None:
-            self.line.show(step, loss, rate)
+            self.line.show(step, words)
             return
         left = f"  {duration(seconds_left)} left" if seconds_left is not None else ""
-        print(
-            f"step {step}/{self.total}  loss {loss:.4f}  {rate:,.0f} tokens/s{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"step {step}/{self.total}  {words}{left}", file=sys.stderr, flush=True)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -132,6 +133,11 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def _checkpoint(self) -> int | None:
         found = committed.newest(Path(self.trainer.args.output_dir))
         return found.step if found else None
+
+
+def finite(value: Any) -> float | None:
+    """As JSON takes it: a number, or None for what is absent or none."""
+    return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
 class Remaining:
@@ -188,9 +194,9 @@ class ProgressLine:
         self.task = self.progress.add_task("", total=total, completed=step)
         self.progress.start()
 
-    def show(self, step: int, loss: float, rate: float) -> None:
+    def show(self, step: int, words: str) -> None:
         """The state after a step."""
-        self.progress.update(self.task, completed=step, description=f"loss {loss:.4f}  {rate:,.0f} tokens/s")
+        self.progress.update(self.task, completed=step, description=words)
 
     def end(self) -> None:
         """Leave the line as it stands."""

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+KERNEL = ("params", "fused", "foreach", "capturable", "differentiable")
+"""What of an optimizer's group is not taken from a checkpoint."""
+
 
 class Universal(TrainerCallback):  # type: ignore[misc]
     """Has ``trainer`` load the universal form of the checkpoint ``resume``. Make it before DeepSpeed starts."""
@@ -33,13 +36,16 @@ class Universal(TrainerCallback):  # type: ignore[misc]
 
 
 def correct_optimizer(optimizer: Any, file: Path) -> None:
-    """A step counter of its own for every state; for every group the settings in ``file``, where it is there."""
-    for values in optimizer.state.values():
+    """A step counter of its own for every state, on the device where the optimizer counts; for every group the settings
+    in ``file``, where it is there: but not by which kernel it steps, which is this torch's and device's to say."""
+    if file.is_file():
+        # The run's own file, which DeepSpeed itself has just unpickled.
+        saved = torch.load(file, map_location="cpu", weights_only=False)["param_groups"]
+        for group, settings in zip(optimizer.param_groups, saved, strict=True):
+            group.update({key: value for key, value in settings.items() if key not in KERNEL})
+    # Fused Adam counts beside the parameter, others on the CPU (torch/optim/adam.py). One kernel steps all groups; a
+    # group's parameters are not asked: ZeRO-3 lends them for a step only.
+    fused = bool(optimizer.param_groups[0].get("fused"))
+    for parameter, values in optimizer.state.items():
         if torch.is_tensor(values.get("step")):
-            values["step"] = values["step"].clone()
-    if not file.is_file():
-        return
-    # The run's own file, which DeepSpeed itself has just unpickled.
-    saved = torch.load(file, map_location="cpu", weights_only=False)["param_groups"]
-    for group, settings in zip(optimizer.param_groups, saved, strict=True):
-        group.update({key: value for key, value in settings.items() if key != "params"})
+            values["step"] = values["step"].to(parameter.device if fused else "cpu", copy=True)

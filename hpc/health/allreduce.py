@@ -16,7 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hpc.core.errors import NotFit
 from hpc.core.files import write_json
+from hpc.health.gpus import device_of
 
 ROUNDS, WARM_UP = 5, 2
 
@@ -34,8 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    device = torch.device("cpu")
     if cuda:
+        own = device_of(local, local_size, torch.cuda.device_count())
+        if own is None:
+            raise NotFit(
+                f"rank {rank} sees {torch.cuda.device_count()} GPUs for the {local_size} of its node"
+            )
+        device = torch.device("cuda", own)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=args.seconds))
     data = torch.zeros(args.mb << 18, dtype=torch.float32, device=device)

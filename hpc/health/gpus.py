@@ -55,6 +55,19 @@ def query(listing: str, fields: tuple[str, ...]) -> list[dict[str, str]] | None:
     return [dict(zip(fields, (value.strip() for value in line), strict=False)) for line in lines]
 
 
+def device_of(local_rank: int, local_size: int, visible: int) -> int | None:
+    """Which of the GPUs that this process sees is its own; None where there is not one for each rank of the node.
+
+    A node's tasks see all of its GPUs, or each its own alone, as device 0 (--gpus-per-task, --gpu-bind, cgroups).
+
+    >>> device_of(3, 8, 8), device_of(3, 8, 1), device_of(0, 8, 4), device_of(0, 1, 0)
+    (3, 0, None, None)
+    """
+    if visible >= local_size:
+        return local_rank
+    return 0 if visible == 1 else None
+
+
 def query_gpus() -> list[dict[str, str]]:
     """The GPUs of this node as nvidia-smi lists them; empty where it is absent or fails."""
     return query("gpu", FIELDS) or []

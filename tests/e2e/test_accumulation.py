@@ -8,8 +8,6 @@ is compared with one, in losses, gradient norms and weights. Runs on either stac
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glmjobs import compat, train
+from glmjobs import compat
 from glmjobs.recipe import loading as recipes
 from glmjobs.run.directory import Run, Shape
 from glmjobs.zero.consolidate import Options, consolidate
 from hpc.batch.profile import Profile
 from hpc.core.files import read_json, read_jsonl
-from hpc.runtime.rendezvous import Rank, free_port
+from tests.support.forked_training import forked
 from tests.support.paths import CONFIGS
 
 pytest.importorskip("deepspeed")
@@ -70,34 +68,15 @@ def relative(some: list[float], others: list[float]) -> float:
     return max(abs(a / b - 1) for a, b in zip(some, others, strict=True))
 
 
-def one_rank(run: Path, place: Rank) -> None:
-    """A rank of the train stage, in a process of its own."""
-    os.environ.update(place.variables())
-    raise SystemExit(train.main([str(run)]))
-
-
 def trained(folder: Path, accumulation: int, ranks: int = 1, **settings: Any) -> Trained:
-    """The train stage on so many ranks, forked from here: torch and DeepSpeed are imported once for all of them."""
-    from glmjobs.training import session  # noqa: F401 - the import that is shared
-
+    """The train stage on so many ranks."""
     name = "-".join(map(str, (accumulation, ranks, *settings.values()))).replace("/", "_")
     raw = json.loads(json.dumps(RECIPE))
     raw["train"].update(settings, gradient_accumulation=accumulation)
     raw["train"]["per_device_batch_size"] = GLOBAL_BATCH // accumulation // ranks
     recipe = recipes.parse(raw, "the test")
     run = Run.create(folder / name, recipe, Profile(name="test"), Shape(nodes=1, gpus=ranks))
-    places = [
-        Rank(rank=rank, world_size=ranks, local_rank=rank, local_size=ranks, port=port)
-        for port in [free_port()]
-        for rank in range(ranks)
-    ]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=one_rank, args=(run.path, place)) for place in places]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0, f"{name}: exit code {process.exitcode}"
+    assert forked(run) == [0] * ranks, name
     return Trained(run)
 
 

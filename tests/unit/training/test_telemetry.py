@@ -115,7 +115,10 @@ def test_gpus_of_others_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trainer_for(folder: Path) -> Any:
     (folder / "checkpoints").mkdir(exist_ok=True)
-    return SimpleNamespace(args=SimpleNamespace(output_dir=str(folder / "checkpoints"), world_size=2))
+    return SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(folder / "checkpoints"), world_size=2),
+        health=SimpleNamespace(none_finite=False), skipped_steps=0,
+    )  # fmt: skip
 
 
 def log(folder: Path, done: int, steps: list[int], total: int = 40) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,3 +34,22 @@ def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_pa
     assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [13.0, 13.0]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     correct_optimizer(optimizer, tmp_path / "none.pt")
+
+
+def test_a_fused_optimizer_counts_where_its_parameters_are(tmp_path: Path) -> None:
+    """The file's counters are on the CPU, where fused Adam on a GPU refuses them. Which kernel is not the file's."""
+    from glmjobs.training.universal import correct_optimizer
+    from tests.support.pretended_gpus import fake_cuda
+
+    file = tmp_path / "optimizer_state.pt"
+    torch.save({"param_groups": [{"weight_decay": 0.1, "fused": False, "params": [0]}]}, file)
+    with fake_cuda():
+        weight = torch.ones(3, device="cuda")
+        step = torch.tensor(12.0)
+        for fused, device in ((True, "cuda"), (False, "cpu")):
+            # ZeRO-3 lends a group its parameters for a step only.
+            group = {"params": [], "fused": fused, "weight_decay": 0.0}
+            optimizer = SimpleNamespace(state={weight: {"step": step}}, param_groups=[group])
+            correct_optimizer(optimizer, file)
+            assert optimizer.state[weight]["step"].device.type == device
+            assert (group["weight_decay"], group["fused"]) == (0.1, fused)
