@@ -23,6 +23,7 @@
 #SBATCH --requeue
 
 set -euo pipefail
+trap '' USR1  # the warning before the end: the job is not to die of it before there is something that listens
 case ${SLURM_EXPORT_ENV:-ALL} in ALL*) ;; *)  # sbatch --export=NONE, or a list; SBATCH_EXPORT
     absent=""; for name in RECIPE CLUSTER RUN SET MODULES MODULE_INIT VENV PROJECT; do [ -n "${!name+set}" ] || absent="$absent $name"; done
     echo "note: sbatch --export=$SLURM_EXPORT_ENV keeps your shell's variables from this job; not set here:$absent" >&2 ;;

@@ -138,6 +138,7 @@ def render(job: Job, chain: Chain) -> str:
 # {job.name or job.stage}: the {job.stage} job of a run, made by {chain.made_by or chain.name}.{head}
 
 set -euo pipefail
+trap '' USR1  # the warning before the end: the job is not to die of it before there is something that listens
 {places(chain)}
 cd {shlex.quote(str(chain.project)) if chain.project else '"$RUN"'}
 

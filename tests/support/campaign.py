@@ -195,7 +195,9 @@ class Campaign:
         while True:
             if value := predicate():
                 return value
-            assert time.monotonic() < end, f"not within {timeout:g} s: {what}{story(run) if run else ''}"
+            assert time.monotonic() < end, (
+                f"not within {timeout:g} s: {what}{story(run) if run else ''}{queue()}"
+            )
             time.sleep(0.2)
 
     def table(self) -> str:
@@ -278,6 +280,16 @@ def orphans(run: Run) -> list[str]:
         if any(str(run.path) in word for word in line) and process.pid != os.getpid():
             found.append(" ".join(line)[:200])
     return found
+
+
+def queue() -> str:
+    """What the cluster itself says of its jobs and nodes, for a failure's message."""
+    try:
+        return "\n".join(
+            ["", slurm.run(["squeue", "-t", "all"]), slurm.run(["sinfo", "-N", "-o", "%N %P %T %E"])]
+        )
+    except HpcError as error:
+        return f"\n{error}"
 
 
 def story(run: Run) -> str:

@@ -63,6 +63,12 @@ class Scene:
         assert all(info.state.is_pending and not info.restarts for info in found.values()), found
         slurm.cancel(self.bystanders)
         self.bystanders.clear()
+        for line in {*slurm.run(["sinfo", "-h", "-N", "-o", "%N %E"]).splitlines()}:  # one for each partition
+            node, _, why = line.partition(" ")
+            if (
+                why == "Duplicate jobid"
+            ):  # it held a lost job as its number was given anew; Slurm leaves it to a person
+                slurm.update_node(node, "resume")
 
 
 def kill_rank(scene: Scene) -> str | None:
