@@ -20,7 +20,7 @@ from typing import Any
 
 from glmjobs.cli import run_command
 from glmjobs.models.family import Family, family_for
-from glmjobs.zero.adapters import is_model
+from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput
 

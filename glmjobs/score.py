@@ -30,7 +30,7 @@ from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import read_questions
 from glmjobs.terminal.score_tables import LABELS, show
-from glmjobs.zero.adapters import is_model
+from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
 from hpc.core.errors import BadInput

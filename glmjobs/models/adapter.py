@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from glmjobs.zero.adapters import CONFIG
+from glmjobs.zero.directories import CONFIG
 from hpc.core.errors import BadInput
 
 WEIGHTS = "adapter_model.safetensors"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from glmjobs.models.architecture import Architecture, Config, llama
-from glmjobs.zero.adapters import base_of, holder, with_bases
+from glmjobs.zero.directories import base_of, holder, with_bases
 from hpc.core.errors import BadInput
 
 NO_LABEL = -100

@@ -26,7 +26,7 @@ from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
 from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
 from glmjobs.models.weight_files import check_weight_files
-from glmjobs.zero.adapters import with_bases
+from glmjobs.zero.directories import with_bases
 from hpc.core.errors import BadInput
 
 DTYPES = ("float32", "float16", "bfloat16")

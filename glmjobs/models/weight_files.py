@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.models.architecture import Architecture
-from glmjobs.zero.adapters import FILES as ADAPTER_FILES
-from glmjobs.zero.model_files import WEIGHT_FILES
+from glmjobs.zero.directories import FILES as ADAPTER_FILES
+from glmjobs.zero.directories import WEIGHT_FILES
 from hpc.core import hints
 from hpc.core.errors import BadInput, WorkFailed
 

@@ -20,7 +20,7 @@ from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.run.lengths import Lengths
 from glmjobs.run.lengths import estimate as estimate_lengths
-from glmjobs.zero.adapters import is_model
+from glmjobs.zero.directories import is_model
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput, HpcError
 

@@ -22,7 +22,7 @@ from glmjobs.recipe.schema import Recipe, Section
 from glmjobs.run import sharing
 from glmjobs.run.locate import locate
 from glmjobs.text import visible
-from glmjobs.zero.adapters import is_adapter
+from glmjobs.zero.directories import is_adapter
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core import config_files, hints, timestamps

@@ -12,8 +12,8 @@ from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.sources import Source
 from glmjobs.recipe.schema import DataSection
 from glmjobs.run.directory import Run
-from glmjobs.zero.adapters import with_bases
 from glmjobs.zero.consolidate import Options, consolidate, weights_type
+from glmjobs.zero.directories import with_bases
 from hpc.core.files import exclusive
 
 

@@ -14,8 +14,8 @@ from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import lengths, locate, sharing
 from glmjobs.run.directory import Shape
-from glmjobs.zero.adapters import CONFIG as ADAPTER_CONFIG
-from glmjobs.zero.adapters import with_bases
+from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
+from glmjobs.zero.directories import with_bases
 from hpc.batch.profile import Profile
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit

@@ -20,7 +20,7 @@ from glmjobs.scoring.predictions import Prediction, Shard, Writer
 from glmjobs.scoring.statistics import wilson
 from glmjobs.scoring.test_sets import Question
 from glmjobs.scoring.text_metrics import mean_text_scores
-from glmjobs.zero.adapters import is_adapter, is_model
+from glmjobs.zero.directories import is_adapter, is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput, WorkFailed
 

@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glmjobs.zero.adapters import CONFIG as ADAPTER_CONFIG
-from glmjobs.zero.adapters import NAMES_BASE, with_bases
+from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
+from glmjobs.zero.directories import NAMES_BASE, with_bases
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import lock, write_atomic
 

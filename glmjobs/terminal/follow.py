@@ -14,7 +14,7 @@ from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import DONE, RUNNING, WAITING, RunState, StageState
 from glmjobs.text import duration, left_out_words
-from glmjobs.zero.adapters import is_model
+from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
 from hpc.core import hints
 from hpc.core.files import read_json

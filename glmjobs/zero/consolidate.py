@@ -13,9 +13,9 @@ from typing import Any
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero import merge_lora
-from glmjobs.zero.adapters import CONFIG, with_bases
 from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.cross_check import cross_check
+from glmjobs.zero.directories import CONFIG, with_bases
 from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE, TORCH_NAME
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
@@ -59,7 +59,7 @@ def consolidate(
 
     Args:
         base: a model directory whose tokenizer, configuration and code are carried over; None: of an adapter's
-            directory (:mod:`glmjobs.zero.adapters`) the base that it names.
+            directory (:mod:`glmjobs.zero.directories`) the base that it names.
 
     Raises:
         BadInput: no checkpoint there, ``out`` exists (or is not to be replaced), an option is wrong.

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glmjobs.zero.adapters import CONFIG, NAMES_BASE, is_adapter, with_bases
 from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.cross_check import same_values
+from glmjobs.zero.directories import CONFIG, NAMES_BASE, WEIGHT_FILES, is_adapter, with_bases
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
-from glmjobs.zero.model_files import WEIGHT_FILES
 from glmjobs.zero.weights import read_values, read_weights
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.hints import command

@@ -13,14 +13,6 @@ from glmjobs.zero.dtypes import TORCH_NAME
 from glmjobs.zero.guarded_files import open_regular, read_json, reading
 from hpc.core.errors import WorkFailed
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""Where weights may be, in order of preference; an index names the shards."""
-
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab",
@@ -51,7 +43,7 @@ def carry(
 
     Args:
         bases: the base model's directory, none, or an adapter's and those that it stands on
-            (:func:`glmjobs.zero.adapters.with_bases`).
+            (:func:`glmjobs.zero.directories.with_bases`).
         checkpoint: its links are not followed outwards (a hub cache's, and so a base's, are made of links).
         dtype: the weights' type, entered in config.json.
         adapter: an adapter alone is written, whose model is its base's: transformers takes a directory with a

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glmjobs.scoring.predictions import model_fingerprint
-from glmjobs.zero.adapters import base_of, is_adapter, with_bases
+from glmjobs.zero.directories import base_of, is_adapter, with_bases
 from hpc.core.errors import BadInput
 
 

@@ -1,4 +1,5 @@
-"""Directories that hold a LoRA adapter only, ours or PEFT's, and the base model that each names. No torch.
+"""Model directories: which files hold weights; and those that hold a LoRA adapter only, ours or PEFT's, with the base
+that each names. No torch, no numpy.
 
 An adapter's directory is a model like any other here: what it lacks (configuration, tokenizer, weights) lies with its
 base, whose directory adapter_config.json names, absolute or relative to where a command is typed or to the adapter's.
@@ -9,8 +10,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from glmjobs.zero.model_files import WEIGHT_FILES
 from hpc.core.errors import BadInput
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where weights may be, in order of preference; an index names the shards."""
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
