@@ -20,6 +20,7 @@ from typing import Any
 
 from glmjobs.cli import run_command
 from glmjobs.models.family import Family, family_for
+from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput
 
@@ -64,10 +65,10 @@ def model_directory(given: Path) -> Path:
     Raises:
         BadInput: there is none.
     """
-    if (given / "config.json").is_file():
+    if is_model(given):
         return given
     run = given if (given / "run.yaml").is_file() else Path("runs") / given
-    if (run / "model" / "config.json").is_file():
+    if is_model(run / "model"):
         return run / "model"
     if (run / "run.yaml").is_file():
         raise BadInput(

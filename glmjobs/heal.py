@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -142,6 +143,8 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
     changed = differences(run, recipe, profile)
     keeps_the_form(run, changed)
+    if any(of(name, ("model",)) for name in changed):
+        shutil.rmtree(run.path / "base", ignore_errors=True)  # made for the old one
     ledger.append(run.path, "changed", set=list(overrides), differences=changed)
     return rewrite(run, recipe, profile)
 

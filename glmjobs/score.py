@@ -30,6 +30,7 @@ from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import read_questions
 from glmjobs.terminal.score_tables import LABELS, show
+from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
 from hpc.core.errors import BadInput
@@ -97,7 +98,7 @@ def _check_belongs(args: argparse.Namespace) -> None:
             f"--{given[0].replace('_', '-')} is for MODEL_DIR DATA; a run is scored as its recipe's "
             "section score says, set when it is submitted"
         )
-    if args.data is None and (Path(args.target) / "config.json").is_file():
+    if args.data is None and is_model(Path(args.target)):
         raise BadInput(
             f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH or MGSM form)"
         )
@@ -177,7 +178,7 @@ def _wanted(run: Run, which: str) -> tuple[Which, ...]:
     wanted = tuple(
         w for w in MODELS if which == w or (which == "both" and (w != "base" or run.recipe.score.base))
     )
-    if "finetuned" in wanted and not (run.model / "config.json").is_file():
+    if "finetuned" in wanted and not is_model(run.model):
         raise BadInput(
             f"{run.model}: no fine-tuned model yet; first: {hints.command('glmjobs.consolidate', run.path)}"
         )

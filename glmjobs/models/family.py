@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from glmjobs.models.architecture import Architecture, Config, llama
+from glmjobs.zero.directories import base_of, holder, with_bases
 from hpc.core.errors import BadInput
 
 NO_LABEL = -100
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Framed(NamedTuple):
@@ -71,9 +71,14 @@ class Family:
 
         Raises:
             BadInput: quantised, P-tuned or without sizes; weights or tokenizer missing, truncated, of other sizes, or
-                Git LFS pointers.
+                Git LFS pointers; of an adapter, its base likewise.
         """
-        from glmjobs.models.weight_files import check_sizes, check_weight_files, refuse_pointer
+        from glmjobs.models.weight_files import (
+            check_adapter,
+            check_sizes,
+            check_weight_files,
+            refuse_pointer,
+        )
 
         config = read_config(directory)
         refuse_unusual(config, directory / "config.json")
@@ -83,20 +88,44 @@ class Family:
             raise BadInput(
                 f"{directory / 'config.json'}: {str(error).removeprefix('config.json: ')}"
             ) from None
-        if not (
-            directory / ADAPTER_CONFIG
-        ).is_file():  # an adapter's weights lie with the base model it names
+        if (base := base_of(directory)) is not None:
+            check_adapter(directory)
+            self._check_base(directory, base, architecture)
+        else:
             check_weight_files(directory)
             check_sizes(directory, architecture)
-        there = [names for names in self.tokenizer_files if all((directory / n).is_file() for n in names)]
-        if not there:
+        home = self.tokenizer_home(directory)
+        if (there := self._tokenizer_in(home)) is None:
             files = " or ".join(" and ".join(names) for names in self.tokenizer_files)
             raise BadInput(
                 f"{directory}: {self.title}'s tokenizer is missing ({files}); copy it from where the model came from"
             )
-        for name in {*there[0], "tokenizer_config.json"}:
-            if (directory / name).is_file():
-                refuse_pointer(directory / name)
+        for name in {*there, "tokenizer_config.json"}:
+            if (home / name).is_file():
+                refuse_pointer(home / name)
+
+    def _check_base(self, directory: Path, base: Path, architecture: Architecture) -> None:
+        """An adapter's base is a model of this family and of these sizes."""
+        if (found := family_for(base)) is not self:
+            raise BadInput(
+                f"{directory}: an adapter of {self.title}, but the base it names, {base}, is {found.title}"
+            )
+        found.check(base)
+        if self.architecture(read_config(base)) != architecture:
+            raise BadInput(
+                f"{directory}: an adapter of a model of other sizes than the base it names, {base}; name the one it "
+                "was made for"
+            )
+
+    def tokenizer_home(self, directory: Path) -> Path:
+        """Where a model's tokenizer is: its directory; that of its base, where an adapter has none of its own."""
+        if self._tokenizer_in(directory) is not None:
+            return directory
+        return next((d for d in with_bases(directory) if self._tokenizer_in(d) is not None), directory)
+
+    def _tokenizer_in(self, directory: Path) -> tuple[str, ...] | None:
+        """The set of tokenizer files that a directory has whole."""
+        return next((s for s in self.tokenizer_files if all((directory / n).is_file() for n in s)), None)
 
     def architecture(self, config: Config) -> Architecture:
         """The sizes that a config.json tells; those of transformers' usual decoders where a family says no other.
@@ -188,7 +217,7 @@ class Templated(Family):
 
     def check(self, directory: Path) -> None:
         super().check(directory)
-        if not has_chat_template(directory):
+        if not has_chat_template(self.tokenizer_home(directory)):
             raise BadInput(
                 f"{directory}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); "
                 f"{self.title} is asked in its words: copy it from where the model came from"
@@ -232,12 +261,12 @@ def family_for(name_or_dir: str | Path) -> Family:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """A model directory's config.json.
+    """A model directory's config.json; its base's, where an adapter has none of its own.
 
     Raises:
-        BadInput: it is missing, unreadable or not a JSON object.
+        BadInput: it is missing, unreadable or not a JSON object; or an adapter's base is missing.
     """
-    path = directory / "config.json"
+    path = holder(directory, "config.json") / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

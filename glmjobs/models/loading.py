@@ -23,10 +23,10 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
-from glmjobs.models.adapter import base_of, merge_adapter
+from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
 from glmjobs.models.weight_files import check_weight_files
-from glmjobs.zero.model_files import WEIGHT_FILES
+from glmjobs.zero.directories import with_bases
 from hpc.core.errors import BadInput
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -56,8 +56,8 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     family = family_for(directory)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
-    if not any((directory / name).exists() for name in WEIGHT_FILES) and (base := base_of(directory)):
-        adapted: PreTrainedModel = merge_adapter(load_model(base, dtype, **options), directory)
+    if len(chain := with_bases(directory)) > 1:
+        adapted: PreTrainedModel = merge_adapter(load_model(chain[1], dtype, **options), directory)
         return adapted.eval()
     refuse_unusual(read_config(directory), directory / "config.json")
     config = _configuration(directory, family)
@@ -171,7 +171,7 @@ def load_tokenizer(directory: str | Path) -> Any:
     """
     directory = Path(directory)
     family = family_for(directory)
-    tokenizer = family.load_tokenizer(directory)
+    tokenizer = family.load_tokenizer(family.tokenizer_home(directory))
     rows = read_config(directory).get("vocab_size")
     if isinstance(rows, int) and len(tokenizer) > rows:
         raise BadInput(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.models.architecture import Architecture
-from glmjobs.zero.model_files import WEIGHT_FILES
+from glmjobs.zero.directories import FILES as ADAPTER_FILES
+from glmjobs.zero.directories import WEIGHT_FILES
 from hpc.core import hints
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, WorkFailed
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -60,6 +61,27 @@ def check_weight_files(directory: Path) -> dict[str, Path]:
     other = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_FORMATS)
     there = f" (there is {other[0]}: {_OTHER_FORMATS[Path(other[0]).suffix]})" if other else ""
     raise BadInput(f"{directory}: no weights{there}: expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def check_adapter(directory: Path) -> None:
+    """An adapter is of the kind that is merged here, and its file is there and whole, by its frame alone.
+
+    Raises:
+        BadInput: it is not.
+    """
+    from glmjobs.zero.merge_lora import settings
+
+    refuse_unfinished(directory)
+    found = next((directory / name for name in ADAPTER_FILES if (directory / name).exists()), None)
+    if found is None:
+        raise BadInput(
+            f"{directory}: an adapter's configuration without its weights ({' or '.join(ADAPTER_FILES)})"
+        )
+    check_weight_file(found)
+    try:
+        settings(directory)
+    except WorkFailed as error:
+        raise BadInput(str(error)) from None
 
 
 _UNFINISHED = (".incomplete", ".part", ".aria2", ".crdownload", ".tmp", ".download")

@@ -20,6 +20,7 @@ from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.run.lengths import Lengths
 from glmjobs.run.lengths import estimate as estimate_lengths
+from glmjobs.zero.directories import is_model
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput, HpcError
 
@@ -109,7 +110,7 @@ def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
         config = {"vocab_size": made.vocab_size, "hidden_size": made.hidden_size, "num_layers": made.layers}
         return "the recipe's small model", family_for(made.family).architecture(config), True
     family, directory = family_for(model.family), Path(str(model.path))
-    if (directory / "config.json").is_file():
+    if is_model(directory):
         return directory.name, family.architecture(read_config(directory)), True
     if family.published is None:
         raise BadInput(

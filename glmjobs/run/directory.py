@@ -22,6 +22,7 @@ from glmjobs.recipe.schema import Recipe, Section
 from glmjobs.run import sharing
 from glmjobs.run.locate import locate
 from glmjobs.text import visible
+from glmjobs.zero.directories import is_adapter
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core import config_files, hints, timestamps
@@ -137,10 +138,10 @@ class Run:
 
     @property
     def base_model(self) -> Path:
-        """The base model's directory: the recipe's, or ``base/`` of the run where the recipe makes a small one."""
-        if self.recipe.model.path is not None:
-            return Path(self.recipe.model.path)
-        return self.path / "base"
+        """The base model's directory: the recipe's; or ``base/`` of the run, where it makes a small one or names an
+        adapter, which is merged into its own base there."""
+        given, own = self.recipe.model.path, self.path / "base"
+        return own if given is None or own.is_dir() or is_adapter(Path(given)) else Path(given)
 
     @property
     def data(self) -> Path:

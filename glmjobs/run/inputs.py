@@ -1,4 +1,4 @@
-"""What training starts from, put in place: prepared data, and a small model where the recipe makes one.
+"""What training starts from, put in place: prepared data, and the base model where it is made for the run.
 
 Idempotent and safe to call from several processes: one does the work under a lock, the others wait and find it done.
 """
@@ -12,15 +12,16 @@ from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.sources import Source
 from glmjobs.recipe.schema import DataSection
 from glmjobs.run.directory import Run
+from glmjobs.zero.consolidate import Options, consolidate, weights_type
+from glmjobs.zero.directories import with_bases
 from hpc.core.files import exclusive
 
 
 def ensure(run: Run) -> Prepared:
-    """Data (``RUN/data``) and base model (``RUN/base`` where made), whole and ready."""
+    """Data (``RUN/data``) and base model (``RUN/base`` where it is made), whole and ready."""
     with exclusive(run.path / ".inputs.lock", patience=None):
         prepared = ensure_data(run)
-        if run.recipe.model.make is not None:
-            ensure_base(run)
+        ensure_base(run)
         return prepared
 
 
@@ -49,10 +50,17 @@ def prepare_data(data: DataSection, source: str | Path | Source, out: Path) -> P
 
 
 def ensure_base(run: Run) -> None:
-    """A small model and its tokenizer under ``RUN/base``, from the recipe's seed and the train rows' text."""
+    """The base model under ``RUN/base``, where that is not the recipe's: a small model and its tokenizer, from the
+    recipe's seed and the train rows' text; or an adapter's base with the adapter merged in, in the base's own type.
+
+    From there on it is a whole model like any other: what is trained on it can be merged, kept and loaded.
+    """
     spec = run.recipe.model.make
-    assert spec is not None
-    if (run.base_model / "config.json").is_file():
+    if run.base_model.parent != run.path or (run.base_model / "config.json").is_file():
+        return
+    if spec is None:
+        adapter = Path(str(run.recipe.model.path))
+        consolidate(adapter, run.base_model, Options(dtype=weights_type(with_bases(adapter)[-1])))
         return
     from glmjobs.data.prepared import read_rows
     from glmjobs.models.family import family_for

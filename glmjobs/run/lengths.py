@@ -199,7 +199,7 @@ def measure(given: dict[str, Any]) -> Lengths:
 
     family, directory = family_for(given["family"]), Path(given["model"])
     try:
-        tokenizer = family.load_tokenizer(directory)
+        tokenizer = family.load_tokenizer(family.tokenizer_home(directory))
         frame = Frame.of(family, tokenizer, given["label_sop"])
     except HpcError:
         raise

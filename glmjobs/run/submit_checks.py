@@ -14,6 +14,8 @@ from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import lengths, locate, sharing
 from glmjobs.run.directory import Shape
+from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
+from glmjobs.zero.directories import with_bases
 from hpc.batch.profile import Profile
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
@@ -99,6 +101,11 @@ def check_model(path: Path, family: str) -> Path:
             f"{path}: this is a model of the family {found.name}, the recipe says model.family = {wanted.name}"
         )
     found.check(path)
+    if relative := [base for base in with_bases(path.absolute()) if not base.is_absolute()]:
+        raise BadInput(
+            f"{path}: an adapter that names its base by a relative path, {relative[0]}, which the jobs would look up "
+            f"elsewhere; write {relative[0].absolute()} in {ADAPTER_CONFIG}"
+        )
     return path.absolute()
 
 

@@ -20,6 +20,8 @@ from glmjobs.scoring.predictions import Prediction, Shard, Writer
 from glmjobs.scoring.statistics import wilson
 from glmjobs.scoring.test_sets import Question
 from glmjobs.scoring.text_metrics import mean_text_scores
+from glmjobs.zero.directories import is_adapter, is_model
+from hpc.core import hints
 from hpc.core.errors import BadInput, WorkFailed
 
 LENGTHS = (40, 80, 160)
@@ -69,7 +71,7 @@ class Work:
         Raises:
             BadInput: there is no model directory.
         """
-        if not (model_dir / "config.json").is_file():
+        if not is_model(model_dir):
             raise BadInput(f"{model_dir}: no model directory (a directory with config.json and weights)")
         decisive = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
         fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
@@ -147,6 +149,11 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     if settings.backend == "vllm" and not family.vllm:
         served = ", ".join(known.title for known in families().values() if known.vllm)
         raise BadInput(f"--backend vllm: vLLM serves {served}, not {family.name}; leave the option out")
+    if settings.backend == "vllm" and is_adapter(work.model_dir):
+        raise BadInput(
+            f"--backend vllm: {work.model_dir} is an adapter; merge it first: "
+            + hints.command("glmjobs.consolidate", work.model_dir, f"{work.model_dir.name}-merged")
+        )
     tokenizer = load_tokenizer(work.model_dir)
     config = read_config(work.model_dir)
     positions = int(config.get("max_sequence_length") or config.get("max_position_embeddings") or 1 << 30)

@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
+from glmjobs.zero.directories import NAMES_BASE, with_bases
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import lock, write_atomic
 
@@ -112,16 +114,32 @@ def settings_fingerprint(**settings: Any) -> str:
 
 def model_fingerprint(model_dir: Path) -> str:
     """Digest of a model directory's content: its configuration, tokenizer and weights, wherever it is copied
-    to.
+    to; of an adapter, its base's as well, wherever that is.
 
     Small files count whole. Of each large one, the size and 64 evenly spread blocks of 4 KiB count: training
     moves every weight, so this tells models apart without reading 12 GB on every rank.
     """
     digest = hashlib.sha256()
-    for path in sorted(model_dir.iterdir()):
+    chain = with_bases(model_dir)
+    for directory in chain:
+        _add_content(digest, directory, names_base=directory != chain[-1])
+    return digest.hexdigest()[:32]
+
+
+def _add_content(digest: hashlib._Hash, directory: Path, *, names_base: bool) -> None:
+    """Add a directory's files to a digest.
+
+    Args:
+        names_base: it is an adapter's, whose configuration tells its base by a path; what lies there is what counts.
+    """
+    for path in sorted(directory.iterdir()):
         if not path.is_file() or path.name.startswith(".") or path.suffix in {".md", ".lock"}:
             continue
         if path.name in {"manifest.json", "training_args.bin"}:  # say when it was made, not what it is
+            continue
+        if names_base and path.name == ADAPTER_CONFIG:
+            said = {k: v for k, v in json.loads(path.read_bytes()).items() if k != NAMES_BASE}
+            digest.update(json.dumps(said, sort_keys=True).encode())
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
@@ -132,7 +150,6 @@ def model_fingerprint(model_dir: Path) -> str:
             for block in range(SAMPLED_BLOCKS):
                 file.seek((size - SAMPLED_BYTES) * block // (SAMPLED_BLOCKS - 1))
                 digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()[:32]
 
 
 class Writer:

@@ -14,6 +14,7 @@ from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import DONE, RUNNING, WAITING, RunState, StageState
 from glmjobs.text import duration, left_out_words
+from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
 from hpc.core import hints
 from hpc.core.files import read_json
@@ -124,7 +125,7 @@ def result(run: Run) -> None:
         console.print(
             f"data    {counts}, {rows['dev_rows_in_train']} of them in train (checked)", highlight=False
         )
-    if (run.model / "config.json").exists():
+    if is_model(run.model):
         console.print(f"model   {run.model}", highlight=False)
     if (run.report / "report.html").exists():
         console.print(f"report  {run.report / 'report.html'}", highlight=False)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.zero import committed
+from glmjobs.zero.directories import FILES as ADAPTER_FILES
+from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.dtypes import FLOATING
 from glmjobs.zero.guarded_files import inside, read_json, read_small, reading
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.model_files import WEIGHT_FILES
 from glmjobs.zero.partitions import from_partitions, from_slices
 from glmjobs.zero.shards import (
     OPTIMIZER_FILE,
@@ -30,8 +31,6 @@ from glmjobs.zero.shards import (
 from glmjobs.zero.torch_file import TensorRef, TorchFile
 from glmjobs.zero.weights import read_weights, tensor_of
 from hpc.core.errors import BadInput, WorkFailed
-
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from glmjobs.zero import manifest as manifests
 from glmjobs.zero import merge_lora
 from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.cross_check import cross_check
-from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE
+from glmjobs.zero.directories import CONFIG, with_bases
+from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE, TORCH_NAME
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.model_files import carry, in_order, read_config
@@ -55,7 +58,8 @@ def consolidate(
     """Turn the checkpoint at ``source`` into the model directory ``out``; its manifest.
 
     Args:
-        base: a model directory whose tokenizer, configuration and code are carried over.
+        base: a model directory whose tokenizer, configuration and code are carried over; None: of an adapter's
+            directory (:mod:`glmjobs.zero.directories`) the base that it names.
 
     Raises:
         BadInput: no checkpoint there, ``out`` exists (or is not to be replaced), an option is wrong.
@@ -66,8 +70,10 @@ def consolidate(
     dtype, limit = _check_options(options)
     if base is not None and not base.is_dir():
         raise BadInput(f"{base}: no such base model directory")
+    bases = with_bases(base) if base is not None else _own_bases(source)
+    base = next(iter(bases), None)
     if options.replace:
-        for other in (source, *([base] if base is not None else [])):
+        for other in (source, *bases):
             _check_apart(out, other)
     checkpoint = open_checkpoint(source)
     if options.cross_check:
@@ -83,7 +89,7 @@ def consolidate(
                 if kept
                 else merge_lora.merge(checkpoint, base, scratch)
             )
-        tensors, tied = _tensors_to_write(checkpoint, base)
+        tensors, tied = _tensors_to_write(checkpoint, bases)
         # PEFT reads one file of this name.
         shards = plan_shards(
             tensors, dtype, sys.maxsize if kept else limit, merge_lora.STEM if kept else "model"
@@ -95,11 +101,25 @@ def consolidate(
                 shards, new, workers=_workers(options), fsync=options.fsync, progress=progress.add
             )
         _judge_overflow(written.overflow, options)
-        names = carry(new, source, base, dtype) + ([merge_lora.CONFIG] if kept else [])
+        names = carry(new, source, bases, dtype, adapter=kept) + ([CONFIG] if kept else [])
         written.files += [manifests.describe(new, name) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
     return {**facts, "files": written.files, "seconds": round(progress.seconds, 3)}
+
+
+def weights_type(model: Path) -> str:
+    """The floating type that most of a model's numbers have, as :class:`Options` names it.
+
+    Raises:
+        BadInput: there is no model.
+        WorkFailed: its files are damaged.
+    """
+    counts: Counter[str] = Counter()
+    for tensor in open_checkpoint(model).tensors.values():
+        for extent in tensor.extents:
+            counts[extent.dtype] += extent.count
+    return next((TORCH_NAME[short] for short, _ in counts.most_common() if short in TORCH_NAME), "float32")
 
 
 def finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] | None:
@@ -117,6 +137,14 @@ def finished(model: Path, checkpoint: Path, options: Options) -> dict[str, Any] 
         and source.get("kind") != {"merge": "adapter", "keep": "merged"}[options.adapter]
     )
     return manifest if same and (options.allow_overflow or not manifest.get("overflow")) else None
+
+
+def _own_bases(source: Path) -> list[Path]:
+    """The base that an adapter names, and what that stands on."""
+    try:
+        return with_bases(source)[1:]
+    except BadInput as error:
+        raise BadInput(f"{error}; or name it: --base DIR") from None
 
 
 def _facts(
@@ -171,14 +199,14 @@ def _workers(options: Options) -> int:
     return options.workers or min(8, len(os.sched_getaffinity(0)))
 
 
-def _tensors_to_write(checkpoint: Checkpoint, base: Path | None) -> tuple[list[Tensor], dict[str, str]]:
+def _tensors_to_write(checkpoint: Checkpoint, bases: Sequence[Path]) -> tuple[list[Tensor], dict[str, str]]:
     """The tensors under every name the model needs, and the tied names left out because loading ties them
     again.
 
     A tied name is left out where the model's configuration says that embeddings are tied, as transformers
     itself does; otherwise its values are written a second time, so that no loader has to know.
     """
-    tied = read_config(in_order(checkpoint.path, base)).get("tie_word_embeddings") is True
+    tied = read_config(in_order(checkpoint.path, bases)).get("tie_word_embeddings") is True
     tensors = list(checkpoint.tensors.values())
     if tied:
         return tensors, dict(checkpoint.aliases)

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glmjobs.zero.checkpoint import Checkpoint
+from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.cross_check import same_values
+from glmjobs.zero.directories import CONFIG, NAMES_BASE, WEIGHT_FILES, is_adapter, with_bases
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
-from glmjobs.zero.model_files import WEIGHT_FILES
 from glmjobs.zero.weights import read_values, read_weights
 from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.hints import command
 
-CONFIG = "adapter_config.json"
 STEM = "adapter_model"  # with .safetensors: PEFT's name
 # PEFT's names: base_model.model.MODULE.lora_A.ADAPTER.weight; without the adapter's name in its own files.
 FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
@@ -46,7 +46,7 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
     """The base model with the checkpoint's LoRA factors merged in.
 
     Args:
-        base: the model directory that was adapted.
+        base: the model directory that was adapted; an adapter's, and its own base is merged first.
         scratch: an empty directory for the merged weights (float32) until they are written; about 4 bytes for
             each element of an adapted weight.
 
@@ -58,11 +58,8 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
         raise BadInput(
             f"{checkpoint.path}: holds LoRA factors; name the adapted base model (--base DIR) to merge them"
         )
-    found = next((name for name in WEIGHT_FILES if (base / name).is_file()), None)
-    if found is None:
-        raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
-    config = _config(checkpoint.path)
-    own = read_weights(base, found)
+    own = _whole(base, scratch)
+    config = settings(checkpoint.path)
     tensors = dict(own)
     sums = Checksums()
     factors, others = _sorted(checkpoint)
@@ -72,16 +69,16 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
         if known is None:
             if name in checkpoint.frozen | checkpoint.buffers:
                 continue  # the base has it under a tied name, or makes it anew
-            raise WorkFailed(f"{checkpoint.path}: {name} was trained, but {base / found} has no {plain}")
+            raise WorkFailed(f"{checkpoint.path}: {name} was trained, but {base} has no {plain}")
         if known.shape != tensor.shape:
             raise WorkFailed(
-                f"{checkpoint.path}: {name} is {list(tensor.shape)}, but {list(known.shape)} in {base / found}"
+                f"{checkpoint.path}: {name} is {list(tensor.shape)}, but {list(known.shape)} in {base}"
             )
         if name not in checkpoint.frozen:
             tensors[plain] = replace(tensor, name=plain)
         elif not same_values(known, tensor):
             raise WorkFailed(
-                f"{checkpoint.path}: its frozen {name} is not what {base / found} holds: another base model"
+                f"{checkpoint.path}: its frozen {name} is not what {base} holds: another base model"
             )
     for index, (module, pair) in enumerate(sorted(factors.items())):
         weight = tensors.get(f"{module}.weight")
@@ -94,6 +91,23 @@ def merge(checkpoint: Checkpoint, base: Path | None, scratch: Path) -> Checkpoin
         )
     sums.check()
     return replace(checkpoint, kind="merged", tensors=tensors, aliases={}, comparisons={})
+
+
+def _whole(base: Path, scratch: Path) -> dict[str, Tensor]:
+    """The weights of a base model; of an adapter, its base's with it merged in.
+
+    Raises:
+        BadInput: it holds no weights, or an adapter's base is missing.
+    """
+    chain = with_bases(base)
+    if len(chain) > 1:
+        below = scratch / "base"
+        below.mkdir()
+        return merge(open_checkpoint(base), chain[1], below).tensors
+    found = next((name for name in WEIGHT_FILES if (base / name).is_file()), None)
+    if found is None:
+        raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
+    return read_weights(base, found)
 
 
 def _sorted(checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
@@ -125,14 +139,20 @@ def keep(checkpoint: Checkpoint, base: Path | None, into: Path) -> Checkpoint:
         into: where adapter_config.json is written.
 
     Raises:
-        BadInput: no base given.
+        BadInput: no base given, or one that is an adapter itself.
         WorkFailed: the checkpoint's adapter_config.json is missing or of a kind other than plain LoRA.
     """
     if base is None:
         raise BadInput(f"{checkpoint.path}: holds LoRA factors; name the base model they adapt (--base DIR)")
+    if is_adapter(base):
+        merged = f"{base.name}-merged"
+        raise BadInput(
+            f"{base}: an adapter itself, which PEFT cannot take for a base; merge it, and name what comes out: "
+            + command("glmjobs.consolidate", base, merged)
+        )
     config = {
-        **_config(checkpoint.path),
-        "base_model_name_or_path": str(base.absolute()),
+        **settings(checkpoint.path),
+        NAMES_BASE: str(base.absolute()),
         "inference_mode": True,
     }
     (into / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -152,7 +172,12 @@ def keep(checkpoint: Checkpoint, base: Path | None, into: Path) -> Checkpoint:
     return replace(checkpoint, kind="adapter", tensors=tensors, aliases={}, comparisons={})
 
 
-def _config(path: Path) -> dict[str, Any]:
+def settings(path: Path) -> dict[str, Any]:
+    """An adapter's adapter_config.json.
+
+    Raises:
+        WorkFailed: it is missing, damaged, or of a kind other than plain LoRA.
+    """
     file = inside(path, CONFIG)
     with reading(file, "it says how the LoRA factors are scaled"):
         config = read_json(file)

@@ -13,20 +13,13 @@ from glmjobs.zero.dtypes import TORCH_NAME
 from glmjobs.zero.guarded_files import open_regular, read_json, reading
 from hpc.core.errors import WorkFailed
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""Where weights may be, in order of preference; an index names the shards."""
-
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab",
     "chat_template*", "preprocessor_config.json",
     "processor_config.json", "*.py", "LICENSE*", "MODEL_LICENSE*", "NOTICE*",
 )  # fmt: skip
+OF_WHOLE_MODELS = ("config.json", "generation_config.json", "configuration.json")
 # Beside a checkpoint lie scripts that DeepSpeed put there; they are not the model's.
 NOT_MODEL = ("zero_to_fp32.py", "zero_to_torch.py", "setup.py")
 
@@ -39,7 +32,9 @@ TOKENIZER = (
 )  # fmt: skip
 
 
-def carry(into: Path, checkpoint: Path, base: Path | None, dtype: str) -> list[str]:
+def carry(
+    into: Path, checkpoint: Path, bases: Sequence[Path], dtype: str, *, adapter: bool = False
+) -> list[str]:
     """Copy the files into a model directory: the base model's as they are, of the checkpoint what the base lacks.
 
     A training changes weights; transformers, saving them, changes configurations too: it turns the cache off, makes up
@@ -47,8 +42,12 @@ def carry(into: Path, checkpoint: Path, base: Path | None, dtype: str) -> list[s
     than the base's (tokens were added) has its own configuration and tokenizer.
 
     Args:
+        bases: the base model's directory, none, or an adapter's and those that it stands on
+            (:func:`glmjobs.zero.directories.with_bases`).
         checkpoint: its links are not followed outwards (a hub cache's, and so a base's, are made of links).
         dtype: the weights' type, entered in config.json.
+        adapter: an adapter alone is written, whose model is its base's: transformers takes a directory with a
+            config.json for a whole model.
 
     Returns:
         The names copied, sorted.
@@ -57,13 +56,14 @@ def carry(into: Path, checkpoint: Path, base: Path | None, dtype: str) -> list[s
         WorkFailed: a file cannot be read, or config.json is not JSON.
     """
     copied: list[str] = []
-    whole = base if base is not None and _configured(base) else None
-    for source in (sources := in_order(checkpoint, base)):
-        tokenizer = sources[0] == base and any(_matches(name, TOKENIZER) for name in copied)
+    whole = next((base for base in bases if _configured(base)), None)
+    for source in (sources := in_order(checkpoint, bases)):
+        tokenizer = sources[0] in bases and any(_matches(name, TOKENIZER) for name in copied)
         for path in sorted(source.iterdir()) if source.is_dir() else ():
             name = path.name
             wanted = _matches(name, PATTERNS) and name not in NOT_MODEL and not (into / name).exists()
-            made_up = name == "generation_config.json" and whole is not None and source != whole
+            wanted = wanted and not (adapter and name in OF_WHOLE_MODELS)
+            made_up = name == "generation_config.json" and whole is not None and source == checkpoint
             if not wanted or made_up or (tokenizer and _matches(name, TOKENIZER)) or not path.is_file():
                 continue
             if source == checkpoint and not path.resolve().is_relative_to(source.resolve()):
@@ -80,17 +80,17 @@ def carry(into: Path, checkpoint: Path, base: Path | None, dtype: str) -> list[s
     return sorted(copied)
 
 
-def in_order(checkpoint: Path, base: Path | None) -> list[Path]:
+def in_order(checkpoint: Path, bases: Sequence[Path]) -> list[Path]:
     """Where a model's files come from, first what counts: the base, unless the checkpoint has other shapes.
 
     Raises:
         WorkFailed: a config.json is not JSON.
     """
-    if base is None:
-        return [checkpoint]
-    one, other = read_config([checkpoint]), read_config([base])
-    same = _configured(base) and all(one[key] == other[key] for key in SHAPES if key in one and key in other)
-    return [base, checkpoint] if same else [checkpoint, base]
+    one, other = read_config([checkpoint]), read_config(bases)
+    same = "model_type" in other and all(
+        one[key] == other[key] for key in SHAPES if key in one and key in other
+    )
+    return [*bases, checkpoint] if same else [checkpoint, *bases]
 
 
 def _configured(base: Path) -> bool:

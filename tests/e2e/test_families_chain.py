@@ -141,6 +141,7 @@ def test_lora_on_two_ranks(stage: int, tmp_path: Path, capsys: pytest.CaptureFix
     assert run_command(score.main, [str(run.path)]) == 0
     assert marker(run, "score")["figures"]["finetuned"]["rows"] == 6
     capsys.readouterr()
+    assert not (kept / "config.json").exists(), "transformers would take it for a whole model"
     (kept / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/nowhere"}))
     assert run_command(chat.main, [str(kept), "--once", "1"]) == 2
     assert "the base model is not at /nowhere" in capsys.readouterr().err

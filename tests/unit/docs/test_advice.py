@@ -77,6 +77,7 @@ HELD: dict[str, str] = {
     "no such model directory (model.path)": (
         f"{BASES}::test_a_missing_directory_is_bad_input_and_names_the_recipes_model"
     ),
+    "the base model is not at …": "tests/e2e/test_adapter_bases.py::test_what_submit_says_of_an_adapter",
     "quantised weights are not supported": f"{BASES}::test_submit_refuses",
     "a Git LFS pointer": f"{BASES}::test_submit_refuses",
     "no such data (data.path)": f"{DATA}::test_not_a_file",
