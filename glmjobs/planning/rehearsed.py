@@ -1,4 +1,4 @@
-"""What a rehearsal has shown, against what the long job asks for: a line each, and what to change where it won't hold."""
+"""What a rehearsal has shown against what the long job asks for: a line each, and what to change where it won't do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from glmjobs.planning.estimate import GB, ROOM, plan
+from glmjobs.planning.estimate import GB, plan
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
 from glmjobs.run.rehearsal import SAVE_STEP, Rehearsal
@@ -16,6 +16,9 @@ from hpc.batch.profile import Measured
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
 from hpc.core.files import Json, read_json
+
+FULL = 0.95
+"""Of a GPU's memory: above it, a row that is a little longer, or a buffer of NCCL's, may be one too many."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ def _figures(run: Run, stage: str) -> Json:
     return dict((ledger.marker(run.path, stage) or {}).get("figures", {}))
 
 
+def _size(count: float) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
@@ -80,9 +87,7 @@ def _resume(run: Run) -> Line:
     attempts = ledger.events(run.path, event="attempt", stage="train")
     again = any(event.get("checkpoint") == SAVE_STEP for event in attempts[1:])
     found = f"{len(attempts)} attempts" + (f", gone on from step {SAVE_STEP}" if again else "")
-    return Line(
-        "a rank killed", found, f"goes on from step {SAVE_STEP}", again, f"see {run.jobs('train')}"
-    )
+    return Line("a rank killed", found, f"goes on from step {SAVE_STEP}", again, f"see {run.jobs('train')}")
 
 
 def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
@@ -93,10 +98,13 @@ def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
     limit = recipe.jobs.train.seconds / 3600
     jobs = max(1, math.ceil(hours / limit))
     in_jobs = f"{jobs} job{'s' * (jobs > 1)} of {recipe.jobs.train.time}"
-    said = f"{planned['setting']['hours']:.1f} h by plan, assuming {planned['utilisation']:.0%} of the peak"
+    on_gpu = train.get("peak_gpu_bytes") is not None  # what plan says is a GPU's time
+    by_plan = (
+        f"{duration(3600 * planned['setting']['hours'])} by plan, at {planned['utilisation']:.0%} of the peak"
+    )
     return [
         Line("a step", f"{step:g} s, {tokens:,.0f} tokens/s"),
-        Line("the whole training", f"{duration(3600 * hours)}, in {in_jobs}", said),
+        Line("the whole training", f"{duration(3600 * hours)}, in {in_jobs}", by_plan if on_gpu else ""),
     ]
 
 
@@ -104,16 +112,14 @@ def _memory(run: Run, train: Json, planned: Json) -> list[Line]:
     found = []
     if peak := train.get("peak_gpu_bytes"):
         size = run.cluster.gpu_memory_gb
-        need = planned["setting"]["memory"]["total"] / GB
-        found.append(
-            Line("GPU memory", f"{peak / GB:.1f} GB", f"{need:.1f} GB by plan, of {size}", peak <= (1 + ROOM) / 2 * size * GB,
-                 hints.setting("train.activation_checkpointing", "true"))
-        )  # fmt: skip
+        need = f"{planned['setting']['memory']['total'] / GB:.1f} GB by plan, of {size}"
+        remedy = hints.setting("train.activation_checkpointing", "true")
+        found.append(Line("GPU memory", f"{peak / GB:.1f} GB", need, peak <= FULL * size * GB, remedy))
     host = train.get("peak_host_bytes")
     if host:
-        by_plan = planned["host_bytes_per_node"] / GB
+        by_plan = planned["host_bytes_per_node"]
         found.append(
-            Line("host memory", f"{host / GB:.1f} GB a rank, shared pages counted", f"{by_plan:.1f} GB a node by plan")
+            Line("host memory", f"{_size(host)} a rank, shared pages counted", f"{_size(by_plan)} a node by plan")
         )  # fmt: skip
     return found
 
@@ -123,7 +129,7 @@ def _saves(train: Json, recipe: Recipe) -> list[Line]:
     if not seconds:
         return []
     need = seconds + (train.get("step_seconds") or 0)
-    found = f"{size / GB:.1f} GB in {seconds:.1f} s, {size / GB / seconds:.2f} GB/s"
+    found = f"{_size(size)} in {seconds:.1f} s, {_size(size / seconds)}/s"
     warned, beat = recipe.jobs.signal_seconds, recipe.jobs.heartbeat_seconds
     more = str(math.ceil(1.5 * need))
     return [
@@ -140,9 +146,9 @@ def _disk(run: Run, train: Json, recipe: Recipe) -> Line:
     keep = recipe.train.save_total_limit + 1
     need = keep * train["checkpoint_bytes"] + model
     free = shutil.disk_usage(run.path).free
-    needed = f"{need / GB:.1f} GB: {keep} checkpoints, the model"
+    needed = f"{_size(need)}: {keep} checkpoints, the model"
     remedy = f"make room in {run.path.parent}, or {hints.setting('train.save_total_limit', '1')}"
-    return Line("disk", f"{free / GB:.1f} GB free (a quota may be less)", needed, free >= need, remedy)
+    return Line("disk", f"{_size(free)} free (a quota may be less)", needed, free >= need, remedy)
 
 
 def _allreduce(run: Run) -> float | None:
@@ -163,5 +169,7 @@ def _stages(run: Run) -> list[Line]:
         summary: dict[str, Any] = read_json(run.scores / which / "summary.json") or {}
         if summary:
             rate = f"{summary['tokens_per_s']:,.0f} tokens/s" if summary.get("tokens_per_s") else ""
-            found.append(Line(f"answers, {which}", f"{summary['answers']} in {summary['seconds']:.1f} s", rate))
+            found.append(
+                Line(f"answers, {which}", f"{summary['answers']} in {summary['seconds']:.1f} s", rate)
+            )
     return found

@@ -218,7 +218,9 @@ class Measured(Part):
     )
     tokens_per_s: float | None = Field(default=None, gt=0, description="of all GPUs together")
     peak_gpu_gb: float | None = Field(default=None, gt=0, description="of the fullest GPU")
-    load_seconds: float | None = Field(default=None, gt=0, description="from a process' start to its first step")
+    load_seconds: float | None = Field(
+        default=None, gt=0, description="from a process' start to its first step"
+    )
     write_gb_s: float | None = Field(default=None, gt=0, description="a checkpoint's bytes over its seconds")
     allreduce_gb_s: float | None = Field(default=None, gt=0, description="bus bandwidth over all ranks")
 
