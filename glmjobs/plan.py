@@ -62,9 +62,10 @@ def show(document: dict[str, Any]) -> None:
     console.print(f"checkpoint  {sizes['checkpoint_bytes']}; model {sizes['model_bytes']}")
     console.print(f"disk        {sizes['disk_bytes']} for the run, while the next checkpoint is written")
     console.print(f"host        {sizes['host_bytes_per_node']} a node, at most, while loading and stepping")
-    console.print(
-        f"hours       if a GPU computes at {document['utilisation']:.0%} of its peak: assumed, not measured"
+    source = {"assumed": "assumed, not measured", "given": "as given"}.get(
+        document["utilisation_from"], f"measured by a rehearsal, {document['utilisation_from']}"
     )
+    console.print(f"hours       if a GPU computes at {document['utilisation']:.0%} of its peak: {source}")
     propose(console, document)
 
 
@@ -104,8 +105,9 @@ def parser() -> argparse.ArgumentParser:
         "--tokens", type=float, metavar="N", help=f"of an example on average (default {BELLE_TOKENS})"
     )
     p.add_argument(
-        "--utilisation", type=float, metavar="X", default=UTILISATION,
-        help="share of a GPU's peak at which it computes, recomputation included (default %(default)s)",
+        "--utilisation", type=float, metavar="X",
+        help="share of a GPU's peak at which it computes, recomputation included (default: what the profile's newest "
+        f"rehearsal has measured, else {UTILISATION})",
     )  # fmt: skip
     p.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return p
@@ -114,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Plan and print; 3 where nothing fits."""
     args = parser().parse_args(argv)
-    if not 0 < args.utilisation <= 1:
+    if args.utilisation is not None and not 0 < args.utilisation <= 1:
         raise BadInput(f"--utilisation {args.utilisation:g}: a share above 0, at most 1")
     if args.tokens is not None and not 1 <= args.tokens <= 1_000_000:
         raise BadInput(f"--tokens {args.tokens:g}: tokens of an example, from 1 on")

@@ -18,9 +18,9 @@ from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import locate, sharing
+from glmjobs.run import locate, rehearsal, sharing
 from glmjobs.run.directory import Run, Shape, free_name
-from glmjobs.run.jobs import chain_of, make_chain, make_shape, parse_stages
+from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
 from hpc.batch import profile as profiles
 from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--dry-run", action="store_true", help="print each script exactly as it would go out; touch nothing"
     )
+    p.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="a few steps, a killed rank and all stages first, to see what will hold: glmjobs.rehearse",
+    )
     p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     return p
@@ -69,6 +74,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
     shape = make_shape(args.nodes, args.gpus, executor)
     stages = parse_stages(args.stages)
+    whole = recipe
+    if args.rehearse:
+        if stages != CHAIN:
+            raise BadInput(f"--stages {args.stages}: a rehearsal goes through all of them")
+        recipe = rehearsal.short(whole)
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
@@ -81,13 +91,28 @@ def main(argv: list[str] | None = None) -> int:
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
+    if args.rehearse:
+        told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None
+        rehearsal.write(run.path, whole, told)
     ids = submission.submit(chain_of(run, stages, local=local))
-    announce(run, ids, as_json=args.json and not args.follow)
-    if args.follow:
+    announce(run, ids, as_json=args.json and not (args.follow or args.rehearse))
+    if args.follow or args.rehearse:
         from glmjobs.terminal.follow import follow
 
-        return follow(run, as_json=args.json)
+        code = follow(run, as_json=args.json and not args.rehearse)
+        return code or (rehearsed(run, as_json=args.json) if args.rehearse else 0)
     return 0
+
+
+def rehearsed(run: Run, *, as_json: bool) -> int:
+    """What a rehearsal that is done has shown, for people and for the cluster profile; 3 where something won't hold.
+
+    Raises:
+        BadInput: the run is no rehearsal, or not done.
+    """
+    from glmjobs.terminal import rehearsed as shown
+
+    return shown.conclude(run, as_json=as_json)
 
 
 def choose_executor(wanted: str) -> str:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from glmjobs.cli import run_command
@@ -81,7 +82,7 @@ def train(run: Run, place: Rank, flag: StopFlag, heartbeat: Heartbeat) -> int:
 
 def prepare(run: Run, place: Rank, heartbeat: Heartbeat) -> Session:
     """Everything before the first step."""
-    settings = run.recipe.train
+    settings, begun = run.recipe.train, time.monotonic()
     heartbeat.report("importing")
     cuda = choose_device(settings, place)
     from glmjobs.training import session  # torch, transformers, DeepSpeed
@@ -91,7 +92,7 @@ def prepare(run: Run, place: Rank, heartbeat: Heartbeat) -> Session:
     inputs.ensure(run)
     given = session.Inputs(
         recipe=run.recipe, run=run.path, data=run.data, base_model=run.base_model, checkpoints=run.checkpoints,
-        ranks=run.shape.world_size, place=place, cuda=cuda,
+        ranks=run.shape.world_size, place=place, cuda=cuda, begun=begun,
     )  # fmt: skip
     return session.build(given, heartbeat)
 

@@ -21,7 +21,7 @@ from glmjobs.run.directory import Shape
 from glmjobs.run.lengths import Lengths
 from glmjobs.run.lengths import estimate as estimate_lengths
 from glmjobs.zero.directories import is_model
-from hpc.batch.profile import Profile
+from hpc.batch.profile import Measured, Profile
 from hpc.core.errors import BadInput, HpcError
 
 ROOM = 0.9
@@ -42,7 +42,7 @@ KINDS = {
 
 
 UTILISATION = 0.5
-"""Assumed share of a GPU's peak at which it computes, recomputation included; --utilisation for a measured one."""
+"""Assumed share of a GPU's peak at which it computes, recomputation included, where no rehearsal has measured it."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,13 @@ def plan(
     shape: Shape,
     *,
     tokens: float | None = None,
-    utilisation: float = UTILISATION,
+    utilisation: float | None = None,
 ) -> dict[str, Any]:
     """Everything that is printed, as one JSON-able document; memory and disk in bytes.
+
+    Args:
+        utilisation: share of a GPU's peak; None: what a rehearsal of this model in this shape has measured, by the
+            profile, else :data:`UTILISATION`.
 
     Raises:
         BadInput: see :func:`architecture_of` and :func:`work_of`; a LoRA target that the model has not.
@@ -252,7 +256,9 @@ def plan(
     too_long = {"too_long": words} if found and (words := found.words()) else {}
     work = work_of(recipe, tokens or (found.tokens if found else None))
     kind, peak = _gpu(profile)
-    flops = utilisation * peak * 1e12
+    measured = _measured(profile, name, shape) if utilisation is None else None
+    share = utilisation or (measured.utilisation if measured else None) or UTILISATION
+    flops = share * peak * 1e12
 
     def of(train: TrainSection) -> Estimate:
         return estimate(a, recipe, train, shape, work, flops)
@@ -270,7 +276,8 @@ def plan(
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
         "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known, **too_long},
-        "utilisation": utilisation,
+        "utilisation": share,
+        "utilisation_from": "given" if utilisation else measured.time if measured else "assumed",
         "setting": _document(given, profile),
         "settings": [_document(e, profile) for e in map(of, variants(recipe.train))],
         "proposal": {**_document(best, profile), "set": changes(best.train, recipe.train)} if best else None,
@@ -286,6 +293,15 @@ def _lengths(recipe: Recipe) -> Lengths | None:
     with contextlib.suppress(HpcError, OSError):
         return estimate_lengths(recipe)
     return None
+
+
+def _measured(profile: Profile, model: str, shape: Shape) -> Measured | None:
+    """The newest rehearsal of the model in this shape that measured how fast a GPU computes."""
+    found = [
+        m for m in profile.measured
+        if m.utilisation and (m.what, m.nodes, m.gpus) == (model, shape.nodes, shape.gpus)
+    ]  # fmt: skip
+    return found[-1] if found else None
 
 
 def _gpu(profile: Profile) -> tuple[str, float]:

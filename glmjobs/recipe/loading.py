@@ -35,11 +35,15 @@ def load_both(
 ) -> tuple[Recipe, Profile]:
     """Recipe and profile, with overrides applied to whichever they name."""
     of_cluster, of_recipe = split_overrides(overrides)
+    return load(find_config(recipe), of_recipe), profiles.load(profile_file(cluster, executor), of_cluster)
+
+
+def profile_file(cluster: str | None, executor: str) -> Path:
+    """The cluster profile that is named, else ``$GLMJOBS_CLUSTER``'s, else the default one."""
     fallback = (
         "configs/clusters/generic.yaml" if executor == "local" else "configs/clusters/centos7-a100.yaml"
     )
-    named = cluster or os.environ.get("GLMJOBS_CLUSTER") or fallback
-    return load(find_config(recipe), of_recipe), profiles.load(find_config(named), of_cluster)
+    return find_config(cluster or os.environ.get("GLMJOBS_CLUSTER") or fallback)
 
 
 def override(recipe: Recipe, profile: Profile, overrides: Sequence[str]) -> tuple[Recipe, Profile]:

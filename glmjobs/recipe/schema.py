@@ -266,6 +266,16 @@ class Limits(Section):
             raise ValueError('a Slurm memory size such as "200G"')
         return value
 
+    @property
+    def seconds(self) -> int:
+        """The time limit, in the forms of sbatch's manual (--time): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if not dash and len(parts) < 3:
+            parts = [0, *parts]
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
 
 class JobsSection(Section):
     """Time and memory of each job, and when to give up."""

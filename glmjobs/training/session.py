@@ -24,12 +24,15 @@ from glmjobs import compat
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
 from glmjobs.training import adapters, save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.arguments import reentrant, training_arguments
 from glmjobs.training.health import Health
+from glmjobs.training.killed import Killed
 from glmjobs.training.loop_state import LoopState, check_rows
+from glmjobs.training.measure import Measure
 from glmjobs.training.resume import resume_point, saved_ranks
 from glmjobs.training.save_interval import AutoSave
 from glmjobs.training.telemetry import RunLog
@@ -59,6 +62,7 @@ class Inputs:
         ranks: how many the run was planned for; the rows of all epochs are shared out among so many.
         place: this process among the ranks.
         cuda: train on GPUs; else on the CPU.
+        begun: ``time.monotonic()`` at the attempt's begin.
     """
 
     recipe: Recipe
@@ -69,6 +73,7 @@ class Inputs:
     ranks: int
     place: Rank
     cuda: bool
+    begun: float
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Session:
         steps: optimizer steps in all, those of earlier attempts included.
         reading: what has been read after a step.
         figures: of data and model, for the record.
+        measure: what it costs.
     """
 
     inputs: Inputs
@@ -101,6 +107,7 @@ class Session:
     steps: int
     reading: Reading
     figures: dict[str, Any]
+    measure: Measure
 
     def train(self, flag: StopFlag) -> Outcome:
         """From the newest good checkpoint to the last step, or until any rank is told to stop.
@@ -128,6 +135,8 @@ class Session:
         result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         step = trainer.state.global_step
         trainer.heartbeat.report("finishing", step)
+        if place.rank == 0:
+            ledger.append(self.inputs.run, "measured", stage="train", step=step, **self.measure.figures())
         if not stop.stopped or step >= self.steps:
             return self._finish(result)
         if place.rank == 0:
@@ -146,7 +155,10 @@ class Session:
         # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
         if recipe.train.save_steps == "auto":
             callbacks.append(AutoSave(trainer, recipe.jobs.mean_time_between_failures_hours))
-        callbacks += [stop, RunLog(self.inputs.run, trainer, self.steps, self.reading)]
+        callbacks += [stop, self.measure, RunLog(self.inputs.run, trainer, self.steps, self.reading)]
+        rehearsed = rehearsal.read(self.inputs.run)
+        if rehearsed is not None and resume is None and self.inputs.place.rank == self.inputs.ranks - 1:
+            callbacks.append(Killed(rehearsed.kill_step))
         for callback in callbacks:
             trainer.add_callback(callback)
 
@@ -178,6 +190,7 @@ class Session:
             "skipped_steps": trainer.skipped_steps,
             "train_runtime_s": result.metrics.get("train_runtime"),
             **self.figures,
+            **self.measure.figures(),
         }
         return Outcome(True, [*results, last.path / committed.COMMITTED], figures)
 
@@ -252,7 +265,8 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     model.config.use_cache = (
         cache  # the Trainer turns it off, and would save it so; no step of training makes a cache
     )
-    return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts})
+    measure = Measure(saver, saver.agreement, data.reading, inputs.begun)
+    return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts}, measure)
 
 
 def tell_data(run: Path, figures: dict[str, Any]) -> None:

@@ -5,14 +5,18 @@ One YAML in ``configs/clusters/``. Nothing about a site lives in code: what diff
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hpc.core import config_files
+from hpc.core.errors import BadInput
+from hpc.core.files import write_atomic
 from hpc.core.secrets import is_secret_name, looks_like_secret
 
 FEATURES = re.compile(r"[A-Za-z0-9_.:@%+=/,&|*()\[\]-]+\Z")
@@ -202,6 +206,25 @@ class Environment(Part):
         return value
 
 
+class Measured(Part):
+    """What a job found the cluster to do; :func:`add_measured` appends it, whoever plans reads it."""
+
+    time: str = Field(description="when it was measured")
+    what: str = Field(description="of which work: a model's name")
+    nodes: int = Field(ge=1)
+    gpus: int = Field(ge=1, description="on each node")
+    utilisation: float | None = Field(
+        default=None, gt=0, le=1, description="share of a GPU's peak at which it computes"
+    )
+    tokens_per_s: float | None = Field(default=None, gt=0, description="of all GPUs together")
+    peak_gpu_gb: float | None = Field(default=None, gt=0, description="of the fullest GPU")
+    load_seconds: float | None = Field(
+        default=None, gt=0, description="from a process' start to its first step"
+    )
+    write_gb_s: float | None = Field(default=None, gt=0, description="a checkpoint's bytes over its seconds")
+    allreduce_gb_s: float | None = Field(default=None, gt=0, description="bus bandwidth over all ranks")
+
+
 class Profile(Part):
     """Where to run."""
 
@@ -230,6 +253,9 @@ class Profile(Part):
     )
     environment: Environment = Environment()
     preflight: Floor = Floor()
+    measured: tuple[Measured, ...] = Field(
+        default=(), description="what rehearsals found it to do, oldest first; written by them"
+    )
 
     @field_validator("gpu_type")
     @classmethod
@@ -273,6 +299,33 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Profile:
         BadInput: one line naming the file, the field and what would be right.
     """
     return config_files.load(Profile, path, "cluster profile", overrides)
+
+
+def add_measured(path: Path, found: Measured) -> None:
+    """Append to a profile's file what was measured, in one line; all else in it stays as it is, comments too.
+
+    Raises:
+        BadInput: the file cannot be written, or is not in the usual form (top-level fields at the line's start).
+    """
+    values = found.model_dump(mode="json", exclude_none=True)
+    entry = "- " + json.dumps(values, ensure_ascii=False)  # JSON is YAML, on one line
+    lines = path.read_text(encoding="utf-8").splitlines()
+    at = next((n for n, line in enumerate(lines) if line.startswith("measured:")), None)
+    if at is None:
+        lines += ["", "measured:  # by rehearsals, oldest first", entry]
+    else:
+        end = at + 1
+        while end < len(lines) and lines[end][:1] in ("-", " "):
+            end += 1
+        lines.insert(end, entry)
+    text = "\n".join(lines) + "\n"
+    try:
+        config_files.validate(Profile, yaml.safe_load(text), source=f"{path} with what was measured")
+        write_atomic(path, text)
+    except yaml.YAMLError:
+        raise BadInput(f"{path}: what was measured cannot be appended to it; the line: {entry}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; the line for its measured: {entry}") from None
 
 
 def from_shell(profile: Profile, environ: Mapping[str, str]) -> tuple[Profile, list[str]]:

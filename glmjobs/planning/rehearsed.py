@@ -1,0 +1,175 @@
+"""What a rehearsal has shown against what the long job asks for: a line each, and what to change where it won't do."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from glmjobs.planning.estimate import GB, plan
+from glmjobs.recipe.schema import Recipe
+from glmjobs.run.directory import Run
+from glmjobs.run.rehearsal import SAVE_STEP, Rehearsal
+from glmjobs.text import duration
+from hpc.batch.profile import Measured
+from hpc.chain import ledger
+from hpc.core import hints, timestamps
+from hpc.core.files import Json, read_json
+
+FULL = 0.95
+"""Of a GPU's memory: above it, a row that is a little longer, or a buffer of NCCL's, may be one too many."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was measured.
+
+    Attributes:
+        found, needed: for people, with their units.
+        holds: whether it is enough for the long job; None: nothing is asked of it.
+        remedy: what to do where it isn't.
+    """
+
+    what: str
+    found: str
+    needed: str = ""
+    holds: bool | None = None
+    remedy: str = ""
+
+
+def lines(run: Run, of: Rehearsal) -> list[Line]:
+    """What the rehearsal ``run`` has shown of the long job. Its chain is done."""
+    train = _figures(run, "train")
+    planned = plan(of.recipe, run.cluster, run.shape)
+    return [
+        _resume(run),
+        *_speed(train, planned, of.recipe),
+        *_memory(run, train, planned),
+        *_saves(train, of.recipe),
+        _disk(run, train, of.recipe),
+        *_network(run),
+        Line("loading", f"{train['load_seconds']:g} s", "from a process' start to its first step"),
+        *_stages(run),
+    ]
+
+
+def measured(run: Run, of: Rehearsal) -> Measured:
+    """The same for the cluster profile."""
+    train = _figures(run, "train")
+    planned = plan(of.recipe, run.cluster, run.shape, utilisation=1.0)
+    on_gpu, step = train.get("peak_gpu_bytes"), train.get("step_seconds")
+    at_peak = 3600 * planned["setting"]["hours"] / max(1, planned["setting"]["steps"])
+    write = train["checkpoint_bytes"] / train["save_seconds"] if train.get("save_seconds") else None
+    return Measured(
+        time=timestamps.now(), what=planned["model"]["name"], nodes=run.shape.nodes, gpus=run.shape.gpus,
+        utilisation=_rounded(min(1.0, at_peak / step)) if on_gpu and step and at_peak else None,
+        tokens_per_s=train.get("tokens_per_s"), peak_gpu_gb=_rounded(on_gpu / GB) if on_gpu else None,
+        load_seconds=train.get("load_seconds"), write_gb_s=_rounded(write / GB) if write else None,
+        allreduce_gb_s=_allreduce(run),
+    )  # fmt: skip
+
+
+def _figures(run: Run, stage: str) -> Json:
+    return dict((ledger.marker(run.path, stage) or {}).get("figures", {}))
+
+
+def _size(count: float) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _resume(run: Run) -> Line:
+    """The killed rank's attempt, and the one that went on from the checkpoint before."""
+    attempts = ledger.events(run.path, event="attempt", stage="train")
+    again = any(event.get("checkpoint") == SAVE_STEP for event in attempts[1:])
+    found = f"{len(attempts)} attempts" + (f", gone on from step {SAVE_STEP}" if again else "")
+    return Line("a rank killed", found, f"goes on from step {SAVE_STEP}", again, f"see {run.jobs('train')}")
+
+
+def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
+    step, tokens = train.get("step_seconds"), train.get("tokens_per_s")
+    if not step:
+        return []
+    hours = planned["setting"]["steps"] * step / 3600
+    limit = recipe.jobs.train.seconds / 3600
+    jobs = max(1, math.ceil(hours / limit))
+    in_jobs = f"{jobs} job{'s' * (jobs > 1)} of {recipe.jobs.train.time}"
+    on_gpu = train.get("peak_gpu_bytes") is not None  # what plan says is a GPU's time
+    by_plan = (
+        f"{duration(3600 * planned['setting']['hours'])} by plan, at {planned['utilisation']:.0%} of the peak"
+    )
+    return [
+        Line("a step", f"{step:g} s, {tokens:,.0f} tokens/s"),
+        Line("the whole training", f"{duration(3600 * hours)}, in {in_jobs}", by_plan if on_gpu else ""),
+    ]
+
+
+def _memory(run: Run, train: Json, planned: Json) -> list[Line]:
+    found = []
+    if peak := train.get("peak_gpu_bytes"):
+        size = run.cluster.gpu_memory_gb
+        need = f"{planned['setting']['memory']['total'] / GB:.1f} GB by plan, of {size}"
+        remedy = hints.setting("train.activation_checkpointing", "true")
+        found.append(Line("GPU memory", f"{peak / GB:.1f} GB", need, peak <= FULL * size * GB, remedy))
+    host = train.get("peak_host_bytes")
+    if host:
+        by_plan = planned["host_bytes_per_node"]
+        found.append(
+            Line("host memory", f"{_size(host)} a rank, shared pages counted", f"{_size(by_plan)} a node by plan")
+        )  # fmt: skip
+    return found
+
+
+def _saves(train: Json, recipe: Recipe) -> list[Line]:
+    seconds, size = train.get("save_seconds"), train["checkpoint_bytes"]
+    if not seconds:
+        return []
+    need = seconds + (train.get("step_seconds") or 0)
+    found = f"{_size(size)} in {seconds:.1f} s, {_size(size / seconds)}/s"
+    warned, beat = recipe.jobs.signal_seconds, recipe.jobs.heartbeat_seconds
+    more = str(math.ceil(1.5 * need))
+    return [
+        Line("a save", found, f"with a step within the {warned} s before the time limit", need <= warned,
+             hints.setting("jobs.signal_seconds", more)),
+        Line("the longest silence", f"{max(seconds, need - seconds):.1f} s", f"within the {beat} s of the heartbeat",
+             max(seconds, need - seconds) <= beat, hints.setting("jobs.heartbeat_seconds", more)),
+    ]  # fmt: skip
+
+
+def _disk(run: Run, train: Json, recipe: Recipe) -> Line:
+    """Room for the checkpoints that are kept, one more while it is written, and the model."""
+    model = sum(file.stat().st_size for file in run.model.rglob("*") if file.is_file())
+    keep = recipe.train.save_total_limit + 1
+    need = keep * train["checkpoint_bytes"] + model
+    free = shutil.disk_usage(run.path).free
+    needed = f"{_size(need)}: {keep} checkpoints, the model"
+    remedy = f"make room in {run.path.parent}, or {hints.setting('train.save_total_limit', '1')}"
+    return Line("disk", f"{_size(free)} free (a quota may be less)", needed, free >= need, remedy)
+
+
+def _allreduce(run: Run) -> float | None:
+    found = read_json(run.jobs("preflight") / "allreduce-0.json") or {}
+    return found.get("all_gb_s") or found.get("node_gb_s")
+
+
+def _network(run: Run) -> list[Line]:
+    rate = _allreduce(run)
+    return [Line("all-reduce", f"{rate:g} GB/s")] if rate else []
+
+
+def _stages(run: Run) -> list[Line]:
+    """What came after training: the model, and the answers."""
+    seconds = (ledger.marker(run.path, "consolidate") or {}).get("seconds")
+    found = [Line("consolidate", f"{seconds:.1f} s")] if seconds is not None else []
+    for which in ("base", "finetuned"):
+        summary: dict[str, Any] = read_json(run.scores / which / "summary.json") or {}
+        if summary:
+            rate = f"{summary['tokens_per_s']:,.0f} tokens/s" if summary.get("tokens_per_s") else ""
+            found.append(
+                Line(f"answers, {which}", f"{summary['answers']} in {summary['seconds']:.1f} s", rate)
+            )
+    return found
