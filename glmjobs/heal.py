@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from glmjobs import submit
@@ -19,6 +19,7 @@ from glmjobs.cli import add_overrides, error_line, run_command
 from glmjobs.recipe.loading import override
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, chain_of
+from glmjobs.run.longer import LENGTH, check_length, reached, reopen
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import RUNNING, RunState
 from hpc.batch.profile import Profile
@@ -89,7 +90,7 @@ def heal(run: Run, overrides: Sequence[str], said: Said) -> None:
     state = read_state(run)
     local = executor(run) == "local"
     if overrides:
-        run = change(run, state, overrides, "local" if local else "slurm")
+        run = change(run, state, overrides, "local" if local else "slurm", said.line)
     stages = wanted(run)
     if all(run.done(stage) for stage in stages):
         for stage in stages:
@@ -122,8 +123,17 @@ def refuse_unknown(state: RunState) -> None:
             )
 
 
-def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> Run:
+def change(
+    run: Run,
+    state: RunState,
+    overrides: Sequence[str],
+    where: str,
+    told: Callable[[str], None] = lambda line: None,
+) -> Run:
     """The run with its recipe or profile changed: checked, on record, and in its ``run.yaml``.
+
+    Args:
+        told: is given what is to be said of a training that was done and is made longer.
 
     Raises:
         BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
@@ -136,28 +146,39 @@ def change(run: Run, state: RunState, overrides: Sequence[str], where: str) -> R
             f"--set {overrides[0]}: {running.stage} is running (job {running.job}) with what run.yaml says; "
             f"end it first: {hints.command('glmjobs.cancel', run.path)}"
         )
-    for item in overrides:
-        too_late(run, item)
     recipe, profile = override(run.recipe, run.cluster, overrides)
-    stages = tuple(stage for stage in wanted(run) if not run.done(stage))
+    at = reached(run)
+    longer = at is not None and any(name in LENGTH for name in differences(run, recipe, profile))
+    for item in overrides:
+        too_late(run, item, longer=longer)
+    stages = tuple(stage for stage in wanted(run) if longer or not run.done(stage))
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
     changed = differences(run, recipe, profile)
     keeps_the_form(run, changed)
+    if at is not None and longer:
+        check_length(run, recipe, changed, at)
+        if at.finished:
+            told(f"train        {reopen(run, recipe, at)}")
     if any(of(name, ("model",)) for name in changed):
         shutil.rmtree(run.path / "base", ignore_errors=True)  # made for the old one
     ledger.append(run.path, "changed", set=list(overrides), differences=changed)
     return rewrite(run, recipe, profile)
 
 
-def too_late(run: Run, item: str) -> None:
-    """Refuse a change that would have no effect, or that would spoil what is there already."""
+def too_late(run: Run, item: str, *, longer: bool = False) -> None:
+    """Refuse a change that would have no effect, or that would spoil what is there already.
+
+    Args:
+        longer: training is made longer by another change, so that all stages are done again.
+    """
     field = item.partition("=")[0].strip()
     section = field.partition(".")[0]
     if section == "name":
         raise BadInput(f"--set {item}: a run keeps its name")
-    if section in CHAIN and run.done(section):
+    if section in CHAIN and run.done(section) and not longer:
+        more = f", or train longer: {hints.setting('train.epochs', 'N')}" if section == "train" else ""
         raise BadInput(
-            f"--set {item}: {section} is done, so this would change nothing; make a new run for it"
+            f"--set {item}: {section} is done, so this would change nothing; make a new run for it{more}"
         )
     step = ledger.progress(run.path, "train").get("checkpoint")
     if of(field, ROWS_OF_A_STEP) and (step or run.done("train")):
@@ -230,6 +251,10 @@ class Said:
             why = f"  {a.why}" if a.why else ""
             self._print(f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip())
         self.shown = len(self.actions)
+
+    def line(self, text: str) -> None:
+        """A line of its own."""
+        self._print(text)
 
     def end(self, error: str = "") -> None:
         """What there is to say at the end. ``error``: what it broke off for, which follows as a line of its own."""

@@ -140,7 +140,8 @@ def plan_epochs(
             plan = plan_single(lengths, pack_length, seed=seed, epoch=epoch)
         share = min(1.0, epochs - epoch)
         if share < 1:
-            plan = _first_rows(plan, max(1, round(share * len(plan))), np.asarray(lengths, dtype=np.int64))
+            rows = max(1, round(share * len(plan) / multiple)) * multiple  # whole steps: more can follow them
+            plan = _first_rows(plan, min(rows, len(plan)), np.asarray(lengths, dtype=np.int64))
         plans.append(plan.padded(multiple))
     members = np.concatenate([plan.members for plan in plans])
     counts = np.concatenate([np.diff(plan.offsets) for plan in plans])

@@ -220,6 +220,7 @@ def _training(facts: RunFacts) -> Json:
     result["tokens"] = number(kept[-1].get("tokens"))
     result["epochs"] = number(kept[-1].get("epoch"))
     result["skipped_steps"] = number(kept[-1].get("skipped_steps"))
+    result["parts"] = _parts_of_training(facts, result)
     for key in ("loss", "learning_rate", "tokens_per_s", "grad_norm"):
         main = curves.curve(kept, key)
         if main:
@@ -230,6 +231,24 @@ def _training(facts: RunFacts) -> Json:
     speeds = sorted(value for _, value in curves.curve(kept, "tokens_per_s"))
     result["tokens_per_s_median"] = speeds[len(speeds) // 2] if speeds else None
     return result
+
+
+def _parts_of_training(facts: RunFacts, now: Json) -> list[Json]:
+    """What the training had come to each time that it was made longer, and now; [] where it never was."""
+    before = [e for e in facts.ledger if e.get("event") == "reopened" and e.get("stage") == "train"]
+    if not before:
+        return []
+    parts = [
+        {
+            "step": number(event.get("step")),
+            "epoch": number(event.get("epoch")),
+            "accuracy": number(_mapping(event.get("accuracy")).get("finetuned")),
+        }
+        for event in before
+    ]
+    scored = facts.scores.get("finetuned")
+    accuracy = number(scored.summary.get("accuracy")) if scored and "score" in facts.markers else None
+    return [*parts, {"step": now["steps"], "epoch": now["epochs"], "accuracy": accuracy}]
 
 
 def _gpu(facts: RunFacts) -> Json | None:

@@ -155,11 +155,21 @@ def training_sentence(doc: Json) -> str:
     if training.get("tokens"):
         said += f", {training['tokens']:,} tokens"
     said += "."
+    if parts := training.get("parts"):
+        said += f" In {len(parts)} parts: {', then '.join(map(_part, parts))}."
     if skipped := training.get("skipped_steps"):
         said += f" {skipped:,} of the steps were skipped, because float16 overflowed in them."
     if training["replaced_rows"]:
         said += " Dashed: steps trained again, because an earlier attempt ended before it could save them."
     return said
+
+
+def _part(part: Json) -> str:
+    """How far training had got when it was made longer, and what scoring then found."""
+    epoch = f"{part['epoch']:.3g} epoch{'s' if part['epoch'] != 1 else ''}" if part["epoch"] else ""
+    accuracy = f"fine-tuned {percent(part['accuracy'])}" if part["accuracy"] is not None else ""
+    found = ", ".join(filter(None, (epoch, accuracy)))
+    return f"to step {part['step']:,}" + (f" ({found})" if found else "")
 
 
 def gpu_table(doc: Json) -> Table | None:

@@ -32,7 +32,10 @@ def training_arguments(
         "gradient_accumulation_steps": train.gradient_accumulation,
         "learning_rate": train.learning_rate,
         "max_steps": steps,
-        "lr_scheduler_type": train.scheduler,
+        # transformers' plain "constant" has no warm-up, whatever is asked for
+        "lr_scheduler_type": "constant_with_warmup"
+        if train.scheduler == "constant" and train.warmup_ratio
+        else train.scheduler,
         "warmup_steps": round(steps * train.warmup_ratio),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,

@@ -15,6 +15,7 @@ from glmjobs.training.agreement import Agreement
 from glmjobs.training.health import AT_MINIMUM, NEVER, Health
 from glmjobs.training.loop_state import LoopState
 from glmjobs.zero import committed
+from hpc.core.files import read_json
 from hpc.runtime.heartbeat import Heartbeat
 from hpc.runtime.stop import StopFlag
 
@@ -145,26 +146,33 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
             self.saver.writes.do("latest", (Path(output_dir) / "latest").write_text, latest)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """A checkpoint's state, at the recipe's learning rate: it may have been lowered since, after a divergence."""
+        """A checkpoint's state, at the recipe's learning rate and on its schedule, which may have changed since: a rate
+        lowered after a divergence, a training made longer."""
         super()._load_optimizer_and_scheduler(checkpoint)
         schedule, rate = self.lr_scheduler, self.args.learning_rate
-        if not isinstance(
+        if checkpoint is None or not isinstance(
             schedule, torch.optim.lr_scheduler.LambdaLR
         ):  # DeepSpeed's own, from its configuration
             return
-        before = schedule.base_lrs[0]
-        if before == rate:
-            return
-        if self.args.should_save:
-            save.say(
-                f"learning rate: {before:g} in the checkpoint, {rate:g} from here on, as the recipe says"
-            )
+        before, last = schedule.base_lrs[0], schedule.get_last_lr()[0]
         for group in self.optimizer.param_groups:
             group["initial_lr"] = rate
         schedule.base_lrs = [rate] * len(schedule.base_lrs)
         schedule._last_lr = [rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas]
         for group, now in zip(self.optimizer.param_groups, schedule.get_last_lr(), strict=True):
             group["lr"] = now
+        if not self.args.should_save:
+            return
+        if before != rate:
+            save.say(
+                f"learning rate: {before:g} in the checkpoint, {rate:g} from here on, as the recipe says"
+            )
+        planned = (read_json(Path(checkpoint) / "trainer_state.json") or {}).get("max_steps")
+        if planned != self.args.max_steps:
+            save.say(
+                f"{self.args.max_steps:,} steps in all instead of {planned:,}: the learning rate was {last:.3g}, it is "
+                f"{schedule.get_last_lr()[0]:.3g} from here on ({self.args.lr_scheduler_type.value})"
+            )
 
     def _save_rng_state(self, output_dir: str) -> None:
         self.saver.writes.do("rng_state", super()._save_rng_state, output_dir)

@@ -115,6 +115,22 @@ def write_marker(
     return record
 
 
+def reopen(run: Path, stage: str, why: str, **figures: Any) -> None:
+    """A stage that is done is to be done again, or to go on: on record, with what it had come to; its marker goes.
+
+    Nothing where it was not done.
+    """
+    if is_done(run, stage):
+        append(run, "reopened", stage=stage, why=why, **figures)
+        (run / "stages" / f"{stage}.json").unlink()
+
+
+def reopened(run: Path, stage: str) -> str:
+    """Why a stage is to be done again that nobody has begun again yet; "" where that is not so."""
+    told = [e for e in events(run, stage=stage) if e.get("event") in ("reopened", "healed", "attempt")]
+    return str(told[-1].get("why")) if told and told[-1]["event"] == "reopened" else ""
+
+
 def describe(run: Path, path: Path) -> Json:
     """A file's path inside the run, size in bytes and SHA-256."""
     try:

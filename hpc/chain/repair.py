@@ -39,12 +39,13 @@ class Action:
     why: str = ""
 
 
-def decide(stage: str, known: Found | None, done: bool, changed: str = "") -> Action:
+def decide(stage: str, known: Found | None, done: bool, changed: str = "", reopened: str = "") -> Action:
     """What one job of a chain needs.
 
     Args:
         known: what Slurm knows of the job on record; None: it was never submitted.
         changed: how the job would ask for other things today than it did; "": it would not.
+        reopened: why it is to be done again, though it had ended well; "": it is not.
     """
     if known is None:
         return Action(
@@ -59,7 +60,7 @@ def decide(stage: str, known: Found | None, done: bool, changed: str = "") -> Ac
             why=f"it was accepted {late:.0f} s ago and Slurm does not list it yet; look again in a minute",
         )  # fmt: skip
     if not infos:
-        return Action(stage=stage, what=SUBMIT, job=job, why=known.gone())
+        return Action(stage=stage, what=SUBMIT, job=job, why=reopened or known.gone())
     if any(i.state.is_active for i in infos):
         return Action(stage=stage, what=KEEP, job=job, why="it runs")
     if changed:
@@ -67,7 +68,10 @@ def decide(stage: str, known: Found | None, done: bool, changed: str = "") -> Ac
     if any(i.state.is_final for i in infos):
         bad = next((i for i in infos if i.state.is_final and not i.state.is_success), None)
         return Action(
-            stage=stage, what=REQUEUE, job=job, why=reasons.ending(bad) if bad else "it left no result"
+            stage=stage,
+            what=REQUEUE,
+            job=job,
+            why=reasons.ending(bad) if bad else reopened or "it left no result",
         )
     if any(reasons.held_reason(i) for i in infos):
         return Action(stage=stage, what=RELEASE, job=job, why="it is held")
@@ -117,10 +121,11 @@ def start_again(chain: Chain, why: Mapping[str, str]) -> list[Action]:
     if busy is not None:
         said = f"process {busy.removeprefix('local-')} is at work"
         return [*done, *(Action(stage=j.stage, what=KEEP, job=busy, why=said) for j in missing)]
+    why = {job.stage: ledger.reopened(chain.run, job.stage) or why.get(job.stage, "") for job in missing}
     for job in missing:
-        ledger.append(chain.run, "healed", stage=job.stage, action=START, why=why.get(job.stage) or None)
+        ledger.append(chain.run, "healed", stage=job.stage, action=START, why=why[job.stage] or None)
     ids = submission.submit(replace(chain, jobs=missing)) if missing else {}
-    return [*done, *(Action(stage=s, what=START, job=i, why=why.get(s, "")) for s, i in ids.items())]
+    return [*done, *(Action(stage=s, what=START, job=i, why=why[s]) for s, i in ids.items())]
 
 
 class ChainRepair:
@@ -140,7 +145,8 @@ class ChainRepair:
         decided = []
         for job in self.chain.jobs:
             done = ledger.is_done(self.run, job.stage)
-            decided.append(decide(job.stage, known.get(job.stage), done, self._changed(job)))
+            reopened = ledger.reopened(self.run, job.stage)
+            decided.append(decide(job.stage, known.get(job.stage), done, self._changed(job), reopened))
         for action in decided:
             if action.what == REPLACE:
                 intend(action)

@@ -91,6 +91,9 @@ def _apply(state: StageState, tasks: dict[Any, str], event: Json) -> None:
         for key in [k for k, word in tasks.items() if word != DONE]:
             tasks[key] = WAITING
         state.state, state.error, state.reason = WAITING, None, ""
+    elif kind == "reopened":
+        state.state, state.error, state.reason = WAITING, None, str(event.get("why"))
+        tasks.clear()
     elif kind == "cancelled":
         state.state = CANCELLED
     elif kind == "not_cancelled":  # Slurm did not hear of it

@@ -42,6 +42,19 @@ def test_failed_stage_runs_again_under_its_id_and_the_rest_keep_theirs(
     assert {what for what, _ in healed(capsys, run).values()} == {"done"}
 
 
+def test_a_finished_chain_that_is_opened_again(place: Path, wait_for: Any, capsys: Any) -> None:
+    """As when its training is made longer: every stage runs once more, in order, and why is said."""
+    run = start(place, "longer")
+    wait_for(lambda: done(run), 60)
+    for stage in ("report", "score", "consolidate", "train"):
+        ledger.reopen(run.path, stage, "training was made longer")
+    assert heal.main([str(run.path)]) == 0
+    assert capsys.readouterr().err.count("training was made longer") == 4
+    wait_for(lambda: done(run), 60)
+    assert [len(starts(run, stage)) for stage in ("train", "consolidate", "score", "report")] == [2, 2, 4, 2]
+    assert {what for what, _ in healed(capsys, run).values()} == {"done"}
+
+
 def test_healing_a_run_in_order_changes_nothing(place: Path, wait_for: Any, capsys: Any) -> None:
     run = start(place, "order", train="wait")
     wait_for(lambda: starts(run, "train"), 60)

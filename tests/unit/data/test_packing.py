@@ -124,7 +124,8 @@ def test_several_epochs_in_one_plan() -> None:
         while at % 8:
             assert len(plan.row(at)) == 0  # an empty row completes the step
             at += 1
-    half = round(len(singles[2]) / 2)
+    half = round(len(singles[2]) / 2 / 8) * 8
+    assert 0 < abs(half - len(singles[2]) / 2) < 8, "whole steps"
     assert np.array_equal(plan.row(at + half - 1), singles[2].row(half - 1))
     assert sum(len(plan.row(i)) > 0 for i in range(at, len(plan))) == half
     assert plan.tokens == int(lengths[plan.members].sum())
