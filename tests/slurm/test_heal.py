@@ -46,10 +46,12 @@ def test_a_finished_chain_that_is_opened_again(place: Path, wait_for: Any, capsy
     """As when its training is made longer: every stage runs once more, in order, and why is said."""
     run = start(place, "longer")
     wait_for(lambda: done(run), 60)
+    wait_for(lambda: ended(run, "report", "done"), 30)
     for stage in ("report", "score", "consolidate", "train"):
         ledger.reopen(run.path, stage, "training was made longer")
     assert heal.main([str(run.path)]) == 0
-    assert capsys.readouterr().err.count("training was made longer") == 4
+    said = capsys.readouterr().err
+    assert said.count("training was made longer") == 4, said
     wait_for(lambda: done(run), 60)
     assert [len(starts(run, stage)) for stage in ("train", "consolidate", "score", "report")] == [2, 2, 4, 2]
     assert {what for what, _ in healed(capsys, run).values()} == {"done"}
