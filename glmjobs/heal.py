@@ -22,6 +22,7 @@ from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.longer import LENGTH, check_length, reached, reopen
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import RUNNING, RunState
+from glmjobs.zero import committed
 from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.chain.repair import DONE, KEEP, Action, repair
@@ -98,6 +99,8 @@ def heal(run: Run, overrides: Sequence[str], said: Said) -> None:
         return
     if not local:
         refuse_unknown(state)
+    if not run.done("train"):
+        said.passed_over(run)
     why = {s.stage: s.error or s.reason for s in state.stages}
     repair(chain_of(run, stages, local=local), why, intend=said.will, tell=said.did)
 
@@ -237,6 +240,7 @@ class Said:
         self.run, self.quiet = run, quiet
         self.actions: list[Action] = []
         self.shown = 0
+        self.notes: list[str] = []
 
     def will(self, action: Action) -> None:
         """A waiting job is about to be cancelled and submitted anew."""
@@ -247,10 +251,21 @@ class Said:
         self.actions.append(action)
         if action.what in (DONE, KEEP) and not self.shown:
             return
+        while self.notes:
+            self._print(f"{'train':<12} {self.notes.pop(0)}")
         for a in self.actions[self.shown :]:
             why = f"  {a.why}" if a.why else ""
             self._print(f"{a.stage:<12} {WORDS.get(a.what, a.what):<14} {a.job or '':<12}{why}".rstrip())
         self.shown = len(self.actions)
+
+    def passed_over(self, run: Run) -> None:
+        """The checkpoints that training will not go on from, as far as their files' sizes tell; and which it will."""
+        bad = []
+        for found in committed.scan(run.checkpoints):
+            if found.problem is None:
+                break
+            bad.append(f"{found.path.name} is passed over: {found.problem}")
+        self.notes = bad
 
     def line(self, text: str) -> None:
         """A line of its own."""
@@ -263,6 +278,7 @@ class Said:
                 "run": self.run.name,
                 "path": str(self.run.path),
                 "jobs": [vars(a) for a in self.actions],
+                "passed_over": self.notes,
             }
             print(json.dumps(document | ({"error": error} if error else {}), ensure_ascii=False))
         elif error:

@@ -109,9 +109,20 @@ def _read(path: Path, events: Sequence[Json]) -> RunState:
     state.planned = submission.intended(path, events)[0]
     told = next((e for e in reversed(events) if e.get("event") == "data"), {})
     state.data = {name: told[name] for name in ("examples", "left_out", "cut_questions") if name in told}
+    state.passed_over = _passed_over(events)
     follow_submissions(state.stages, state.planned, events)
     follow_local(state.stages, events)
     return state
+
+
+def _passed_over(events: Sequence[Json]) -> list[str]:
+    found: list[str] = []
+    for event in events:
+        if event.get("event") == "attempt" and event.get("stage") == "train":
+            found = []
+        elif event.get("event") == "passed_over":
+            found.append(f"{event.get('checkpoint')}: {event.get('why')}")
+    return found
 
 
 def _stages(path: Path, events: Sequence[Json] | None = None) -> list[StageState]:

@@ -54,6 +54,8 @@ class RunState:
     gpu_hours: dict[str, float] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     """Training examples, and what was left out of the data, as training found them; empty before."""
+    passed_over: list[str] = field(default_factory=list)
+    """Checkpoints that the newest attempt at training did not go on from, and why."""
     slurm: str = ""
     """"" where Slurm answered or was not asked; else why it did not."""
     unreadable: str = ""

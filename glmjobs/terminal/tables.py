@@ -44,6 +44,7 @@ def render(state: RunState) -> RenderableType:
                 "yellow",
             )
         )
+    parts += [Text(f"passed over at resume: {visible(said)}", "yellow") for said in state.passed_over]
     if lost := left_out_words(state.data):
         parts.append(Text(f"data     {state.data.get('examples', 0):,} training examples{lost}", "yellow"))
     trouble = state.trouble

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from glmjobs.training.agreement import Agreement
@@ -20,8 +21,16 @@ from hpc.core import hints
 from hpc.core.errors import BadInput
 
 
-def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | None:
+def resume_point(
+    folder: Path,
+    agreement: Agreement,
+    world_size: int,
+    passed_over: Callable[[str, str], object] = lambda name, why: None,
+) -> Path | None:
     """The checkpoint to resume from, the same on all ranks; None: start at the beginning.
+
+    Args:
+        passed_over: told on the first rank of each newer checkpoint that does not count, and why.
 
     Raises:
         BadInput: the newest good one was saved by another number of ranks, and not resharded.
@@ -42,6 +51,7 @@ def resume_point(folder: Path, agreement: Agreement, world_size: int) -> Path | 
             return path
         if first:
             say(f"passing over {name}: {problem}")
+            passed_over(name, problem)
     if candidates and first:
         say("no checkpoint is good: starting at the beginning")
     return None

@@ -124,7 +124,7 @@ class Session:
         # From here on the ranks meet in collectives: whoever was told to stop has to be waited for by all.
         if agreement.all_reduce_max(int(flag.requested)):
             raise StopRequested(flag.reason)
-        resume = resume_point(self.inputs.checkpoints, agreement, place.world_size)
+        resume = resume_point(self.inputs.checkpoints, agreement, place.world_size, self._passed_over)
         if resume is not None:
             unknown = check_rows(resume, self.reading)
             if unknown is not None and place.rank == 0:
@@ -144,6 +144,10 @@ class Session:
             why = flag.reason or "another rank was told"
             save.say(f"stopped at step {step} of {self.steps} ({why}){unsaved}")
         return Outcome(finished=False)
+
+    def _passed_over(self, name: str, why: str) -> None:
+        """A checkpoint that is not gone on from, for status and whoever heals."""
+        ledger.append(self.inputs.run, "passed_over", stage="train", checkpoint=name, why=why)
 
     def _add_callbacks(self, resume: Path | None, stop: StopTogether) -> None:
         """What is done around the steps, in this order."""

@@ -125,6 +125,15 @@ def reopen(run: Path, stage: str, why: str, **figures: Any) -> None:
         (run / "stages" / f"{stage}.json").unlink()
 
 
+def is_ending(run: Path) -> bool:
+    """Whether the last that was heard of a run is that a stage ended, and not well, or its chain on this machine."""
+    kinds = ("submitted", "healed", "attempt", "ended", "requeued", "chain_ended")
+    last = next((e for e in reversed(read(run)) if e.get("event") in kinds), {})
+    return last.get("event") == "chain_ended" or (
+        last.get("event") == "ended" and last.get("outcome") != "done"
+    )
+
+
 def reopened(run: Path, stage: str) -> str:
     """Why a stage is to be done again that nobody has begun again yet; "" where that is not so."""
     told = [e for e in events(run, stage=stage) if e.get("event") in ("reopened", "healed", "attempt")]

@@ -25,6 +25,9 @@ from hpc.slurm.records import JobInfo
 KEEP, REARM, RELEASE, REQUEUE, REPLACE, SUBMIT, START, DONE = (
     "keep", "re-arm", "release", "requeue", "replace", "submit", "start", "done",
 )  # fmt: skip
+ENDING_SECONDS = 10.0
+"""A chain on this machine whose stage has failed is at an end as soon as it has written that down."""
+
 SETTLE_SECONDS = 60.0
 """A job that is ending (COMPLETING) can be judged only afterwards; KillWait is 30 s by default."""
 
@@ -118,6 +121,10 @@ def start_again(chain: Chain, why: Mapping[str, str]) -> list[Action]:
     done = [Action(stage=job.stage, what=DONE) for job in chain.jobs if job not in missing]
     submitted = submission.current_jobs(chain.run).values()
     busy = next((job for job in submitted if at_work(job)), None)
+    until = time.monotonic() + ENDING_SECONDS
+    while busy is not None and ledger.is_ending(chain.run) and time.monotonic() < until:
+        time.sleep(0.05)  # its last stage has ended, and it is about to
+        busy = busy if at_work(busy) else None
     if busy is not None:
         said = f"process {busy.removeprefix('local-')} is at work"
         return [*done, *(Action(stage=j.stage, what=KEEP, job=busy, why=said) for j in missing)]

@@ -181,7 +181,11 @@ def test_resume_passes_over_what_is_not_whole_and_says_why(tmp_path: Path, capsy
     (tmp_path / "checkpoint-6" / shard).write_bytes(data)
     text = tmp_path / "checkpoint-4" / "trainer_state.json"
     text.write_text("}{")
-    assert resume_point(tmp_path, Agreement(), 1) == tmp_path / "checkpoint-2"
+    told: list[str] = []
+    found = resume_point(
+        tmp_path, Agreement(), 1, lambda name, why: told.append(f"passing over {name}: {why}")
+    )
+    assert found == tmp_path / "checkpoint-2"
     said = capsys.readouterr().err
     for step, why in (
         (12, "not committed"),
@@ -191,7 +195,7 @@ def test_resume_passes_over_what_is_not_whole_and_says_why(tmp_path: Path, capsy
         (4, "read"),
     ):
         assert any(f"checkpoint-{step}:" in line and why in line for line in said.splitlines()), (step, said)
-    assert said.splitlines()[-1] == "resuming from checkpoint-2"
+    assert said.splitlines() == [*told, "resuming from checkpoint-2"]
 
 
 def test_nothing_good_means_the_beginning(tmp_path: Path, capsys: Any) -> None:
