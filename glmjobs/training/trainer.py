@@ -168,7 +168,7 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
                 f"learning rate: {before:g} in the checkpoint, {rate:g} from here on, as the recipe says"
             )
         planned = (read_json(Path(checkpoint) / "trainer_state.json") or {}).get("max_steps")
-        if planned != self.args.max_steps:
+        if planned and planned != self.args.max_steps:
             save.say(
                 f"{self.args.max_steps:,} steps in all instead of {planned:,}: the learning rate was {last:.3g}, it is "
                 f"{schedule.get_last_lr()[0]:.3g} from here on ({self.args.lr_scheduler_type.value})"
