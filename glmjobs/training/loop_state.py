@@ -54,7 +54,11 @@ class LoopState(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Take up the sums of the checkpoint; the running loss goes in with the first micro-step's."""
+        """Take up the sums of the checkpoint; the running loss goes in with the first micro-step's.
+
+        How often is logged and saved is the recipe's: transformers would keep to what the checkpoint was saved with.
+        """
+        state.logging_steps, state.save_steps = int(args.logging_steps), int(args.save_steps)
         saved = read_json(self.path(self.resume)) if self.resume is not None else None
         if saved is None:
             return

@@ -59,6 +59,10 @@ def test_the_table_names_every_setting_of_a_training() -> None:
     of_training = {name for name in field_names(Recipe) if name.startswith("train.")} - {"train.lora"}
     assert of_training == {name for name in SAYS if name.startswith("train.")}
     assert set(SAYS) - of_training == {"model", "data", "jobs", "consolidate", "score", "cluster"}
+    sections = {name.partition(".")[0] for name in field_names(Recipe)}
+    assert sections == {"name", "train"} | set(SAYS) - of_training - {"cluster"}, (
+        "and every section of a recipe"
+    )
     assert set(SAYS.values()) == {"goes on with it", "refused"} and set(NEW) == set(SAYS)
 
 
