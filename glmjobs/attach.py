@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.recipe.loading import load_both
-from glmjobs.run import submit_checks
+from glmjobs.run import kept_code, submit_checks
 from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of, make_shape
 from glmjobs.run.state import STAGES
@@ -72,6 +72,9 @@ def run_stage(run: Run, stage: str) -> NoReturn:
     """Become the command that submit's script ends in, so that Slurm's signals reach :mod:`hpc.runtime.attempt`."""
     chain = chain_of(run, (stage,))
     os.environ.update(chain.variables)
+    if chain.project is not None:
+        os.chdir(chain.project)  # where Python looks first
+        os.environ["PYTHONPATH"] = ":".join(filter(None, (str(chain.project), os.environ.get("PYTHONPATH"))))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.execvp("bash", ["bash", "-c", f"set -euo pipefail\n{script.command(chain.jobs[0], chain)}"])
@@ -103,7 +106,9 @@ def make_run(args: argparse.Namespace, shown: dict[str, str]) -> Run:
     shape = make_shape(nodes, gpus, "slurm")
     profile = own_place(profile, shown)
     recipe = submit_checks.check(recipe, profile, shape, CHAIN, "slurm")
-    return Run.create(args.run, recipe, profile, shape)
+    run = Run.create(args.run, recipe, profile, shape)
+    kept_code.keep(run.path)
+    return run
 
 
 PLACE = {

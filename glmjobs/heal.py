@@ -17,6 +17,7 @@ from typing import Any
 from glmjobs import submit
 from glmjobs.cli import add_overrides, error_line, run_command
 from glmjobs.recipe.loading import override
+from glmjobs.run import kept_code
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.longer import LENGTH, check_length, reached, reopen
@@ -55,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     add_overrides(
         p, "change a field of the run's recipe, or of its profile as cluster.field=value, first; repeatable"
     )
+    p.add_argument(
+        "--update-code",
+        action="store_true",
+        help="go on with today's code, not with the copy that was kept when the run was submitted",
+    )
     p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     return p
@@ -69,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             raise BadInput(f"{run.path}: another heal of this run is at work")
         said = Said(run, quiet=args.json and not args.follow)
         try:
-            heal(run, args.overrides, said)
+            heal(run, args.overrides, said, update_code=args.update_code)
         except HpcError as error:
             said.end(error_line(error))
             raise
@@ -81,8 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def heal(run: Run, overrides: Sequence[str], said: Said) -> None:
+def heal(run: Run, overrides: Sequence[str], said: Said, *, update_code: bool = False) -> None:
     """Repair the run's chain, and say what is done while it is done.
+
+    Args:
+        update_code: its jobs are to run today's code.
 
     Raises:
         BadInput: an override that is wrong, or that cannot be honoured any more.
@@ -101,8 +110,22 @@ def heal(run: Run, overrides: Sequence[str], said: Said) -> None:
         refuse_unknown(state)
     if not run.done("train"):
         said.passed_over(run)
+    renew_code(run, said, wanted=update_code)
     why = {s.stage: s.error or s.reason for s in state.stages}
     repair(chain_of(run, stages, local=local), why, intend=said.will, tell=said.did)
+
+
+def renew_code(run: Run, said: Said, *, wanted: bool) -> None:
+    """Take today's code where that is wanted, or where the kept copy is gone; and say so."""
+    before = kept_code.kept(run.path)
+    gone = before is not None and not before.is_dir()
+    if not (wanted or gone):
+        return
+    now = kept_code.keep(run.path)
+    why = f"{before} is gone" if gone else "as you asked"
+    said.line(
+        f"code         {'today' if now != before else 'the same as before'}: {kept_code.revision()} ({why})"
+    )
 
 
 def wanted(run: Run) -> tuple[str, ...]:

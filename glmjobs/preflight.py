@@ -9,7 +9,6 @@ place (data read, checked and split; a small base model where the recipe makes o
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import os
 import platform
@@ -25,15 +24,14 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from glmjobs import __version__
 from glmjobs.cli import run_command
 from glmjobs.run.directory import Run
+from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.errors import NotFit
 from hpc.core.files import Json, read_json, write_json
-from hpc.core.resources import checkout
 from hpc.health.checks import Finding, Need, NodeReport, check_node, node_name
 from hpc.health.clock_skew import ClockServer, offset
 from hpc.health.exchange import NodeExchange, Verdict, judge, poll
@@ -278,18 +276,6 @@ def environment() -> Json:
         "modules": [m for m in os.environ.get("LOADEDMODULES", "").split(":") if m],
         "nodes": os.environ.get("SLURM_JOB_NODELIST") or node_name(),
     }
-
-
-def revision() -> str:
-    """The checkout's commit, or the version of an installed package (and of a checkout without git)."""
-    top = checkout()
-    if top is not None:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            words = ["git", "-C", str(top), "describe", "--always", "--dirty", "--abbrev=12"]
-            return subprocess.run(
-                words, capture_output=True, encoding="utf-8", errors="replace", check=True
-            ).stdout.strip()
-    return __version__
 
 
 def tabulate(reports: list[NodeReport]) -> str:

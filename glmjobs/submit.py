@@ -18,7 +18,7 @@ from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import locate, rehearsal, sharing
+from glmjobs.run import kept_code, locate, rehearsal, sharing
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
 from hpc.batch import profile as profiles
@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None
         rehearsal.write(run.path, whole, told)
+    kept_code.keep(run.path)
     ids = submission.submit(chain_of(run, stages, local=local))
     announce(run, ids, as_json=args.json and not (args.follow or args.rehearse))
     if args.follow or args.rehearse:

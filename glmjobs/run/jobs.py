@@ -5,10 +5,12 @@ preflight runs inside the train job, on the very nodes that train: a separate jo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from glmjobs.recipe.schema import Limits, Recipe
 from glmjobs.run.directory import Run, Shape
+from glmjobs.run.kept_code import directory, kept
 from glmjobs.run.state import STAGES
 from hpc.batch.jobs import Chain, Job, Step
 from hpc.batch.profile import Profile
@@ -25,20 +27,30 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALL
 
 def make_chain(
     run: Path, key: str, recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...] = CHAIN,
-    *, local: bool = False,
+    *, local: bool = False, code: Path | None = None,
 ) -> Chain:  # fmt: skip
-    """The chain of a run. Touches nothing."""
+    """The chain of a run. Touches nothing. ``code``: where its jobs find their code; None: in the checkout, if any."""
     gpus = len(query_gpus()) if local else 0
     return Chain(
         run=run, key=key, jobs=tuple(requests(recipe, shape, stages, local=local, local_gpus=gpus)),
-        profile=profile, project=checkout(), variables=OFFLINE, local=local, name="glmjobs", made_by="glmjobs.submit",
-        repair_command="python -m glmjobs.heal",
+        profile=profile, project=code or checkout(), variables=OFFLINE, local=local, name="glmjobs",
+        made_by="glmjobs.submit", repair_command="python -m glmjobs.heal",
     )  # fmt: skip
 
 
 def chain_of(run: Run, stages: tuple[str, ...] = CHAIN, *, local: bool = False) -> Chain:
     """The chain of a run that is there."""
-    return make_chain(run.path, run.file.key, run.recipe, run.cluster, run.shape, stages, local=local)
+    chain = make_chain(
+        run.path,
+        run.file.key,
+        run.recipe,
+        run.cluster,
+        run.shape,
+        stages,
+        local=local,
+        code=directory(run.path),
+    )
+    return replace(chain, code=copy.name) if (copy := kept(run.path)) else chain
 
 
 def requests(

@@ -76,6 +76,7 @@ class Chain:
         profile: where they run.
         project: the directory they start in, first on Python's path; None: they start in the run directory, and what
             they run is installed in the profile's environment.
+        code: which version of their code the jobs run, where it is kept: another is a reason to submit them anew.
         variables: exported to every job, besides the profile's.
         local: on this machine, without Slurm.
         key: unique, in every job's comment, so that a job can be found again; "": the one of the run's ledger.
@@ -88,6 +89,7 @@ class Chain:
     jobs: tuple[Job, ...]
     profile: Profile = field(default_factory=Profile)
     project: Path | None = field(default_factory=Path.cwd)
+    code: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     local: bool = False
     key: str = ""

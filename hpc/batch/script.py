@@ -63,6 +63,8 @@ def asks(job: Job, chain: Chain) -> dict[str, str]:
     ask for the same need not be submitted anew for one another.
     """
     found: dict[str, str] = {"attempt_limit": str(job.attempt_limit)}
+    if chain.code:
+        found["code"] = chain.code
     for option in directives(job, chain.profile, Path("/")):
         name, _, value = option.removeprefix("--").partition("=")
         found[name] = value

@@ -1,0 +1,70 @@
+"""Which code a run's jobs run: a copy made when it was submitted (:mod:`hpc.chain.frozen`), until heal takes another."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from pathlib import Path
+
+from glmjobs import __version__
+from hpc.chain import ledger
+from hpc.chain.frozen import freeze
+from hpc.core.resources import TOP, checkout
+
+FOLDER = ".code"
+"""Beside the runs: copies of the code, by content."""
+
+FOLDERS = ("hpc", "glmjobs", "configs", "sbatch")
+"""Of a checkout; installed packages carry the last two themselves."""
+
+
+def keep(run: Path) -> Path:
+    """Have a run's jobs run today's code, whatever becomes of it; the copy's path.
+
+    Raises:
+        BadInput: the copy cannot be made.
+    """
+    today = revision()
+    notes = {"REVISION": today, **({"changes.diff": diff} if (diff := _uncommitted()) else {})}
+    folders = [
+        TOP / name for name in FOLDERS if (TOP / name).is_dir() and (checkout() or name in FOLDERS[:2])
+    ]
+    copy = freeze(folders, run.parent / FOLDER, notes)
+    if kept(run) != copy:
+        ledger.append(run, "code", path=str(copy), revision=today)
+    return copy
+
+
+def kept(run: Path) -> Path | None:
+    """The copy that a run's jobs run; None: it was made before copies were kept. It may be gone."""
+    told = ledger.events(run, event="code")
+    return Path(str(told[-1]["path"])) if told else None
+
+
+def directory(run: Path) -> Path | None:
+    """Where a run's jobs find their code: its copy, or the checkout where there is none; None: it is installed."""
+    copy = kept(run)
+    return copy if copy is not None and copy.is_dir() else checkout()
+
+
+def revision() -> str:
+    """The checkout's commit, a kept copy's, or the version of an installed package (and of a checkout without git)."""
+    with contextlib.suppress(OSError):
+        return (TOP / "REVISION").read_text(encoding="utf-8")
+    if checkout() is not None:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return _git("describe", "--always", "--dirty", "--abbrev=12").strip()
+    return __version__
+
+
+def _uncommitted() -> str:
+    """What a checkout has changed since its commit; "" where nothing, or where it is none."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return _git("diff", "HEAD", "--", *FOLDERS) if (TOP / ".git").exists() else ""
+    return ""
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(TOP), *words], capture_output=True, encoding="utf-8", errors="replace", check=True
+    ).stdout
