@@ -1,4 +1,4 @@
-"""Which code a run's jobs run: a copy made when it was submitted (:mod:`hpc.chain.frozen`), until heal takes another."""
+"""Which code a run's jobs run: a copy of when it was submitted (:mod:`hpc.chain.frozen`), until heal takes today's."""
 
 from __future__ import annotations
 
