@@ -12,7 +12,6 @@ from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.sources import Source
 from glmjobs.recipe.schema import DataSection
 from glmjobs.run.directory import Run
-from glmjobs.zero.consolidate import Options, consolidate, weights_type
 from glmjobs.zero.directories import with_bases
 from hpc.core.files import exclusive
 
@@ -59,6 +58,8 @@ def ensure_base(run: Run) -> None:
     if run.base_model.parent != run.path or (run.base_model / "config.json").is_file():
         return
     if spec is None:
+        from glmjobs.zero.consolidate import Options, consolidate, weights_type  # numpy
+
         adapter = Path(str(run.recipe.model.path))
         consolidate(adapter, run.base_model, Options(dtype=weights_type(with_bases(adapter)[-1])))
         return
