@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         told = [(stage, f.claim.job) for stage, f in live]
         told += [(s.stage, str(s.job)) for s in shared if str(s.job) in {f"local-{pid}" for pid in local}]
         for stage, job in told:
-            ledger.append(run.path, "cancelled", stage=stage, job=job)
+            note(run, "cancelled", stage, job)
         if live:
             end_jobs(run, live)
     for pid in local:
@@ -109,8 +109,19 @@ def end_jobs(run: Run, live: list[tuple[str, Found]]) -> None:
             time.sleep(0.2)
     except HpcError:
         for stage, f in live:
-            ledger.append(run.path, "not_cancelled", stage=stage, job=f.claim.job)
+            note(run, "not_cancelled", stage, f.claim.job)
         raise
+
+
+def note(run: Run, event: str, stage: str, job: str) -> None:
+    """Put on record what is done, where that can be written: what costs GPU-hours is ended all the same."""
+    try:
+        ledger.append(run.path, event, stage=stage, job=job)
+    except OSError as error:
+        print(
+            f"note: {stage}: {event}, which is not on record: {error.filename}: {error.strerror}",
+            file=sys.stderr,
+        )
 
 
 def end(pid: int) -> None:

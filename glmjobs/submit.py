@@ -79,6 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         if stages != CHAIN:
             raise BadInput(f"--stages {args.stages}: a rehearsal goes through all of them")
         recipe = rehearsal.short(whole)
+    if "train" not in stages:
+        raise BadInput(
+            f"--stages {args.stages}: a new run has nothing for it to start from; begin with train"
+        )
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from glmjobs.text import SHARD_SIZE, parse_size
+from hpc.core.config_files import Closed
 from hpc.core.errors import BadInput
 
 
-class Section(BaseModel):
+class Section(Closed):
     """A part of the recipe: keyword-only, closed (no unknown fields), immutable."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
-    )  # to YAML a column called 0 is a number
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # to YAML a column called 0 is a number
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -43,6 +42,14 @@ class TinyModel(Section):
         default=56**0.5, gt=0, description="factor of the residual; sqrt(2 * 28) in ChatGLM-6B"
     )
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> TinyModel:
+        if self.hidden_size % (4 * self.heads):
+            raise ValueError(
+                f"model.make: hidden_size = {self.hidden_size} and heads = {self.heads}: a head has a multiple of 4"
+            )
+        return self
 
     @field_validator("family")
     @classmethod
@@ -68,7 +75,18 @@ class ModelSection(Section):
     def _one_source(self) -> ModelSection:
         if (self.path is None) == (self.make is None):
             raise ValueError("give exactly one of model.path and model.make")
+        if self.make is not None and self.make.family != self.family:
+            raise ValueError(f"model.family is {self.family}, model.make.family {self.make.family}: the same")
         return self
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from glmjobs.models.family import families
+
+        if name not in families():
+            raise ValueError(f"none of the families here ({', '.join(families())})")
+        return name
 
 
 class MadeProblems(Section):
@@ -115,7 +133,11 @@ class DataSection(Section):
     def _row_ranges(self) -> DataSection:
         from glmjobs.data.splitting import Split
 
-        Split.parse(self.dev_rows, self.train_rows)
+        split = Split.parse(self.dev_rows, self.train_rows)
+        if self.make is not None and split.dev.highest > self.make.rows:
+            raise ValueError(
+                f"data.dev_rows = {self.dev_rows}: data.make.rows makes {self.make.rows} rows only"
+            )
         return self
 
     @model_validator(mode="after")

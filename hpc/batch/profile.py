@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from hpc.core import config_files
+from hpc.core.config_files import Closed
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 from hpc.core.secrets import is_secret_name, looks_like_secret
@@ -34,13 +35,7 @@ OF_THE_SHELL = {
 """sbatch's input environment variables that stand for fields of a profile."""
 
 
-class Part(BaseModel):
-    """A part of the profile: closed (no unknown fields) and immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-
-class Nccl(Part):
+class Nccl(Closed):
     """How the nodes reach each other, where NCCL and gloo would choose wrongly by themselves."""
 
     interface: str | None = Field(
@@ -73,7 +68,7 @@ class Nccl(Part):
         return found
 
 
-class Container(Part):
+class Container(Closed):
     """The stages run inside an image; Slurm's commands and the batch script stay outside."""
 
     runtime: Literal["apptainer", "singularity", "pyxis"] = Field(
@@ -115,7 +110,7 @@ class Container(Part):
         return value
 
 
-class Floor(Part):
+class Floor(Closed):
     """What a node must offer before the model loads (:mod:`hpc.health.checks`). null: reported, not demanded."""
 
     driver: str | None = Field(default=None, pattern=r"^\d+(\.\d+)*$", description="oldest driver, 515.65.01")
@@ -158,7 +153,7 @@ class Floor(Part):
         return value
 
 
-class Environment(Part):
+class Environment(Closed):
     """What a job's shell must have before Python starts."""
 
     module_init: str | None = Field(
@@ -206,7 +201,7 @@ class Environment(Part):
         return value
 
 
-class Measured(Part):
+class Measured(Closed):
     """What a job found the cluster to do; :func:`add_measured` appends it, whoever plans reads it."""
 
     time: str = Field(description="when it was measured")
@@ -225,7 +220,7 @@ class Measured(Part):
     allreduce_gb_s: float | None = Field(default=None, gt=0, description="bus bandwidth over all ranks")
 
 
-class Profile(Part):
+class Profile(Closed):
     """Where to run."""
 
     name: str = Field(default="generic", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.core import timestamps
-from hpc.core.files import Json, lock, read_json, read_jsonl, sha256_file, write_json
+from hpc.core.files import Json, lock, naming, read_json, read_jsonl, sha256_file, write_json
 
 LEDGER = "ledger.jsonl"
 
@@ -36,17 +36,18 @@ def append(run: Path, event: str, *, durable: bool = True, **fields: Any) -> Jso
         **{k: v for k, v in fields.items() if v is not None},
     }
     line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-    descriptor = os.open(run / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
-    try:
-        lock(descriptor)
-        size = os.fstat(descriptor).st_size
-        # A writer that died half-way leaves a torn last line: end it, so that this event stands on a line of its own.
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (b"\n" if torn else b"") + line.encode())
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(run / LEDGER):
+        descriptor = os.open(run / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+        try:
+            lock(descriptor)
+            size = os.fstat(descriptor).st_size
+            # A writer that died half-way leaves a torn last line: end it, so that this event has a line of its own.
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, (b"\n" if torn else b"") + line.encode())
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     return record
 
 

@@ -64,7 +64,8 @@ def _run(main: Callable[[list[str] | None], int], argv: list[str] | None) -> int
         if error.errno not in NOT_OURS:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        room = "; make room there, then do this again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print(f"error: {where}{error.strerror}{room}", file=sys.stderr)
         return 1
 
 

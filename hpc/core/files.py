@@ -56,9 +56,21 @@ def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Itera
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a whole file by :func:`atomic_file`; its directory is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, mode=mode, durable=durable) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, mode=mode, durable=durable) as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system that name no file (a write on a full disk) name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

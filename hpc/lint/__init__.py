@@ -15,8 +15,15 @@ from hpc.lint.shell import Script, parse
 
 
 def lint(text: str) -> list[Finding]:
-    """All findings in a script, by line."""
-    script = parse(text)
+    """All findings in a script, by line.
+
+    Raises:
+        BadInput: it allows a rule that does not exist, or is nested hundreds deep.
+    """
+    try:
+        script = parse(text)
+    except RecursionError:
+        raise BadInput("commands are nested too deeply to be read") from None
     batch = Batch(script)
     allowed = allowances(script)
     found = [

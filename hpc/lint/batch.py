@@ -102,21 +102,30 @@ class Batch:
             if (match := re.match(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", word.text, re.S))
         ]
         self.exported = {name: value for _, name, value in self.assigned}
+        self.places = {id(command): place for place, command in enumerate(self.commands)}
+        named = [
+            (place, [w.text for w in c.words]) for place, c in enumerate(self.commands) if not c.substituted
+        ]
+        self.sets = [(place, words) for place, words in named if words[:1] == ["set"]]
+        """The script's `set` commands: index and words."""
         self.steps = [step for c in self.commands for step in self._steps(c)]
         self.working_functions = {c.function for c in self.work if c.function and not c.substituted}
 
     def shell_option(self, letter: str, name: str, before: int) -> bool:
         """Whether ``set -e`` (x, …), or ``set -o pipefail``, is on at the command with that index."""
         on = bool(letter) and letter in "".join(re.findall(r"\s-([a-z]+)", self.script.shebang))
-        for command in self.commands[:before]:
-            words = [w.text for w in command.words]
-            if words[:1] != ["set"] or command.substituted:
-                continue
+        for place, words in self.sets:
+            if place >= before:
+                break
             for at, word in enumerate(words[1:], 1):
                 named = word[1:2] != "-" and word.endswith("o") and words[at + 1 : at + 2] == [name]
                 if word[:1] in "-+" and (named or (letter and letter in word[1:])):
                     on = word[0] == "-"
         return on
+
+    def index(self, command: Command) -> int:
+        """Where a command stands in the script."""
+        return self.places[id(command)]
 
     def pipe_fails(self, at: int) -> bool:
         """Whether pipefail is on, or the command's own code is asked for by PIPESTATUS."""
@@ -158,7 +167,7 @@ class Batch:
 
     def following(self, command: Command) -> list[Command]:
         """Commands after one, in the same function, outside of substitutions and function definitions."""
-        at = self.commands.index(command)
+        at = self.index(command)
         return [c for c in self.commands[at + 1 :] if c.function == command.function and not c.substituted]
 
     def handles(self, name: str) -> list[str]:

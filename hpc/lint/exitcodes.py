@@ -64,7 +64,7 @@ def _wait(batch: Batch) -> Iterator[tuple[int, str, str]]:
         return
     waits = [c for c in batch.commands if c.name == "wait"]
     if not waits:
-        last = batch.commands.index(started[-1])
+        last = batch.index(started[-1])
         rest = [c for c in batch.commands[last + 1 :] if c.name and not c.background and not c.substituted]
         if any(c.name not in ERRANDS and not c.function for c in rest):
             return  # what runs beside is a helper (a server, a ray worker) that may end with the script
@@ -128,7 +128,15 @@ def _module(batch: Batch) -> Iterator[tuple[int, str, str]]:
 
 @rule("missing-shebang")
 def _shebang(batch: Batch) -> Iterator[tuple[int, str, str]]:
-    if batch.is_batch and not batch.script.shebang:
+    if not batch.script.text.strip():
+        yield 1, "sbatch refuses an empty script", "#!/bin/bash and the commands"
+    elif batch.script.text.startswith("\ufeff#!"):
+        yield (
+            1,
+            "sbatch refuses a script that begins with a byte order mark",
+            "sed -i '1s/^\\xef\\xbb\\xbf//'",
+        )
+    elif batch.is_batch and not batch.script.shebang:
         yield 1, "sbatch refuses a script whose first line is not #!…", "#!/bin/bash"
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +334,15 @@ def test_the_real_samples(shared: Path) -> None:
     rows, problems = checked(shared / "data" / "cmath_dev.jsonl", Columns("input", "", "golden"))
     assert len(rows) == 600 and not problems
     assert "mgsm_zh.tsv: looks like TSV" in refused(shared / "data" / "mgsm_zh.tsv")
+
+
+@pytest.mark.slow
+def test_the_command_for_a_table_keeps_its_cells_as_they_are(tmp_path: Path) -> None:
+    """Numbers, leading zeros and empty cells of the usual table of sums."""
+    path = tmp_path / "sums.csv"
+    path.write_text("instruction,input,output\n1+1=?,,2\n0.5+1=?,,1.50\n3+4=?,,007\n", encoding="utf-8")
+    command = refused(path).partition("for example: ")[2]
+    words = shlex.split(command)
+    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True, capture_output=True)
+    rows = [json.loads(line) for line in (tmp_path / "sums.csv.jsonl").read_text().splitlines()]
+    assert [row["output"] for row in rows] == ["2", "1.50", "007"] and rows[0]["input"] == ""

@@ -15,7 +15,7 @@ import pytest
 from hpc.core.errors import BadInput
 from hpc.lint import lint
 from hpc.lint.__main__ import main
-from hpc.lint.batch import RULES
+from hpc.lint.batch import RULES, Batch
 from hpc.lint.shell import parse
 from tests.support.paths import REPO
 
@@ -293,3 +293,35 @@ def test_the_examples_do_what_the_page_says(name: str, kind: str, code: int, tmp
         capture_output=True,
     )  # fmt: skip
     assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "an empty script"), ("\ufeff#!/bin/bash\nsrun a\n", "byte order mark")]
+)
+def test_what_sbatch_takes_for_no_script(text: str, said: str) -> None:
+    [found] = [f for f in lint(text) if f.rule == "missing-shebang"]
+    assert said in found.what
+
+
+def test_nested_hundreds_deep_is_one_line() -> None:
+    with pytest.raises(BadInput, match="nested too deeply to be read"):
+        lint("#!/bin/bash\n" + "$(" * 3000 + ")" * 3000)
+
+
+def test_a_long_script_takes_time_in_proportion() -> None:
+    """Counted in comparisons of commands, which a search through all of them for each would make."""
+    script = parse("#!/bin/bash\n#SBATCH -n 1\nset -eo pipefail\n" + "srun a | tee b\n" * 300)
+    looked = 0
+
+    class Counted(type(script.commands[0])):  # type: ignore[misc]
+        def __eq__(self, other: object) -> bool:
+            nonlocal looked
+            looked += 1
+            return self is other
+
+    for command in script.commands:
+        command.__class__ = Counted
+    batch = Batch(script)
+    for check in RULES.values():
+        list(check(batch))
+    assert looked < 10 * len(script.commands)

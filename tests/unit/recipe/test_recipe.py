@@ -132,6 +132,18 @@ def test_options_that_count_start_at_one(command: Any, capsys: pytest.CaptureFix
         (b"model: {path: a, make: {}}\ndata: {path: b}\n", "exactly one of model.path and model.make"),
         ("name: 数学\n".encode("gbk"), "cannot read this recipe"),
         (b"model: {path: a}\ndata: {path: b}\nsecore: {}\n", "did you mean score?"),
+        (
+            b"model: {path: a, family: llama}\ndata: {path: b}\n",
+            "none of the families here (chatglm, glm, glm4)",
+        ),
+        (b"model: {make: {heads: 5}}\ndata: {path: b}\n", "hidden_size = 128 and heads = 5"),
+        (b"model: {make: {}, family: glm4}\ndata: {path: b}\n", "model.make.family chatglm: the same"),
+        (
+            b"model: {path: a}\ndata: {make: {rows: 30}, dev_rows: 1-31}\n",
+            "data.make.rows makes 30 rows only",
+        ),
+        (b"model: {path: a}\ndata: {path: b}\ntrain: {max_steps: true}\n", "train.max_steps = True"),
+        (b"model: {path: a}\ndata: {path: b}\ntrain: {epochs: yes}\n", "train.epochs = True"),
     ],
 )
 def test_a_broken_recipe_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
