@@ -38,6 +38,10 @@ FUSED_ADAM = TORCH >= (2, 4)
 RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 
 
+#: Attention under a mask has a kernel on GPUs; without one torch multiplies matrices, and float16 scores may overflow.
+MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
+
+
 def without_cudnn_attention() -> None:
     """Leave attention to torch's own kernels; call before the first one.
 

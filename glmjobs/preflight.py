@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
+from glmjobs.planning.estimate import gpu_memory_needed
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
@@ -249,7 +250,7 @@ def needs(run: Run) -> Need:
     gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
     return Need(
         gpus=gpus,
-        gpu_memory=run.cluster.gpu_memory_gb * 10**9 if gpus else 0,
+        gpu_memory=gpu_memory_needed(run.recipe, run.cluster, run.shape) if gpus else 0,
         gpu_type=run.cluster.gpu_type,
         host_memory=2 << 30,
         disk=1 << 30,
