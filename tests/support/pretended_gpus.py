@@ -214,6 +214,12 @@ def pretend(visible: int) -> Driver:
     if hasattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check"):
         torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None
     _gloo_for_nccl()
+    from torch.utils import cpp_extension
+
+    from glmjobs import compat
+
+    cpp_extension.CUDA_HOME = None  # no toolkit, as in containers
+    compat.import_deepspeed()
     from deepspeed.accelerator import get_accelerator
 
     gpu = get_accelerator()
@@ -230,8 +236,6 @@ def pretend(visible: int) -> Driver:
     torch.Tensor.record_stream = lambda self, stream: None  # type: ignore[method-assign]
     OnTheCPU().__enter__()
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1):
-        from glmjobs import compat
-
         compat._complete_torch_2_0()  # gloo's collectives, which training on GPUs has no need of
         HalfAsFloat().__enter__()
     return driver
