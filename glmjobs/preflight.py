@@ -173,7 +173,7 @@ def compile_adam(command: Sequence[str] = COMPILE_ADAM) -> Finding:
     return Finding(
         what="optimizer offload", ok=ok, blame="configuration", needed="DeepSpeed's Adam compiles",
         found="compiled" if ok else [*lines, *wrong][-1][:300],
-        remedy="modules of a newer compiler, of ninja, or of nvcc of torch's CUDA (environment.modules); or torch's own "
+        remedy="modules of a newer compiler, of ninja, or of torch's CUDA (environment.modules); or torch's own "
         'Adam on the CPU, which is slower: a train.deepspeed file with "zero_force_ds_cpu_optimizer": false',
     )  # fmt: skip
 
