@@ -133,7 +133,7 @@ def test_train_resume_score_and_measure(tmp_path: Path) -> None:
         bench.job(half, "score", visible=visible)
     assert bench.do() == [[0, 0]] * 2, said(half)
     summary = read_json(half.scores / "finetuned" / "summary.json")
-    assert summary["computed_on"] == {"cuda float16": 4}
+    assert summary["computed_on"] == {"cpu float16": 4}, "float16 is a GPU's branch: a CPU would take float32"
 
 
 MATRIX = [
