@@ -272,7 +272,7 @@ class Job:
     """A stage of a run on the ranks of one node.
 
     Attributes:
-        stage: train, score or allreduce.
+        stage: train, consolidate, score or allreduce.
         run: the run directory.
         ranks: how many.
         visible: how many GPUs each of them sees.
@@ -331,6 +331,10 @@ def _stage(job: Job, rank: int) -> int:
         from hpc.health import allreduce
 
         return allreduce.main(["--mb", "1", "--out", f"{job.run}/allreduce.json"])
+    if job.stage == "consolidate":
+        from glmjobs import consolidate
+
+        return consolidate.main([job.run])
     if job.stage == "score":
         from glmjobs import score
 
