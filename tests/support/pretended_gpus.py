@@ -160,6 +160,8 @@ class OnTheCPU(TorchFunctionMode):
     STAYS = (torch.Tensor.cuda, torch.Tensor.pin_memory)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.device:  # its name stays; what is made there does not
+            return func(*args, **(kwargs or {}))
         kwargs = {name: _on_cpu(value) for name, value in (kwargs or {}).items()}
         if func in self.STAYS:
             return args[0]
