@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from glmjobs.cli import add_overrides, run_command
+from glmjobs.planning.estimate import decided
 from glmjobs.recipe.loading import load_both
 from glmjobs.run import kept_code, submit_checks
 from glmjobs.run.directory import Run
@@ -106,6 +107,9 @@ def make_run(args: argparse.Namespace, shown: dict[str, str]) -> Run:
     shape = make_shape(nodes, gpus, "slurm")
     profile = own_place(profile, shown)
     recipe = submit_checks.check(recipe, profile, shape, CHAIN, "slurm")
+    recipe, why = decided(recipe, profile, shape)
+    if why:
+        print(f"note: {why}", file=sys.stderr)
     run = Run.create(args.run, recipe, profile, shape)
     kept_code.keep(run.path)
     return run

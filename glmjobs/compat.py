@@ -5,6 +5,7 @@ Everything that asks for a version asks here, and nothing else in the package br
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -38,6 +39,10 @@ FUSED_ADAM = TORCH >= (2, 4)
 RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 
 
+#: Attention under a mask has a kernel on GPUs; without one torch multiplies matrices, and float16 scores may overflow.
+MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
+
+
 def without_cudnn_attention() -> None:
     """Leave attention to torch's own kernels; call before the first one.
 
@@ -62,6 +67,29 @@ def autocast_dtype(device_type: str) -> Any:
     if device_type == "cpu":
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def import_deepspeed() -> None:
+    """Import DeepSpeed where torch sees GPUs, whether or not there is a CUDA toolkit (nvcc).
+
+    At import it asks each of its operators whether it could be compiled here, and some of 0.16's raise
+    MissingCUDAException where there is a GPU and no nvcc. None of them is used here.
+    """
+    import torch
+    from torch.utils import cpp_extension
+
+    if cpp_extension.CUDA_HOME is not None:
+        return
+    available, torch.cuda.is_available = torch.cuda.is_available, lambda: False
+    chosen = os.environ.get("DS_ACCELERATOR")
+    os.environ["DS_ACCELERATOR"] = "cuda"  # which it would not find by itself now
+    try:
+        import deepspeed  # noqa: F401
+    finally:
+        torch.cuda.is_available = available
+        del os.environ["DS_ACCELERATOR"]
+        if chosen is not None:
+            os.environ["DS_ACCELERATOR"] = chosen
 
 
 def keep_gradient_hooks() -> None:

@@ -12,9 +12,11 @@ import argparse
 import io
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -25,6 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
+from glmjobs.planning.estimate import gpu_memory_needed
+from glmjobs.recipe.deepspeed_config import deepspeed_config
+from glmjobs.recipe.schema import TrainSection
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
@@ -40,6 +45,9 @@ from hpc.runtime.rendezvous import Rank, discover_rank, free_port
 
 ALLREDUCE_SECONDS = 120
 """For the processes of the all-reduce to start, meet and measure."""
+
+COMPILE_SECONDS = 600
+COMPILE_ADAM = ("from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()",)
 
 PACKAGES = (
     "torch",
@@ -81,6 +89,8 @@ def preflight(run: Run, place: Rank) -> int:
     clock = ClockServer(place.port) if place.rank == 0 and place.world_size > 1 else None
     try:
         report = check_node(run.path, need, tag=exchange.tag)
+        if compiles_adam(run.recipe.train):
+            report.findings.append(compile_adam())
         if place.rank > 0:
             report.findings.append(check_clock(place, floor.clock_seconds))
         exchange.hand_in(report)
@@ -135,6 +145,37 @@ def refuse(run: Run, verdict: Verdict, nodes: list[str]) -> NoReturn:
         error, node, rank = NotFit("; ".join(verdict.configuration)), node_name(), 0
     record_failure(run.jobs("preflight"), rank, error, host=node)
     raise error
+
+
+def compiles_adam(train: TrainSection) -> bool:
+    """Whether DeepSpeed steps on the CPU with its own Adam, which it compiles when training starts."""
+    config = deepspeed_config(train)
+    offloads = "offload_optimizer" in config.get("zero_optimization", {})
+    return offloads and bool(config.get("zero_force_ds_cpu_optimizer", True))
+
+
+def compile_adam(command: Sequence[str] = COMPILE_ADAM) -> Finding:
+    """DeepSpeed's Adam for the CPU, compiled here before it is needed; what is compiled is kept for training.
+
+    It takes one or two minutes the first time, and a C++ compiler that torch's headers and DeepSpeed agree with, ninja,
+    and no other CUDA's nvcc than torch's: only trying tells.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", *command], capture_output=True, encoding="utf-8", errors="replace",
+            timeout=COMPILE_SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        said, ok = done.stdout + done.stderr, done.returncode == 0
+    except subprocess.TimeoutExpired:
+        said, ok = f"not compiled within {COMPILE_SECONDS} s", False
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["it failed"]
+    wrong = [line for line in lines if re.search(r"error|Error|Exception|not found|within", line)]
+    return Finding(
+        what="optimizer offload", ok=ok, blame="configuration", needed="DeepSpeed's Adam compiles",
+        found="compiled" if ok else [*lines, *wrong][-1][:300],
+        remedy="modules of a newer compiler, of ninja, or of torch's CUDA (environment.modules); or torch's own "
+        'Adam on the CPU, which is slower: a train.deepspeed file with "zero_force_ds_cpu_optimizer": false',
+    )  # fmt: skip
 
 
 def check_clock(place: Rank, limit: float) -> Finding:
@@ -249,7 +290,7 @@ def needs(run: Run) -> Need:
     gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
     return Need(
         gpus=gpus,
-        gpu_memory=run.cluster.gpu_memory_gb * 10**9 if gpus else 0,
+        gpu_memory=gpu_memory_needed(run.recipe, run.cluster, run.shape) if gpus else 0,
         gpu_type=run.cluster.gpu_type,
         host_memory=2 << 30,
         disk=1 << 30,

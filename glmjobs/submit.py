@@ -91,9 +91,13 @@ def main(argv: list[str] | None = None) -> int:
             make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local), args.json
         )
 
+    from glmjobs.planning.estimate import decided
     from glmjobs.run import submit_checks
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
+    recipe, why = decided(recipe, profile, shape)
+    if why:
+        print(f"note: {why}", file=sys.stderr)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None

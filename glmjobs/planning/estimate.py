@@ -170,7 +170,7 @@ def estimate(
     targets = tuple(lora.targets) if lora.targets else None
     setting = Setting(
         precision=train.precision, stage=stage, world_size=shape.world_size, positions=positions,
-        targets=max(1, positions // 2), checkpointing=train.activation_checkpointing,
+        targets=max(1, positions // 2), checkpointing=train.activation_checkpointing is not False,
         offload="offload_optimizer" in zero, trained=a.lora(lora.rank, targets) if train.method == "lora" else None,
         reduce_bucket=_elements(zero.get("reduce_bucket_size"), a.hidden * a.hidden if stage == 3 else 500_000_000),
         live=_elements(zero.get("stage3_max_live_parameters"), 1_000_000_000),
@@ -186,6 +186,49 @@ def estimate(
     passes = (2 if train.method == "lora" else 3) + (1 if train.activation_checkpointing else 0)
     seconds = forward * passes * computed * train.gradient_accumulation / flops
     return Estimate(train, setting, moments[moment], moment, steps, steps * seconds / 3600)
+
+
+def decided(recipe: Recipe, profile: Profile, shape: Shape) -> tuple[Recipe, str]:
+    """The recipe with ``train.activation_checkpointing: auto`` made yes or no, and why in words ("": it said so).
+
+    Activations are kept where a GPU of the profile has room for them. Decided once, when a run is made: it holds for
+    every rank, and after every interruption.
+
+    Raises:
+        BadInput: see :func:`architecture_of` and :func:`work_of`.
+    """
+    if recipe.train.activation_checkpointing != "auto":
+        return recipe, ""
+    _, a, _ = architecture_of(recipe)
+    found = _lengths(recipe)
+    return _decided(a, recipe, profile, shape, work_of(recipe, found.tokens if found else None))
+
+
+def _decided(
+    a: Architecture, recipe: Recipe, profile: Profile, shape: Shape, work: Work
+) -> tuple[Recipe, str]:
+    kept = recipe.train.model_copy(update={"activation_checkpointing": False})
+    needs = estimate(a, recipe, kept, shape, work, flops=1.0)
+    recompute = not needs.fits(profile.gpu_memory_gb)
+    train = recipe.train.model_copy(update={"activation_checkpointing": recompute})
+    words = (
+        f"activations are {'recomputed' if recompute else 'kept'} (train.activation_checkpointing: auto): kept, a GPU "
+        f"needs {needs.memory['total'] / GB:.1f} of its {profile.gpu_memory_gb} GB"
+    )
+    return recipe.model_copy(update={"train": train}), words
+
+
+def gpu_memory_needed(recipe: Recipe, profile: Profile, shape: Shape) -> int:
+    """Bytes of a GPU on which the recipe fits.
+
+    Raises:
+        BadInput: see :func:`decided`.
+    """
+    recipe, _ = decided(recipe, profile, shape)
+    _, a, _ = architecture_of(recipe)
+    found = _lengths(recipe)
+    work = work_of(recipe, found.tokens if found else None)
+    return math.ceil(estimate(a, recipe, recipe.train, shape, work, flops=1.0).memory["total"] / ROOM)
 
 
 def _elements(value: Any, otherwise: int) -> int:
@@ -255,6 +298,8 @@ def plan(
     found = _lengths(recipe)
     too_long = {"too_long": words} if found and (words := found.words()) else {}
     work = work_of(recipe, tokens or (found.tokens if found else None))
+    if recipe.train.activation_checkpointing == "auto":
+        recipe, _ = _decided(a, recipe, profile, shape, work)
     kind, peak = _gpu(profile)
     measured = _measured(profile, name, shape) if utilisation is None else None
     share = utilisation or (measured.utilisation if measured else None) or UTILISATION

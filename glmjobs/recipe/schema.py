@@ -179,7 +179,11 @@ class TrainSection(Section):
         default=None, description="a DeepSpeed JSON of your own, instead of configs/deepspeed/"
     )
     optimizer_offload: bool = False
-    activation_checkpointing: bool = True
+    activation_checkpointing: bool | Literal["auto"] = Field(
+        default="auto",
+        description="compute activations anew in the backward pass: a third more work, less memory; auto: only where "
+        "plan finds no room for them, decided and said when a run is submitted",
+    )
     packing: bool = Field(default=True, description="several examples share a row, isolated from each other")
     pack_length: int = Field(default=1024, ge=16, description="positions of a packed row")
     scheduler: Literal["linear", "cosine", "constant"] = "linear"

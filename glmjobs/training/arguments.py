@@ -42,7 +42,8 @@ def training_arguments(
         "fp16": train.precision == "fp16",
         "bf16": train.precision == "bf16",
         "optim": "adamw_torch_fused" if fused else "adamw_torch",
-        compat.CHECKPOINTING_NAME: train.activation_checkpointing,
+        # a run made by submit says yes or no; one that does not is on the safe side
+        compat.CHECKPOINTING_NAME: train.activation_checkpointing is not False,
         f"{compat.CHECKPOINTING_NAME}_kwargs": {"use_reentrant": reentrant(train)},
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
@@ -74,4 +75,6 @@ def reentrant(train: TrainSection) -> bool:
     The other way is torch's own choice (it keeps no second graph), but not where it computes with partitioned weights.
     """
     stage = deepspeed_config(train).get("zero_optimization", {}).get("stage", train.zero_stage)
-    return bool(train.activation_checkpointing and stage == 3 and not compat.RECOMPUTES_UNDER_ZERO3)
+    return bool(
+        train.activation_checkpointing is not False and stage == 3 and not compat.RECOMPUTES_UNDER_ZERO3
+    )

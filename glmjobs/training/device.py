@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from glmjobs import compat
 from glmjobs.recipe.schema import TrainSection
 from hpc.core.errors import NotFit
 from hpc.health.gpus import device_of
@@ -37,6 +38,7 @@ def choose_device(settings: TrainSection, place: Rank) -> bool:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return False
     os.environ["LOCAL_RANK"] = str(device)
+    compat.import_deepspeed()
     return True
 
 

@@ -287,6 +287,9 @@ def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict
     model = load_model(base_model, dtype=dtype)
     if settings.method != "lora":
         return model, {}
+    transformers.set_seed(
+        settings.seed
+    )  # loading under ZeRO-3 may draw numbers: adapters are to begin the same
     model = adapters.adapt(model, settings.lora, family_for(base_model))
     if reentrant(settings):
         model.enable_input_require_grads()  # frozen embeddings give none, and blocks would be left out of the graph

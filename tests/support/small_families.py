@@ -67,7 +67,7 @@ def vary(model: Any, std: float = STD, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=std, generator=generator)
+            parameter.data.normal_(std=std, generator=generator)
     return model
 
 

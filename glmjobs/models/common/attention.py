@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glmjobs import compat
+
 WAYS = ("pieces", "whole", "flex")
 
 
@@ -139,9 +141,34 @@ def attend(
     if isinstance(visible, Blocks):
         mixed = attend_blocks(query, key, value, visible)
     else:
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+        mixed = _softmax_attention(query, key, value, visible, dropout)
     batch, _, length, _ = mixed.shape
     return mixed.transpose(1, 2).reshape(batch, length, -1)
+
+
+def _softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """torch's attention under a mask, by a way on which float16 does not overflow.
+
+    Before torch 2.1 a GPU has no kernel for attention under a mask: torch then computes the scores as they stand, in
+    float16, where one above 65,504 is infinite, and its row NaN. The originals shrink them first (by the layer's number
+    in ChatGLM-6B's modeling_chatglm.py, by a constant in GLM's); here by 32 (PB-relax; Ding et al. 2021, CogView,
+    section 2.4), and undone once the largest is taken off, which a softmax does not notice.
+    """
+    if compat.MASKED_ATTENTION_ON_GPUS or not query.is_cuda or query.dtype != torch.float16:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return relaxed_attention(query, key, value, mask, dropout)
+
+
+RELAX = 32.0
+
+
+def relaxed_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """[B, heads, Q, D], as :func:`torch.nn.functional.scaled_dot_product_attention` with a bool mask; no row is
+    empty."""
+    scores = (query / (RELAX * query.shape[-1] ** 0.5)) @ key.transpose(-1, -2)
+    scores = scores.masked_fill(~mask, float("-inf"))
+    shares = ((scores - scores.detach().amax(-1, keepdim=True)) * RELAX).softmax(-1)
+    return F.dropout(shares, dropout) @ value
 
 
 def in_pieces(states: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
@@ -158,7 +185,7 @@ def _attend_pieces(query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, dr
     batch, heads, length, width = query.shape
     parts = [in_pieces(t, pieces.sizes) for t in (query, key, value)]
     mixed = [
-        v if mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        v if mask is None else _softmax_attention(q, k, v, mask, dropout)
         for q, k, v, mask in zip(*parts, pieces.masks, strict=True)
     ]
     return torch.cat([m.transpose(1, 2) for m in mixed], dim=1).reshape(batch, length, heads * width)

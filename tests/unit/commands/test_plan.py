@@ -12,7 +12,10 @@ import pytest
 
 from glmjobs import plan
 from glmjobs.cli import run_command
-from glmjobs.planning.estimate import ROOM
+from glmjobs.planning.estimate import ROOM, decided, gpu_memory_needed
+from glmjobs.planning.estimate import plan as planning
+from glmjobs.recipe.loading import load_both
+from glmjobs.run.directory import Shape
 from tests.support.paths import CONFIGS
 
 
@@ -47,8 +50,7 @@ def test_the_two_models_on_eight_a100(
     assert ways["ZeRO-3, recomputed"]["parameters"] * 8 == pytest.approx(weights * 1e9, rel=0.001)
     assert ways["ZeRO-3, recomputed"]["total"] < ways["ZeRO-2, recomputed"]["total"]
     assert ways["LoRA, ZeRO-2, recomputed"]["optimizer"] < 0.01 * ways["ZeRO-2, recomputed"]["optimizer"]
-    assert found["proposal"]["set"] == ["train.activation_checkpointing=false"]
-    assert found["proposal"]["hours"] < found["setting"]["hours"]
+    assert found["setting"]["name"] == "ZeRO-2, activations kept" and found["proposal"]["set"] == []
 
 
 def test_the_proposal_fits_and_takes_as_many_examples(
@@ -108,3 +110,24 @@ def test_tables_and_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code, *recipes], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("proposal") == len(recipes) and "…" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gigabytes", "recomputed"),
+    [("glm10b", 40, True), ("glm10b", 80, False), ("chatglm6b_lora", 40, False)],
+)
+def test_auto_keeps_activations_where_plan_finds_room(recipe: str, gigabytes: int, recomputed: bool) -> None:
+    """Decided when a run is made, from what stays the same for all ranks and attempts; preflight asks for that much."""
+    shape, size = Shape(nodes=1, gpus=8), [f"cluster.gpu_memory_gb={gigabytes}"]
+    auto, profile = load_both(str(CONFIGS / f"{recipe}.yaml"), None, size, "slurm")
+    made, words = decided(auto, profile, shape)
+    assert made.train.activation_checkpointing is recomputed
+    assert (
+        words.startswith(f"activations are {'recomputed' if recomputed else 'kept'}")
+        and f"{gigabytes} GB" in words
+    )
+    assert decided(made, profile, shape) == (made, "")
+    needed = gpu_memory_needed(made, profile, shape)
+    assert needed == gpu_memory_needed(auto, profile, shape)
+    assert needed * ROOM == pytest.approx(planning(made, profile, shape)["setting"]["memory"]["total"])
+    assert needed < 60e9, "whatever the profile says of its GPUs"

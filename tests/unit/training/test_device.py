@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 import torch
 
+from glmjobs import compat
 from glmjobs.recipe.schema import TrainSection
 from glmjobs.training.device import choose_device
 from hpc.core.errors import NotFit
@@ -50,6 +51,7 @@ def test_rank_without_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(device: Literal["cuda", "auto"], ranks: int, visible: int, patch: pytest.MonkeyPatch) -> list[str]:
     """What each rank of a node takes: its GPU, by LOCAL_RANK as torch and DeepSpeed find it; "cpu" or "refused"."""
+    patch.setattr(compat, "import_deepspeed", lambda: None)
     patch.setattr(torch.cuda, "is_available", lambda: visible > 0)
     patch.setattr(torch.cuda, "device_count", lambda: visible)
     found = []

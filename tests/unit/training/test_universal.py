@@ -44,7 +44,7 @@ def test_a_fused_optimizer_counts_where_its_parameters_are(tmp_path: Path) -> No
     file = tmp_path / "optimizer_state.pt"
     torch.save({"param_groups": [{"weight_decay": 0.1, "fused": False, "params": [0]}]}, file)
     with fake_cuda():
-        weight = torch.ones(3, device="cuda")
+        weight = torch.ones(3, device="cuda:0")
         step = torch.tensor(12.0)
         for fused, device in ((True, "cuda"), (False, "cpu")):
             # ZeRO-3 lends a group its parameters for a step only.
