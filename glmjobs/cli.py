@@ -22,6 +22,7 @@ COMMANDS = {
     "consolidate": "a ZeRO checkpoint becomes a model directory",
     "reshard": "resume a checkpoint on another number of GPUs",
     "score": "answers and accuracy of a model, or of a run's two models",
+    "mark": "why an answer is right or wrong, rule by rule",
     "report": "a run's report, as HTML, Markdown and JSON",
     "chat": "talk to a model directory",
     "convert": "THUDM/GLM's model-parallel checkpoints to a model directory and back",

@@ -24,7 +24,7 @@ LISTS = {
 }  # fmt: skip
 """Which list an argument is offered besides files; an argument of one command alone stands with that command's name."""
 
-PATHS = {"FILE", "DATA", "SOURCE", "checkpoint", "out"}
+PATHS = {"FILE", "DATA", "SOURCE", "checkpoint", "out", "texts"}
 """Arguments that are files or directories, and not of type Path."""
 
 BASH_RUNS = """\

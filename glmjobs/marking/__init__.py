@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from glmjobs.marking.judge import Verdict, answer_type, gold_has_false_equation, judge
+from glmjobs.marking.equations import gold_has_false_equation
+from glmjobs.marking.judge import Step, Verdict, answer_type, judge
 
-__all__ = ["Verdict", "answer_type", "gold_has_false_equation", "judge"]
+__all__ = ["Step", "Verdict", "answer_type", "gold_has_false_equation", "judge"]

@@ -10,48 +10,24 @@ import html
 import re
 import unicodedata
 
+from glmjobs.marking.tables import load
+from glmjobs.marking.values.arithmetic import FACTORIAL
+
 BOX_OPEN, BOX_CLOSE = "⟦", "⟧"
 """What ``\\boxed{…}`` becomes."""
 
-_TRADITIONAL = str.maketrans(
-    "萬億點個兩隻時間鐘圓錢塊張條頭輛雙噸餘幾數對錯選項為應該還這長寬體積書買賣紙筆顆總現後來給"
-    "過開學們無確論綜結題設問達齡歲週禮現歐鎊參陸貳壹畫陽會與從種類機車馬雞鴨魚鳥貓豬樹葉邊積進運動場館誤訂"
-    "驗認爲並號層級組戶門間趟籃籠裝盤桶壺倆單價減乘計圍徑維準備剛終於關係發現況實際準則務師園農場廠",
-    "万亿点个两只时间钟圆钱块张条头辆双吨余几数对错选项为应该还这长宽体积书买卖纸笔颗总现后来给"
-    "过开学们无确论综结题设问达龄岁周礼现欧镑参陆贰壹画阳会与从种类机车马鸡鸭鱼鸟猫猪树叶边积进运动场馆误订"
-    "验认为并号层级组户门间趟篮笼装盘桶壶俩单价减乘计围径维准备刚终于关系发现况实际准则务师园农场厂",
+_TABLE = load("notation")
+_TRADITIONAL = str.maketrans(_TABLE["traditional"]["from"], _TABLE["traditional"]["to"])
+_SYMBOLS = str.maketrans({sign: to for to, signs in _TABLE["symbols"].items() for sign in signs})
+_LATEX_WORDS = {word: to for to, words in _TABLE["latex"].items() for word in words.split()}
+_ENGLISH = {
+    **{word: n for n, word in enumerate(_TABLE["english"]["units"].split(), 2)},
+    **{word: 10 * n for n, word in enumerate(_TABLE["english"]["tens"].split(), 2)},
+}
+_IN_WORDS = re.compile(
+    rf"\b({'|'.join(_ENGLISH)})\b(?:[- ](one|{'|'.join(list(_ENGLISH)[:8])})\b)?|(?<=\d) ?percent\b",
+    re.IGNORECASE,
 )
-_SYMBOLS = str.maketrans(
-    {
-        "²": "^2", "³": "^3", "⁄": "/", "∕": "/", "－": "-", "−": "-", "–": "-", "—": "-", "―": "-",
-        "‐": "-",
-        "∶": ":", "︰": ":", "꞉": ":", "✕": "×", "✖": "×", "∙": "·", "⋅": "·", "•": "·", "﹣": "-",
-        "﹒": ".",
-        "‘": "'", "’": "'", "“": '"', "”": '"', "【": "[", "】": "]", "〔": "(", "〕": ")", "「": '"',
-        "」": '"',
-        "〖": "[", "〗": "]", "『": '"', "』": '"', "≒": "≈", "≅": "≈", "✓": "√", "✔": "√", "☑": "√",
-        "✅": "√",
-        "❌": "×", "✗": "×", "✘": "×", "➗": "÷", "➕": "+", "➖": "-", "⁺": "^+", "⁻": "^-", "﹢": "+",
-        "﹦": "=",
-        "⟦": "", "⟧": "", "\ufe0f": "", "\u20e3": "", "\u200b": "", "\u200c": "", "\u200d": "",
-        "\ufeff": "",
-        "\u2060": "", "\r": "\n", "\t": " ", "\u3000": " ", "\x00": " ",
-    }
-)  # fmt: skip
-_LATEX_WORDS = {
-    "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "thickapprox": "≈", "pi": "π",
-    "circ": "°",
-    "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "lt": "<", "gt": ">",
-    "therefore": "所以",
-    "because": "因为", "cdots": "...", "ldots": "...", "dots": "...", "dotsb": "...", "quad": " ",
-    "qquad": " ",
-    "left": "", "right": "", "displaystyle": "", "degree": "°", "yuan": "元", "Rightarrow": "所以",
-    "implies": "所以",
-    "colon": ":", "mid": "|", "pm": "±", "infty": "∞", "angle": "∠", "begin": "", "end": "", "hline": "",
-    "bf": "",
-    "rm": "", "it": "", "large": "", "Large": "", "big": "", "Big": "", "space": " ", "to": "→",
-    "rightarrow": "→",
-}  # fmt: skip
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+(?!⁄)")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
@@ -67,13 +43,13 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _PLAIN = re.compile(r"-?[\d.]+\Z")
 _PLAIN_BOTTOM = re.compile(r"-?[\d.]+(?:\^\d{1,3})?\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
-_COMMENT = re.compile(r"<!--[^<>]{0,400}-->")
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
 _DOTTED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\dot\s?\{?\s?(\d)\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?")
 _BARRED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\overline\s?\{\s?(\d{1,12})\s?\}")
 _DOTS = re.compile("(\\d{1,20}\\.\\d{0,20}?)(\\d)\u0307(?:(\\d{0,12})(\\d)\u0307)?")
 _PLUS_MINUS = re.compile(
-    r"(?<![\d)])(?<!\d[\u4e00-\u9fff])(?<!\d[\u4e00-\u9fff]{2})±\s?(\d{1,20}(?:\.\d{1,20})?)"
+    r"(?<![\d)])(?<!\d[\u4e00-\u9fff])(?<!\d[\u4e00-\u9fff]{2})±\s?(\d{0,20}√?\(?\d{1,20}(?:\.\d{1,20})?\)?)|"
+    r"(?<![\d.])(\d{1,9})\s?±\s?(\d{0,9}√\(?\d{1,9}\)?)"
 )
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH_DAY = re.compile(
@@ -83,8 +59,6 @@ _MONTH_DAY = re.compile(
 _LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3}(?![0-9]))(?![0-9]00)(?![0-9]{3}[\u4e00-\u9fff])")
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|([^|\n]{1,40})\|([^\n]{1,200})\|[ ]*$")
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
-FACTORIAL = "ꜝ"
-"""The sign of a factorial, told from the exclamation mark."""
 _FACTORIAL = re.compile(r"(?<=\d)!(?=\s{0,2}(?:[=×*÷/+\-).]|\\times|\\cdot|\\div|的|\Z))")
 _BRACKETED = re.compile(r"\(\s?(\d{1,18})\s?\)\s?/\s?\(\s?(\d{1,18})\s?\)")  # Math23K: ((2)/(3))
 _MIXED = re.compile(r"(?<![\d./)a-zA-Z])(\d{1,18})\(\(?(\d{1,18})/(\d{1,18})\)?\)")  # Ape210K: 66(2/3)
@@ -107,6 +81,20 @@ def _recurring(match: re.Match[str]) -> str:
 def _mixed(match: re.Match[str]) -> str:
     whole, top, bottom = match.groups()
     return f"{whole}又{top}/{bottom}" if int(top) < int(bottom) else match[0]
+
+
+def _both_signs(match: re.Match[str]) -> str:
+    """±3 → 3或-3; 2±√3 → 2+√3或2-√3."""
+    return f"{match[1]}或-{match[1]}" if match[1] else f"{match[2]}+{match[3]}或{match[2]}-{match[3]}"
+
+
+def _in_words(match: re.Match[str]) -> str:
+    """fourteen → 14, thirty-two → 32, percent → %."""
+    if not match[1]:
+        return "%"
+    tens, ones = _ENGLISH[match[1].lower()], (match[2] or "").lower()
+    more = 1 if ones == "one" else _ENGLISH.get(ones, 0)
+    return str(tens + more) if tens >= 20 or not ones else match[0]
 
 
 def _latex(text: str) -> str:
@@ -178,7 +166,7 @@ def normalise(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = _COMMENT.sub("", _BREAK.sub("\n", text))
+        text = _BREAK.sub("\n", text)
         text = re.sub(r"<sup>\s?(\d{1,6})\s?</sup>", r"^\1", text)
         text = _TAG.sub("", text)
     text = (
@@ -192,11 +180,13 @@ def normalise(text: str) -> str:
     if "$" in text:
         text = _MATH.sub(_math, text)
     text = _markdown(text)
+    text = _IN_WORDS.sub(_in_words, text)
     text = _MONTH_DAY.sub(lambda m: f"{_MONTHS.index(m[1].lower()) + 1}月{m[2]}日", text)
     if "/" in text:
         text = _MIXED.sub(_mixed, _BRACKETED.sub(r"\1/\2", text))
     text = _SQRT_WORD.sub("√", text)
-    text = _PLUS_MINUS.sub(r"\1或-\1", text)
+    if "±" in text:
+        text = _PLUS_MINUS.sub(_both_signs, text)
     text = re.sub(r"[{}]", "", text)
     text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
     return re.sub(

@@ -161,6 +161,7 @@ def _scored(summary: Mapping[str, Any]) -> Json:
     known = {key: number(summary.get(key)) for key in keys}
     apart = {
         "not_marked": number(summary.get("not_marked")),
+        "unsure": number(summary.get("unsure")),
         "marker_failures": number(_mapping(summary.get("marker_failures")).get("rows")),
     }
     skip = {*keys, *apart, "model", "interval", "by_length", "by_answer_type"}

@@ -61,6 +61,8 @@ def predictions(doc: Json) -> Markup | None:
         return None
     buttons = [_filter("", "All", total - content["left_out"], pressed=True)]
     buttons += [_filter(kind, OUTCOMES[kind], count) for kind, count in content["counts"].items()]
+    if content.get("unsure"):
+        buttons.append(_filter("unsure", "worth a look", content["unsure"]))
     further = f" {content['left_out']:,} further rows are only in scores/." if content["left_out"] else ""
     lead = "Changed answers come first. Open a row to read it; what was taken as its answer is "
     field = tag(

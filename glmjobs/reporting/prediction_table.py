@@ -23,6 +23,12 @@ OUTCOMES = {
 #: Rows that a report embeds; beyond, it says so. Every changed row goes in first.
 ROW_LIMIT = 20_000
 
+#: Rows of which the rules that decided are embedded too; of the others `glmjobs mark` shows them.
+TRACE_LIMIT = 2_000
+
+#: Below this sureness a verdict is worth a look (glmjobs.scoring.evaluate.UNSURE).
+UNSURE = 0.6
+
 
 def paired(scores: Mapping[str, ModelScores]) -> dict[str, Any]:
     """``{"rows": […], "counts": {outcome: n}, "left_out": n}`` of all rows that any model answered."""
@@ -37,7 +43,8 @@ def paired(scores: Mapping[str, ModelScores]) -> dict[str, Any]:
     rows.sort(key=lambda row: (order.index(row[0]), _natural(row[1])))
     counts = Counter(row[0] for row in rows)
     return {
-        "rows": [_row(kind, key, answers) for kind, key, answers in rows[:ROW_LIMIT]],
+        "rows": [_row(*row, traced=place < TRACE_LIMIT) for place, row in enumerate(rows[:ROW_LIMIT])],
+        "unsure": sum(any(map(_unsure, answers.values())) for _, _, answers in rows[:ROW_LIMIT]),
         "counts": {kind: counts[kind] for kind in OUTCOMES if counts[kind]},
         "left_out": max(len(rows) - ROW_LIMIT, 0),
     }
@@ -60,7 +67,12 @@ def _natural(key: str) -> tuple[int, str]:
     return (int(key), "") if key.isascii() and key.isdigit() and len(key) < 19 else (1 << 62, key)
 
 
-def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _unsure(answer: Mapping[str, Any]) -> bool:
+    sure = answer.get("sure", 1.0)
+    return answer.get("status", "marked") == "marked" and isinstance(sure, (int, float)) and sure < UNSURE
+
+
+def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]], *, traced: bool) -> dict[str, Any]:
     any_answer = next(iter(answers.values()))
     gold_value = _gold_value([answer.get("gold_value") for answer in answers.values()])
     return {
@@ -69,7 +81,8 @@ def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]]) -> dict[
         "question": _text(any_answer.get("question")),
         "gold": mark_answer(_text(any_answer.get("gold")), gold_value),
         "gold_value": gold_value,
-        "answers": {model: _answer(answer) for model, answer in answers.items()},
+        "unsure": any(map(_unsure, answers.values())),
+        "answers": {model: _answer(answer, traced) for model, answer in answers.items()},
     }
 
 
@@ -80,7 +93,14 @@ def _gold_value(found: Sequence[Any]) -> str:
     return values[0] if values and "\n" not in values[0] else ""
 
 
-def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
+def _trace(steps: Any) -> list[list[str]]:
+    """The rules that decided, each with its side and the words it fired on."""
+    told = steps if isinstance(steps, (list, tuple)) else ()
+    kept = [step for step in told if isinstance(step, (list, tuple)) and len(step) == 3]
+    return [[shown(part, 90) for part in step] for step in kept[:60]]
+
+
+def _answer(row: Mapping[str, Any], traced: bool) -> dict[str, Any]:
     value = shown(row.get("predicted_value"), 200)
     return {
         "text": mark_answer(_text(row.get("prediction")), value),
@@ -90,6 +110,7 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
         "reason": shown(row.get("reason"), 300),
         "finish": shown(row.get("finish"), 20),
         "tokens": shown(row.get("tokens"), 20),
+        "trace": _trace(row.get("trace")) if traced else [],
     }
 
 

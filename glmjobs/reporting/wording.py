@@ -92,7 +92,9 @@ def _counted_apart(model: Json) -> str:
         )
     if model["marker_failures"]:
         parts.append(f"on {model['marker_failures']:,} rows the marker raised an error")
-    return f"{model['label']}, counted apart: {'; '.join(parts)}." if parts else ""
+    if model["unsure"]:
+        parts.append(f"{model['unsure']:,} verdicts are worth a look (they are in the accuracy)")
+    return f"{model['label']}: {'; '.join(parts)}." if parts else ""
 
 
 def _counted(model: Json) -> str:

@@ -27,6 +27,9 @@ from hpc.core.errors import BadInput, WorkFailed
 LENGTHS = (40, 80, 160)
 """Upper bounds, in characters of the question, of the length classes; above the last there is one more."""
 
+UNSURE = 0.6
+"""Below this a verdict is worth a look (:class:`glmjobs.marking.Verdict`)."""
+
 MARKER_FAILURES = 0.001
 """The share of rows on which the marker may raise an error before an accuracy is no longer given out as one."""
 
@@ -128,7 +131,9 @@ def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
 
     verdict = judge(question, gold, prediction)
     values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
-    return {"correct": bool(verdict.correct), **values, "reason": verdict.reason, "status": verdict.status}
+    trace = [list(step) for step in verdict.trace]
+    said = {"reason": verdict.reason, "status": verdict.status, "sure": verdict.sure, "trace": trace}
+    return {"correct": bool(verdict.correct), **values, **said}
 
 
 class _Answers(NamedTuple):
@@ -243,6 +248,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "answers": len(rows),
         "not_marked": sum(row.get("status") == "not marked" for row in rows),
         "marker_failures": marker_failures(rows),
+        "unsure": sum(row.get("sure", 1.0) < UNSURE for row in marked),
         "by_length": _grouped(marked, lambda row: length_class(row["question"]), length_classes()),
         "by_answer_type": _grouped(marked, lambda row: str(answer_type(row["gold"], row["question"]))),
         **{name: round(value, 4) for name, value in texts.as_dict().items()},

@@ -90,6 +90,8 @@ class Prediction:
     gold_value: Any
     predicted_value: Any
     reason: str
+    sure: float = 1.0  # of the verdict, 0 to 1
+    trace: Any = ()  # the rules that fired: (side, rule, words)
     status: str = (
         "marked"  # "not marked": an answer of a kind that is not marked; "failed": a rule raised an error
     )

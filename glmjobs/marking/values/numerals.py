@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glmjobs.marking.normalise import FACTORIAL
+from glmjobs.marking.values import arithmetic
+from glmjobs.marking.values.arithmetic import FACTORIAL
 
 MAX_DIGITS = 60
 """A longer run of digits is no answer; reading it would not be linear."""
@@ -44,14 +44,10 @@ _NEXT_SCALED = re.compile(r"零?(\d+(?:\.\d+)?)([十百千]?万|[百千])(?![克
 _RECURRING = re.compile(r"\.{3,}(?!\s?\d)|…|\(?[\d,]{0,12}循环\)?")
 _PERIOD = re.compile(r"\(([\d]{1,12})\)")
 _ROOT = re.compile(r"\s?(?:√|根号(?:下)?)\s?\(?\s?(\d{1,18}(?:\.\d{1,9})?)\s?\)?(?:\s?/\s?([1-9]\d{0,8}))?")
-_ROOT_DIGITS = 30
 _POWER = re.compile(
     r"\^\(?(-?\d{1,3})\)?(?![\d/.])|的(\d{1,3}|[二三四五六七八九十]{1,3})次(?:方|幂)|"
     r"的(平方|立方)(?![米厘分毫千根])"
 )
-_LARGEST_POWER = 2000
-"""Binary digits of the largest power or factorial that is worked out."""
-_LARGEST_FACTORIAL = 200
 
 
 @dataclass(frozen=True)
@@ -196,16 +192,9 @@ def _root(text: str, start: int, at: int, factor: Fraction) -> Number | None:
     match = _ROOT.match(text, at)
     if not match:
         return None
-    radicand = Fraction(match[1])
-    top, bottom = math.isqrt(radicand.numerator), math.isqrt(radicand.denominator)
-    factor /= int(match[2] or 1)
-    if top * top == radicand.numerator and bottom * bottom == radicand.denominator:
-        return Number(factor * Fraction(top, bottom), start, match.end(), "fraction", -1)
-    scale = 10**_ROOT_DIGITS
-    root = Fraction(
-        math.isqrt(radicand.numerator * radicand.denominator * scale**2), radicand.denominator * scale
-    )
-    return Number(factor * root, start, match.end(), "root", -1)
+    value, exact = arithmetic.root(Fraction(match[1]))
+    value *= factor / int(match[2] or 1)
+    return Number(value, start, match.end(), "fraction" if exact else "root", -1)
 
 
 def _arabic(text: str, at: int) -> Number | None:
@@ -238,26 +227,24 @@ def _arabic(text: str, at: int) -> Number | None:
         value, end, places = value * Fraction(10) ** exponent, power.end(), max(0, places - exponent)
     raised = _raised(text, end, value)
     if raised:
-        return Number(*raised[:1], at, raised[1], "fraction", -1)
+        return Number(raised[0], at, raised[1], "fraction", -1)
     value, end, scaled = _scale(text, end, value)
     return _suffix(text, at, end, value, 0 if scaled else places, "plain", scaled)
 
 
 def _raised(text: str, at: int, value: Fraction) -> tuple[Fraction, int] | None:
-    """A power or a factorial from ``text[at]`` on, of the number before it: 2^10, 3的4次方, 5!; and its end."""
-    if text.startswith(FACTORIAL, at) and value.denominator == 1 and value <= _LARGEST_FACTORIAL:
-        return Fraction(math.factorial(int(value))), at + 1
-    match = _POWER.match(text, at)
-    if not match:
+    """A power or a factorial from ``text[at]`` on, of the number before it (2^10, 3的4次方, 5!), and its end."""
+    try:
+        if text.startswith(FACTORIAL, at):
+            return arithmetic.factorial(value), at + 1
+        match = _POWER.match(text, at)
+        if not match:
+            return None
+        named = {"平方": 2, "立方": 3}.get(match[3] or "")
+        exponent = Fraction(match[1]) if match[1] else Fraction(named or simple(match[2]) or 0)
+        return arithmetic.power(value, exponent), match.end()
+    except ValueError:
         return None
-    if match[1]:
-        power = int(match[1])
-    else:
-        power = {"平方": 2, "立方": 3}.get(match[3] or "") or int(simple(match[2]) or 0)
-    size = max(value.numerator.bit_length(), value.denominator.bit_length())
-    if size * abs(power) > _LARGEST_POWER or (value == 0 and power <= 0):
-        return None
-    return value**power, match.end()
 
 
 def _scale(text: str, end: int, value: Fraction) -> tuple[Fraction, int, bool]:

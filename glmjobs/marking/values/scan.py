@@ -1,113 +1,27 @@
-"""The kinds of value an answer can be, and finding them in one statement."""
+"""Finding the values in one statement."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
 from glmjobs.marking.values import numerals, units
-from glmjobs.marking.values.expression import evaluate
+from glmjobs.marking.values.arithmetic import evaluate
+from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
 from glmjobs.marking.values.units import Unit
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number with the readings of its unit (none: no unit written). ``per``: the unit of 每… before it."""
-
-    value: Fraction
-    units: tuple[Unit, ...]
-    start: int
-    end: int
-    form: str = "plain"
-    places: int = 0
-    scaled: bool = False
-    vague: bool = False
-    per: tuple[Unit, ...] = ()
-    result: bool = False
-    about: bool = False
-
-    def __str__(self) -> str:
-        return f"{show(self.value)}{self.units[0].name if self.units else ''}"
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """3:4 or 1:2:3, in order."""
-
-    terms: tuple[Fraction, ...]
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return ":".join(show(t) for t in self.terms)
-
-
-@dataclass(frozen=True)
-class Remainder:
-    """The two results of a division: 3……2."""
-
-    quotient: Fraction
-    remainder: Fraction
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{show(self.quotient)}……{show(self.remainder)}"
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds since midnight; ``half`` tells whether 上午/下午 (or a 24-hour time) fixes the half of the
-    day."""
-
-    seconds: int
-    half: bool
-    start: int
-    end: int
-    day: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.seconds // 3600}:{self.seconds // 60 % 60:02d}"
-
-
-@dataclass(frozen=True)
-class Date:
-    """A calendar date as far as written, or a weekday (1–7)."""
-
-    year: int
-    month: int
-    day: int
-    weekday: int
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return (
-            f"星期{self.weekday}"
-            if self.weekday
-            else f"{self.year or ''}-{self.month}-{self.day}".lstrip("-")
-        )
-
-
-Item = Quantity | Ratio | Remainder | Clock | Date
-
-
-def show(value: Fraction) -> str:
-    """A short exact form: 3, 2.5, 7/3."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest == 1 and value.denominator < 10**6:
-        return f"{float(value):.10f}".rstrip("0").rstrip(".")
-    return f"{value.numerator}/{value.denominator}"
-
-
-_START = re.compile(rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号")
+_START = re.compile(
+    rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号|"
+    r"\((?=[\d+\-]{0,6}√|-?[\d./]{1,20}\)\^)"
+)
+_FORMULA = re.compile(
+    r"\(-?[\d./]{1,20}\)\^\(?-?\d{1,3}\)?|"
+    r"(?=[\d(.+\-×*/ ]{0,30}√)[-+]?(?:\s?[-+×*/]?\s?(?:√\(?\d[\d.]*\)?|\d[\d.]*|[()])){1,12}"
+)
+"""What is read as one value: powers of brackets, sums with roots (3+√2, (1+√5)/2)."""
+_STEP = re.compile(rf"[\d.,]+|[{numerals.CN}]+|.", re.DOTALL)
 _TERM = r"\d+(?:\.\d+)?(?:/\d+)?"
 _RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?{_TERM})*)(?![\d:])")
 _CN_RATIO = re.compile(f"([{numerals.CN}]+)比([{numerals.CN}]+)")
@@ -122,14 +36,18 @@ _CLOCK = re.compile(
     rf"[二三四五]?十[{numerals.CN_DIGIT}]?)|(整|半)|过({_NUM})分|"
     rf"([一三1-3])刻)?(?:\s?({_NUM})秒)?|:\s?(\d{{2}})(?::(\d{{2}}))?)\s?(am|pm|AM|PM)?"
 )
+_HALF_OF_DAY = re.compile("(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)\\s?$")
 _PM = ("下午", "傍晚", "晚上", "夜里", "夜间", "晚", "PM", "pm", "中午")
 _DATE = re.compile(
     rf"(?:(\d{{4}}|[{numerals.CN_DIGIT}]{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM}[{numerals.CN_DIGIT}"
     rf"十]?)\s?[日号]?"
 )
 _WEEKDAY = re.compile("(?:星期|周|礼拜)([一二三四五六日天1-7])(?![\\d个天次小])")
-_NOUGHT = re.compile("[零又]")
 _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
+
+
+_ABOUT = re.compile(r"约[是为有]?(?:原来的)?\s?$")
+_PI_OVER = re.compile(r"π\s?/\s?([1-9]\d{0,8})")
 
 
 def scan(text: str, kind: str = "number") -> list[Item]:
@@ -147,13 +65,33 @@ def _scan(text: str, kind: str) -> tuple[Item, ...]:
         if not found:
             return tuple(items)
         at = found.start()
-        item = _special(text, at, kind) or _quantity(text, at)
+        item = _special(text, at, kind) or _formula(text, at) or _quantity(text, at)
         if item is None:
-            step = re.compile(rf"[\d.,]+|[{numerals.CN}]+|.", re.DOTALL).match(text, at)
+            step = _STEP.match(text, at)
             at = step.end() if step else at + 1
             continue
+        if isinstance(item, Quantity) and _ABOUT.search(text[max(0, at - 6) : at]):
+            item = replace(item, about=True)
         items.append(item)
         at = max(item.end, at + 1)
+
+
+def _formula(text: str, at: int) -> Quantity | None:
+    """A value that is written as an expression: (-2)^3, 3+√2, (1+√5)/2."""
+    if "√" not in text and ")^" not in text:
+        return None
+    match = _FORMULA.match(text, at)
+    if not match or text[at - 1 : at] in tuple("√^") or text[at].isspace():
+        return None
+    source = match[0].rstrip(" +-×*/(")
+    while source.count("(") < source.count(")") and source.endswith(")"):
+        source = source[:-1]
+    value = evaluate(source)
+    if value is None or not re.search(r"[√^]", source):
+        return None
+    found, stop = _unit(text, at + len(source))
+    form = "root" if "√" in source and value.denominator > 10**9 else "fraction"
+    return Quantity(value, tuple(found), at, stop if found else at + len(source), form, -1)
 
 
 def _special(text: str, at: int, kind: str) -> Item | None:
@@ -192,9 +130,7 @@ def _small(text: str | None) -> int:
 
 
 def _clock(text: str, at: int) -> Clock | None:
-    lead = re.compile(
-        "(凌晨|清晨|早上|早晨|上午|中午|下午|傍晚|晚上|夜里|夜间|晚|早|AM|PM|am|pm)\\s?\\Z"
-    ).search(text[max(0, at - 4) : at])
+    lead = _HALF_OF_DAY.search(text[max(0, at - 4) : at])
     match = _CLOCK.match(text, at)
     if not match:
         return None
@@ -211,8 +147,7 @@ def _clock(text: str, at: int) -> Clock | None:
         hour += 12
     if part in ("凌晨", "夜里", "晚上", "AM", "am") and hour in (12, 24):
         hour = 0
-    day = 1 if re.search("(?:第二天|次日|明天|翌日)[^,。]{0,6}\\Z", text[max(0, at - 10) : at]) else 0
-    return Clock((hour % 24) * 3600 + minute * 60 + second, fixed, at, match.end(), day)
+    return Clock((hour % 24) * 3600 + minute * 60 + second, fixed, at, match.end())
 
 
 def _date(text: str, at: int) -> Date | None:
@@ -277,6 +212,9 @@ def _spoken(text: str, first: Quantity, base: Unit) -> Quantity | None:
     )
 
 
+_PART = re.compile("[\u4e00-\u9fff]{0,3}(?:和|又|加)(?=[\\d半二三四五六七八九])")
+
+
 def _compound(text: str, first: Quantity) -> Quantity:
     if not first.units or first.form != "plain":
         return first
@@ -285,6 +223,10 @@ def _compound(text: str, first: Quantity) -> Quantity:
     if spoken:
         return spoken
     last = base.factor
+    part = _PART.match(text, end)
+    more = _one(text, part.end(), part.end()) if part and first.value.denominator == 1 else None
+    if more and more.units and more.units[0] == base and 0 < more.value < 1:
+        return replace(first, value=first.value + more.value, end=more.end, places=-1)  # 2个糖果和2/3个糖果
     for _ in range(4):
         at = end
         if text[at : at + 1] in ("零", "又", " ") and at + 1 < len(text):
@@ -316,6 +258,9 @@ def _one(text: str, at: int, start: int) -> Quantity | None:
     if number.form == "percent" and not (text[number.end - 1] not in "%‰" and units.match(text, at)[0]):
         return Quantity(value, (), start, end, "percent", number.places, vague=number.vague)
     if text[at : at + 1] == "π" and number.form in ("plain", "fraction"):
+        if over := _PI_OVER.match(text, at):
+            found, stop = _unit(text, over.end())
+            return Quantity(value / int(over[1]), tuple(found), start, max(stop, over.end()), "pi", -1)
         found, stop = _unit(text, at + 1)
         return Quantity(value, tuple(found), start, stop if found else at + 1, "pi", -1)
     if text[at : at + 1] == "个" and _HALF_AFTER.match(text, at + 1):
@@ -341,14 +286,20 @@ def _one(text: str, at: int, start: int) -> Quantity | None:
     return Quantity(value, tuple(found), start, end, form, places, number.scaled, number.vague)
 
 
+_DIVIDER = re.compile(r"\s?(?:/|每)\s?")
+
+
 def _unit(text: str, at: int) -> tuple[list[Unit], int]:
+    nameless = units.NAMELESS.match(text, at)
+    if nameless:
+        return [], nameless.end()
     found, stop = units.match(text, at)
     if not found:
         return found, stop
-    divider = re.compile(r"\s?(?:/|每|÷)\s?").match(text, stop)
+    divider = _DIVIDER.match(text, stop)
     if divider:
         bottom, end = units.match(text, divider.end())
-        if bottom and divider[0].strip() != "÷":
+        if bottom:
             return units.per(found, bottom), end
     return found, stop
 
@@ -364,11 +315,11 @@ def _half(text: str, at: int) -> Quantity | None:
 
 
 _LABEL_BEFORE = re.compile(
-    r"(?:第|步骤|图|题|例|表|编号|方案|选项|情况|方法|解法|问题|式子|[(]\d{0,2}[)]?第)\s?\Z"
+    r"(?:第|星期|礼拜|(?<![\\d一二两三四五六七八九十几每])周|步骤|图|题|例|表|编号|方案|选项|情况|方法|解法|问题|式子|[(]\d{0,2}[)]?第)\s?\Z"
 )
 _WORD_BEFORE = set("统唯万单某另哪任同每专之")
 _ORDINAL_AFTER = re.compile(
-    "号|路公|路车|年级|班(?=[有的级共总])|(?:楼|班|栋)(?=的)|等奖|步[:,]|月\\d|年(?=的|级)|、(?!\\d)"
+    "位小数|位有效|号|路公|路车|年级|班(?=[有的级共总])|(?:楼|班|栋)(?=的)|等奖|步[:,]|月\\d|年(?=的|级)|、(?!\\d)"
 )
 _CN_IDIOM = re.compile(
     "一(?:共|起|样|定|些|般|直|下|边|旦|致|律|切|同|并|点|面|方面|开始|步一步|句话|眼|会)|"
@@ -378,24 +329,26 @@ _CN_IDIOM = re.compile(
 )
 
 
+_LIST_NUMBER = re.compile(r"\d{1,2}(?:[.、](?!\d|\(\d{1,12}\))|\)(?!\s?[-+×÷*/=]))")
+
+
 def _embedded(text: str, at: int) -> bool:
     """A digit inside a name (A4, x2, CO2), a list number or a label is no value."""
-    before = text[:at].rstrip(" ") if text[max(0, at - 1) : at] == " " else text[max(0, at - 8) : at]
-    tail = before[-1:]
-    if text[at].isdigit():
-        if tail and ((tail.isascii() and tail.isalpha()) or tail in "_^") and text[at - 1 : at] == tail:
-            return True
-        if re.match(
-            r"\d{1,2}(?:[.、](?!\d|\(\d{1,12}\))|\)(?!\s?[-+×÷*/=]))", text[at : at + 18]
-        ) and not text[:at].strip(" ([\n"):
-            return True
-    if tail in "这那" and text[at] in numerals.CN and tail:
+    char, tail = text[at], text[at - 1 : at]
+    if tail == " ":
+        tail = text[:at].rstrip(" ")[-1:]
+    elif char.isdigit() and tail and ((tail.isascii() and tail.isalpha()) or tail in "_^"):
         return True
+    if char.isdigit() and at < 8 and _LIST_NUMBER.match(text, at) and not text[:at].strip(" ([\n"):
+        return True
+    before = text[max(0, at - 7) : at].rstrip(" ")
+    if char in "一1" and before.endswith("这是") and text[at + 1 : at + 2] in tuple("个道种条位"):
+        return True  # 这是一道加法题
     if _LABEL_BEFORE.search(before[-6:]):
         return True
-    if text[at] in numerals.CN:
-        return bool(_CN_IDIOM.match(text, at)) or tail in _WORD_BEFORE
-    return False
+    if char not in numerals.CN:
+        return False
+    return bool(_CN_IDIOM.match(text, at)) or (tail != "" and (tail in "这那" or tail in _WORD_BEFORE))
 
 
 def _plausible(text: str, number: numerals.Number, end: int) -> bool:
@@ -430,7 +383,7 @@ _TAIL_EXPRESSION = re.compile(r"[-+×*÷/()\d.%^ ]+")
 
 def results(text: str, items: list[Item]) -> list[Item]:
     """The items left when equations are worked off: of 15-6=9(颗) only 9 stays, marked as a result."""
-    if not _RESULT.search(text) and not _OPERATION.search(text):
+    if not _RESULT.search(text) and not _OPERATION.search(text) and not _WITH_UNITS.search(text):
         return list(items)
     kept: list[Item] = []
     for clause_start, clause_end in _clauses(text):
@@ -443,18 +396,30 @@ def results(text: str, items: list[Item]) -> list[Item]:
     return kept
 
 
-_OPERATION = re.compile(r"[是有为剩要了共]\s?\(?\d[\d.]*\s?[-+×*÷]\s?\(?\d")
+_OPERATION = re.compile(r"(?:[是有为剩要了共]\s?\(?|^\()\d[\d.]*\s?[-+×*÷]\s?\(?\d")
+_WITH_UNITS = re.compile(r"(?:\s?[+]\s?\d[\d.]*\s?[\u4e00-\u9fff]{1,2}(?=[+。,;]|$))+")
 
 
 def _worked(text: str, items: list[Item], end: int) -> list[Item]:
-    """An answer left as arithmetic (还剩168-8千克) is its value; 3-5 stays a range."""
+    """An answer left as arithmetic (还剩168-8千克, 还剩(30-12)米) is its value; 3-5 stays a range."""
     for item in items:
-        tail = _TAIL_EXPRESSION.match(text, item.start, end)
+        if not isinstance(item, Quantity):
+            continue
+        start = item.start - (text[item.start - 1 : item.start] == "(")
+        more = _WITH_UNITS.match(text, item.end, end) if item.units else None
+        inside = [i for i in items if more and item.start <= i.start < more.end()]
         if (
-            not tail
-            or not isinstance(item, Quantity)
-            or not _OPERATION.search(text[max(0, item.start - 2) : tail.end()])
+            more
+            and len(inside) > 1
+            and all(isinstance(i, Quantity) and i.units == item.units for i in inside)
         ):
+            total = sum((i.value for i in inside if isinstance(i, Quantity)), Fraction(0))
+            return [
+                *(i for i in items if i not in inside),
+                replace(item, value=total, end=more.end()),
+            ]  # 18米+3米
+        tail = _TAIL_EXPRESSION.match(text, start, end)
+        if not tail or not _OPERATION.search(text[max(0, start - 2) : tail.end()]):
             continue
         value = evaluate(tail[0].strip())
         if value is None or value <= 0:
@@ -480,6 +445,9 @@ def _clauses(text: str) -> list[tuple[int, int]]:
     return list(zip(starts, [*cuts, len(text)], strict=True))
 
 
+_OPERATED = re.compile(r"\d\s*[-+×*÷/]\s*\(?\d")
+
+
 def _right_side(text: str, items: list[Item], sign: int, end: int) -> list[Item]:
     right = [i for i in items if i.start > sign]
     if not right:
@@ -487,7 +455,7 @@ def _right_side(text: str, items: list[Item], sign: int, end: int) -> list[Item]
     first = right[0]
     gap = text[sign + 1 : first.start].strip()
     tail = _TAIL_EXPRESSION.match(text, sign + 1, end)
-    if tail and re.search(r"\d\s*[-+×*÷/]\s*\(?\d", tail[0]) and isinstance(first, Quantity):
+    if tail and _OPERATED.search(tail[0]) and isinstance(first, Quantity):
         value = evaluate(tail[0].strip())
         if value is not None and (value.denominator != 1 or first.value != value):
             found, stop = units.match(text, tail.end())

@@ -128,6 +128,18 @@
     node.append(head, marked(pieces));
     return node;
   };
+  const trace = (steps) => {
+    const node = make("details", "trace");
+    node.append(make("summary", "", `How it was marked: ${steps.length} rules`));
+    const body = make("table");
+    for (const step of steps) {
+      const line = make("tr");
+      for (const part of step) line.append(make("td", "", part));
+      body.append(line);
+    }
+    node.append(body);
+    return node;
+  };
   const panel = (row) => {
     const node = make("div", "panel");
     node.append(block("Question", [row.question, "", ""], null, true));
@@ -138,6 +150,7 @@
       const ended = answer.finish === "length" ? "cut at the token limit" : "";
       const why = [answer.reason, tokens, ended].filter(Boolean).join(" · ");
       if (why) one.append(make("p", "why", why));
+      if (answer.trace.length) one.append(trace(answer.trace));
       node.append(one);
     }
     return node;
@@ -168,7 +181,7 @@
   };
   const apply = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    found = rows.filter((row) => (!chosen || row.outcome === chosen) && words.every((w) => haystack(row).includes(w)));
+    found = rows.filter((row) => (!chosen || row.outcome === chosen || (chosen === "unsure" && row.unsure)) && words.every((w) => haystack(row).includes(w)));
     list.replaceChildren();
     box.scrollTop = 0;
     rendered = 0;

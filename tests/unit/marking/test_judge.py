@@ -36,7 +36,7 @@ def test_what_published_extractors_misread(question: str, gold: str, answer: str
 
 def test_a_verdict_keeps_values_and_reason() -> None:
     verdict = judge("还剩几千米？", "5千米", "一共8千米，走了3千米。\n所以还剩4500米。")
-    assert verdict == Verdict(False, "5千米", "4500米", "other value")
+    assert verdict == Verdict(False, "5千米", "4500米", "other value", sure=verdict.sure, trace=verdict.trace)
     assert judge("还剩几千米？", "5千米", "还剩5千克").reason == "other unit"
     assert judge("还剩几千米？", "5千米", "").reason == "empty prediction"
     with pytest.raises(FrozenInstanceError):
@@ -94,9 +94,10 @@ def test_answer_types(gold: str, kind: str) -> None:
 
 
 def test_the_doctests_hold() -> None:
-    from glmjobs.marking.values import expression, numerals
+    from glmjobs.marking import equations
+    from glmjobs.marking.values import arithmetic, numerals
 
-    for module in (sys.modules["glmjobs.marking.judge"], expression, numerals):
+    for module in (sys.modules["glmjobs.marking.judge"], arithmetic, equations, numerals):
         assert doctest.testmod(module).failed == 0
 
 

@@ -1,0 +1,202 @@
+"""Names and other words: who or which, in which order, or that there is no difference; else the words themselves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from glmjobs.marking.answers.base import Answer, Found
+from glmjobs.marking.compare import Match
+from glmjobs.marking.conclude import conclude
+from glmjobs.marking.question import Question, squeeze
+from glmjobs.marking.select import winner
+from glmjobs.marking.sentences import MARKED
+from glmjobs.marking.statements import strip_denied
+from glmjobs.marking.tables import phrase
+from glmjobs.marking.values.items import show
+
+_COLOUR = re.compile("[红黄蓝绿白黑紫橙灰粉棕]色")
+_NAME = re.compile(
+    "小(?![的于数时学组])[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|"
+    "[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|"
+    "第[一二三四]象限|第[一二三四1-4][\u4e00-\u9fff]{1,2}|"
+    "[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|包装|品牌|牌|方案|款|型|家|箱|瓶|盒|袋|厂|校|地|路|线)|"
+    "[正长]方[形体]|(?:等[腰边])?[三直]角(?:三角)?形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
+    "[\u4e00-\u9fff]?[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]装?|"
+    "[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|星期[一二三四五六日天]"
+)
+_LISTED = re.compile(
+    "([\u4e00-\u9fffA-Z]{1,5})(?:和|与|、|还是|或)([\u4e00-\u9fffA-Z]{1,5}?)(?=两|谁|哪|,|、|和|的|比|中|\\?|。|一起|同时|$)"
+)
+_ALIKE = re.compile("(?<!不)(?<!不是)(?<!并不)(?:一样|同样|相同|相等|等[长重高大多]|没有(?:差别|区别|谁))")
+_ADJECTIVES = "快慢多少大小高矮低长短重轻贵早晚远近"
+_ADJECTIVE = re.compile(
+    f"便宜|划算|省钱|合算|小(?![\u4e00-\u9fff](?![些点]))|[{_ADJECTIVES.replace('小', '')}先]"
+)
+_LESS = dict(zip("快多大高长重早远", "慢少小矮短轻晚近", strict=True)) | {"贵": "便宜"}
+_LESS |= {v: k for k, v in _LESS.items()} | {"划算": "贵", "合算": "贵", "省钱": "贵", "低": "高", "先": "晚"}
+_COMPARED = re.compile(f"比(.{{1,8}}?)(便宜|划算|[{_ADJECTIVES}])")
+_IN_ORDER = re.compile("顺序|排列|排序|从.到.")
+_SIGN_ASKED = re.compile("比较|[<>]|[(] ?[)]|○|填|哪个|一样")
+_SIGN = re.compile("(大于|>)|(小于|<)|(=|等于|相等|一样)")
+_REFUSED = phrase("refused")
+
+
+@dataclass(frozen=True)
+class Names(Answer):
+    """``name``: put first in the asked sense ("" where none); ``order``: where one is asked; ``text``: the words.
+
+    ``alike``: no difference is said (一样多); ``refused``: that there is no solution, or none can be found.
+    """
+
+    kind = "text"
+    name: str
+    text: str
+    order: tuple[str, ...] = ()
+    alike: bool = False
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return (", ".join(self.order) or self.name or squeeze(MARKED.split(self.text)[-1] or self.text))[:60]
+
+    @classmethod
+    def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
+        if refuses(text, question):
+            return Found(cls("", text, refused=True), fired=(("refused", text[-60:]),))
+
+        def speaks(sentence: str) -> list[str]:
+            if said := subject(question, sentence):
+                return said
+            short = len(squeeze(sentence)) <= 20 or MARKED.search(sentence) or _ALIKE.search(sentence)
+            return [sentence] if short and gold is not None else []
+
+        found = conclude(text, question, speaks)
+        if found.statement is None and gold is not None:
+            return Found(None, found.reason, tuple(found.fired))
+        said = found.statement.text if found.statement else text
+        name = (subject(question, said) or [""])[0]
+        order = tuple(_ordered(question, said)) if _IN_ORDER.search(question.text) else ()
+        said = text if gold is None else said
+        return Found(cls(name, said, order, says_alike(said, question)), fired=tuple(found.fired), sure=0.8)
+
+    def equals(self, other: Answer, question: Question) -> Match:
+        if not isinstance(other, Names) or self.refused or other.refused:
+            return Match.of(isinstance(other, Names) and self.refused == other.refused, "refusal")
+        if "哪个" in question.main.clause:
+            better = [winner(t, question.main.clause) for t in (self.text, other.text)]
+            if better[0] is not None and better[1] is not None:
+                return Match.of(better[0] == better[1], f"value ({show(better[0])}, {show(better[1])})")
+        if len(self.order) > 2:
+            return Match.of(self.order == other.order, "order")
+        if self.alike or other.alike:
+            return Match.of(self.alike == other.alike, "name (no difference)")
+        sign = _sign(self.text)
+        if sign and "比" not in self.text and _SIGN_ASKED.search(question.text):
+            return Match.of(sign == _sign(other.text), "relation")
+        if self.name and other.name:
+            return Match.of(same_name(self.name, other.name), "name")
+        return Match.of(self._in_words(other), "words")
+
+    def _in_words(self, other: Names) -> bool:
+        """Whether the words of one stand in the other's."""
+        plain = squeeze(strip_denied(other.text))
+        core = squeeze(MARKED.split(self.text)[-1] or self.text)
+        return bool(core) and (
+            core in plain or (plain in core and len(plain) > 1) or squeeze(self.text) in plain
+        )
+
+
+def refuses(text: str, question: Question) -> bool:
+    """Whether a text ends in saying that nothing can be determined, or that there is no solution."""
+    last = [s for s in re.split(r"(?<=[。!;\n])", text) if s.strip()][-1:]
+    return bool(last) and bool(_REFUSED.search(last[0])) and not _REFUSED.search(question.text)
+
+
+def says_alike(text: str, question: Question) -> bool:
+    """Whether a text says that there is no difference, where who or which is asked."""
+    asks = re.search("谁|哪", question.main.clause) and not re.search("一样|相等|相同", question.text)
+    return bool(asks) and bool(_ALIKE.search(MARKED.split(text)[-1] if len(text) > 40 else text))
+
+
+def names(question: Question, text: str) -> list[str]:
+    """Names that could answer 谁 or 哪个, in order."""
+    plain = strip_denied(text)
+    if "颜色" in question.main.clause:
+        return _COLOUR.findall(plain)
+    if "象限" in question.main.clause:
+        return re.findall("第[一二三四]象限", plain)
+    listed = [n for m in _LISTED.finditer(question.text) for n in (m[1].removeprefix("是"), m[2])]
+    ranked = re.search("第[一二三四五]名", question.main.clause)
+    known = [n for n in _NAME.findall(question.text) if not (ranked and n.startswith("第"))]
+    known += [n for n in listed if n in question.main.clause]
+    found = sorted((plain.find(n), -len(n), n) for n in dict.fromkeys(known) if n and n in plain)
+    return [n for *_, n in found] or _NAME.findall(plain)
+
+
+def subject(question: Question, text: str) -> list[str]:
+    """The name a comparing sentence puts first in the asked sense: 小明比小红快 and 小红比小明慢 both name 小明."""
+    plain = strip_denied(text)
+    tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
+    plain = tail if names(question, tail) else plain
+    found = names(question, plain)
+    wanted = _asked_adjective(question)
+    if not wanted:
+        return found[:1]
+    less = _LESS.get(wanted, "\n")
+    # 小红更高,比小丽高7厘米: the second clause goes on speaking of 小红
+    clauses = [c for c in re.split(r"[,;。](?!\s?[比为])", plain) if names(question, c)]
+    said = [c for c in clauses if wanted in c] or [
+        c for c in clauses if (less if less != "\n" else wanted) in c
+    ]
+    plain = said[-1] if said else plain
+    found = names(question, plain)
+    compared = _COMPARED.search(plain)
+    if len(found) >= 2 and compared and less == compared[2]:
+        return [found[1]]
+    if found and wanted not in plain and "比" not in plain and less in plain:
+        known = list(dict.fromkeys(names(question, question.text)))
+        if len(known) == 2 and found[0] in known:
+            return [n for n in known if n != found[0]]  # of two, 小刚慢 says that the other is 快
+    return found[:1]
+
+
+def _asked_adjective(question: Question) -> str:
+    clause = question.main.clause
+    for asks in (re.split("谁|哪", clause)[-1], clause, *re.split("谁|哪", question.text)[:0:-1]):
+        if match := _ADJECTIVE.search(asks):
+            return match[0]
+    return ""
+
+
+def same_winner(question: Question, gold: str, said: str) -> bool:
+    """Where who and how much are both asked (谁快？快多少？): whether the names agree too."""
+    who = [
+        a for a in re.split("[?。]", question.text) if re.search("谁|哪[根个种家辆条只位名班组队边支座]", a)
+    ]
+    if not who:
+        return True
+    clause = re.split("[,;]", who[-1])[-1]
+    view = replace(question, asked=[replace(question.main, clause=clause)])
+    wanted, mine = subject(view, gold), subject(view, said)
+    return not wanted or (bool(mine) and same_name(wanted[0], mine[0]))
+
+
+def same_name(a: str, b: str) -> bool:
+    """One name in the other, or 乙店 and 乙商店: 甲, 乙 … and A, B … tell apart by themselves."""
+    label = a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD" and (len(a) < 3 or len(b) < 4)
+    return a in b or b in a or label
+
+
+def _ordered(question: Question, text: str) -> list[str]:
+    return [n for n in names(question, text) if n in question.text and len(n) > 1 and "到" not in n]
+
+
+def in_order(question: Question, gold: str) -> bool:
+    """Whether names in a certain order are asked and given."""
+    return bool(_IN_ORDER.search(question.text)) and len(_ordered(question, gold)) > 2
+
+
+def _sign(text: str) -> str:
+    """The relation a statement ends in: ">", "<" or "=", "" where none."""
+    hits = list(_SIGN.finditer(text))
+    return "" if not hits else ">" if hits[-1][1] else "<" if hits[-1][2] else "="

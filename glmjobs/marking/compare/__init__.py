@@ -1,1 +1,0 @@
-"""Whether two conclusions mean the same."""

@@ -1,1 +1,0 @@
-"""What a solution concludes, statement by statement."""

@@ -1,0 +1,416 @@
+"""Answers of several parts: 长12厘米，宽8厘米; 3和5; blanks. Every asked part is required, named ones by their name."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from glmjobs.marking import select
+from glmjobs.marking.conclude import Conclusion
+from glmjobs.marking.labels import assign, label_marks
+from glmjobs.marking.question import Asked, Question, pairs
+from glmjobs.marking.sentences import MARKED, SO
+from glmjobs.marking.statements import Rank, Statement, strip_denied
+from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
+from glmjobs.marking.values.scan import results, scan
+
+AnItem = TypeVar("AnItem", bound=Item)
+
+_SEVERAL = re.compile(
+    "哪几|哪些|列出|求这?[两三]个数|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|"
+    "三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
+)
+_ASKS = re.compile("多少|几|多[长远高重大久宽深厚快]|[是=]")
+_COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
+_EACH = re.compile("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)")
+_JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
+_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s)\s?(?:[a-z]\d?\s?=\s?)?")
+_OWNER = re.compile(
+    r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内|(?:到|至|~|-)\s?\d+之间|之间)"
+)  # 12和18的公因数
+_COUNT = re.compile("[,;、]?(?:一共|总共|共计|共)(?:有)?\\s?$")
+_TOTAL = re.compile("共|总|合计")
+_RANGE_ASKED = re.compile("范围|区间|之间")
+_RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
+_ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
+_TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
+_SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
+_GROUP_SIZE = re.compile(
+    "([两二三四五3-5])(?:个|种|人|位|名|班|队|段|数|条|堆|组|车|船|辆|艘|地|厂|店|家|根|桶|箱|袋|支)[^,。;?]{0,8}?(?:各|分别)"
+)
+_SIZES = {"两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "3": 3, "4": 4, "5": 5}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its name ("" where unnamed), the asked clause it answers, its value."""
+
+    name: str
+    asked: Asked
+    value: Item
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.value}"
+
+
+def wanted(question: Question) -> int:
+    """How many parts a question asks for."""
+    if len(question.labels) >= 2:
+        return len(question.labels)
+    group = _GROUP_SIZE.search(question.main.clause)
+    if group:
+        return _SIZES[group[1]]
+    clauses = [a for a in question.asked if _COUNTS.search(a.clause)]
+    return max(len(clauses), 2 if _EACH.search(question.main.clause) else 1)
+
+
+def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
+    """The parts the gold gives, or [] where one value is asked (or given)."""
+    if question.blanks and (filled := _blanks(question, gold.source, gold=True)):
+        return filled
+    statement, count = gold.statement, wanted(question)
+    if statement is None:
+        return []
+    if count >= 2:
+        if len(question.labels) < 2 and _said_of_each(question, statement):
+            return []
+        found = gather(question, gold, count)
+        if len(question.labels) < 2 and len(question.asked) == 1 and _alike([p.value for p in found]):
+            return []  # 所以原来长24米, said of both
+        return found if len(found) >= 2 else []
+    if _RANGE_ASKED.search(question.main.clause) and not _SEVERAL.search(question.main.clause):
+        return _range(question, statement)
+    items = _last_run(statement.text, [i for i in _answers(statement) if isinstance(i, Quantity)])
+    solved = select.solutions(statement.text, items)
+    items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
+    return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
+
+
+def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
+    """Whether values form a list that is the answer."""
+    joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
+    if len(items) < 2 or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
+        return False
+    bare = len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text)
+    told = "分别" in text and len({bool(i.units) for i in items}) == 1
+    possible = "可能" in text and "或" in text
+    return bool(possible or _SEVERAL.search(question.text) or _TUPLE.search(text) or told or bare)
+
+
+def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> list[Part]:
+    """The parts a prediction gives, where the gold gives ``gold``."""
+    if question.blanks and (filled := _blanks(question, found.source, gold=False)):
+        return filled
+    if found.statement is None:
+        return []
+    count = wanted(question)
+    if count >= 2:
+        return gather(question, found, count)
+    if _RANGE_ASKED.search(question.main.clause) and (ends := _range(question, found.statement)):
+        return ends
+    answers = _answers(found.statement)
+    run = _last_run(found.statement.text, answers)
+    mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
+    return mine if len(mine) >= len(gold) else _unnamed(question, found, len(gold))
+
+
+def in_order(question: Question, said: Statement) -> bool:
+    """Whether unnamed parts answer in the order in which they are asked."""
+    clauses = len(question.asked) >= 2 and len(question.labels) < 2
+    named = len(question.labels) >= 2 and _ORDERED.search(said.text)
+    return bool(
+        clauses or named or question.blanks or _SEQUENCE.search(question.text) or _TUPLE.search(said.text)
+    )
+
+
+def _blanks(question: Question, source: str, *, gold: bool) -> list[Part]:
+    """What fills the blanks of a question: a gold's list (5;3), else what follows the words before each blank."""
+    count = len(question.blanks)
+    pieces = [p for p in re.split(r"[;,、\n。]", source.strip(" 。\n")) if p.strip()]
+    items = [results(p, scan(p)) for p in pieces]
+    if len(pieces) == count and all(len(i) == 1 for i in items) and (gold or len(source) < 12 * count):
+        return [Part(f"({k})", question.main, i[0]) for k, i in enumerate(items, 1)]
+    found: list[Part] = []
+    for k, before in enumerate(question.blanks, 1):
+        at = source.rfind(before) if before else -1
+        after = re.match(r"\s?[=是为有:约\s]*", source[at + len(before) :]) if at >= 0 else None
+        rest = source[at + len(before) + after.end() :] if after else ""
+        first = scan(re.split("[,;。\n]", rest)[0])[:1]
+        if first and first[0].start <= 1:
+            found.append(Part(f"({k})", question.main, first[0]))
+    return found if len(found) == count else []
+
+
+def _said_of_each(question: Question, statement: Statement) -> bool:
+    """Whether one value is said of all (两个底角各是66°)."""
+    found = {i.value for i in statement.items if isinstance(i, Quantity) and _fits(i, question.main)}
+    return len(found) == 1 and bool(re.search("各|每|都|均[是为]", statement.text))
+
+
+def _alike(items: list[Item]) -> bool:
+    """Whether all are one value, in one unit where they name any."""
+    found = [i for i in items if isinstance(i, Quantity)]
+    units = {i.units for i in found if i.units}
+    return len(found) == len(items) > 0 and len({i.value for i in found}) == 1 and len(units) <= 1
+
+
+def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
+    """The values listed at the end (最大公因数是12，公因数有1、2、3: 1, 2, 3), or all where the last stands alone."""
+    last = items[-1] if len(items) > 2 else None
+    if isinstance(last, Quantity) and last.value == len(items) - 1 and last.units:
+        items = items[:-1]  # 205、250、502、520四个
+    first = len(items) - 1
+    while first > 0 and _LISTED.fullmatch(text[items[first - 1].end : items[first].start]):
+        first -= 1
+    return items[first:] if first < len(items) - 1 else items
+
+
+def _range(question: Question, statement: Statement) -> list[Part]:
+    """Both ends of the last range stated (24.5~25.5千克, 24.5千克到25.5千克), or []."""
+    items = [i for i in statement.items if isinstance(i, Quantity)]
+    for low, high in reversed(list(itertools.pairwise(items))):
+        if _RANGE.fullmatch(statement.text[low.end : high.start].strip()):
+            low = low if low.units else replace(low, units=high.units)
+            return [Part("", question.main, low), Part("", question.main, high)]
+    return []
+
+
+def with_names(question: Question, gold: Conclusion) -> Question:
+    """The question with the names its gold gives to the parts (三种球各有多少 → 红球, 黄球, 蓝球)."""
+    if question.labels or gold.statement is None or not _GROUP_SIZE.search(question.main.clause):
+        return question
+    text, names = gold.statement.text, []
+    for item in (i for i in gold.statement.items if _fits(i, question.main)):
+        clause = re.split("[,;。、和]", text[max(0, item.start - 24) : item.start])[-1]
+        head = re.split("[有是为得花了:(\\d]", re.sub("^(?:答|所以|因此)[:,]?", "", clause.strip()))[0][:4]
+        starts = (head[:n] for n in range(len(head), 0, -1))
+        name = next((s for s in starts if s in question.text and (len(s) >= 2 or s in "甲乙丙丁戊ABCDE")), "")
+        if not name:
+            return question
+        names.append(name)
+    return replace(question, labels=names) if len(set(names)) == len(names) >= 2 else question
+
+
+def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
+    """The parts stated in the conclusion; what it lacks is looked for in the statements before it, latest first."""
+    region, kept = found.region, found.kept
+    if len(question.labels) < 2:
+        return (
+            _by_clause(question, region, kept)
+            if len(question.asked) >= 2
+            else _unnamed(question, found, count)
+        )
+    named = _named(question, region)
+    for label, item in _supposed(question, found.source, region):
+        named.setdefault(label, item)
+    for statement in reversed(kept):
+        for label, item in _named(question, [statement]).items():
+            if label not in named or (
+                _exact(item, question.main) and not _exact(named[label], question.main)
+            ):
+                named[label] = item
+    if len(named) < 2:
+        return _unnamed(question, found, len(question.labels))
+    parts = [Part(label, question.main, named[label]) for label in question.labels if label in named]
+    return parts + _beside(question, parts, region, kept)
+
+
+def _unnamed(question: Question, found: Conclusion, count: int) -> list[Part]:
+    for several in (found.region[:1], found.region, found.kept[-count:], found.kept):
+        single = len(several) == 1
+        items = [i for s in several for i in (_answers(s) if single else _values(s))]
+        if len(items) < count:
+            continue
+        for keep in (_fits, _exact):
+            fitting = [i for i in items if keep(i, question.main)]
+            items = fitting if len(fitting) >= count else items
+        told = _GROUP_SIZE.search(question.main.clause) is not None  # 24，三个数是23、24、25
+        return [Part("", question.main, i) for i in (items if single and not told else items[-count:])]
+    return []
+
+
+def _values(statement: Statement) -> list[Item]:
+    result: list[Item] = []
+    for item in statement.items:
+        if isinstance(item, Remainder):
+            result += [Quantity(v, (), item.start, item.end) for v in (item.quotient, item.remainder)]
+        elif isinstance(item, (Quantity, Ratio)):
+            result.append(item)
+    return result
+
+
+def _answers(statement: Statement) -> list[Item]:
+    """The values of the statement's last clause that draws a conclusion (36=2×2×3×3，所以36的质因数有2和3: 2, 3)."""
+    text = statement.text
+    values = [
+        i
+        for i in _values(statement)
+        if not _OWNER.match(text, i.end) and not text.startswith("位数", i.end - 1)
+    ]
+    if len(values) > 2 and _COUNT.search(text[: values[-1].start]):
+        values = values[:-1]  # 2、3、5、7，共4个
+    marks = [m.end() for p in (MARKED, SO) for m in p.finditer(text)]
+    after = [i for i in values if marks and i.start >= max(marks)]
+    return after if len(after) > 1 else values
+
+
+def _fits(item: Item, asked: Asked) -> bool:
+    if not isinstance(item, Quantity) or not item.units or not asked.expect.dim:
+        return True
+    return any(u.dim in asked.expect.dims for u in item.units)
+
+
+def _exact(item: Item, asked: Asked) -> bool:
+    """Whether it has the very unit that is asked (棵, not 份)."""
+    return isinstance(item, Quantity) and any(u.name in asked.expect.names for u in item.units)
+
+
+# Named parts
+
+_MEASURES = (("体积|容积", "volume"), ("面积", "area"), ("周长|棱长|边长|半径|直径|高", "length"))
+
+
+def _measures(item: Item, label: str) -> bool:
+    """Whether a value has the dimension that its part's name tells (体积: cubic units)."""
+    dims = {u.dim for u in item.units} if isinstance(item, Quantity) else set()
+    return any(dim in dims for pattern, dim in _MEASURES if re.search(pattern, label))
+
+
+def _named(question: Question, statements: Iterable[Statement]) -> dict[str, Item]:
+    """Label → value over the statements, later ones overriding."""
+    found: dict[str, Item] = {}
+    for statement in statements:
+        text, labels = strip_denied(statement.text), question.labels
+        items = [
+            i for i in _values(statement) if _fits(i, question.main) or any(_measures(i, n) for n in labels)
+        ]
+        exact = [i for i in items if _exact(i, question.main)]
+        items = exact if len(exact) >= len(labels) else items
+        divided = _division(labels, statement)
+        marks = label_marks(text, labels)
+        for label, item in [] if divided else assign(text, marks, items):
+            better = (
+                label not in found or _exact(item, question.main) or not _exact(found[label], question.main)
+            )
+            found[label] = item if better else found[label]
+        found |= divided
+    return found
+
+
+def _division(labels: list[str], statement: Statement) -> dict[str, Item]:
+    """商 and 余数 of 3……2."""
+    division = next((i for i in statement.items if isinstance(i, Remainder)), None)
+    ends = {"商": division.quotient, "余数": division.remainder} if division else {}
+    return {
+        label: Quantity(value, (), division.start, division.end)  # type: ignore[union-attr]
+        for label in labels
+        for end, value in ends.items()
+        if label.endswith(end)
+    }
+
+
+def _supposed(question: Question, source: str, statements: list[Statement]) -> list[tuple[str, Item]]:
+    """Parts by the letters they were supposed to be: 设足球有x个，篮球有2x个 … x=10，2x=20."""
+    letters: dict[str, str] = {}
+    for label in question.labels:
+        name = re.escape(label)
+        match = re.search(
+            rf"{name}[^,。;=]{{0,6}}?(?:有|为|是)\s?\(?([\da-z+\-]{{0,6}}[a-z])(?![a-z])", source
+        )
+        match = match or re.search(rf"([a-z])(?:表示|代表|为|是)[^,。;=]{{0,4}}{name}", source)
+        if match:
+            letters[match[1]] = label
+    result: list[tuple[str, Item]] = []
+    for statement in reversed(statements):
+        for item in _values(statement):
+            before = re.search(
+                r"(?:^|[^\da-z+\-])([\da-z+\-]{1,8})\)?\s?=\s?$",
+                statement.text[max(0, item.start - 14) : item.start],
+            )
+            if before and before[1] in letters:
+                result.append((letters[before[1]], item))
+    return result
+
+
+def _beside(
+    question: Question, named: list[Part], region: list[Statement], kept: list[Statement]
+) -> list[Part]:
+    """What is asked beside the named parts (几小时后相遇？两车各行了多少？), under its clause as name."""
+    total = any(_TOTAL.search(label) for label in question.labels)
+    clauses = [
+        a
+        for a in question.asked
+        if re.search("多少|几", a.clause)
+        and not re.search("各|分别|[和与、]", a.clause)
+        and not (total and _TOTAL.search(a.clause))
+    ]
+    taken = [p.value for p in named]
+    return [replace(p, name=p.asked.clause) for p in _best_of(question, clauses, region, kept, taken)]
+
+
+# Parts by the clause that asks for them
+
+
+def _by_clause(question: Question, region: list[Statement], kept: list[Statement]) -> list[Part]:
+    """Each asked clause takes the value that fits its unit and speaks its words."""
+    clauses = [a for a in question.asked if _ASKS.search(a.clause)]
+    listed = _plain_list(clauses, region) or _plain_list(clauses, kept)
+    return listed or _best_of(question, clauses, region, kept, [])
+
+
+def _best_of(
+    question: Question,
+    clauses: list[Asked],
+    region: list[Statement],
+    kept: list[Statement],
+    taken: list[Item],
+) -> list[Part]:
+    """For each clause the best of the values not ``taken``; ends at the first that finds none."""
+    pool = [
+        (statement, item, 0.01 * index - 0.02 * order)
+        for index, statement in enumerate(kept or region)
+        for order, item in enumerate(_values(statement))
+        if item not in taken
+    ]
+    parts: list[Part] = []
+    for clause in clauses:
+        exact = any(_exact(item, clause) for _, item, _ in pool)
+        scored = [
+            (_clause_score(question, s, item, clause) + (0.8 if s in region else 0.0) + place, -n)
+            for n, (s, item, place) in enumerate(pool)
+            if (_exact(item, clause) if exact else _fits(item, clause))
+        ]
+        if not scored:
+            return parts
+        best = -max(scored)[1]
+        parts.append(Part("", clause, pool[best][1]))
+        pool.pop(best)
+    return parts
+
+
+def _plain_list(clauses: list[Asked], region: list[Statement]) -> list[Part]:
+    """Values without words (46元；4元) answer the asked clauses in their order."""
+    text = "".join(s.text for s in region)
+    items = [i for s in region for i in _values(s)]
+    words = re.sub("答案?|所以|因此|分别|依次|[是为和:,;、。\\s]", "", text)
+    if len(items) != len(clauses) or len(words) > sum(i.end - i.start for i in items) + 2:
+        return []
+    pairs_ = list(zip(clauses, items, strict=True))
+    return [Part("", a, i) for a, i in pairs_] if all(_fits(i, a) for a, i in pairs_) else []
+
+
+def _clause_score(question: Question, statement: Statement, item: Item, clause: Asked) -> float:
+    """How well a value answers a clause: by the words around it and by its unit."""
+    near = select.local(strip_denied(statement.text), item)
+    chars = {c for p in clause.pairs for c in p}
+    score = 3 * len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
+    score += 1.5 * len(chars & set(near)) / max(1, len(chars)) + 0.3 * (statement.rank is Rank.MARKED)
+    if isinstance(item, Quantity):
+        known = not item.result and item.value in question.known
+        rate = item.form == "percent" and not re.search("率|几折|几成|百分|%|占", clause.clause)
+        unit = any(u.name in clause.expect.names or u.dim in clause.expect.dims for u in item.units)
+        score += unit - 1.5 * known - 2.0 * rate - (item.value == 1 and statement.text[item.start] == "一")
+    return score

@@ -1,0 +1,407 @@
+"""What becomes of each sentence of a solution: talk, a check, a correction, or a statement with its rank.
+
+Every sentence goes through :data:`SENTENCES`, the first rule that fires says what becomes of it; those that stay are
+ranked by :data:`RANKS`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+from glmjobs.marking.question import Question, squeeze
+from glmjobs.marking.statements import Rank, Read, Statement, overlap, strip_denied
+from glmjobs.marking.tables import Rule, phrase
+from glmjobs.marking.values.items import Quantity
+from glmjobs.marking.values.scan import scan
+
+BOX = "⟦"
+PHRASES = {
+    name: phrase(name)
+    for name in (
+        "marked", "so", "step", "only_concludes", "withdrawn", "about_a_claim", "second_thoughts", "right_after_all",
+        "refused", "check", "remark", "marking_claim", "supposed", "all_supposed", "thought_of", "refuted", "reason",
+        "explanation", "other_way", "reason_concludes", "claimed", "truth", "next_task", "question_end", "closing",
+        "unfinished", "dangling", "ends_well", "difference",
+    )
+}  # fmt: skip
+MARKED, SO = PHRASES["marked"], PHRASES["so"]
+
+
+class Effect(Enum):
+    """What becomes of a sentence, and of those before it."""
+
+    SKIP = "is talk"
+    CHECK = "and what follows it is a check"
+    EXPLAIN = "and what follows it is an explanation"
+    DROP = "takes back what was said, and is no answer"
+    REPLACE = "takes back what was said, and its rest is the answer"
+    KEEP = "is a statement"
+    OVER = "and what follows it belongs to another task"
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known after some sentences."""
+
+    kept: tuple[Statement, ...] = ()
+    stance: Effect = Effect.KEEP
+    corrected: bool = False
+    withdrawn: bool = False
+    announced: bool = False
+    after: tuple[str, ...] = ()
+    cut: bool = False
+    fired: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence to be judged, after ``state``."""
+
+    text: str
+    state: State
+    question: Question
+    speaks: Read
+    index: int
+    last: bool
+
+    @cached_property
+    def marked(self) -> list[re.Match[str]]:
+        return list(MARKED.finditer(self.text))
+
+    @cached_property
+    def near(self) -> float:
+        return overlap(self.text, self.question)
+
+    @cached_property
+    def items(self) -> list[Any]:
+        return self.speaks(self.text)
+
+    @property
+    def kept(self) -> tuple[Statement, ...]:
+        return self.state.kept
+
+    @cached_property
+    def explains(self) -> bool:
+        """Whether an answer stands already, and this sentence concludes nothing anew."""
+        return (
+            not self.marked
+            and _answered(self.state, self.question, self.index)
+            and not PHRASES["reason_concludes"].search(self.text)
+        )
+
+
+def _answered(state: State, question: Question, index: int) -> bool:
+    """Whether an answer stands already: a marked one, or the first sentence in the question's words."""
+    first = state.kept[0] if state.kept else None
+    if first is None or any(s.rank is Rank.MARKED for s in state.kept):
+        return first is not None
+    if any(s.rank >= Rank.SO_RESTATED and s.overlap >= 0.4 and fits(s.items, question) for s in state.kept):
+        return True
+    said_first = len(state.kept) == 1 and (
+        first.rank >= Rank.RESTATED
+        or (index == 1 and (first.overlap >= 0.2 or isinstance(first.items[0], bool)))
+    )
+    return said_first and fits(first.items, question)
+
+
+def fits(items: list[Any], question: Question) -> bool:
+    """Whether one of the values may have the asked unit."""
+    expect = question.main.expect
+    if not expect.units and expect.dim not in ("area", "volume"):  # 求面积: a length is a step towards it
+        return True
+    found = [i for i in items if isinstance(i, Quantity)]
+    return not found or any(not i.units or any(u.dim in expect.dims for u in i.units) for i in found)
+
+
+def says_new(items: list[Any], question: Question) -> bool:
+    """Whether one of the quantities is none of the question's."""
+    return any(isinstance(i, Quantity) and i.value not in question.known for i in items)
+
+
+def _echoes(text: str, question: Question) -> bool:
+    """Whether the sentence stands in the question word for word."""
+    plain = squeeze(text)
+    return len(plain) >= 6 and plain in question.plain
+
+
+# What becomes of a sentence
+
+
+def _refuses(s: Sentence) -> bool:
+    match = PHRASES["refused"].search(s.text)
+    if not match or PHRASES["refused"].search(s.question.text):
+        return False
+    return not s.speaks(s.text[match.end() :])
+
+
+def _turns(s: Sentence) -> str | None:
+    """有人认为是12，其实是9: what stands after the turn, where it gives an answer of its own."""
+    match = PHRASES["truth"].search(s.text)
+    if not match or not PHRASES["claimed"].search(s.text[: match.start()]):
+        return None
+    tail = s.text[match.end() :]
+    return tail if s.speaks(tail) else None
+
+
+def _claims_marks(s: Sentence) -> bool:
+    if BOX in s.text or not PHRASES["marking_claim"].search(s.text):
+        return False
+    head = PHRASES["marking_claim"].split(s.text, maxsplit=1)[0]
+    return not ((MARKED.search(head) or SO.search(head)) and s.speaks(head))
+
+
+def _supposes(s: Sentence) -> bool:
+    if not PHRASES["supposed"].search(s.text):
+        return False
+    if any(k.rank >= Rank.RESTATED for k in s.kept):
+        return True
+    condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
+    if PHRASES["all_supposed"].search(condition):
+        return False  # the method of 鸡兔同笼, or an unknown
+    found = scan(condition)
+    return bool(PHRASES["thought_of"].search(condition)) or says_new(found, s.question)
+
+
+def _takes_back(s: Sentence) -> str | None:
+    """What is left of a sentence that takes an answer back ("" where nothing is), or None where it takes back none."""
+    hard = list(PHRASES["withdrawn"].finditer(s.text))
+    if not hard or PHRASES["right_after_all"].search(s.text) or re.match("若|如果|假如", s.text):
+        return None
+    if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
+        return None
+    head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
+    if not s.kept and (not head or not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
+        return None  # nothing to take back: 这句话不对 is a verdict
+    if _denies_value(s, head, tail):
+        return None
+    if (
+        s.kept
+        and not s.speaks(tail)
+        and re.match("[了的]?[,:。]?", tail)
+        and re.search("应|正确|才", head)
+        and s.speaks(head)
+    ):
+        tail = head
+    return re.sub("^[了的是,:。!;\\s]+", "", tail)
+
+
+def _denies_value(s: Sentence, head: str, tail: str) -> bool:
+    """Whether only a value of the sentence itself is denied (不是27棵 beside an answer of 45棵)."""
+    if not head or strip_denied(s.text) == s.text or re.search("应|改|更正|纠正|修正|订正", s.text):
+        return False
+    said = {str(x) for x in s.speaks(head)}
+    if not said or (head.rstrip()[-1:] in (",", "。") and s.speaks(tail)):
+        return False
+    return not any(said & {str(i) for i in k.items} for k in s.kept)
+
+
+_CONCLUDES_ALL = re.compile("(?:所以|因此|故|最终|正确)的?答案")
+
+SENTENCES: tuple[Rule[Sentence], ...] = (
+    Rule(
+        "another_task",
+        Effect.OVER,
+        lambda s: (
+            PHRASES["next_task"].search(s.text)
+            and any(k.rank >= Rank.RESTATED for k in s.kept)
+            and not _echoes(PHRASES["next_task"].sub("", s.text), s.question)
+        ),
+        "答案是7。\n问题：5+5等于几？",
+    ),
+    Rule("refusal", Effect.DROP, _refuses, "条件不足，无法确定"),
+    Rule("opinion_turned", Effect.REPLACE, _turns, "有人认为是12，其实是9"),
+    Rule("claim_of_marks", Effect.SKIP, _claims_marks, "请给满分"),
+    Rule(
+        "question",
+        Effect.SKIP,
+        lambda s: PHRASES["question_end"].search(s.text) and BOX not in s.text,
+        "还剩几颗？",
+    ),
+    Rule(
+        "checks",
+        Effect.CHECK,
+        lambda s: (
+            (m := PHRASES["check"].search(s.text))
+            and (s.kept or "代入" not in m[0])
+            and not (s.marked and not s.kept)
+            and not _CONCLUDES_ALL.search(s.text)
+        ),
+        "验算：9+6=15",
+    ),
+    Rule(
+        "remarks",
+        Effect.SKIP,
+        lambda s: (
+            PHRASES["remark"].search(s.text)
+            and not (s.marked and BOX in s.text)
+            and not _CONCLUDES_ALL.search(s.text)
+        ),
+        "注意：另外还有3颗",
+    ),
+    Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
+    Rule(
+        "goes_other_way",
+        Effect.EXPLAIN,
+        lambda s: s.explains and PHRASES["other_way"].search(s.text),
+        "方法二：12÷2=6",
+    ),
+    Rule(
+        "explains",
+        Effect.EXPLAIN,
+        lambda s: s.explains and PHRASES["explanation"].search(s.text),
+        "解析：一共15颗",
+    ),
+    Rule(
+        "explained",
+        Effect.SKIP,
+        lambda s: (
+            s.explains
+            and (s.state.stance is Effect.EXPLAIN or PHRASES["reason"].search(s.text))
+            and not (s.text.endswith("。") and s.near >= 0.8)
+        ),
+        "因为15-6=9",
+    ),
+    Rule(
+        "checked",
+        Effect.SKIP,
+        lambda s: s.state.stance is Effect.CHECK and not s.marked and not SO.search(s.text),
+        "9+6=15，正好",
+    ),
+    Rule("takes_back", Effect.REPLACE, _takes_back, "不对，应该是9颗"),
+)
+"""What becomes of a sentence, the first that fires; one on which none does is ranked."""
+
+
+# How much a statement looks like the conclusion
+
+_PLAIN_SIGNS = re.compile(r"[\d\s,。:.=+\-×÷*/()]")
+
+
+def _announces(s: Sentence) -> bool:
+    """那么他付的金额就是两数之积: every value stands before what is drawn from it."""
+    found = list(SO.finditer(s.text))
+    rest = s.text[found[-1].end() :] if found else ""
+    ends = [getattr(i, "end", None) for i in s.items]
+    return (
+        bool(found)
+        and all(end is not None and end <= found[-1].start() for end in ends)
+        and bool(re.search("[就即]?[是为等].*[积和差商]", rest))
+    )
+
+
+RANKS: tuple[Rule[Sentence], ...] = (
+    Rule("cut_off", Rank.WORKING, lambda s: s.state.cut and not s.marked, "15-6=9，所以"),
+    Rule(
+        "marked_answer",
+        Rank.MARKED,
+        lambda s: (
+            s.marked
+            and not (
+                len(s.marked) == 1 and s.marked[0][0].startswith("综上") and not s.near and len(s.text) > 40
+            )
+        ),
+        "答：还剩9颗",
+    ),
+    Rule("announced_result", Rank.WORKING, _announces, "那么他付的金额就是两数之积"),
+    Rule(
+        "bare_conclusion",
+        Rank.BARE,
+        lambda s: (
+            SO.search(s.text)
+            and len(_PLAIN_SIGNS.sub("", SO.sub("", s.text))) <= 4
+            and fits(s.items, s.question)
+        ),
+        "所以9颗",
+    ),
+    Rule(
+        "correction",
+        Rank.BARE,
+        lambda s: s.state.corrected and not PHRASES["step"].search(s.text),
+        "更正：还剩9颗",
+    ),
+    Rule(
+        "so_in_its_words",
+        Rank.SO_RESTATED,
+        lambda s: s.near >= 0.25 and SO.search(s.text) and fits(s.items, s.question),
+        "所以小明还剩9颗糖",
+    ),
+    Rule(
+        "in_its_words", Rank.RESTATED, lambda s: s.near >= 0.25 and fits(s.items, s.question), "小明还剩9颗糖"
+    ),
+    Rule("so_sentence", Rank.SO, lambda s: SO.search(s.text), "所以一份是3颗"),
+)
+"""The rank of a statement, the first that fires; WORKING where none does."""
+
+
+def _only_a_value(s: Sentence) -> bool:
+    """The answer first: 21美元。每周3.5美元。"""
+    item = s.items[0]
+    if len(s.items) != 1 or not isinstance(item, Quantity) or item.result:
+        return False
+    if not item.units and s.text.rstrip()[-1:] != "。":
+        return False  # 1. 2. number steps; lines of digits are written arithmetic
+    return not (s.text[: item.start] + s.text[item.end :]).strip(" 。.!") and fits(s.items, s.question)
+
+
+def _rank(s: Sentence) -> Statement:
+    rule = next((r for r in RANKS if r.when(s)), None)
+    rank, near, id = (rule.effect, s.near, rule.id) if rule else (Rank.WORKING, s.near, "working")
+    if (s.state.announced and not s.marked) or (isinstance(s.items[0], bool) and len(s.text) <= 6):
+        rank, id = Rank.MARKED, "announced"
+    if not s.kept and rank < Rank.RESTATED and _only_a_value(s):
+        rank, near, id = Rank.RESTATED, 1.0, "value_first"
+    return Statement(s.text, rank, near, s.items, id)
+
+
+_ANNOUNCES = re.compile("(?:答案|答|结论|结果)[是为]?[:]\\s*$")
+
+
+def _keep(s: Sentence) -> State:
+    """The state with the sentence's statement, where it puts an answer forward."""
+    state = s.state
+    broken = s.last and s.kept and not s.marked and PHRASES["unfinished"].search(s.text)
+    if broken or (_echoes(s.text, s.question) and not s.marked) or not s.items:
+        announced = bool(s.marked) and len(s.text) <= s.marked[-1].end() + 12
+        return replace(
+            state, announced=announced or bool(_ANNOUNCES.search(s.text)), after=(*state.after, s.text)
+        )
+    statement = _rank(s)
+    fired = (*state.fired, (statement.rule, s.text))
+    return replace(state, kept=(*state.kept, statement), announced=False, after=(), fired=fired)
+
+
+def step(question: Question, speaks: Read, last: int, state: State, entry: tuple[int, str]) -> State:
+    """The state after one more sentence, ``entry``: its position and text; ``last``: the last one's position."""
+    index, text = entry
+    if state.stance is Effect.OVER:
+        return state
+    dangling = PHRASES["dangling"].search(text)
+    if state.cut or dangling:
+        state = replace(state, cut=bool(dangling))
+    text = text[: dangling.start()] if dangling and dangling.start() else text
+    refuted = PHRASES["refuted"].search(text) if PHRASES["supposed"].search(text) else None
+    text = text[refuted.end(1) :] if refuted else text
+    s = Sentence(text, state, question, speaks, index, index == last)
+    rule, found = next(
+        ((r, f) for r in SENTENCES if (f := r.when(s)) not in (None, False, [], ())), (None, None)
+    )
+    if rule is None:
+        thought_again = bool(PHRASES["second_thoughts"].search(text))
+        if thought_again or state.stance is Effect.CHECK:
+            stance = Effect.KEEP if state.stance is Effect.CHECK else state.stance
+            s = replace(s, state=replace(state, stance=stance, corrected=state.corrected or thought_again))
+        return _keep(s)
+    state = replace(state, fired=(*state.fired, (rule.id, text)))
+    if rule.effect in (Effect.CHECK, Effect.EXPLAIN, Effect.OVER):
+        return replace(state, stance=rule.effect)
+    if rule.effect is Effect.DROP:
+        return replace(state, kept=(), withdrawn=True)
+    if rule.effect is Effect.REPLACE:
+        state = replace(state, kept=(), corrected=True, withdrawn=True, stance=Effect.KEEP)
+        rest = str(found)
+        return _keep(Sentence(rest, state, question, speaks, index, index == last)) if rest else state
+    return replace(state, announced=state.announced and rule.id != "question")

@@ -1,0 +1,273 @@
+"""A solution's statements: its sentences, the values each puts forward, how near it is to the question, its rank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from typing import Any
+
+from glmjobs.marking.question import TIMES, Kind, Question, pairs
+from glmjobs.marking.tables import Rule, phrase
+from glmjobs.marking.values import numerals
+from glmjobs.marking.values.items import Clock, Date, Item, Quantity
+from glmjobs.marking.values.scan import results, scan, weekdays
+
+MAX_STATEMENTS = 400
+"""Statements looked at closely (the first 100 and the last 300 of a longer text)."""
+MAX_STATEMENT = 1200
+"""Characters of one statement looked at (its first 400 and last 800)."""
+
+_BOUNDARY = re.compile(
+    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|(?<=⟧)(?=\s)"
+)
+
+Read = Callable[[str], list[Any]]
+"""Which answers of the asked kind a statement puts forward; none for working and talk."""
+
+
+class Rank(IntEnum):
+    """How much a statement looks like the conclusion."""
+
+    WORKING = 1
+    SO = 2
+    """所以 …, but not in the question's words."""
+    RESTATED = 3
+    """In the question's words."""
+    SO_RESTATED = 4
+    BARE = 5
+    """所以9颗: nothing but a conclusion; or what stands for a withdrawn answer."""
+    MARKED = 6
+    """答：, 答案是, a box."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence that puts answers forward: ``items``. ``overlap``: :func:`overlap`; ``rule``: what ranked it."""
+
+    text: str
+    rank: Rank
+    overlap: float
+    items: list[Any]
+    rule: str = ""
+
+
+def split(text: str) -> list[str]:
+    """Sentences; of a very long text only the first 100 and last 300, of a long sentence head and tail."""
+    found = [s.strip() for s in _BOUNDARY.split(text) if s and s.strip()]
+    if len(found) > MAX_STATEMENTS:
+        found = found[:100] + found[-300:]
+    return [s if len(s) <= MAX_STATEMENT else s[:400] + " … " + s[-800:] for s in found]
+
+
+def overlap(text: str, question: Question) -> float:
+    """How far a statement speaks of what is asked: the mean share of a clause's characters and pairs, 0 to 1."""
+    mine, chars, best = pairs(text), set(text), 0.0
+    for asked in question.asked:
+        wanted = {c for p in asked.pairs for c in p if c not in asked.expect.names}
+        if wanted and not denies(text, asked.pairs, asked.clause):
+            shares = len(asked.pairs & mine) / len(asked.pairs), len(wanted & chars) / len(wanted)
+            best = max(best, sum(shares) / 2)
+    return best
+
+
+def denies(text: str, words: frozenset[str], clause: str) -> bool:
+    """Whether a word of the clause stands with a negation that it lacks there: 不合格率 is not 合格率."""
+    marked = [mark + word for word in words for mark in "不未没"]
+    return any(m in text and m not in clause for m in marked)
+
+
+_DENIES = re.compile("不|非|≠|排除|否定|舍|错|去掉|太| not ")
+_REASON_TAIL = re.compile("[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|因此|故))")
+_DENIED = phrase("denied")
+
+
+def strip_denied(text: str) -> str:
+    """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
+    return _DENIED.sub(lambda m: " " * len(m[0]), text) if _DENIES.search(text) else text
+
+
+def _strip_reason(text: str) -> str:
+    """The statement without the reason it ends in (是2.8和4.4，因为…), blanked so that positions stay."""
+    match = _REASON_TAIL.search(text)
+    if not match or not scan(text[: match.start()]):
+        return text
+    return text[: match.start()] + " " * (len(text) - match.start())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value in its statement, for the rules that leave it out."""
+
+    text: str
+    item: Item
+    question: Question
+
+    def before(self, size: int) -> str:
+        """So many characters before it."""
+        return self.text[max(0, self.item.start - size) : self.item.start]
+
+
+_DIFFERENCE = re.compile(
+    "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜](?:多少|了|几)|还[要需剩]|各|分别|[增减提降超节]"
+)
+_DIFFERS = re.compile("比[^,。;]{1,8}(?:[多少大小高矮低长短贵快慢重轻早晚]|便宜)(?:了|出)?\\s?$")
+_BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]|以上|以下|不到")
+_LETTER_BOUND = re.compile(r"[a-zA-Z]\s?[<>≤≥]\s?$")
+_COEFFICIENT = re.compile("[xyzn](?![a-z])| ?π")
+_RADIUS = re.compile(" ?[rRdh](?![a-z])")
+_RECEIVERS = re.compile("个?(朋友|小朋友|孩子|同学|孙子|邻居|班|人|伙伴|同伴)")
+_OPERANDS = re.compile(r"\s?[与和]\s?\d[\d.]*[\u4e00-\u9fff]?的(?:乘?积|和|差|商)|的(?:乘积|差|商)")
+_NEEDS = re.compile("[需要用租买]")
+_BOUND_BEFORE, _BOUND_AFTER = phrase("bound_before"), phrase("bound_after")
+
+
+def _bounded(p: Place) -> bool:
+    if _BOUNDS_ASKED.search(p.question.text) or not isinstance(p.item, Quantity):
+        return False
+    found = _BOUND_BEFORE.search(p.before(6))
+    if found and not (found[0].startswith("至") and _NEEDS.search(p.before(8))):
+        return True
+    return bool(_BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
+
+
+def _receives(p: Place) -> bool:
+    """两个朋友 is who gets, where 每个朋友 is asked."""
+    found = _RECEIVERS.match(p.text, p.item.end) or _RECEIVERS.match(p.text, p.item.end - 1)
+    if not found:
+        return False
+    named = any(
+        f"每{word}{found[1]}" in p.question.main.clause for word in ("个", "位", "名", "个小", "个好", "")
+    )
+    return named and (found[1] not in ("人", "班") or "和" in p.before(8))
+
+
+LEFT_OUT: tuple[Rule[Place], ...] = (
+    Rule(
+        "anothers_value",
+        "leave out",
+        lambda p: anothers(p.text, p.item, p.question),
+        "乙仓有3吨 where 甲仓 is asked",
+    ),
+    Rule("last_in_a_way", "leave out", lambda p: p.text.endswith("最后", 0, p.item.start), "最后一天"),
+    Rule(
+        "differs_by",
+        "leave out",
+        lambda p: (
+            (p.question.subject or not _DIFFERENCE.search(p.question.main.clause))
+            and _DIFFERS.search(p.before(16))
+        ),
+        "比小红多3颗",
+    ),
+    Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
+    Rule(
+        "letter_bounded",
+        "leave out",
+        lambda p: _LETTER_BOUND.search(p.before(3)) and not _BOUNDS_ASKED.search(p.question.text),
+        "x>3",
+    ),
+    Rule("coefficient", "leave out", lambda p: _COEFFICIENT.match(p.text, p.item.end), "3x=15"),
+    Rule(
+        "formula_of_circles",
+        "leave out",
+        lambda p: "π" in p.text[p.item.start : p.item.end] and _RADIUS.match(p.text, p.item.end),
+        "C=2πr",
+    ),
+    Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
+    Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
+)
+"""Values of a statement that it does not put forward as the answer."""
+
+
+def values(text: str, question: Question, kind: Kind) -> list[Item]:
+    """The values that a statement puts forward: denied ones, left sides of equations and :data:`LEFT_OUT` left out."""
+    plain = _strip_reason(strip_denied(text))
+    if kind is Kind.WEEKDAY:
+        return list(weekdays(plain))
+    items = results(plain, scan(plain, kind.value))
+    if kind in TIMES:
+        items = [i for i in items if isinstance(i, (Clock, Date))]
+    places = [Place(plain, item, question) for item in items]
+    items = [p.item for p in places if not any(rule.when(p) for rule in LEFT_OUT)]
+    return items + _ordinals(plain, items, question) + _none_left(plain, items, question)
+
+
+_NTH = re.compile("第\\s?(\\d{1,4}|[一二三四五六七八九十百]{1,4})\\s?([天年周月])(?!平均|[比到的])")
+
+
+def _ordinals(text: str, items: list[Item], question: Question) -> list[Item]:
+    """第8天 answers 几天, where nothing else in the sentence does."""
+    wanted = question.main.expect.names
+    if any(isinstance(i, Quantity) and any(u.name in wanted for u in i.units) for i in items):
+        return []
+    found = [(numerals.simple(m[1]), m) for m in _NTH.finditer(text) if m[2] in wanted]
+    units = question.main.expect.units
+    return [Quantity(n, units, m.start(), m.end()) for n, m in found[-1:] if n is not None]
+
+
+_NONE_LEFT = phrase("none_left")
+_NOUN = re.compile("[多少几]\\s?[\u4e00-\u9fff]([\u4e00-\u9fff]{1,4})\\?")
+_LEFT_ASKED = re.compile("剩|余|还有|多少|几")
+
+
+def _none_left(text: str, items: list[Item], question: Question) -> list[Item]:
+    """没有剩下, 刚好分完, 没有绿笔: none of what is asked, which is 0."""
+    expect = question.main.expect
+    noun = _NOUN.search(question.main.clause) if not items and "没有" in text else None
+    at = text.find(f"没有{noun[1]}") if noun else -1
+    found = _NONE_LEFT.search(text) if _LEFT_ASKED.search(question.main.clause) else None
+    if question.kind is not Kind.NUMBER or (at < 0 and not found):
+        return []
+    start, end = found.span() if found else (at, len(text))
+    return [Quantity(Fraction(0), expect.units, start, end)]
+
+
+def anothers(text: str, item: Item, question: Question) -> bool:
+    """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for 甲仓)."""
+    if not question.others and not question.subject:
+        return False
+    if question.subject and text.startswith(question.subject, item.end):
+        return False  # 果园里有210棵梨树
+    head = re.split("[,。;、]", text[: item.start])[-1]
+    head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
+    if question.subject and question.subject not in head and _parallel(head, question):
+        return True
+    named = next((n for n in question.others if head.startswith(n)), "")
+    if not named or head.startswith(("后", "前", "了"), len(named)):  # 降价后: a time, no subject
+        return False
+    theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
+    return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
+
+
+def _parallel(head: str, question: Question) -> bool:
+    """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
+    match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
+    name = match[1].rstrip("的") if match else ""
+    return bool(
+        name
+        and question.predicate
+        and name in question.text
+        and name not in question.main.clause
+        and not name.endswith((question.subject, "里", "中", "上"))
+        and not question.subject.endswith(name)
+    )
+
+
+_THEN_COMPUTED = re.compile(r"(?![\d.]|/\d)[^\d=,。;+\-×*÷/]{0,4}[+\-×*÷/](?=[^,。;]*=)")
+_IS_COMPUTED = re.compile(r"(?![\d.]|/\d)[^\d,。;]{0,4}=")
+_SIGN_BEFORE = re.compile(r"[+\-×*÷/]\s?$")
+
+
+def operand(text: str, number: str) -> bool:
+    """Whether a calculation in the text goes on with the number: 240×4, 6×0.5, not 8×30=240."""
+    at = text.find(number)
+    while at >= 0:
+        before, end = text[max(0, at - 2) : at], at + len(number)
+        if before[-1:] not in (*"0123456789./",) and _THEN_COMPUTED.match(text, end):
+            return True
+        if _SIGN_BEFORE.search(before) and _IS_COMPUTED.match(text, end):
+            return True
+        at = text.find(number, at + 1)
+    return False

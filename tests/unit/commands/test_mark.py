@@ -1,0 +1,68 @@
+"""`python -m glmjobs.mark`: the rules that decided, for three texts and for the rows of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glmjobs import mark
+from hpc.core.command import run_command
+
+ROWS = [
+    {"id": 1, "question": "还剩几颗？", "gold": "9颗", "prediction": "15-6=9（颗）\n答：还剩九颗。"},
+    {"id": 2, "question": "还剩几颗？", "gold": "9颗", "prediction": "还剩8颗。"},
+    {"id": 3, "question": "证明：偶数加偶数是偶数。", "gold": "2m+2n=2(m+n)。", "prediction": "略"},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def test_three_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mark.main(["还剩几颗？", "所以还剩9颗。", "不是8颗。\n答：还剩九颗。"]) == 0
+    said = capsys.readouterr().out
+    assert "right: same value" in said
+    assert "marked_answer" in said and "答:还剩九颗。" in said
+    assert "9颗" in said
+
+
+def test_a_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mark.main([str(file), "--wrong", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["status"], row["reason"]) for row in rows] == [
+        (2, "marked", "other value"),
+        (3, "not marked", "not marked: a proof, a drawing or an explanation is asked"),
+    ]
+    assert rows[0]["trace"][-1] == {"side": "verdict", "rule": "wrong", "span": "other value"}
+    assert mark.main([str(file), "--row", "1"]) == 0
+    out = capsys.readouterr()
+    assert "right: same value" in out.out and "1 rows shown" in out.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl: no such file; give three texts"),
+        (["a", "b"], "2 texts; give three texts"),
+        (["FILE", "--row", "9"], "no row with the id 9"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], said: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(mark.main, [str(file) if w == "FILE" else w for w in words]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_a_broken_line_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with file.open("a", encoding="utf-8") as more:
+        more.write('{"question": 1}\n')
+    assert run_command(mark.main, [str(file)]) == 2
+    assert "predictions.jsonl:4: question, gold and prediction" in capsys.readouterr().err
