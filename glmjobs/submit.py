@@ -7,14 +7,16 @@ not there or cannot be used (exit 2), a machine without the GPUs (exit 3).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glmjobs.cli import add_overrides, add_shape, run_command
+from glmjobs.cli import add_overrides, add_shape, error_line, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
@@ -27,7 +29,7 @@ from hpc.batch.profile import Profile
 from hpc.batch.script import render
 from hpc.chain import submission
 from hpc.core import hints
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, HpcError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,13 +88,16 @@ def main(argv: list[str] | None = None) -> int:
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
-    if args.dry_run:
-        return dry_run(
-            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local), args.json
-        )
-
     from glmjobs.planning.estimate import decided
     from glmjobs.run import submit_checks
+
+    if args.dry_run:
+        code = dry_run(
+            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local), args.json
+        )
+        with noted():
+            submit_checks.check(recipe, profile, shape, stages, executor)
+        return code
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     recipe, why = decided(recipe, profile, shape)
@@ -111,6 +116,15 @@ def main(argv: list[str] | None = None) -> int:
         code = follow(run, as_json=args.json and not args.rehearse)
         return code or (rehearsed(run, as_json=args.json) if args.rehearse else 0)
     return 0
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """What submit would refuse, said by a dry run."""
+    try:
+        yield
+    except HpcError as error:
+        print(f"note: as it is now, this would be refused: {error_line(error)}", file=sys.stderr)
 
 
 def rehearsed(run: Run, *, as_json: bool) -> int:

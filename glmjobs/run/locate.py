@@ -47,6 +47,7 @@ def locate(where: str) -> RunPath:
             if (path / "run.yaml").is_file():
                 return RunPath(path.absolute())
     known = [place.path.name for place in directories()]
-    hint = f"runs here: {', '.join(known[-5:])}" if known else f"there are no runs under {parent()}"
+    others = f" and {len(known) - 5} older ones" if len(known) > 5 else ""
+    hint = f"runs here: {', '.join(known[-5:])}{others}" if known else f"there are no runs under {parent()}"
     shown = visible(where if len(where) <= 200 else f"{where[:200]}…")
     raise BadInput(f"{shown}: no run of this name or path (a directory with run.yaml); {hint}")

@@ -176,6 +176,10 @@ def held_reason(info: JobInfo) -> bool:
     return held or ", held:" in waiting(info) or waiting(info).startswith(("held", "requeued and held"))
 
 
+NO_LOG = 53
+"""What a batch job whose output file slurmd could not open has for a signal in sacct and scontrol (0:53)."""
+
+
 def ending(info: JobInfo) -> str:
     """How a job ended by Slurm's account, in words: ``out of memory on node1 (Slurm: OUT_OF_MEMORY)``."""
     text = ENDS.get(info.state, info.state.name.lower())
@@ -184,7 +188,9 @@ def ending(info: JobInfo) -> str:
     if info.node_list:
         text += f" on {info.node_list}"
     details = [f"Slurm: {info.state.name}"]
-    if info.exit_signal:
+    if info.exit_signal == NO_LOG:
+        details.append("its log could not be opened: a directory that is gone, a full or read-only disk")
+    elif info.exit_signal:
         details.append(f"signal {info.exit_signal}")
     elif info.exit_code:
         details.append(f"exit code {info.exit_code}")
