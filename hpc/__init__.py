@@ -24,6 +24,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hpc.core.interrupted import quietly
+
 if TYPE_CHECKING:
     from hpc.batch.jobs import Chain, Job, Step
     from hpc.batch.profile import Profile
@@ -80,3 +82,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+quietly()

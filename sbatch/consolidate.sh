@@ -26,7 +26,8 @@ RUN=${RUN:?name the run directory: RUN=runs/NAME sbatch sbatch/consolidate.sh}
 case $RUN in /*) ;; *) RUN=$PWD/$RUN ;; esac
 
 TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VENV
-[ -d "$TOOLS" ] || TOOLS=$("${VENV:-$PWD/.venv}/bin/python" -c 'import hpc.batch; print(hpc.batch.__path__[0])')
+[ -d "$TOOLS" ] || TOOLS=$("${VENV:-$PWD/.venv}/bin/python" -c 'import hpc.batch; print(hpc.batch.__path__[0])') || {
+    echo "error: neither hpc/batch nor ${VENV:-.venv} with glmjobs in $PWD: sbatch from the project's directory, or set PROJECT or VENV" >&2; exit 2; }
 source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONUTF8=1
