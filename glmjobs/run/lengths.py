@@ -219,7 +219,7 @@ def measure(given: dict[str, Any]) -> Lengths:
             f"{directory}: its tokenizer has ids up to {highest:,}, its config.json a vocab_size of {known:,}: it is "
             "another model's tokenizer; copy both from one place"
         )
-    limits = Limits(*given["limits"], family.positions(config), family.positions_apart)
+    limits = Limits(*given["limits"], positions=family.positions(config), apart=family.positions_apart)
     questions = [family.prompt_text(question) for question, _ in given["rows"]]
     asked = [len(ids) for ids in plain_ids(tokenizer, questions)]
     answered = [len(ids) for ids in plain_ids(tokenizer, [answer for _, answer in given["rows"]])]
