@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.models.family import Family, family_for
+from glmjobs.models.family import Family, family_for, read_config
 from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput
@@ -35,7 +35,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("dir", type=Path, metavar="DIR", help="a model directory, or a run directory")
     p.add_argument("--once", metavar="TEXT", help="answer this and end")
     p.add_argument("--json", action="store_true", help="with --once: print one JSON document")
-    p.add_argument("--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all")
+    p.add_argument(
+        "--max-length",
+        type=int,
+        default=MAX_LENGTH,
+        metavar="N",
+        help="tokens in all, at most the model's positions",
+    )
     p.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU")
     return p
 
@@ -91,6 +97,9 @@ class Chat:
     def load(cls, directory: Path, dtype: str = "float16", max_length: int = MAX_LENGTH) -> Chat:
         """Load a model directory onto the GPU, or the CPU where there is none.
 
+        Args:
+            max_length: tokens of question, history and answer; said and lowered where the model has fewer positions.
+
         Raises:
             BadInput: it is not one.
         """
@@ -98,6 +107,13 @@ class Chat:
         from glmjobs.scoring.evaluate import load_engine
 
         family = family_for(directory)
+        positions = family.positions(read_config(directory))
+        if positions is not None and positions < max_length:
+            print(
+                f"the model has {positions:,} positions: --max-length is {positions:,}, not {max_length:,}",
+                file=sys.stderr,
+            )
+            max_length = positions
         tokenizer = load_tokenizer(directory)
         engine = load_engine(directory, dtype, [family.stop_id(tokenizer)], family.banned_ids(tokenizer))
         return cls(engine, tokenizer, family, max_length)

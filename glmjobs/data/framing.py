@@ -18,6 +18,8 @@ from hpc.core.errors import WorkFailed
 
 NO_LABEL = -100
 TooLong = Literal["drop", "keep_end"]
+LEFT_OUT = ("long question", "long answer", BEYOND := "more than the model's positions")
+"""Why :meth:`Limits.left_out` leaves an example out."""
 
 # No vocabulary has negative ids, and -100 is taken.
 _SOURCE, _TARGET = -11, -22
@@ -39,6 +41,9 @@ class FamilyLike(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def positions_apart(self) -> bool: ...
 
     def frame(
         self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
@@ -97,11 +102,18 @@ class Frame:
 class Limits:
     """Lengths in tokens. As in THUDM's ptuning, the frame counts: a framed example never has more than
     ``max_source_length + max_target_length`` tokens (ChatGLM-6B: question up to source - 1, answer target -
-    2)."""
+    2).
+
+    Attributes:
+        positions: that the model has; None: not known.
+        apart: an answer's positions are counted anew, not on from its question's.
+    """
 
     max_source_length: int
     max_target_length: int
     too_long: TooLong
+    positions: int | None = None
+    apart: bool = False
 
     def source(self) -> int:
         """Largest number of a question's own tokens."""
@@ -115,7 +127,20 @@ class Limits:
         """Why an example of so many tokens is left out; None: it is kept, its question cut to :meth:`source`."""
         if target > self.target(frame):
             return "long answer"
-        return "long question" if source > self.source() and self.too_long == "drop" else None
+        if source > self.source() and self.too_long == "drop":
+            return "long question"
+        if (
+            self.positions is not None
+            and self._positions(frame, min(source, self.source()), target) > self.positions
+        ):
+            return BEYOND
+        return None
+
+    def _positions(self, frame: Frame, source: int, target: int) -> int:
+        """Positions that an example takes (those of GLM: Du et al. 2022, section 2.1)."""
+        prompt, answer = len(frame.before) + source + len(frame.between), target + len(frame.behind)
+        # Of 2D positions the context has one a token; <sop>, its last, counts from 1 with the answer, after a 0.
+        return max(prompt - 1, answer + 2) if self.apart else prompt + answer
 
 
 def _framed(

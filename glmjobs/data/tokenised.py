@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glmjobs.data.framing import (
+    LEFT_OUT,
     NO_LABEL,
     FamilyLike,
     Frame,
@@ -132,6 +133,7 @@ def tokenise(
     max_target_length: int = 512,
     too_long: TooLong = "drop",
     label_sop: bool = False,
+    positions: int | None = None,
 ) -> Tokenised:
     """The tokenised examples of ``part``, from the cache under ``out_dir`` where they are there already.
 
@@ -143,13 +145,14 @@ def tokenise(
         too_long: "drop" leaves over-long examples out; "keep_end" cuts the beginning of an over-long question.
             An over-long answer is left out in both: cut, it would teach the model to stop in mid-sentence.
         label_sop: the original's labels, where ``<sop>`` is a target too.
+        positions: that the model has; what takes more is left out.
 
     Raises:
         BadInput: no example is short enough.
         WorkFailed: the directory cannot be written.
     """
     frame = Frame.of(family, tokenizer, label_sop)
-    limits = Limits(max_source_length, max_target_length, too_long)
+    limits = Limits(max_source_length, max_target_length, too_long, positions, family.positions_apart)
     settings = {
         "data": prepared.fingerprint,
         "part": part,
@@ -157,7 +160,7 @@ def tokenise(
         "family": family.name,
         "prompt": family.prompt_text("question"),
         "frame": [frame.before, frame.between, frame.behind, frame.labels_between, frame.labels_behind],
-        "limits": [max_source_length, max_target_length, too_long],
+        "limits": [max_source_length, max_target_length, too_long, positions],
     }
     text = json.dumps([FORMAT, settings], sort_keys=True, ensure_ascii=False)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
@@ -244,7 +247,7 @@ class _Writer:
         self.directory = directory
         self.offsets, self.rows = array("q", [0]), array("q")
         self.target_tokens = 0
-        self.left_out: dict[str, int] = {"long question": 0, "long answer": 0, "answer without tokens": 0}
+        self.left_out: dict[str, int] = {**dict.fromkeys(LEFT_OUT, 0), "answer without tokens": 0}
         self.first_left_out: list[dict[str, Any]] = []
         self.cut_questions = 0
         self.longest = 0
@@ -277,7 +280,8 @@ class _Writer:
                 self._leave_out(row, "answer without tokens", 0)
                 continue
             if why := self.limits.left_out(self.frame, len(source), len(target)):
-                self._leave_out(row, why, len(target if why == "long answer" else source))
+                tokens = {"long question": len(source), "long answer": len(target)}
+                self._leave_out(row, why, tokens.get(why, len(source) + len(target)))
                 continue
             if len(source) > source_limit:
                 source = source[-source_limit:]

@@ -40,6 +40,7 @@ class Family:
         lora_targets: names of the linear maps that LoRA adapts by default.
         tokenizer_files: sets of files, one of which a directory has whole for its tokenizer.
         frame_tokens: tokens that a frame adds to source and target.
+        positions_apart: an answer's positions are counted anew (GLM's 2D positions), not on from its question's.
         owns_config: its configuration class is ours and reads config.json as it is; else transformers reads it.
         vllm: vLLM serves it.
         published: a published model whose sizes are known without its directory: name, and sizes as in its config.json.
@@ -53,6 +54,7 @@ class Family:
     lora_targets: ClassVar[tuple[str, ...]]
     tokenizer_files: ClassVar[tuple[tuple[str, ...], ...]] = (("tokenizer.json",), ("tokenizer.model",))
     frame_tokens: ClassVar[int]
+    positions_apart: ClassVar[bool] = False
     owns_config: ClassVar[bool] = False
     vllm: ClassVar[bool] = False
     published: ClassVar[tuple[str, Config] | None] = None
@@ -134,6 +136,11 @@ class Family:
             BadInput: a size is missing or no whole number above 0.
         """
         return llama(config, self.lora_targets)
+
+    def positions(self, config: Config) -> int | None:
+        """How many positions a model with this config.json has; None: it does not say."""
+        found = (config.get(n) for n in ("max_position_embeddings", "max_sequence_length", "seq_length"))
+        return next((n for n in found if isinstance(n, int) and n > 0), None)
 
     def model_class(self) -> Any:
         """The class whose ``from_pretrained`` loads a directory; imported here, not before.

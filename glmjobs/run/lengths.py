@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from glmjobs.data.framing import BEYOND, LEFT_OUT
 from glmjobs.data.rows import Columns, Row, question_text
 from glmjobs.data.sources import JsonSource, open_source
 from glmjobs.data.splitting import Split
@@ -85,14 +86,17 @@ def check_left_out(data: DataSection, too_long: dict[str, int], kept: int) -> No
     if share > data.allow_dropped:
         what = ", ".join(f"{reason}: {n:,}" for reason, n in too_long.items() if n)
         of = f"{count:,} of {kept + count:,} training examples"
-        raise BadInput(_refusal(data, f"{of} would be left out ({what})", share))
+        raise BadInput(_refusal(data, f"{of} would be left out ({what})", share, too_long))
 
 
-def _refusal(data: DataSection, what: str, share: float) -> str:
-    return (
-        f"{what}: raise data.max_source_length ({data.max_source_length} tokens) or data.max_target_length "
-        f"({data.max_target_length}), or go on without them: {allow_setting(share)}"
+def _refusal(data: DataSection, what: str, share: float, too_long: dict[str, int]) -> str:
+    help_is = (
+        f"raise data.max_source_length ({data.max_source_length} tokens) or data.max_target_length "
+        f"({data.max_target_length})"
     )
+    if too_long.get(BEYOND, 0) * 2 > sum(too_long.values()):  # no setting gives a model more positions
+        help_is = "take another model, or shorter examples"
+    return f"{what}: {help_is}, or go on without them: {allow_setting(share)}"
 
 
 def check_estimate(data: DataSection, found: Lengths) -> None:
@@ -104,7 +108,7 @@ def check_estimate(data: DataSection, found: Lengths) -> None:
     if found.surely > data.allow_dropped:
         what = ", ".join(f"{reason}: {n / found.rows:.0%}" for reason, n in found.too_long.items() if n)
         said = f"about {found.share:.0%} of the training examples would be left out ({what}; {found.source})"
-        raise BadInput(_refusal(data, said, min(1.0, 2 * found.share - found.surely)))
+        raise BadInput(_refusal(data, said, min(1.0, 2 * found.share - found.surely), found.too_long))
 
 
 def estimate(recipe: Recipe) -> Lengths | None:
@@ -207,18 +211,24 @@ def measure(given: dict[str, Any]) -> Lengths:
         raise BadInput(
             f"{directory}: its tokenizer cannot be used: {' '.join(str(error).split())[:300]}"
         ) from None
-    known = read_config(directory).get("vocab_size")
+    config = read_config(directory)
+    known = config.get("vocab_size")
     highest = max(tokenizer.get_vocab().values(), default=0)
     if isinstance(known, int) and highest >= known:
         raise BadInput(
             f"{directory}: its tokenizer has ids up to {highest:,}, its config.json a vocab_size of {known:,}: it is "
             "another model's tokenizer; copy both from one place"
         )
-    limits = Limits(*given["limits"])
+    names = ("max_source_length", "max_target_length", "too_long")
+    limits = Limits(
+        **dict(zip(names, given["limits"], strict=True)),
+        positions=family.positions(config),
+        apart=family.positions_apart,
+    )
     questions = [family.prompt_text(question) for question, _ in given["rows"]]
     asked = [len(ids) for ids in plain_ids(tokenizer, questions)]
     answered = [len(ids) for ids in plain_ids(tokenizer, [answer for _, answer in given["rows"]])]
-    too_long, cut, tokens, kept = {"long question": 0, "long answer": 0}, 0, 0, 0
+    too_long, cut, tokens, kept = dict.fromkeys(LEFT_OUT, 0), 0, 0, 0
     for source, target in zip(asked, answered, strict=True):
         if why := limits.left_out(frame, source, target):
             too_long[why] += 1

@@ -7,6 +7,7 @@ Both may be called again at any time. Only :func:`answer` imports torch, and onl
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -160,13 +161,15 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
             + hints.command("glmjobs.consolidate", work.model_dir, f"{work.model_dir.name}-merged")
         )
     tokenizer = load_tokenizer(work.model_dir)
-    config = read_config(work.model_dir)
-    positions = int(config.get("max_sequence_length") or config.get("max_position_embeddings") or 1 << 30)
-    longest = max(1, min(settings.max_source_length, positions - family.frame_tokens))
-    new = min(settings.max_new_tokens, positions - 1)
-    texts = [family.prompt_text(work.questions[p].question) for p in todo]
+    positions = family.positions(read_config(work.model_dir)) or 1 << 30
+    room = positions if family.positions_apart else positions // 2
+    longest = max(1, min(settings.max_source_length, room - family.frame_tokens))
+    # All rows, whichever of them are left to do: an answer must not depend on that.
+    texts = [family.prompt_text(row.question) for row in work.questions]
     sources = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    prompts = [family.prompt(tokenizer, ids[-longest:]) for ids in sources]
+    taken = 1 if family.positions_apart else family.frame_tokens + min(longest, max(map(len, sources)))
+    new = max(1, min(settings.max_new_tokens, positions - taken))
+    prompts = [family.prompt(tokenizer, sources[p][-longest:]) for p in todo]
     from glmjobs.generation import decoder
     from glmjobs.generation.vllm import generate_vllm
 
@@ -178,11 +181,16 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         engine = load_engine(work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer))
         results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
+    if new < settings.max_new_tokens:
+        said = f"{work.model_dir} has {positions:,} positions: an answer is cut at {new:,} tokens"
+        print(
+            f"score: {said}, not at max_new_tokens = {settings.max_new_tokens:,}", file=sys.stderr, flush=True
+        )
     rows = (
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
-    cut = (p for p, ids in zip(todo, sources, strict=True) if len(ids) > longest)
+    cut = (p for p in todo if len(sources[p]) > longest)
     return _Answers(rows, where, frozenset(cut))
 
 

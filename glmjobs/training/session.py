@@ -22,7 +22,7 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from glmjobs import compat
 from glmjobs.models import load_model, load_tokenizer
-from glmjobs.models.family import family_for
+from glmjobs.models.family import family_for, read_config
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
@@ -247,7 +247,8 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     """Everything before the first step: data, model, trainer."""
     settings, place = inputs.recipe.train, inputs.place
     tokenizer = load_tokenizer(inputs.base_model)
-    data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer)
+    positions = family_for(inputs.base_model).positions(read_config(inputs.base_model))
+    data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer, positions)
     if place.rank == 0:
         tell_data(inputs.run, data.figures)
     steps = total_steps(settings, data.reading)

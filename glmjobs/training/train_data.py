@@ -92,19 +92,22 @@ class TrainingData:
     figures: dict[str, Any]
 
 
-def training_data(recipe: Recipe, folder: Path, ranks: int, tokenizer: Any) -> TrainingData:
+def training_data(
+    recipe: Recipe, folder: Path, ranks: int, tokenizer: Any, positions: int | None = None
+) -> TrainingData:
     """Tokenise (or find tokenised) and plan the rows of the whole training.
 
     Args:
         folder: the prepared rows; the tokens are kept in it.
         ranks: how many share the rows of a step.
+        positions: that the model has; an example that takes more is left out.
     """
     settings = recipe.train
     prepared = Prepared.load(folder)
     tokenised = tokenise(
         prepared, "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
-        too_long=recipe.data.too_long, label_sop=settings.label_sop,
+        too_long=recipe.data.too_long, label_sop=settings.label_sop, positions=positions,
     )  # fmt: skip
     too_long = {reason: n for reason, n in tokenised.figures["left_out"].items() if n}
     check_left_out(recipe.data, too_long, len(tokenised))

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-KERNEL = ("params", "fused", "foreach", "capturable", "differentiable")
-"""What of an optimizer's group is not taken from a checkpoint."""
+OWN = ("params", "lr", "initial_lr", "fused", "foreach", "capturable", "differentiable")
+"""What of an optimizer's group is not taken from a checkpoint: its parameters, its rate, which the Trainer has set by
+the recipe just before, and its kernel."""
 
 
 class Universal(TrainerCallback):  # type: ignore[misc]
@@ -37,12 +38,13 @@ class Universal(TrainerCallback):  # type: ignore[misc]
 
 def correct_optimizer(optimizer: Any, file: Path) -> None:
     """A step counter of its own for every state, on the device where the optimizer counts; for every group the settings
-    in ``file``, where it is there: but not by which kernel it steps, which is this torch's and device's to say."""
+    in ``file``, where it is there: but not at which rate it steps, which is the recipe's to say, nor by which kernel,
+    which is this torch's and device's."""
     if file.is_file():
         # The run's own file, which DeepSpeed itself has just unpickled.
         saved = torch.load(file, map_location="cpu", weights_only=False)["param_groups"]
         for group, settings in zip(optimizer.param_groups, saved, strict=True):
-            group.update({key: value for key, value in settings.items() if key not in KERNEL})
+            group.update({key: value for key, value in settings.items() if key not in OWN})
     # Fused Adam counts beside the parameter, others on the CPU (torch/optim/adam.py). One kernel steps all groups; a
     # group's parameters are not asked: ZeRO-3 lends them for a step only.
     fused = bool(optimizer.param_groups[0].get("fused"))

@@ -16,6 +16,7 @@ from hpc.batch import environment as modules
 from hpc.batch.jobs import Chain, Job, Step
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
+from hpc.core.last_words import IMAGE
 
 
 def directives(job: Job, profile: Profile, log: Path) -> list[str]:
@@ -171,6 +172,8 @@ def environment(job: Job, chain: Chain) -> str:
         f"export {path}PYTHONUNBUFFERED=1 PYTHONUTF8=1",
         f"export HPC_JOB_GPUS={job.nodes * job.gpus_per_node} SRUN_CPUS_PER_TASK={job.cpus_per_task}",
     ]
+    if (container := chain.profile.environment.container) is not None:
+        lines.append(f"export {IMAGE}={shlex.quote(container.image)}")
     if chain.variables:
         lines.insert(2, f"export {' '.join(f'{n}={shlex.quote(v)}' for n, v in chain.variables.items())}")
     return "\n".join(lines)

@@ -149,6 +149,8 @@ def follow_local(stages: Sequence[StageState], events: Sequence[Json]) -> None:
         stage.blocked = True
         if stage.state == RUNNING:
             stage.state, stage.error = LOST, "its process is gone (killed, or the machine restarted)"
+        elif any(s.job == stage.job and s.state in (FAILED, STOPPED, CANCELLED) for s in stages):
+            stage.reason = "the chain ended before it"  # a job can have stages before the one it is named for
         elif (end := _chain_end(stage, events)) and end.get("stage") == stage.stage and end.get("error"):
             stage.state, stage.error = FAILED, f"ended before its first line: {end['error']}"
         elif end:

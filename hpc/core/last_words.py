@@ -7,8 +7,10 @@ less: a message is taken whole, and of a chain of exceptions the first and the l
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import sys
 import traceback
 from pathlib import Path
 
@@ -87,6 +89,25 @@ def exit_words(code: int) -> str:
     return f"ended by {name} ({why.get(name, f'exit code {code}')})"
 
 
+IMAGE = "HPC_CONTAINER_IMAGE"
+"""The variable that names the image of a job's tasks, inside and outside."""
+
+_NO_MODULE = re.compile(r"No module named '?(\w+)")
+
+
+def missing_package(said: str) -> str | None:
+    """What to do about a Python package that ``said`` misses; None where it is about something else."""
+    if (missing := _NO_MODULE.search(said)) is None:
+        return None
+    image = os.environ.get(IMAGE)
+    where = f"the image {image}" if image else f"the Python environment {sys.prefix}"
+    setting = "environment.container.image, or its python" if image else "environment.python"
+    return (
+        f"{where} has no Python package {missing[1]}: install it there, or name another ({setting}, in the cluster "
+        "profile)"
+    )
+
+
 _KILLED = re.compile(r"oom[-_ ]kill|out of memory: killed|\bout of memory$", re.IGNORECASE)
 _ERROR = re.compile(r"(?:[\w./-]+(?:\[\d+\])?: )*(?:fatal )?(?:error|fatal): ", re.IGNORECASE)
 _CRASH = re.compile(
@@ -119,6 +140,8 @@ def said_in(text: str) -> str | None:
             chained = False
         elif line.startswith(_CHAINED):
             chained = True
+        elif _NO_MODULE.search(line):  # of `python -m`, which has no traceback
+            found = line
         elif line.lstrip().startswith("what():"):  # of a C++ exception that nobody caught
             found = line.partition("what():")[2].strip()
         elif _CRASH.match(line):

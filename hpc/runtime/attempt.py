@@ -24,9 +24,9 @@ from types import FrameType
 
 from hpc.chain import ledger
 from hpc.core import timestamps
-from hpc.core.errors import HpcError, WorkFailed
+from hpc.core.errors import HpcError, NotFit, WorkFailed
 from hpc.core.files import Json, exclusive, newest_mtime
-from hpc.core.last_words import exit_words, one_line, said_in, tail_of
+from hpc.core.last_words import exit_words, missing_package, one_line, said_in, tail_of
 from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
 from hpc.runtime.attempt_words import Words, parse
@@ -100,6 +100,8 @@ class Attempt:
                 failure = failure or output.unasked()
             if outcome == retry_policy.FAILED:
                 failure = failure or self._last_words(stage, code, before_logs)
+            if failure and (missing := missing_package(failure["error"])) is not None:
+                failure |= {"error": missing, "exit_code": NotFit.exit_code}  # no attempt will find it
             first = failure.get("exit_code") if failure else None
             if unasked_stop:  # srun tells the highest code of all ranks
                 code = first or 1

@@ -122,7 +122,11 @@ def main(argv: list[str] | None = None) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command or args.nproc < 1:
         raise BadInput("hpc.runtime.local_launch: give --nproc N (at least 1) and a command after --")
-    return LocalLaunch(command, args.nproc, args.log).run()
+    try:
+        return LocalLaunch(command, args.nproc, args.log).run()
+    except FileNotFoundError as error:  # only the program is looked for by its name
+        print(f"error: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
 
 
 if __name__ == "__main__":

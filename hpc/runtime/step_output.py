@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from hpc.core.files import Json
-from hpc.core.last_words import tail_of
+from hpc.core.last_words import said_in, tail_of
 from hpc.runtime.stop import EXIT_REQUEUE
 
 _END = re.compile(rb"error: (\S+): tasks? (\d+)[-,\d]*: (Exited with exit code (\d+)|[A-Z].*)")
@@ -83,7 +83,7 @@ class StepOutput:
         if self.failed is None:
             return None
         host, rank, code, word = self.failed
-        killed = code > 128 or word == "Out Of Memory"
+        killed = not word.startswith("Exited")
         why = {"Killed": "killed; out of memory?", "Terminated": "terminated; was SIGTERM sent to it alone?"}
         how = why.get(word, word.lower()) if killed else f"exit code {code}"
         said = self._last_line(rank, errors_only=killed)
@@ -98,10 +98,10 @@ class StepOutput:
         return {"rank": self.stopped[1], "host": self.stopped[0], "error": error}
 
     def _last_line(self, rank: int, *, errors_only: bool) -> str:
-        """What the rank wrote last in this attempt: the last line that names an error, else the last line."""
+        """What the rank says of its end in this attempt: the error that it wrote last, else the last line."""
         path = self.logs / f"rank-{rank}.log"
         lines = tail_of(path, self.begun.get(path.name, 0), TAIL_BYTES).splitlines()
-        lines = [line.strip() for line in lines if line.strip() and "error: ***" not in line]
+        lines = [line.rstrip() for line in lines if line.strip() and "error: ***" not in line]
         named = [line for line in lines if re.search(r"error\b|Error\b|Exception\b|oom[-_ ]?kill", line)]
         found = named or ([] if errors_only else lines)
-        return found[-1][:300] if found else ""
+        return said_in("\n".join(lines)) or (found[-1].strip()[:300] if found else "")

@@ -23,6 +23,7 @@ class ChatGLM(Family):
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     tokenizer_files = (("ice_text.model",),)
     frame_tokens = 3
+    positions_apart = True
     owns_config = True
     published = (
         "ChatGLM-6B", {"vocab_size": 130528, "hidden_size": 4096, "num_layers": 28, "num_attention_heads": 32}

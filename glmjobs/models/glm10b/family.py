@@ -21,6 +21,7 @@ class GLM(Family):
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     tokenizer_files = (("cog-pretrain.model",), ("vocab.json", "merges.txt"))
     frame_tokens = 4
+    positions_apart = True
     owns_config = True
     published = (
         "GLM-10B-chinese", {"vocab_size": 50048, "hidden_size": 4096, "num_layers": 48, "num_attention_heads": 64}
@@ -32,9 +33,13 @@ class GLM(Family):
         return kind == "glm10b" or (kind == "glm" and bool(ours & config.keys()))
 
     def architecture(self, config: Config) -> Architecture:
-        tables = 2 * (size(config, "max_sequence_length", "max_position_embeddings", default=1024) + 1)
+        tables = 2 * self.positions(config)
         dropped = [float(config.get(f"{where}_dropout_prob", 0.1)) for where in ("attention", "output")]
         return megatron(config, kept=10, tables=tables, dropout=any(dropped))
+
+    def positions(self, config: Config) -> int:
+        """Rows of each position table: one more than the configuration says."""
+        return size(config, "max_sequence_length", "max_position_embeddings", default=1024) + 1
 
     def model_class(self) -> Any:
         from glmjobs.models.glm10b.modeling import GLMForCausalLM

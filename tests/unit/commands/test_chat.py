@@ -140,3 +140,9 @@ def test_the_conversation(
     assert "\x1b[2J" not in shown
     assert "forgotten" in shown
     assert [query for query, _ in chat.history] == ["再见"]
+
+
+def test_no_more_tokens_than_the_model_has_positions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Chat.load(model, max_length=256).max_length == 256 and not capsys.readouterr().err
+    assert Chat.load(model).max_length == 256
+    assert capsys.readouterr().err == "the model has 256 positions: --max-length is 256, not 2,048\n"

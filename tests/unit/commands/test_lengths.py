@@ -14,6 +14,7 @@ pytest.importorskip("torch")  # makes the models; what is tested needs none
 
 from glmjobs import plan, submit
 from glmjobs.cli import run_command
+from glmjobs.data.framing import LEFT_OUT
 from glmjobs.recipe.loading import load
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import lengths
@@ -22,6 +23,7 @@ from tests.support.paths import CONFIGS
 from tests.support.small_families import SMALL
 
 ROWS, DEV = 60, 5
+NONE = dict.fromkeys(LEFT_OUT, 0)
 LONG = "一共" + "很多" * 40 + "个。"
 
 
@@ -50,7 +52,7 @@ def recipe(family: str, bases: Path, path: Path, *more: str) -> Recipe:
 @pytest.mark.parametrize("family", SMALL)
 def test_every_familys_rows_are_measured_without_torch(family: str, bases: Path, tmp_path: Path) -> None:
     found = lengths.estimate(recipe(family, bases, data(tmp_path, 11)))
-    assert found == Lengths(ROWS - DEV, {"long question": 0, "long answer": 11}, 0, found.tokens, exact=True)
+    assert found == Lengths(ROWS - DEV, {**NONE, "long answer": 11}, 0, found.tokens, exact=True)
     assert found.share == found.surely == 11 / (ROWS - DEV)
     script = (
         "import sys, json\nfrom glmjobs.run import lengths\nlengths.main()\nassert not sys.modules['torch']"
@@ -62,7 +64,7 @@ def test_every_familys_rows_are_measured_without_torch(family: str, bases: Path,
     done = subprocess.run(
         [sys.executable, "-c", script], input=json.dumps(document), capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout)["too_long"] == {"long question": 0, "long answer": 1}
+    assert json.loads(done.stdout)["too_long"] == {**NONE, "long answer": 1}
 
 
 def test_what_training_finds_is_what_submit_says(bases: Path, tmp_path: Path) -> None:
@@ -174,3 +176,28 @@ def test_nothing_is_said_where_nothing_can_be_known(
     made = recipe("chatglm", bases, data(tmp_path, 11))
     monkeypatch.setattr(lengths, "find_spec", lambda name: None)
     assert lengths.estimate(made) is None
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_examples_beyond_the_models_positions_are_counted_and_not_the_recipes_limits(
+    family: str,
+    bases: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The limits allow more tokens than there are positions; that is no fault where the examples are short."""
+    monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("hpc.chain.submission.submit", lambda chain: {})
+    wide = ["data.max_source_length=4000", "data.max_target_length=4000", "train.packing=false"]
+    assert submitted(family, bases, data(tmp_path, 0), *wide) == 0
+    assert "positions" not in capsys.readouterr().err
+    path = data(tmp_path, 22)
+    path.write_text(path.read_text(encoding="utf-8").replace(LONG, LONG * 8), encoding="utf-8")
+    assert submitted(family, bases, path, *wide) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "left out (more than the model's positions: 40%; of 55 rows): take another model" in said
+    advice = re.search(r"--set (data\.allow_dropped=\S+)$", said.strip())
+    assert advice and submitted(family, bases, path, *wide, advice[1]) == 0
+    assert "too long, of 55 rows: more than the model's positions: 40.0%" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from glmjobs.data import MadeSource, Prepared, prepare
 from glmjobs.data import tokenised as tokenised_module
-from glmjobs.data.framing import NO_LABEL, Frame, Limits, tokenizer_fingerprint
+from glmjobs.data.framing import LEFT_OUT, NO_LABEL, Frame, Limits, tokenizer_fingerprint
 from glmjobs.data.rows import question_text
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import families, family_for
@@ -88,7 +88,7 @@ def test_what_changes_the_fingerprint(prepared: Prepared, tmp_path: Path) -> Non
 
     variants: list[dict[str, Any]] = [
         {}, {"part": "dev"}, {"tokenizer": CharTokenizer(1)}, {"family": "glm4"}, {"label_sop": True},
-        {"max_source_length": 100}, {"max_target_length": 100}, {"too_long": "keep_end"},
+        {"max_source_length": 100}, {"max_target_length": 100}, {"too_long": "keep_end"}, {"positions": 700},
     ]  # fmt: skip
     assert len({made(**variant) for variant in variants}) == len(variants)
     assert len(list((tmp_path / "t").iterdir())) == len(variants)
@@ -96,6 +96,9 @@ def test_what_changes_the_fingerprint(prepared: Prepared, tmp_path: Path) -> Non
     assert (
         tokenise(other, "train", CharTokenizer(), family_for("chatglm"), tmp_path / "t").fingerprint != made()
     )
+
+
+NONE = {**dict.fromkeys(LEFT_OUT, 0), "answer without tokens": 0}
 
 
 def test_too_long_is_counted_and_the_questions_end_is_kept(tmp_path: Path) -> None:
@@ -111,13 +114,13 @@ def test_too_long_is_counted_and_the_questions_end_is_kept(tmp_path: Path) -> No
         20,
         5,
     ]  # 20 = both limits, filled exactly
-    assert found.figures["left_out"] == {"long question": 2, "long answer": 1, "answer without tokens": 0}
+    assert found.figures["left_out"] == {**NONE, "long question": 2, "long answer": 1}
     assert found.figures["first_left_out"][1] == {"row": 4, "reason": "long question", "tokens": 12}
     assert found.figures["cut_questions"] == 0
 
     cut = tokenise(prepared, "train", CharTokenizer(), family, tmp_path / "t", too_long="keep_end", **limits)  # type: ignore[arg-type]
     assert cut.rows.tolist() == [2, 3, 4, 6] and cut.figures["cut_questions"] == 2
-    assert cut.figures["left_out"] == {"long question": 0, "long answer": 1, "answer without tokens": 0}
+    assert cut.figures["left_out"] == {**NONE, "long answer": 1}
     for index in range(3):
         assert cut.example(index)[0][:10].tolist() == [ord("q")] * 9 + [
             60_000

@@ -59,6 +59,11 @@ HELD: dict[str, str] = {
     "rank … hung while …: no heartbeat for … s": f"{STOPS}::test_hanging_rank_is_found_and_it_starts_again",
     "Slurm no longer knows job …, and it left no end": "tests/slurm/test_heal.py::test_after_a_purge",
     "Slurm calls the job COMPLETED, but the stage left no result": f"{SLURM}::test_no_result",
+    "… has no Python package …": "tests/unit/runtime/test_containers.py::test_a_package_that_is_not_in_the_image",
+    "more than the model's positions": (
+        "tests/unit/commands/test_lengths.py"
+        "::test_examples_beyond_the_models_positions_are_counted_and_not_the_recipes_limits"
+    ),
     "its process is gone (killed, or the machine restarted)": f"{HERE}::test_its_process_is_gone",
     "… attempts in a row failed without a new checkpoint": f"{HERE}::test_the_same_error_each_time",
     "the loss or its gradient is not finite (NaN or infinite)": (

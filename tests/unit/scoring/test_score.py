@@ -425,3 +425,32 @@ def test_two_processes_at_once(run: Run) -> None:
     for which in ("base", "finetuned"):
         rows = (run.scores / which / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(row)["id"] for row in rows] == list(range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize("family", ["chatglm", "glm", "glm4"])
+def test_no_more_tokens_than_the_model_has_positions(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GLM-10B would look up rows that its tables do not have."""
+    from tests.support.small_families import SMALL
+
+    model, rows = tmp_path / "model", tmp_path / "rows.jsonl"
+    SMALL[family](model)
+    questions = ["三加五等于几？" * 120, "一加一？"]
+    lines = [json.dumps({"instruction": q, "input": "", "output": "两个。"}) for q in questions]
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = [
+        str(model),
+        str(rows),
+        "--out",
+        str(tmp_path / "out"),
+        "--max-new-tokens",
+        "4000",
+        "--dtype",
+        "float32",
+    ]
+    assert run_command(score.main, words) == 0
+    said = capsys.readouterr().err
+    most = {"chatglm": 255, "glm": 256, "glm4": 128}[family]
+    has = 257 if family == "glm" else 256
+    assert f"has {has} positions: an answer is cut at {most} tokens, not at max_new_tokens = 4,000\n" in said

@@ -29,10 +29,13 @@ def test_each_state_counts_for_itself_and_each_group_has_its_own_settings(tmp_pa
             "exp_avg_sq": torch.zeros(3),
         }
     optimizer.param_groups[1]["weight_decay"] = 0.1
+    for group in optimizer.param_groups:  # as the recipe says now
+        group["lr"] = group["initial_lr"] = 1e-7
     correct_optimizer(optimizer, file)
     optimizer.step()
     assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [13.0, 13.0]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-7, 1e-7]
     correct_optimizer(optimizer, tmp_path / "none.pt")
 
 
