@@ -19,12 +19,12 @@ from glmjobs.zero.safetensors_file import make_header
 from hpc.core.errors import NotFit
 
 
-def out_dtype(tensor: Tensor, dtype: str) -> str:
-    """Floating tensors take the chosen type; whole numbers and booleans keep theirs."""
-    return dtype if tensor.dtype in FLOATING else tensor.dtype
+def out_dtype(tensor: Tensor, dtype: str | None) -> str:
+    """Floating tensors take the chosen type (None: keep their own); whole numbers and booleans keep theirs."""
+    return dtype if dtype is not None and tensor.dtype in FLOATING else tensor.dtype
 
 
-def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "model") -> list[Shard]:
+def plan_shards(tensors: Iterable[Tensor], dtype: str | None, limit: int, stem: str = "model") -> list[Shard]:
     """Distribute tensors over files of at most ``limit`` bytes (a larger tensor has a file to itself).
 
     The files come out about equally large, since the largest one's hash is what the end waits for. Wider types
