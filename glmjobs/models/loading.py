@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
+from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3, unfilled
 from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
 from glmjobs.models.weight_files import check_weight_files
@@ -70,10 +70,8 @@ def load_model(
     config = _configuration(directory, family)
     where = check_weight_files(directory)
     zero3 = _join_deepspeed()
-    if (
-        not zero3
-    ):  # partitioned weights are filled in place; else transformers 4 fills all with random numbers first
-        options.setdefault("low_cpu_mem_usage", True)
+    if not zero3:  # there weights are partitioned as they are made
+        options = {**unfilled(), **options}
     later = device is not None and not zero3
     try:
         with _without_loading_report():

@@ -275,7 +275,8 @@ from glmjobs.models.chatglm.modeling import ChatGLMPreTrainedModel
 from tests.support.memory import anonymous
 
 def fill(self, module):
-    raise AssertionError(f"{type(module).__name__} is filled before it is read")
+    if not all(weight.is_meta for weight in module.parameters(recurse=False)):  # on meta it costs nothing
+        raise AssertionError(f"{type(module).__name__} is filled before it is read")
 
 ChatGLMPreTrainedModel._init_weights = fill
 for dtype, device in (("float16", None), ("bfloat16", "meta")):
