@@ -58,8 +58,8 @@ def without_cudnn_attention() -> None:
 def unfilled() -> dict[str, Any]:
     """What tells from_pretrained not to fill weights with random numbers before it reads them, as 5 never does.
 
-    4.49 then takes weights for tied where they have one address, and all have the same one while they have no values: it
-    would list none as missing. Here such weights are told apart by their storage.
+    4.49 then takes weights for tied where they have one address, and all have the same one while they have no values:
+    it would list none as missing. Here such weights are told apart by their storage.
     """
     if TRANSFORMERS >= (5, 0):
         return {}

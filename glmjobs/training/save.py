@@ -145,6 +145,9 @@ class Saver:
             return False
         self.seconds = time.monotonic() - began
         if self.first:
+            size = committed.size(folder)
+            rate = f"{self.seconds:.0f} s, {size / 1e6 / self.seconds:,.0f} MB/s"
+            say(f"{folder.name}: {_size(size)} saved in {rate}")
             committed.rotate(self.folder, self.keep)
         return True
 
@@ -185,14 +188,17 @@ class Saver:
 
 
 def estimate(model: Any) -> int:
-    """Bytes of a model's ZeRO checkpoint: every weight twice in its own precision (DeepSpeed's and the Trainer's
-    file), and, of those that are trained, float32 weights and Adam's two moments (12 bytes each)."""
-    total = 0
-    for parameter in model.parameters():
-        count = int(
-            getattr(parameter, "ds_numel", parameter.numel())
-        )  # ZeRO-3 leaves an empty shell on each rank
-        total += 2 * count * parameter.element_size() + (12 * count if parameter.requires_grad else 0)
+    """Bytes of a model's ZeRO checkpoint: of what is trained, the weights in their own precision and in float32, and
+    Adam's two moments (12 bytes with them); of what is frozen, a tied embedding, which DeepSpeed does not leave out."""
+    total, seen = 0, set()
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        # ZeRO-3 leaves an empty shell on each rank
+        count = int(getattr(parameter, "ds_numel", parameter.numel()))
+        if parameter.requires_grad and parameter not in seen:
+            total += (parameter.element_size() + 12) * count
+        elif not parameter.requires_grad and parameter in seen:
+            total += parameter.element_size() * count
+        seen.add(parameter)
     return total
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -144,11 +146,36 @@ def test_older_ones_make_room(saver: Saver, tmp_path: Path, monkeypatch: pytest.
     assert steps(tmp_path) == [6, 4]
 
 
-def test_estimate_counts_weights_twice_and_adam() -> None:
-    model = torch.nn.Linear(10, 10, bias=False).half()
-    assert save.estimate(model) == 100 * (2 * 2 + 12)
-    model.weight.requires_grad_(False)
-    assert save.estimate(model) == 100 * 2 * 2
+def test_estimate_counts_weights_and_adam() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False).half(), torch.nn.Linear(10, 10).half())
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad = False
+    assert save.estimate(model) == 100 * (2 + 12), "tied weights once, frozen ones not at all"
+    model[0].weight.requires_grad = False
+    assert save.estimate(model) == 100 * 2, (
+        "DeepSpeed saves a frozen weight that is tied under its second name"
+    )
+
+
+def test_a_save_says_its_rate(saver: Saver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert saver.save(2, lambda: write(tmp_path / "checkpoint-2", 300_000))
+    assert re.search(r"checkpoint-2: 2\.4 MB saved in \d+ s, [\d,]+ MB/s", capsys.readouterr().err)
+
+
+def test_flushing_is_seen_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a large file is flushed a byte a piece appears beside it; at the end nothing of that is left."""
+    monkeypatch.setattr(checkpoints, "SYNC_BYTES", 1 << 16)
+    folder, seen, fsync = tmp_path / "checkpoint-2", [], os.fsync
+    write(folder, 100_000)  # 800 kB: 12 pieces and the rest
+
+    def noting(descriptor: int) -> None:
+        seen.append(sum(f.stat().st_size for f in folder.glob(f"{checkpoints.FLUSHING}*")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", noting)
+    checkpoints.sync(folder)
+    assert max(seen) == 12
+    assert not list(folder.glob(f"{checkpoints.FLUSHING}*"))
 
 
 def test_leavings_of_a_broken_save_are_not_listed(saver: Saver, tmp_path: Path) -> None:
