@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.text import SHARD_SIZE, parse_size
-from glmjobs.zero.model_files import WEIGHT_FILES
+from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.weights import read_weights
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 
