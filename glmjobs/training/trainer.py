@@ -112,8 +112,17 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         self.heartbeat.report("saving", step, growing=self.saver.folder / f"checkpoint-{step}")
         save.keep_errors(self.model_wrapped, self.saver.writes)
         write = super()._save_checkpoint
-        self.saver.save(step, lambda: write(model, trial))
+        if step < self.state.max_steps:
+            self.saver.save(step, lambda: write(model, trial))
+        else:
+            self.saver.save_last(step, lambda: write(model, trial), self._waiting)
         self.heartbeat.report("training", step)
+
+    def _waiting(self) -> bool:
+        """A look for room by the last save; whether this rank is told to stop."""
+        self.heartbeat.report("saving", self.state.global_step, growing=self.saver.folder)
+        flag = self.heartbeat.flag
+        return flag is not None and flag.requested
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """What describes the model; of weights, a LoRA's factors alone.

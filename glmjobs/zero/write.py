@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from glmjobs.zero.layout import Tensor
 from glmjobs.zero.pipeline import Pipeline, Progress, Shard, Written
 from glmjobs.zero.safetensors_file import make_header
 from hpc.core.errors import NotFit
+from hpc.core.room import free_bytes
 
 
 def out_dtype(tensor: Tensor, dtype: str | None) -> str:
@@ -63,8 +63,7 @@ def check_space(directory: Path, needed: int, shown: Path | str | None = None) -
     Raises:
         NotFit: fewer than ``needed`` bytes (and a little) are free.
     """
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
+    free = free_bytes(directory)
     needed += needed // 200 + (1 << 20)
     if free < needed:
         raise NotFit(

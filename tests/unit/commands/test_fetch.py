@@ -189,7 +189,7 @@ def test_room_is_looked_for_first(
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_bytes(bytes(300_000))
-    monkeypatch.setattr("glmjobs.zero.write.os.statvfs", lambda path: Disk)
+    monkeypatch.setattr("os.statvfs", lambda path: Disk)
     assert run_command(fetch.main, ["model", str(tmp_path / "model"), "--into", str(tmp_path / "there")]) == 3
     assert (
         capsys.readouterr().err

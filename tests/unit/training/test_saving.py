@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,8 +127,7 @@ def test_room_is_looked_for_before(
 ) -> None:
     for step in (2, 4):
         committed(tmp_path, step)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(save.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    monkeypatch.setattr(save, "free_bytes", lambda _: 100)
     written = []
     assert not saver.save(6, lambda: written.append(6))
     assert written == [] and steps(tmp_path) == [4], "older ones make room, the newest never does"
@@ -139,11 +137,30 @@ def test_room_is_looked_for_before(
 def test_older_ones_make_room(saver: Saver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (2, 4):
         committed(tmp_path, step)
-    usage = shutil.disk_usage(tmp_path)
-    room = lambda _: usage._replace(free=100 if (tmp_path / "checkpoint-2").exists() else 10**9)  # noqa: E731
-    monkeypatch.setattr(save.shutil, "disk_usage", room)
+    monkeypatch.setattr(save, "free_bytes", lambda _: 100 if (tmp_path / "checkpoint-2").exists() else 10**9)
     assert saver.save(6, lambda: write(tmp_path / "checkpoint-6"))
     assert steps(tmp_path) == [6, 4]
+
+
+@pytest.mark.parametrize(("later", "ended"), [(3, "saved"), (99, "given up"), (99, "told to stop")])
+def test_the_last_save_waits_for_room(
+    later: int, ended: str, saver: Saver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Room that somebody makes is taken; a signal, or the end of patience, ends the waiting. Each look is a beat."""
+    monkeypatch.setattr(save, "ROOM_PAUSE", 0.01)
+    monkeypatch.setattr(save, "ROOM_PATIENCE", 0.2 if ended == "given up" else 60.0)
+    looks: list[int] = []
+    monkeypatch.setattr(save, "free_bytes", lambda _: 10**9 if len(looks) >= later else 100)
+
+    def beat() -> bool:
+        looks.append(1)
+        return ended == "told to stop" and len(looks) > 5
+
+    saved = saver.save_last(6, lambda: write(tmp_path / "checkpoint-6"), beat)
+    assert saved is (ended == "saved") and steps(tmp_path) == ([6] if saved else [])
+    said = capsys.readouterr().err
+    assert "waiting for room" in said and "training goes on" not in said
+    assert len(looks) == 3 if saved else len(looks) > 5
 
 
 def test_estimate_counts_weights_and_adam() -> None:
