@@ -36,13 +36,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--once", metavar="TEXT", help="answer this and end")
     p.add_argument("--json", action="store_true", help="with --once: print one JSON document")
     p.add_argument(
-        "--max-length",
-        type=int,
-        default=MAX_LENGTH,
-        metavar="N",
-        help="tokens in all, at most the model's positions",
-    )
-    p.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="on a GPU")
+        "--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all, at most the model's positions"
+    )  # fmt: skip
+    p.add_argument(
+        "--dtype", choices=["float16", "bfloat16", "float32"],
+        help="default: float16; without a GPU float32 where memory holds it, else bfloat16",
+    )  # fmt: skip
     return p
 
 
@@ -94,14 +93,15 @@ class Chat:
     history: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, directory: Path, dtype: str = "float16", max_length: int = MAX_LENGTH) -> Chat:
+    def load(cls, directory: Path, dtype: str | None = None, max_length: int = MAX_LENGTH) -> Chat:
         """Load a model directory onto the GPU, or the CPU where there is none.
 
         Args:
             max_length: tokens of question, history and answer; said and lowered where the model has fewer positions.
 
         Raises:
-            BadInput: it is not one.
+            BadInput: it is not one, or ``dtype`` is none of this CPU's.
+            NotFit: there is no GPU, and this machine's memory does not hold it.
         """
         from glmjobs.models import load_tokenizer
         from glmjobs.scoring.evaluate import load_engine
@@ -115,7 +115,8 @@ class Chat:
             )
             max_length = positions
         tokenizer = load_tokenizer(directory)
-        engine = load_engine(directory, dtype, [family.stop_id(tokenizer)], family.banned_ids(tokenizer))
+        stop, banned = [family.stop_id(tokenizer)], family.banned_ids(tokenizer)
+        engine = load_engine(directory, dtype or "float16", stop, banned, dtype)
         return cls(engine, tokenizer, family, max_length)
 
     def ask(self, query: str, on_text: Callable[[str], None] = lambda text: None) -> str:

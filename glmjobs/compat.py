@@ -55,6 +55,25 @@ def without_cudnn_attention() -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+def unfilled() -> dict[str, Any]:
+    """What tells from_pretrained not to fill weights with random numbers before it reads them, as 5 never does.
+
+    4.49 then takes weights for tied where they have one address, and all have the same one while they have no values:
+    it would list none as missing. Here such weights are told apart by their storage.
+    """
+    if TRANSFORMERS >= (5, 0):
+        return {}
+    from transformers import modeling_utils
+
+    def identity(tensor: Any) -> Any:
+        return (tensor.device, tensor.untyped_storage()._cdata) if tensor.is_meta else by_address(tensor)
+
+    by_address = modeling_utils.id_tensor_storage
+    if by_address.__name__ != identity.__name__:
+        modeling_utils.id_tensor_storage = identity
+    return {"low_cpu_mem_usage": True}
+
+
 def tied_weights(pairs: dict[str, str]) -> Any:
     """``_tied_weights_keys`` in this release's form: {tied: source}; before 5 only the tied names."""
     return pairs if TRANSFORMERS >= (5, 0) else list(pairs)

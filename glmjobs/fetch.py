@@ -7,6 +7,9 @@
 SOURCE is a hub id or a local path. Compute nodes have no network: everything is fetched once, on the login node, and
 jobs run with the hub switched off. Broken off, it goes on where it was. Each file is checked against the checksum that
 its source gives, and ``fetched.json`` lists size and SHA-256 of all of them; ``--verify`` checks a directory again.
+
+A model's ``.bin`` weights become safetensors, which all processes of a node map from one copy in its memory; the
+list keeps the originals' checksums, and ``--keep-bin`` the originals.
 """
 
 from __future__ import annotations
@@ -19,15 +22,17 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
 from glmjobs.zero.guarded_files import errors_in_one_line
+from glmjobs.zero.safetensors_copy import bin_files, write_safetensors
 from glmjobs.zero.write import check_space
 from hpc.core import timestamps
 from hpc.core.errors import BadInput, NotFit, WorkFailed
-from hpc.core.files import Json, sha256_file, write_json
+from hpc.core.files import Json, read_json, sha256_file, write_json
 
 LIST = "fetched.json"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -48,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub (default: main)")
     p.add_argument(
+        "--keep-bin", action="store_true", help="keep a model's .bin weights beside their copy as safetensors"
+    )
+    p.add_argument(
         "--verify", action="store_true", help="check what is in DIR against its list; fetch nothing"
     )
     return p
@@ -65,21 +73,37 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput("name the SOURCE: a hub id such as THUDM/chatglm-6b, or a local path")
     local = Path(args.source)
     if local.exists():
-        record = copy(local, args.into)
+        found = copy(local, args.into, keep=args.keep_bin)
     elif HUB_ID.fullmatch(args.source):
-        record = from_hub(args.kind, args.source, args.revision, args.into)
+        found = from_hub(args.kind, args.source, args.revision, args.into, keep=args.keep_bin)
     else:
         raise BadInput(f"{args.source}: neither a path that exists nor a hub id such as THUDM/chatglm-6b")
+    record = finish(args.into, found, convert=args.kind == "model", keep=args.keep_bin)
     size = sum(entry["bytes"] for entry in record["files"])
     print(f"{args.into}: {len(record['files'])} files, {size / 1e9:,.2f} GB", file=sys.stderr)
     return 0
 
 
-def copy(source: Path, into: Path) -> Json:
+@dataclass(frozen=True)
+class Fetched:
+    """What was put in place.
+
+    Attributes:
+        files: ``path``, ``bytes`` and ``sha256`` of each file that is there.
+        formed: names of the source's files that stand here as safetensors already, and were not fetched again.
+    """
+
+    source: str
+    revision: str | None
+    files: list[Json]
+    formed: list[str]
+
+
+def copy(source: Path, into: Path, *, keep: bool = False) -> Fetched:
     """Copy a file or a directory; files that are there whole are not copied again.
 
-    Returns:
-        The record, as in ``fetched.json``.
+    Args:
+        keep: also those that stand there as safetensors.
     """
     source, into = source.resolve(), into.absolute()
     if source.is_dir() and into.resolve().is_relative_to(source):
@@ -87,12 +111,14 @@ def copy(source: Path, into: Path) -> Json:
     files = {source.name: source} if source.is_file() else dict(relative_files(source))
     if not files:
         raise BadInput(f"{source}: no files there")
-    need = sum(f.stat().st_size for n, f in files.items() if not same_size(f, into / n))
-    make_room(into, need)
+    digests = {name: sha256_file(file) for name, file in sorted(files.items())}
+    known = {} if keep else originals_here(into)
+    formed = list(known) if known and known.items() <= digests.items() else []
+    wanted = {name: files[name] for name in digests if name not in formed}
+    make_room(into, sum(f.stat().st_size for name, f in wanted.items() if not same_size(f, into / name)))
     entries = []
-    for name, file in sorted(files.items()):
-        target = into / name
-        digest = sha256_file(file)
+    for name, file in wanted.items():
+        target, digest = into / name, digests[name]
         if not (same_size(file, target) and sha256_file(target) == digest):
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}.part")
@@ -101,7 +127,7 @@ def copy(source: Path, into: Path) -> Json:
                 raise WorkFailed(f"{file}: the copy differs from it; is the disk sound?")
             part.replace(target)
         entries.append({"path": name, "bytes": file.stat().st_size, "sha256": digest})
-    return write_list(into, str(source), None, entries)
+    return Fetched(str(source), None, entries, formed)
 
 
 def relative_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -112,8 +138,8 @@ def relative_files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield name.as_posix(), path
 
 
-def from_hub(kind: str, source: str, revision: str | None, into: Path) -> Json:
-    """Download a repository of the hub (of ``$HF_ENDPOINT``), resuming what was begun.
+def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: bool = False) -> Fetched:
+    """Download a repository of the hub (of ``$HF_ENDPOINT``), resuming what was begun; see :func:`copy`.
 
     Raises:
         NotFit: huggingface_hub is not installed, or the hub cannot be reached.
@@ -133,13 +159,19 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path) -> Json:
     try:
         api = HfApi()
         info: Any = api.repo_info(source, repo_type=repository, revision=revision, files_metadata=True)
-        make_room(into, sum(f.size or 0 for f in info.siblings if not has_size(into / f.rfilename, f.size)))
+        promised = promises(info)
+        known = {} if keep else originals_here(into)
+        # of a small file (an index) the hub gives no checksum; it goes with the weights that it is of
+        same = all(promised.get(name, digest) == digest for name, digest in known.items())
+        formed = [f.rfilename for f in info.siblings if same and f.rfilename in known]
+        wanted = [f for f in info.siblings if f.rfilename not in formed]
+        make_room(into, sum(f.size or 0 for f in wanted if not has_size(into / f.rfilename, f.size)))
         api.snapshot_download(
             source,
             repo_type=repository,
             revision=info.sha,
             local_dir=str(into),
-            ignore_patterns=list(UNWANTED),
+            ignore_patterns=[*UNWANTED, *formed],
         )
     except RepositoryNotFoundError:
         raise BadInput(f"{source}: {endpoint} has no such {repository} (or it is private)") from None
@@ -161,22 +193,76 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path) -> Json:
         ):
             raise
         raise NotFit(f"{endpoint} cannot be reached: {' '.join(str(error).split())[:200]}") from None
-    expected = {f.rfilename: f for f in info.siblings}
+    expected = {f.rfilename for f in info.siblings}
     entries = []
     for name, path in relative_files(into):
-        if name not in expected:
+        if name not in expected or name in formed:
             continue
-        digest, known = sha256_file(path), expected[name]
-        promised = (
-            (known.lfs or {}).get("sha256")
-            if isinstance(known.lfs, dict)
-            else getattr(known.lfs, "sha256", None)
-        )
-        if promised and promised != digest:
+        digest = sha256_file(path)
+        if promised.get(name, digest) != digest:
             path.unlink()
             raise WorkFailed(f"{path}: its SHA-256 is not the hub's; deleted: run it again")
         entries.append({"path": name, "bytes": path.stat().st_size, "sha256": digest})
-    return write_list(into, f"{endpoint}/{source}", str(info.sha), entries)
+    return Fetched(f"{endpoint}/{source}", str(info.sha), entries, formed)
+
+
+def promises(info: Any) -> dict[str, str]:
+    """The SHA-256 that the hub gives of its large files, by name."""
+    found = {}
+    for file in info.siblings:
+        lfs = file.lfs
+        digest = (lfs or {}).get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
+        if digest:
+            found[file.rfilename] = str(digest)
+    return found
+
+
+def listed_as_formed(into: Path) -> Json:
+    """What the list has of ``originals`` and of the safetensors ``files`` that were formed of them; {}: nothing."""
+    formed: Json = (read_json(into / LIST) or {}).get("formed") or {}
+    return formed if all(has_size(into / e["path"], e["bytes"]) for e in formed.get("files", [])) else {}
+
+
+def originals_here(into: Path) -> dict[str, str]:
+    """Name and SHA-256 of the originals whose values stand here as safetensors."""
+    return {str(e["path"]): str(e["sha256"]) for e in listed_as_formed(into).get("originals", [])}
+
+
+def finish(into: Path, found: Fetched, *, convert: bool, keep: bool) -> Json:
+    """Form safetensors where a model has none, write the list, and remove what they stand for.
+
+    The list comes before the removal, so that a fetch broken off anywhere goes on from there.
+
+    Args:
+        convert: it is a model.
+        keep: leave the originals.
+
+    Returns:
+        The record, as in ``fetched.json``.
+
+    Raises:
+        WorkFailed: an original is damaged.
+        NotFit: too little space is free.
+    """
+    files = {str(entry["path"]): entry for entry in found.files}
+    formed = listed_as_formed(into)
+    originals = formed.get("originals", [])
+    if not found.formed and any(files.get(e["path"]) != e for e in originals):
+        for entry in formed["files"]:  # of another revision
+            if entry["path"] not in files:
+                (into / entry["path"]).unlink()
+        formed = {}
+    bins = bin_files(into) if convert and not formed else []
+    if bins and all(file.name in files for file in bins):
+        print(f"{into}: forming safetensors of {len(bins)} files of .bin weights", file=sys.stderr)
+        new = write_safetensors(into, min(8, os.cpu_count() or 1))
+        formed = {"originals": [files[file.name] for file in bins], "files": new}
+    replaced = [] if keep else [str(e["path"]) for e in formed.get("originals", [])]
+    rest = [entry for name, entry in files.items() if name not in replaced]
+    record = write_list(into, found, [*rest, *formed.get("files", [])], formed)
+    for name in replaced:
+        (into / name).unlink(missing_ok=True)
+    return record
 
 
 def make_room(into: Path, need: int) -> None:
@@ -203,10 +289,13 @@ def has_size(path: Path, size: int | None) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def write_list(into: Path, source: str, revision: str | None, entries: Iterable[Json]) -> Json:
-    """Write ``fetched.json``, the last thing."""
+def write_list(into: Path, found: Fetched, entries: Iterable[Json], formed: Json) -> Json:
+    """Write ``fetched.json``."""
     files = sorted(entries, key=lambda entry: str(entry["path"]))
-    record: Json = {"source": source, "revision": revision, "time": timestamps.now(), "files": files}
+    record: Json = {
+        "source": found.source, "revision": found.revision, "time": timestamps.now(), "files": files,
+        **({"formed": formed} if formed else {}),
+    }  # fmt: skip
     write_json(into / LIST, record)
     return record
 

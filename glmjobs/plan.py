@@ -61,7 +61,9 @@ def show(document: dict[str, Any]) -> None:
     )
     console.print(f"checkpoint  {sizes['checkpoint_bytes']}; model {sizes['model_bytes']}")
     console.print(f"disk        {sizes['disk_bytes']} for the run, while the next checkpoint is written")
-    console.print(f"host        {sizes['host_bytes_per_node']} a node, at most, while loading and stepping")
+    console.print(
+        f"host        {sizes['host_bytes_per_node']} a node, besides the libraries' own, while loading and saving"
+    )
     source = {"assumed": "assumed, not measured", "given": "as given"}.get(
         document["utilisation_from"], f"measured by a rehearsal, {document['utilisation_from']}"
     )

@@ -27,12 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
+from glmjobs.planning.demands import demands_of
 from glmjobs.planning.estimate import gpu_memory_needed
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import TrainSection
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
+from glmjobs.zero import committed
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.errors import NotFit
@@ -287,13 +289,15 @@ def with_bandwidth(reports: list[NodeReport], figures: list[Json], floor: Floor)
 
 def needs(run: Run) -> Need:
     """What each node of this run must have."""
+    takes, last = demands_of(run.recipe, run.shape), committed.newest(run.checkpoints)
     gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
     return Need(
         gpus=gpus,
         gpu_memory=gpu_memory_needed(run.recipe, run.cluster, run.shape) if gpus else 0,
         gpu_type=run.cluster.gpu_type,
-        host_memory=2 << 30,
-        disk=1 << 30,
+        host_memory=max(2 << 30, takes.host),
+        # a checkpoint of an earlier attempt is there already
+        disk=max(1 << 30, takes.least - (committed.size(last.path) if last else 0)),
         libraries=run.cluster.preflight.libraries,
         floor=run.cluster.preflight,
         remedies=REMEDIES,

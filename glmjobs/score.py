@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--max-source-length", type=positive, metavar="N", help="default: 1024")
     group.add_argument("--batch-size", type=_batch_size, metavar="N|auto", help="default: auto")
     group.add_argument(
-        "--dtype", choices=["float16", "bfloat16", "float32"], help="on a GPU; default: float16"
+        "--dtype",
+        choices=["float16", "bfloat16", "float32"],
+        help="default: float16; without a GPU float32 where memory holds it, else bfloat16",
     )
     group.add_argument(
         "--backend",
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 FILE_OPTIONS: dict[str, Any] = {
     "out": None, "rows": None, "max_new_tokens": 512, "max_source_length": 1024, "batch_size": "auto",
-    "dtype": "float16", "backend": "built-in",
+    "dtype": None, "backend": "built-in",
 }  # fmt: skip
 """Options that only MODEL_DIR DATA takes, with their defaults: a run's settings are those of its recipe."""
 
@@ -275,7 +277,8 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
     """Score one model directory on one file."""
     settings = Settings(
         max_new_tokens=args.max_new_tokens,
-        dtype=args.dtype,
+        dtype=args.dtype or "float16",
+        cpu_dtype=args.dtype,
         max_source_length=args.max_source_length,
         batch_size=args.batch_size,
         backend=args.backend,

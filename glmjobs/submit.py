@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
+    from glmjobs.planning import demands
     from glmjobs.planning.estimate import decided
     from glmjobs.run import submit_checks
 
@@ -103,6 +104,9 @@ def main(argv: list[str] | None = None) -> int:
     recipe, why = decided(recipe, profile, shape)
     if why:
         print(f"note: {why}", file=sys.stderr)
+    if "train" in stages:
+        for remark in demands.check(recipe, profile, shape, parent):
+            print(f"note: {remark}", file=sys.stderr)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None

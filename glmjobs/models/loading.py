@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3
+from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3, unfilled
 from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
 from glmjobs.models.weight_files import check_weight_files
@@ -38,13 +38,20 @@ _SIZE_MISMATCH = re.compile(
 )
 
 
-def load_model(directory: str | Path, dtype: str | None = None, **options: Any) -> PreTrainedModel:
+def load_model(
+    directory: str | Path, dtype: str | None = None, device: Any = None, **options: Any
+) -> PreTrainedModel:
     """The model of a directory, in evaluation mode.
+
+    Weights of safetensors files stay mapped from the files while they keep their type: all processes of a node share
+    one copy in the page cache.
 
     Args:
         directory: an original directory (``.bin`` shards) or one that was saved here; no remote code is run. One with
             a LoRA adapter only gives the base model with the adapter merged in.
         dtype: "float32", "float16", "bfloat16"; None: as the directory says.
+        device: where the weights go, such as "cuda:0", and get their type there: on the host they would take a second
+            copy of the model for each process. None: they stay on the host (under ZeRO-3 DeepSpeed places them).
         **options: for transformers' ``from_pretrained``.
 
     Raises:
@@ -57,12 +64,15 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"dtype = {dtype!r}: one of {', '.join(DTYPES)}")
     if len(chain := with_bases(directory)) > 1:
-        adapted: PreTrainedModel = merge_adapter(load_model(chain[1], dtype, **options), directory)
+        adapted: PreTrainedModel = merge_adapter(load_model(chain[1], dtype, device, **options), directory)
         return adapted.eval()
     refuse_unusual(read_config(directory), directory / "config.json")
     config = _configuration(directory, family)
     where = check_weight_files(directory)
     zero3 = _join_deepspeed()
+    if not zero3:  # there weights are partitioned as they are made
+        options = {**unfilled(), **options}
+    later = device is not None and not zero3
     try:
         with _without_loading_report():
             model, info = family.model_class().from_pretrained(
@@ -72,7 +82,7 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
                 # listed in info, and an error below
                 ignore_mismatched_sizes=not zero3 or LISTS_MISMATCHES_UNDER_ZERO3,
                 local_files_only=True,
-                **{DTYPE_NAME: dtype or "auto"},
+                **{DTYPE_NAME: "auto" if later else dtype or "auto"},
                 **options,
             )
     except (
@@ -94,7 +104,23 @@ def load_model(directory: str | Path, dtype: str | None = None, **options: Any) 
         raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
     _check_loaded(directory, where, info)
     loaded: PreTrainedModel = model.eval()
+    if later:
+        _place(loaded, torch.device(device), getattr(torch, dtype) if dtype else None)
     return loaded
+
+
+def _place(model: PreTrainedModel, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Move a model, giving its parameters their type one by one; buffers (rotary frequencies) keep theirs."""
+    placed: dict[torch.nn.Parameter, torch.nn.Parameter] = {}  # tied ones stay tied
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in placed:
+                moved = parameter.data.to(device)
+                placed[parameter] = torch.nn.Parameter(
+                    moved.to(dtype or moved.dtype), parameter.requires_grad
+                )
+            setattr(module, name, placed[parameter])
+    model.to(device)
 
 
 @contextlib.contextmanager

@@ -329,8 +329,13 @@ def plan(
         "checkpoint_bytes": checkpoint,
         "model_bytes": model,
         "disk_bytes": keep * checkpoint + model,
-        "host_bytes_per_node": sizing.host_memory(a, given.setting, shape.gpus),
+        "host_bytes_per_node": sizing.host_memory(a, given.setting, shape.gpus, mapped=mapped(recipe)),
     }
+
+
+def mapped(recipe: Recipe) -> bool:
+    """Whether the base model's weights are safetensors; where it is not here, as fetch would form them."""
+    return recipe.model.path is None or not any(Path(recipe.model.path).glob("pytorch_model*.bin*"))
 
 
 def _lengths(recipe: Recipe) -> Lengths | None:

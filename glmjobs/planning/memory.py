@@ -16,6 +16,9 @@ ADAM_BYTES = 12
 LOSS_CHUNK = 2**28
 """Float32 logits held at a time, :data:`glmjobs.models.common.loss.CHUNK_BYTES`."""
 
+FILE_BYTES = 2
+"""Of a weight in the files of the published models: float16 or bfloat16."""
+
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -114,21 +117,27 @@ def memory(architecture: Architecture, setting: Setting) -> dict[str, int]:
     return max(moments(architecture, setting).values(), key=lambda parts: parts["total"])
 
 
-def host_memory(architecture: Architecture, setting: Setting, ranks_per_node: int) -> int:
-    """Bytes of a node's memory: each rank loads the weights; offloaded states and gradients stay there."""
+def host_memory(architecture: Architecture, setting: Setting, ranks_per_node: int, *, mapped: bool) -> int:
+    """Bytes of a node's memory, the libraries' own aside: weights while they load, what offload keeps there, and in a
+    save each rank's largest part, which goes through the host.
+
+    Args:
+        mapped: the weights are safetensors, of which all ranks map one copy; else each reads its own.
+    """
     a, s = architecture, setting
-    loading = a.parameters * BYTES[s.precision] // (s.world_size if s.stage == 3 else 1)
-    share = (a.parameters if s.trained is None else s.trained) // s.world_size
-    kept = share * (ADAM_BYTES + 4 + BYTES[s.precision]) if s.offload else 0
-    return ranks_per_node * max(loading, kept)
+    files = a.parameters * FILE_BYTES * (1 if mapped or s.stage == 3 else ranks_per_node)
+    share = -(-(a.parameters if s.trained is None else s.trained) // s.world_size)
+    kept = share * (ADAM_BYTES + 4 + BYTES[s.precision]) if s.offload else 4 * share
+    return max(files, ranks_per_node * kept)
 
 
 def checkpoint_bytes(architecture: Architecture, setting: Setting) -> int:
-    """A committed checkpoint of all ranks: the optimizer's states, and below ZeRO-3 the weights in DeepSpeed's and in
-    the Trainer's own file. Of frozen weights only a tied embedding is saved: DeepSpeed leaves out what is frozen by its
-    first name, and it has two."""
+    """A committed checkpoint of all ranks: the optimizer's states, and below ZeRO-3 the weights in DeepSpeed's own
+    file; of a LoRA also its adapter. Of frozen weights only a tied embedding is saved: DeepSpeed leaves out what is
+    frozen by its first name, and it has two."""
     a, s = architecture, setting
     trained = a.parameters if s.trained is None else s.trained
-    weights = 0 if s.stage == 3 else 2 * trained * BYTES[s.precision]
+    weights = 0 if s.stage == 3 else trained * BYTES[s.precision]
+    adapter = 0 if s.trained is None else trained * BYTES[s.precision]
     frozen = a.embedding * BYTES[s.precision] if s.trained is not None and s.stage < 3 and a.tied else 0
-    return ADAM_BYTES * trained + weights + frozen
+    return ADAM_BYTES * trained + weights + adapter + frozen

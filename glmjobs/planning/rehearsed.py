@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from hpc.batch.profile import Measured
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
 from hpc.core.files import Json, read_json
+from hpc.core.room import free_bytes
 
 FULL = 0.95
 """Of a GPU's memory: above it, a row that is a little longer, or a buffer of NCCL's, may be one too many."""
@@ -145,10 +145,10 @@ def _disk(run: Run, train: Json, recipe: Recipe) -> Line:
     model = sum(file.stat().st_size for file in run.model.rglob("*") if file.is_file())
     keep = recipe.train.save_total_limit + 1
     need = keep * train["checkpoint_bytes"] + model
-    free = shutil.disk_usage(run.path).free
+    free = free_bytes(run.path)
     needed = f"{_size(need)}: {keep} checkpoints, the model"
     remedy = f"make room in {run.path.parent}, or {hints.setting('train.save_total_limit', '1')}"
-    return Line("disk", f"{_size(free)} free (a quota may be less)", needed, free >= need, remedy)
+    return Line("disk", f"{_size(free)} free", needed, free >= need, remedy)
 
 
 def _allreduce(run: Run) -> float | None:

@@ -42,7 +42,8 @@ class Settings:
 
     Attributes:
         max_new_tokens: where an answer is cut.
-        dtype: of the weights on a GPU: "float32", "float16" or "bfloat16"; a CPU computes in float32.
+        dtype: of the weights on a GPU: "float32", "float16" or "bfloat16".
+        cpu_dtype: of the weights without a GPU; None: float32 where memory holds it, else bfloat16.
         max_source_length: tokens of a question; of a longer one the end is kept, and it is counted. A model
             with fewer positions lowers it, and max_new_tokens too.
         batch_size: rows at a time, or "auto".
@@ -51,6 +52,7 @@ class Settings:
 
     max_new_tokens: int = 512
     dtype: str = "float32"
+    cpu_dtype: str | None = None
     max_source_length: int = 1024
     batch_size: int | Literal["auto"] = "auto"
     backend: Literal["built-in", "vllm"] = "built-in"
@@ -77,7 +79,11 @@ class Work:
         """
         if not is_model(model_dir):
             raise BadInput(f"{model_dir}: no model directory (a directory with config.json and weights)")
-        decisive = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
+        decisive = {
+            name: value for name, value in asdict(settings).items() if name not in ("batch_size", "cpu_dtype")
+        }
+        if settings.cpu_dtype is not None:  # asked for: another dtype on the CPU is another answer
+            decisive["cpu_dtype"] = settings.cpu_dtype
         fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
         keys = [store.row_key(fingerprint, question._asdict()) for question in questions]
         return cls(model_dir, questions, folder, settings, fingerprint, keys)
@@ -178,7 +184,9 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         results = generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"
     else:
-        engine = load_engine(work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer))
+        engine = load_engine(
+            work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer), settings.cpu_dtype
+        )
         results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     if new < settings.max_new_tokens:
@@ -194,27 +202,38 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     return _Answers(rows, where, frozenset(cut))
 
 
-def load_engine(model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids: Iterable[int] = ()) -> Any:
-    """The model on this process's GPU, or on the CPU (then in float32), ready to decode."""
+def load_engine(
+    model_dir: Path, dtype: str, stop_ids: Iterable[int], banned_ids: Iterable[int] = (),
+    cpu_dtype: str | None = None,
+) -> Any:  # fmt: skip
+    """The model on this process's GPU in ``dtype``, or on the CPU, ready to decode.
+
+    Raises:
+        BadInput, NotFit: see :func:`glmjobs.generation.cpu_precision.choose`.
+    """
     import os
 
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     from glmjobs import compat
+    from glmjobs.generation.cpu_precision import choose
     from glmjobs.generation.decoder import Engine
     from glmjobs.models import load_model
 
     device = torch.device("cpu")
+    side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     if torch.cuda.is_available():
         local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
         device = torch.device("cuda", local % torch.cuda.device_count())
     elif "OMP_NUM_THREADS" not in os.environ:  # ranks side by side would otherwise take all cores each
-        side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
     disable_progress_bar()
     compat.without_cudnn_attention()
-    model = load_model(model_dir, dtype=dtype if device.type == "cuda" else "float32").to(device)
+    if device.type == "cuda":
+        model = load_model(model_dir, dtype, device)
+    else:
+        model = load_model(model_dir, choose(model_dir, cpu_dtype, side_by_side))
     return Engine(model, stop_ids, banned_ids=banned_ids)
 
 

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from glmjobs import compat
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import TrainSection
+from glmjobs.training.agreement import PATIENCE
 
 
 def training_arguments(
@@ -63,6 +64,8 @@ def training_arguments(
         "average_tokens_across_devices": True,
         "use_cpu": not cuda,
         "ddp_backend": "nccl" if cuda else "gloo",
+        # a rank that has written its part waits in a collective for the others; hangs are the heartbeat's to find
+        "ddp_timeout": int(PATIENCE.total_seconds()),
     }
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

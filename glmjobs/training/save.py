@@ -19,9 +19,14 @@ from typing import Any
 
 from glmjobs.training.agreement import Agreement, Problem
 from glmjobs.zero import committed
+from hpc.core.room import free_bytes
 
 SPARE = 1.02
 """Room wanted over the size of the last checkpoint: its small files grow."""
+
+ROOM_PATIENCE, ROOM_PAUSE = 7200.0, 30.0
+"""Seconds that the last save waits for room, and between two looks: hours of GPUs are lost without it, and whoever is
+asked needs some time. The time limit's warning ends it before."""
 
 _WRITE_FAILED = (
     "pytorchstreamwriter",
@@ -117,6 +122,8 @@ class Saver:
         """Why the last save failed; None where it did not."""
         self.seconds: float | None = None
         """What the last good save took."""
+        self.last = False
+        """The training's last save, after which nothing goes on."""
 
     @property
     def first(self) -> bool:
@@ -145,8 +152,37 @@ class Saver:
             return False
         self.seconds = time.monotonic() - began
         if self.first:
+            size = committed.size(folder)
+            rate = f"{self.seconds:.0f} s, {size / 1e6 / self.seconds:,.0f} MB/s"
+            say(f"{folder.name}: {_size(size)} saved in {rate}")
             committed.rotate(self.folder, self.keep)
         return True
+
+    def save_last(self, step: int, write: Callable[[], Any], beat: Callable[[], bool]) -> bool:
+        """Save the last step, which no later save makes up for: where the disk has no room, all ranks wait for some.
+
+        Args:
+            beat: called at each look on every rank; True where this rank is told to stop.
+        """
+        end = time.monotonic() + ROOM_PATIENCE
+        self.last = True
+        while not self.save(step, write):
+            if self.first:
+                say(f"checkpoint-{step}: waiting for room, {ROOM_PATIENCE / 3600:g} h at most; make some")
+            if not self._room_comes(end, beat):
+                return False
+        return True
+
+    def _room_comes(self, end: float, beat: Callable[[], bool]) -> bool:
+        """Wait until the next checkpoint has room; False where the time is over or a rank is told to stop."""
+        while True:
+            time.sleep(ROOM_PAUSE)
+            if self.agreement.all_reduce_max(int(beat())):
+                return False
+            there = self._free() >= self.needed() if self.first else False
+            found = self.agreement.broadcast((there, time.monotonic() > end))
+            if any(found):
+                return bool(found[0])
 
     def _prepare(self, folder: Path) -> None:
         """Take away what a broken save of this step has left, and look for room."""
@@ -166,7 +202,7 @@ class Saver:
 
     def _free(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.folder).free
+        return free_bytes(self.folder)
 
     def _drop(self, folder: Path, step: int, problem: Problem) -> None:
         """Say what happened, and give the room back."""
@@ -176,7 +212,8 @@ class Saver:
             shutil.rmtree(folder, ignore_errors=True)
         last = committed.newest(self.folder)
         newest = f"the newest checkpoint is {last.path.name}" if last else "there is no checkpoint yet"
-        say(f"warning: checkpoint-{step} was not saved ({problem}); training goes on, {newest}")
+        on = "" if self.last else "training goes on, "
+        say(f"warning: checkpoint-{step} was not saved ({problem}); {on}{newest}")
         with contextlib.suppress(OSError):
             self.record(
                 "save_failed", step=step, rank=problem.rank, node=problem.host, error=problem.text,
@@ -185,14 +222,17 @@ class Saver:
 
 
 def estimate(model: Any) -> int:
-    """Bytes of a model's ZeRO checkpoint: every weight twice in its own precision (DeepSpeed's and the Trainer's
-    file), and, of those that are trained, float32 weights and Adam's two moments (12 bytes each)."""
-    total = 0
-    for parameter in model.parameters():
-        count = int(
-            getattr(parameter, "ds_numel", parameter.numel())
-        )  # ZeRO-3 leaves an empty shell on each rank
-        total += 2 * count * parameter.element_size() + (12 * count if parameter.requires_grad else 0)
+    """Bytes of a model's ZeRO checkpoint: of what is trained, the weights in their own precision and in float32, and
+    Adam's two moments (12 bytes with them); of what is frozen, a tied embedding, which DeepSpeed does not leave out."""
+    total, seen = 0, set()
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        # ZeRO-3 leaves an empty shell on each rank
+        count = int(getattr(parameter, "ds_numel", parameter.numel()))
+        if parameter.requires_grad and parameter not in seen:
+            total += (parameter.element_size() + 12) * count
+        elif not parameter.requires_grad and parameter in seen:
+            total += parameter.element_size() * count
+        seen.add(parameter)
     return total
 
 

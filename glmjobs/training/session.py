@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import transformers
 from deepspeed.accelerator import get_accelerator
@@ -254,7 +255,7 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     steps = total_steps(settings, data.reading)
     arguments = training_arguments(settings, inputs.checkpoints, steps, data.batch_rows, cuda=inputs.cuda)
     heartbeat.report("loading the model")
-    model, counts = trainable_model(settings, inputs.base_model)
+    model, counts = trainable_model(settings, inputs.base_model, arguments.device)
     cache = model.config.use_cache
     saver = save.Saver(
         inputs.checkpoints, settings.save_total_limit,
@@ -281,11 +282,13 @@ def tell_data(run: Path, figures: dict[str, Any]) -> None:
     save.say(f"data: {figures['examples']:,} training examples{left_out_words(told)}")
 
 
-def trainable_model(settings: TrainSection, base_model: Path) -> tuple[Any, dict[str, int]]:
-    """The model with what is trained of it, and figures for the record."""
+def trainable_model(
+    settings: TrainSection, base_model: Path, device: torch.device
+) -> tuple[Any, dict[str, int]]:
+    """The model with what is trained of it, on the device where it is, and figures for the record."""
     # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
-    model = load_model(base_model, dtype=dtype)
+    model = load_model(base_model, dtype, None if device.type == "cpu" else device)
     if settings.method != "lora":
         return model, {}
     transformers.set_seed(

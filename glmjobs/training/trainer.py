@@ -109,25 +109,40 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        self.heartbeat.report("saving", step)
+        self.heartbeat.report("saving", step, growing=self.saver.folder / f"checkpoint-{step}")
         save.keep_errors(self.model_wrapped, self.saver.writes)
         write = super()._save_checkpoint
-        self.saver.save(step, lambda: write(model, trial))
+        if step < self.state.max_steps:
+            self.saver.save(step, lambda: write(model, trial))
+        else:
+            self.saver.save_last(step, lambda: write(model, trial), self._waiting)
         self.heartbeat.report("training", step)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Weights in half precision where one rank has them, else (ZeRO-3) only what describes the model.
+    def _waiting(self) -> bool:
+        """A look for room by the last save; whether this rank is told to stop."""
+        self.heartbeat.report("saving", self.state.global_step, growing=self.saver.folder)
+        flag = self.heartbeat.flag
+        return flag is not None and flag.requested
 
-        transformers would copy the weights on every rank of a node, and under ZeRO-3 save the whole checkpoint twice.
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What describes the model; of weights, a LoRA's factors alone.
+
+        transformers would write all weights once more in half precision, which consolidation makes of the optimizer's,
+        and copy them on every rank of a node; for an adapter of some millions the whole base model with it.
         """
-        stage = self.model_wrapped.zero_optimization_stage()
-        if stage < 3 and not self.args.should_save:
-            return
-        gathers = self.model_wrapped.zero_gather_16bit_weights_on_model_save()
-        if stage == 3 and not gathers and not hasattr(self.model, "peft_config"):
-            self._save(output_dir, state_dict={})
-            return
-        super().save_model(output_dir, _internal_call)
+        weights = self._adapter() if hasattr(self.model, "peft_config") else {}
+        if self.args.should_save:
+            self._save(output_dir, state_dict=weights)
+
+    def _adapter(self) -> dict[str, torch.Tensor]:
+        """What is trained beside a frozen base model, by name; under ZeRO-3 gathered, by all ranks together."""
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self.model_wrapped.zero_optimization_stage() < 3:
+            return {name: p.detach() for name, p in trained.items()}
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(trained.values())):
+            return {name: p.detach().cpu().clone() for name, p in trained.items()}
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.saver.writes.do("model.safetensors", super()._save, output_dir, state_dict)

@@ -203,10 +203,11 @@ def _tensors_to_write(checkpoint: Checkpoint, bases: Sequence[Path]) -> tuple[li
     """The tensors under every name the model needs, and the tied names left out because loading ties them
     again.
 
-    A tied name is left out where the model's configuration says that embeddings are tied, as transformers
-    itself does; otherwise its values are written a second time, so that no loader has to know.
+    A tied name is left out where the model's configuration says that embeddings are tied, or, of transformers', says
+    nothing: they are tied by default. Otherwise its values are written a second time, so that no loader has to know.
     """
-    tied = read_config(in_order(checkpoint.path, bases)).get("tie_word_embeddings") is True
+    config = read_config(in_order(checkpoint.path, bases))
+    tied = config.get("tie_word_embeddings", "model_type" in config) is True
     tensors = list(checkpoint.tensors.values())
     if tied:
         return tensors, dict(checkpoint.aliases)

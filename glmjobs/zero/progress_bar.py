@@ -86,13 +86,21 @@ def _bar(title: str, total: int) -> tuple[Any, Any]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
+    # one line at any width: the bar takes what the figures leave, and a long title is cut first
+    whole = Column(no_wrap=True)
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2),
+        ),
+        BarColumn(None, table_column=Column(ratio=1)),
+        DownloadColumn(table_column=whole),
+        TransferSpeedColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        expand=True,
         console=Console(stderr=True),
         refresh_per_second=5,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,14 +16,15 @@ from glmjobs.zero.layout import Tensor
 from glmjobs.zero.pipeline import Pipeline, Progress, Shard, Written
 from glmjobs.zero.safetensors_file import make_header
 from hpc.core.errors import NotFit
+from hpc.core.room import free_bytes
 
 
-def out_dtype(tensor: Tensor, dtype: str) -> str:
-    """Floating tensors take the chosen type; whole numbers and booleans keep theirs."""
-    return dtype if tensor.dtype in FLOATING else tensor.dtype
+def out_dtype(tensor: Tensor, dtype: str | None) -> str:
+    """Floating tensors take the chosen type (None: keep their own); whole numbers and booleans keep theirs."""
+    return dtype if dtype is not None and tensor.dtype in FLOATING else tensor.dtype
 
 
-def plan_shards(tensors: Iterable[Tensor], dtype: str, limit: int, stem: str = "model") -> list[Shard]:
+def plan_shards(tensors: Iterable[Tensor], dtype: str | None, limit: int, stem: str = "model") -> list[Shard]:
     """Distribute tensors over files of at most ``limit`` bytes (a larger tensor has a file to itself).
 
     The files come out about equally large, since the largest one's hash is what the end waits for. Wider types
@@ -63,8 +63,7 @@ def check_space(directory: Path, needed: int, shown: Path | str | None = None) -
     Raises:
         NotFit: fewer than ``needed`` bytes (and a little) are free.
     """
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
+    free = free_bytes(directory)
     needed += needed // 200 + (1 << 20)
     if free < needed:
         raise NotFit(

@@ -24,6 +24,7 @@ from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.files import Json
 from hpc.core.process import memory_limit
+from hpc.core.room import free_bytes
 from hpc.health import gpus as devices
 from hpc.health import libraries
 from hpc.health.gpus import query_gpus, visible_gpus
@@ -261,7 +262,7 @@ def check_run_directory(run: Path, need: Need) -> list[Finding]:
             Finding(what="run directory", ok=False, found=f"cannot write: {error.strerror}", needed="writable",
                     remedy=remedy)
         ]  # fmt: skip
-    free = shutil.disk_usage(run).free
+    free = free_bytes(run)
     wanted = need.floor.write_mb_s
     return [
         Finding(what="run directory", ok=rate >= wanted * 1e6, found=f"writable, {rate / 1e6:,.0f} MB/s with fsync",

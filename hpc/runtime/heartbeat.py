@@ -1,7 +1,8 @@
 """Heartbeats: a rank that hangs is told from one that is slow, and from those that only wait for it.
 
 Each rank says what it is doing whenever that changes (:meth:`Heartbeat.report`: a phase, a step, and a count that
-grows); a thread writes that to ``<folder>/rank-N.json`` every second or two. The batch process reads the files
+grows); a thread writes that to ``<folder>/rank-N.json`` every second or two. While it saves, a folder that grows counts
+as a report: writing a large checkpoint may take an hour. The batch process reads the files
 (:class:`Watch`). In a collective operation everyone waits for the one that hangs, so all heartbeats stop at about the
 same time: the ranks with the lowest count are the ones behind, since all ranks run the same program; of those, the ones
 that are not seen waiting inside a collective operation, if there are any.
@@ -35,7 +36,9 @@ STACKS = signal.SIGUSR2
 
 WRITE_SECONDS = 2.0
 SLOW_SECONDS = 900.0
-"""The least limit while no steps are made: imports, weights and saves take minutes on a busy file server."""
+"""The least limit while no steps are made: imports and weights take minutes on a busy file server."""
+GROWTH_SECONDS = 10.0
+"""How often a growing folder is looked at: every rank asks the file system for its files' sizes."""
 ORPHAN_SECONDS = 3.0
 """After SIGTERM, a step that stands still for so long, and for thrice the longest yet, will never end: another rank
 died, and the launcher's own SIGKILL comes only after Slurm's KillWait (30 s by default). So will what comes before the
@@ -62,6 +65,8 @@ class Heartbeat:
         self.last = time.monotonic()
         self.longest = 0.0
         self._end = threading.Event()
+        self._growing: Path | None = None
+        self._looked, self._size = 0.0, 0
 
     def start(self) -> Heartbeat:
         """Begin to write, and answer :data:`STACKS` from now on."""
@@ -70,8 +75,13 @@ class Heartbeat:
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
         return self
 
-    def report(self, phase: str, step: int = 0) -> None:
-        """What this rank does from now on. Costs nothing: the thread writes it."""
+    def report(self, phase: str, step: int = 0, growing: Path | None = None) -> None:
+        """What this rank does from now on. Costs nothing: the thread writes it.
+
+        Args:
+            growing: a folder that all ranks write into during this phase; so long as it grows, all of them live.
+        """
+        self._growing = growing
         now = time.monotonic()
         if self.phase == "training":
             self.longest = max(self.longest, now - self.last)
@@ -84,8 +94,19 @@ class Heartbeat:
     def _run(self) -> None:
         pause = min(WRITE_SECONDS, self.limit / 5)
         while not self._end.wait(pause):
+            self._look_at_growth(min(GROWTH_SECONDS, self.limit / 5))
             self.write()
             self._leave_if_alone()
+
+    def _look_at_growth(self, every: float) -> None:
+        """A growing folder is a report; ranks that wait for one that still writes see it, too."""
+        folder, now = self._growing, time.monotonic()
+        if folder is None or now - self._looked < every:
+            return
+        self._looked, before = now, self._size
+        self._size = bytes_below(folder)
+        if self._size > before:
+            self.count, self.last = self.count + 1, now
 
     def _limit(self) -> float:
         return self.limit if self.phase == "training" else max(self.limit, SLOW_SECONDS)
@@ -113,6 +134,16 @@ class Heartbeat:
             why = f"told to end {now - told:.0f} s ago, and {self.phase} (step {self.step}) does not end"
             print(f"rank {self.rank} leaves: {why}: another rank is gone", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGTERM)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder, as far as they can be seen."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # a temporary file that is gone
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - walk gives strings
+    return total
 
 
 def in_collective() -> bool:

@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from glmjobs import fetch
 from glmjobs.cli import run_command
@@ -187,7 +189,7 @@ def test_room_is_looked_for_first(
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_bytes(bytes(300_000))
-    monkeypatch.setattr("glmjobs.zero.write.os.statvfs", lambda path: Disk)
+    monkeypatch.setattr("os.statvfs", lambda path: Disk)
     assert run_command(fetch.main, ["model", str(tmp_path / "model"), "--into", str(tmp_path / "there")]) == 3
     assert (
         capsys.readouterr().err
@@ -217,3 +219,85 @@ def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
     )
     assert run_command(fetch.main, ["model", str(source), "--into", str(source / "inside")]) == 2
     assert run_command(fetch.main, ["model", "--into", str(tmp_path / "nothing"), "--verify"]) == 2
+
+
+def bin_model(folder: Path, seed: int) -> dict[str, torch.Tensor]:
+    """A model as THUDM publishes it: two .bin files with an index, an output matrix, a buffer of another type."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        "transformer.word_embeddings.weight": torch.randn(40, 8, generator=generator).half(),
+        "transformer.layers.0.attention.rotary_emb.inv_freq": torch.arange(4).float(),
+        "lm_head.weight": torch.randn(40, 8, generator=generator).half(),
+    }
+    folder.mkdir(exist_ok=True)
+    names = list(tensors)
+    files = {"pytorch_model-00001-of-00002.bin": names[:2], "pytorch_model-00002-of-00002.bin": names[2:]}
+    for file, part in files.items():
+        torch.save({name: tensors[name] for name in part}, folder / file)
+    weight_map = {name: file for file, part in files.items() for name in part}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "config.json").write_bytes(FILES["config.json"])
+    return tensors
+
+
+def formed(into: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(into / "model.safetensors")
+    return loaded
+
+
+def names(into: Path) -> list[str]:
+    return sorted(path.name for path in into.iterdir())
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+def test_bin_weights_become_safetensors(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    tensors = bin_model(source, seed=1)
+    fetching = ["model", str(source), "--into", str(into)]
+    assert run_command(fetch.main, fetching) == 0
+    assert names(into) == ["config.json", fetch.LIST, "model.safetensors"]
+    assert same(formed(into), tensors)
+    record = json.loads((into / fetch.LIST).read_text())
+    originals = {entry["path"]: entry["sha256"] for entry in record["formed"]["originals"]}
+    assert originals == {f.name: fetch.sha256_file(f) for f in source.glob("pytorch_model*")}
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+    # again: nothing is copied or formed anew; with --keep-bin the originals come back
+    untouched = (into / "model.safetensors").stat().st_mtime_ns
+    assert run_command(fetch.main, fetching) == 0
+    assert names(into) == ["config.json", fetch.LIST, "model.safetensors"]
+    assert run_command(fetch.main, [*fetching, "--keep-bin"]) == 0
+    assert len(list(into.glob("pytorch_model*"))) == 3
+    assert (into / "model.safetensors").stat().st_mtime_ns == untouched
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+    # another revision: what was formed of the one before goes
+    tensors = bin_model(source, seed=2)
+    assert run_command(fetch.main, fetching) == 0
+    assert same(formed(into), tensors) and not list(into.glob("pytorch_model*"))
+
+
+def test_a_damaged_bin_file_forms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    bin_model(source, seed=1)
+    file = source / "pytorch_model-00002-of-00002.bin"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1  # a bit of the weights
+    file.write_bytes(raw)
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 1
+    assert "pytorch_model-00002-of-00002.bin" in capsys.readouterr().err
+    assert not list(into.glob("*.safetensors")) and not (into / fetch.LIST).exists()
+    assert len(list(into.glob("pytorch_model*"))) == 3
+
+
+def test_a_fetch_killed_after_its_list_goes_on(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    tensors = bin_model(source, seed=1)
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    for file in source.glob("pytorch_model*"):
+        (into / file.name).write_bytes(file.read_bytes())  # was not removed yet
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert not list(into.glob("pytorch_model*")) and same(formed(into), tensors)

@@ -16,7 +16,9 @@ from tests.support.paths import REPO
 @pytest.mark.parametrize("module", ["glmjobs.status", "hpc.lint"])
 def test_while_it_is_imported(module: str, tmp_path: Path) -> None:
     """A module that everything imports says that it is being imported, and waits for ever."""
-    (tmp_path / "argparse.py").write_text("import time\nprint('importing', flush=True)\nwhile True: time.sleep(1)\n")
+    (tmp_path / "argparse.py").write_text(
+        "import time\nprint('importing', flush=True)\nwhile True: time.sleep(1)\n"
+    )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPO}"}
     process = subprocess.Popen(
         [sys.executable, "-m", module], cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,

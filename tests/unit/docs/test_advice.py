@@ -39,6 +39,7 @@ PREFLIGHT = "tests/slurm/test_preflight.py"
 ONCE = "tests/slurm/test_once.py"
 STATUS = "tests/slurm/test_status.py"
 SAVING = "tests/unit/training/test_saving.py"
+DEMANDS = "tests/unit/planning/test_demands.py"
 GENERATION = "tests/unit/generation/test_generation.py"
 HELD: dict[str, str] = {
     "waits for the job before it": f"{STATUS}::test_a_run_from_queue_to_end",
@@ -94,6 +95,13 @@ HELD: dict[str, str] = {
     "preflight's table says NO": f"{PREFLIGHT}::test_a_bad_configuration_ends_with_one_table_and_no_requeue",
     "no committed checkpoint here": "tests/unit/commands/test_missing_files.py::test_it_is_bad_input",
     "mixed-step checkpoint": "tests/unit/zero/test_damaged_checkpoints.py::test_shard_of_another_step",
+    "checkpoint-…: waiting for room, … h at most; make some": f"{SAVING}::test_the_last_save_waits_for_room",
+    "… can be written there, and this training takes …": f"{DEMANDS}::test_a_6b_run",
+    "a node needs … besides what the libraries take": f"{DEMANDS}::test_a_6b_run",
+    "a GPU of … GB (cluster.gpu_memory_gb): this training takes …": f"{DEMANDS}::test_a_6b_run",
+    "without a GPU its … billion parameters take … GB of memory …": (
+        "tests/unit/generation/test_cpu_precision.py::test_the_type_that_fits"
+    ),
     "… MB are needed here, … MB are free": "tests/unit/zero/test_publish.py::test_full_disk_is_said_before",
     "take bfloat16 or float32": "tests/unit/zero/test_consolidate.py::test_overflow_is_named_and_refused",
     "out of memory with a single row on …": f"{GENERATION}::test_a_single_row_too_many_is_one_line",

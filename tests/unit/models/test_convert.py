@@ -178,7 +178,7 @@ def test_split_looks_for_room_first(
         f_bavail = 100
         f_frsize = 1000
 
-    monkeypatch.setattr("glmjobs.zero.write.os.statvfs", lambda path: Disk)
+    monkeypatch.setattr("os.statvfs", lambda path: Disk)
     capsys.readouterr()
     assert run_command(main, ["split", str(tmp_path / "base"), str(tmp_path / "out"), "--parts", "2"]) == 3
     said = capsys.readouterr().err

@@ -19,6 +19,8 @@ from glmjobs.models import load_model, loading
 from glmjobs.models.chatglm.tiny_model import make_model
 from glmjobs.models.family import families, family_for
 from hpc.core.errors import BadInput
+from tests.support.paths import REPO
+from tests.support.sparse_models import sparse_chatglm
 
 IDS = {
     "bos_token_id": 250,
@@ -263,3 +265,35 @@ def test_model_types_are_told_apart(tmp_path: Path) -> None:
         assert family_for(tmp_path).name == name
     with pytest.raises(BadInput, match="neither a family"):
         family_for("chatglm3")
+
+
+LOADS = """
+import sys
+import torch
+from glmjobs.models import load_model
+from glmjobs.models.chatglm.modeling import ChatGLMPreTrainedModel
+from tests.support.memory import anonymous
+
+def fill(self, module):
+    if not all(weight.is_meta for weight in module.parameters(recurse=False)):  # on meta it costs nothing
+        raise AssertionError(f"{type(module).__name__} is filled before it is read")
+
+ChatGLMPreTrainedModel._init_weights = fill
+for dtype, device in (("float16", None), ("bfloat16", "meta")):
+    before = anonymous()
+    model = load_model(sys.argv[1], dtype, device)
+    assert model.lm_head.weight is model.transformer.word_embeddings.weight
+    assert model.dtype == getattr(torch, dtype), model.dtype
+    print(anonymous() - before)
+"""
+
+
+def test_weights_are_not_copied_into_the_process(tmp_path: Path) -> None:
+    """Mapped from the files, with their type; another type is given where the weights go, not on the host."""
+    size = sparse_chatglm(tmp_path / "model", layers=2, hidden=2048, vocab=20_000)
+    assert size > 280 << 20
+    words = [sys.executable, "-c", LOADS, str(tmp_path / "model")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPO)
+    assert done.returncode == 0, done.stderr[-2000:]
+    mapped, moved = map(int, done.stdout.split())
+    assert max(mapped, moved) < size / 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,7 @@ def test_room_is_looked_for_before(
 ) -> None:
     for step in (2, 4):
         committed(tmp_path, step)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(save.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    monkeypatch.setattr(save, "free_bytes", lambda _: 100)
     written = []
     assert not saver.save(6, lambda: written.append(6))
     assert written == [] and steps(tmp_path) == [4], "older ones make room, the newest never does"
@@ -137,18 +137,62 @@ def test_room_is_looked_for_before(
 def test_older_ones_make_room(saver: Saver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (2, 4):
         committed(tmp_path, step)
-    usage = shutil.disk_usage(tmp_path)
-    room = lambda _: usage._replace(free=100 if (tmp_path / "checkpoint-2").exists() else 10**9)  # noqa: E731
-    monkeypatch.setattr(save.shutil, "disk_usage", room)
+    monkeypatch.setattr(save, "free_bytes", lambda _: 100 if (tmp_path / "checkpoint-2").exists() else 10**9)
     assert saver.save(6, lambda: write(tmp_path / "checkpoint-6"))
     assert steps(tmp_path) == [6, 4]
 
 
-def test_estimate_counts_weights_twice_and_adam() -> None:
-    model = torch.nn.Linear(10, 10, bias=False).half()
-    assert save.estimate(model) == 100 * (2 * 2 + 12)
-    model.weight.requires_grad_(False)
-    assert save.estimate(model) == 100 * 2 * 2
+@pytest.mark.parametrize(("later", "ended"), [(3, "saved"), (99, "given up"), (99, "told to stop")])
+def test_the_last_save_waits_for_room(
+    later: int, ended: str, saver: Saver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Room that somebody makes is taken; a signal, or the end of patience, ends the waiting. Each look is a beat."""
+    monkeypatch.setattr(save, "ROOM_PAUSE", 0.01)
+    monkeypatch.setattr(save, "ROOM_PATIENCE", 0.2 if ended == "given up" else 60.0)
+    looks: list[int] = []
+    monkeypatch.setattr(save, "free_bytes", lambda _: 10**9 if len(looks) >= later else 100)
+
+    def beat() -> bool:
+        looks.append(1)
+        return ended == "told to stop" and len(looks) > 5
+
+    saved = saver.save_last(6, lambda: write(tmp_path / "checkpoint-6"), beat)
+    assert saved is (ended == "saved") and steps(tmp_path) == ([6] if saved else [])
+    said = capsys.readouterr().err
+    assert "waiting for room" in said and "training goes on" not in said
+    assert len(looks) == 3 if saved else len(looks) > 5
+
+
+def test_estimate_counts_weights_and_adam() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False).half(), torch.nn.Linear(10, 10).half())
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad = False
+    assert save.estimate(model) == 100 * (2 + 12), "tied weights once, frozen ones not at all"
+    model[0].weight.requires_grad = False
+    assert save.estimate(model) == 100 * 2, (
+        "DeepSpeed saves a frozen weight that is tied under its second name"
+    )
+
+
+def test_a_save_says_its_rate(saver: Saver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert saver.save(2, lambda: write(tmp_path / "checkpoint-2", 300_000))
+    assert re.search(r"checkpoint-2: 2\.4 MB saved in \d+ s, [\d,]+ MB/s", capsys.readouterr().err)
+
+
+def test_flushing_is_seen_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a large file is flushed a byte a piece appears beside it; at the end nothing of that is left."""
+    monkeypatch.setattr(checkpoints, "SYNC_BYTES", 1 << 16)
+    folder, seen, fsync = tmp_path / "checkpoint-2", [], os.fsync
+    write(folder, 100_000)  # 800 kB: 12 pieces and the rest
+
+    def noting(descriptor: int) -> None:
+        seen.append(sum(f.stat().st_size for f in folder.glob(f"{checkpoints.FLUSHING}*")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", noting)
+    checkpoints.sync(folder)
+    assert max(seen) == 12
+    assert not list(folder.glob(f"{checkpoints.FLUSHING}*"))
 
 
 def test_leavings_of_a_broken_save_are_not_listed(saver: Saver, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from glmjobs.zero import manifest, pipeline, publish, write
+from glmjobs.zero import manifest, pipeline, publish
 from glmjobs.zero.consolidate import Options, consolidate
 from glmjobs.zero.safetensors_file import read_tensors
 from hpc.core.errors import BadInput, NotFit, WorkFailed
@@ -27,7 +27,7 @@ def test_full_disk_is_said_before(checkpoint: Path, monkeypatch: pytest.MonkeyPa
     class Disk:
         f_bavail, f_frsize = 10, 10
 
-    monkeypatch.setattr(write.os, "statvfs", lambda path: Disk)
+    monkeypatch.setattr("os.statvfs", lambda path: Disk)
     with pytest.raises(NotFit, match="needed here"):
         consolidate(checkpoint, checkpoint.parent / "out", Options(fsync=False))
     assert not (checkpoint.parent / "out").exists() and not list(checkpoint.parent.glob(".out*"))
@@ -37,7 +37,7 @@ def test_disk_that_fills_up(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write.os, "pwrite", full)
+    monkeypatch.setattr("os.pwrite", full)
     fails(checkpoint, "disk is full")
 
 

@@ -1,0 +1,64 @@
+"""What a training takes is demanded before it is queued: disk, memory of a node and of a GPU, each in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glmjobs.planning import demands
+from glmjobs.recipe.loading import load_both
+from glmjobs.recipe.schema import Recipe
+from glmjobs.run.directory import Shape
+from hpc.batch.profile import Profile
+from hpc.core.errors import NotFit
+
+GB = 10**9
+SHAPE = Shape(nodes=1, gpus=8)
+
+
+def both(*overrides: str) -> tuple[Recipe, Profile]:
+    """ChatGLM-6B on eight GPUs; neither model nor data are here, so the published sizes count."""
+    return load_both("configs/chatglm6b.yaml", None, list(overrides), "local")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("free", "overrides", "said"),
+    [
+        (300 * GB, (), None),
+        (200 * GB, (), "--set train.save_total_limit=1"),
+        (90 * GB, (), "90.0 GB can be written there, and this training takes 172.9 GB (a checkpoint 86.4 GB, of "),
+        (90 * GB, ("train.max_steps=100",), "this training takes 98.8 GB (a checkpoint 86.4 GB; the model 12.3 GB)"),
+        (90 * GB, ("train.method=lora",), None),
+        (300 * GB, ("jobs.train.memory=16G",), "--set jobs.train.memory=29G"),
+        (300 * GB, ("jobs.train.memory=64G",), None),
+        (300 * GB, ("cluster.gpu_memory_gb=24",), "a GPU of 24 GB (cluster.gpu_memory_gb): this training takes "),
+    ],
+)  # fmt: skip
+def test_a_6b_run(
+    free: int, overrides: tuple[str, ...], said: str | None, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demands, "free_bytes", lambda path: free)
+    recipe, profile = both(*overrides)
+    try:
+        remarks = demands.check(recipe, profile, SHAPE, elsewhere)
+    except NotFit as error:
+        assert said is not None and said in str(error) and "--set " in str(error) and "\n" not in str(error)
+    else:
+        assert (said is None and remarks == []) or (len(remarks) == 1 and str(said) in remarks[0])
+
+
+def test_the_way_that_a_gpu_is_offered_fits_it(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demands, "free_bytes", lambda path: 10**13)
+    recipe, profile = both("cluster.gpu_memory_gb=24")
+    with pytest.raises(NotFit) as caught:
+        demands.check(recipe, profile, SHAPE, elsewhere)
+    words = [w.strip(";") for w in str(caught.value).split() if w.startswith("train.")]
+    recipe, profile = both("cluster.gpu_memory_gb=24", *words)
+    assert words and demands.check(recipe, profile, SHAPE, elsewhere) == []
