@@ -42,7 +42,7 @@ def noting(fired: set[str]) -> Iterator[None]:
     def noted(id: str, call: Any) -> Any:
         def calling(*args: Any, **named: Any) -> Any:
             result = call(*args, **named)
-            if id not in fired and result not in (None, False, ""):
+            if id not in fired and result is not None and result is not False:
                 fired.add(id)
             return result
 
