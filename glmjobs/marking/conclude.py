@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from glmjobs.marking.question import Kind, Question, pairs
+from glmjobs.marking.question import Kind, Question
 from glmjobs.marking.sentences import PHRASES, SO, State, fits, says_new, step
 from glmjobs.marking.statements import Rank, Read, Statement, operand, split
 from glmjobs.marking.tables import Rule
@@ -250,9 +250,7 @@ def _no_end(statement: Statement, state: State, raw: list[str], question: Questi
     """Working that breaks off, loops, or only repeats the question concludes nothing."""
     if Counter(raw)[statement.text] >= 4 or state.cut:
         return True
-    trailing = [
-        a for a in state.after if not any(PHRASES[n].search(a) for n in ("closing", "remark", "check"))
-    ]
+    trailing = [a for a in state.after if not any(PHRASES[n].search(a) for n in ("remark", "check"))]
     if trailing:
         end = trailing[-1]
         if any(PHRASES[n].search(end) for n in ("unfinished", "step", "so")) or not PHRASES[
@@ -264,13 +262,4 @@ def _no_end(statement: Statement, state: State, raw: list[str], question: Questi
     if "=" in statement.text or "≈" in statement.text:
         return False
     step = PHRASES["step"].search(statement.text) and len(raw) > 1 and not SO.search(statement.text)
-    return _only_repeats(statement, question) or bool(step)
-
-
-def _only_repeats(statement: Statement, question: Question) -> bool:
-    """Whether a statement only says again what the question says."""
-    if says_new(statement.items, question) or isinstance(statement.items[0], bool):
-        return False
-    mine = pairs(statement.text)
-    whole = frozenset(question.text[i : i + 2] for i in range(len(question.text) - 1)) | pairs(question.text)
-    return len(mine) > 3 and len(mine & whole) >= 0.8 * len(mine)
+    return bool(step)

@@ -9,16 +9,9 @@ from glmjobs.marking.question import Question
 _MORE = "多大高长重贵快早远"
 _LESS = "少小矮低短轻慢晚近"
 _COMPARES = re.compile(f"([^,。;:比]{{1,10}})比([^,。;:比]{{1,10}}?)(?:要|还|更)?(便宜|[{_MORE}{_LESS}])")
-_BOUND = re.compile(r"[a-z]\s?([<>≤≥])=?\s?-?[\d./]+")
 _RATIO_OF = re.compile(
     "([\u4e00-\u9fffA-Z]{1,6}?)数?(?:与|和|:)([\u4e00-\u9fffA-Z]{1,6}?)(?:数|两[\u4e00-\u9fff])?的?[\u4e00-\u9fff]{0,4}比(?!赛|较)"
 )
-
-
-def bound(text: str) -> str:
-    """The way in which a statement's last inequality bounds its unknown: x<5 is "<"; "" where there is none."""
-    found = _BOUND.findall(text)
-    return str(found[-1]) if found else ""
 
 
 def _compared(text: str) -> tuple[str, str, bool] | None:

@@ -14,9 +14,6 @@ _SUBJECT = re.compile(
     "花|得|卖|买|种|做|吃|看|读|写|今年|[长高宽深厚](?=多少)|的?(?:速度|价格|重量|长度|面积|体积|年龄|身高|体重|单价|人数|数量))"
 )
 _PERSON_FIRST = re.compile(f"(?:{_OPENING})*({PERSON})")
-_OF_SUBJECT = re.compile(
-    f"^(?:{_OPENING})*([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?([长高重宽深厚有])(?=多少|几|多[长高重宽])"
-)
 _WORD_ONLY = re.compile("[\u4e00-\u9fffA-Z]+")
 _JOINT = re.compile("[比和与、]|一共|共|总|相差")
 _RECEIVES = re.compile(f"(?:给|送|输|借|卖|分)(?:了|给)*(?:他的?|她的?)?({PERSON})")
@@ -39,14 +36,6 @@ def others(body: str, clause: str) -> list[str]:
             n for end in ends if len(n := body[max(0, end - size) : end]) == size and _WORD_ONLY.fullmatch(n)
         ]
     return [n for n in dict.fromkeys(found) if n != subject and not re.search("[的是有了比和与]", n)]
-
-
-def spoken_of(clause: str) -> tuple[str, str]:
-    """Subject and predicate of one asked measure: 木棍, 长 of 木棍长多少米."""
-    match = _OF_SUBJECT.match(clause.strip())
-    if not match or re.search("[比和与、共各]|分别", match[0]):
-        return "", ""
-    return match[1], match[2]
 
 
 _LEADING = re.compile(f"^(?:{_OPENING}|原来|这个?长方形的?|它的|他们的?|其中|分别求出?|算出|你知道)+")

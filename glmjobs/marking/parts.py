@@ -270,23 +270,13 @@ def _exact(item: Item, asked: Asked) -> bool:
 
 # Named parts
 
-_MEASURES = (("体积|容积", "volume"), ("面积", "area"), ("周长|棱长|边长|半径|直径|高", "length"))
-
-
-def _measures(item: Item, label: str) -> bool:
-    """Whether a value has the dimension that its part's name tells (体积: cubic units)."""
-    dims = {u.dim for u in item.units} if isinstance(item, Quantity) else set()
-    return any(dim in dims for pattern, dim in _MEASURES if re.search(pattern, label))
-
 
 def _named(question: Question, statements: Iterable[Statement]) -> dict[str, Item]:
     """Label → value over the statements, later ones overriding."""
     found: dict[str, Item] = {}
     for statement in statements:
         text, labels = strip_denied(statement.text), question.labels
-        items = [
-            i for i in _values(statement) if _fits(i, question.main) or any(_measures(i, n) for n in labels)
-        ]
+        items = [i for i in _values(statement) if _fits(i, question.main)]
         exact = [i for i in items if _exact(i, question.main)]
         items = exact if len(exact) >= len(labels) else items
         divided = _division(labels, statement)

@@ -148,8 +148,6 @@ class Question:
     labels: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     blanks: list[str] = field(default_factory=list)
-    subject: str = ""
-    predicate: str = ""
     precision: Precision | None = None
     approximate: bool = False
     options: dict[str, str] = field(default_factory=dict)
@@ -202,8 +200,6 @@ def read(question: str) -> Question:
     single = len(result.asked) == 1 and not result.labels
     if single and result.kind in (Kind.NUMBER, Kind.PERCENT, Kind.RATE):
         result.others = names.others(body, result.main.clause)
-    if single:
-        result.subject, result.predicate = names.spoken_of(result.main.clause)
     for item in scan(body):
         if isinstance(item, Quantity):
             result.givens.add((item.value, item.units[0].name if item.units else ""))

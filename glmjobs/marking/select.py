@@ -17,7 +17,6 @@ from glmjobs.marking.statements import denies, operand, strip_denied
 from glmjobs.marking.tables import Rule, phrase
 from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder, show
-from glmjobs.marking.values.scan import scan
 
 AnItem = TypeVar("AnItem", bound=Item)
 
@@ -95,15 +94,6 @@ def _without_units(asked: Asked) -> frozenset[str]:
     return frozenset(p for p in asked.pairs if p not in names) or asked.pairs
 
 
-def _sums_up(c: Candidate) -> bool:
-    """A result is the sum of other values (18晚, 31晚, 5晚, 18+31+5=54晚)."""
-    terms = re.search(
-        r"(\d+(?:\.\d+)?(?:\+\d+(?:\.\d+)?)+)\s?=\s?$", c.text[max(0, c.item.start - 60) : c.item.start]
-    )
-    others = {i.value for i in c.pool if isinstance(i, Quantity) and i.start < c.item.start}
-    return terms is not None and len(others & {Fraction(t) for t in terms[1].split("+")}) > 1
-
-
 def _given(c: Candidate) -> bool:
     q = c.number
     if q is None or (q.value, q.units[0].name if q.units else "") not in c.question.givens:
@@ -130,7 +120,6 @@ def _feeds(c: Candidate) -> bool:
 
 
 _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
-_TURN = re.compile("还|增加|减少|节约|便宜|提高|降低|超过|找回|剩")
 
 
 def _same_lead(c: Candidate) -> int:
@@ -140,25 +129,6 @@ def _same_lead(c: Candidate) -> int:
     while count < min(len(lead), len(mine), 4) and lead[-1 - count] == mine[-1 - count]:
         count += 1
     return count
-
-
-def _lacks_turn(c: Candidate) -> bool:
-    turn = _TURN.search(re.split("多少|几", c.asked)[0][-6:])
-    return bool(turn) and turn[0] not in c.before[-10:]  # type: ignore[index]
-
-
-def _conditions(c: Candidate) -> float:
-    """The share of the asked clause's own numbers (6台, 4小时) that the value's clause repeats."""
-    wanted = set(re.findall(r"\d+", c.asked)[:8])
-    return len(wanted & set(re.findall(r"\d+", c.clause))) / len(wanted) if wanted else 0.0
-
-
-_NUMBERED = re.compile(r"\(\d{1,2}\)班|\d{1,3}号|第[\d一二三四五六七八九十]{1,3}[\u4e00-\u9fff]")
-
-
-def _other_number(c: Candidate) -> bool:
-    mine, wanted = ({m[0] for m in _NUMBERED.finditer(t)} for t in (c.clause, c.asked))
-    return bool(mine and wanted and not mine & wanted)
 
 
 def _found(pattern: str) -> re.Pattern[str]:
@@ -172,8 +142,6 @@ _COMPARED = _found("比[^,。;]{1,10}(?:[多少大小高低长短贵快慢重轻
 _SO_BEFORE = _found("(?<=[^,。;])[,;](?:所以|因此|因而|故|得到?|得出|即|约分后?[得为]|化简后?[得为])[^。;]*$")
 _OPERAND = _found("(?:除以|乘以|乘上|减去?|加上?|约去|同乘|同除)\\s?$")
 _CHANGED = _found("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
-_NAMED = _found("(?:这个数|该数|原数|原来的数|所求|结果|得数|商|积|答案)(?:应该?)?[是为]:?\\s?$")
-_ONE_PRICED = _found("(?:[\u4e00-\u9fff](?![一二两三四五六七八九十])){0,3}\\s?\\d")
 _ONE_OF = _found("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
 _PORTION = _found(r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)")
 _GOES_ON = _found(
@@ -181,13 +149,11 @@ _GOES_ON = _found(
     "[^。]{0,30}(?:再|还要?|还需要?)加[^,。;]{0,12}[,;](?:所以|因此)?(?:一共|总共|共|合计)"
 )
 _LEFT = _found("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
-_JOINT = _found("[和与及、].*(?:共|合计|总)")
 _SAYS = _found("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
 
 PREFERENCES: tuple[Rule[Candidate], ...] = (
     Rule("shares_words", 4.0, _share_of_words, "梨树有80棵 where 梨树 is asked"),
-    Rule("sum", 4.0, lambda c: c.number and c.number.result and _sums_up(c), "18+31+5=54晚"),
-    Rule("result", 1.0, lambda c: c.number and c.number.result and not _sums_up(c), "15-6=9"),
+    Rule("result", 1.0, lambda c: c.number and c.number.result, "15-6=9"),
     Rule(
         "asked_unit",
         0.8,
@@ -214,17 +180,8 @@ PREFERENCES: tuple[Rule[Candidate], ...] = (
     Rule("in_short", 1.5, lambda c: c.before.endswith(("即", "也就是")), "8只减去2只，即6只"),
     Rule("operand", -4.0, lambda c: _OPERAND.search(c.before), "同时除以12"),
     Rule("change", -1.5, lambda c: (m := _CHANGED.search(c.before)) and m[1] not in c.asked, "便宜了30元"),
-    Rule("named_result", 1.0, lambda c: _NAMED.search(c.before), "这个数是9"),
     Rule("average", 3.0, lambda c: "平均" in c.asked and "平均" in c.clause, "平均每人9颗"),
     Rule("total", 3.0, lambda c: _TOTAL.search(c.asked) and _TOTAL.search(c.before[-6:]), "一共54晚"),
-    Rule("other_number", -8.0, _other_number, "三(2)班 where 三(1)班 is asked"),
-    Rule("not_enough", -3.0, lambda c: "不够" in c.clause and "够" not in c.asked[-6:], "不够再买一本"),
-    Rule(
-        "one_priced",
-        -3.0,
-        lambda c: c.number and c.number.value == 1 and _ONE_PRICED.match(c.after),
-        "一本书9美元",
-    ),
     Rule(
         "one_of_many",
         -3.0,
@@ -243,17 +200,9 @@ PREFERENCES: tuple[Rule[Candidate], ...] = (
         "negated", -4.0, lambda c: denies(c.clause, c.question.main.pairs, c.asked), "不及格率 is not 及格率"
     ),
     Rule(
-        "joint",
-        -2.0,
-        lambda c: _JOINT.search(c.clause) and not re.search("[和与及、两共总]", c.asked),
-        "苹果树和梨树一共120棵",
-    ),
-    Rule("lacks_turn", -1.0, _lacks_turn, "还要9颗 where 还 is asked"),
-    Rule(
         "is_left", -2.0, lambda c: _LEFT.search(c.before) and not re.search("剩|余|找|还", c.asked), "还剩3元"
     ),
     Rule("same_lead", 0.6, _same_lead, "增加了9 where 增加了多少 is asked"),
-    Rule("conditions", 0.6, _conditions, "6台4小时生产96个"),
     Rule("says", 0.5, lambda c: _SAYS.search(c.before), "是9颗"),
     Rule(
         "order",
@@ -463,12 +412,6 @@ _EQUATIONS = re.compile(
 )
 _GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
 _MORE = "大多高长重快"
-
-
-def winner(text: str, clause: str) -> Fraction | None:
-    """The value that wins the comparison a text draws, where ``clause`` asks for one."""
-    found = _winner(text, scan(text), clause)
-    return found.value if isinstance(found, Quantity) else None
 
 
 def _winner(text: str, pool: list[Item], clause: str) -> Item | None:

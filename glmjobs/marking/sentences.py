@@ -22,9 +22,9 @@ BOX = "⟦"
 PHRASES = {
     name: phrase(name)
     for name in (
-        "marked", "so", "step", "only_concludes", "withdrawn", "about_a_claim", "second_thoughts", "right_after_all",
+        "marked", "so", "step", "only_concludes", "withdrawn", "about_a_claim",
         "refused", "check", "remark", "marking_claim", "supposed", "all_supposed", "thought_of", "refuted", "reason",
-        "explanation", "other_way", "reason_concludes", "claimed", "truth", "next_task", "question_end", "closing",
+        "explanation", "other_way", "reason_concludes", "claimed", "truth", "next_task", "question_end",
         "unfinished", "dangling", "ends_well", "difference",
     )
 }  # fmt: skip
@@ -169,7 +169,7 @@ def _supposes(s: Sentence) -> bool:
 def _takes_back(s: Sentence) -> str | None:
     """What is left of a sentence that takes an answer back ("" where nothing is), or None where it takes back none."""
     hard = list(PHRASES["withdrawn"].finditer(s.text))
-    if not hard or PHRASES["right_after_all"].search(s.text) or re.match("若|如果|假如", s.text):
+    if not hard or re.match("若|如果|假如", s.text):
         return None
     if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
         return None
@@ -390,10 +390,8 @@ def step(question: Question, speaks: Read, last: int, state: State, entry: tuple
         ((r, f) for r in SENTENCES if (f := r.when(s)) not in (None, False, [], ())), (None, None)
     )
     if rule is None:
-        thought_again = bool(PHRASES["second_thoughts"].search(text))
-        if thought_again or state.stance is Effect.CHECK:
-            stance = Effect.KEEP if state.stance is Effect.CHECK else state.stance
-            s = replace(s, state=replace(state, stance=stance, corrected=state.corrected or thought_again))
+        if state.stance is Effect.CHECK:
+            s = replace(s, state=replace(state, stance=Effect.KEEP))
         return _keep(s)
     state = replace(state, fired=(*state.fired, (rule.id, text)))
     if rule.effect in (Effect.CHECK, Effect.EXPLAIN, Effect.OVER):

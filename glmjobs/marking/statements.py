@@ -11,7 +11,6 @@ from typing import Any
 
 from glmjobs.marking.question import TIMES, Kind, Question, pairs
 from glmjobs.marking.tables import Rule, phrase
-from glmjobs.marking.values import numerals
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity
 from glmjobs.marking.values.scan import results, scan, weekdays
 
@@ -80,21 +79,12 @@ def denies(text: str, words: frozenset[str], clause: str) -> bool:
 
 
 _DENIES = re.compile("不|非|≠|排除|否定|舍|错|去掉|太| not ")
-_REASON_TAIL = re.compile("[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|因此|故))")
 _DENIED = phrase("denied")
 
 
 def strip_denied(text: str) -> str:
     """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
     return _DENIED.sub(lambda m: " " * len(m[0]), text) if _DENIES.search(text) else text
-
-
-def _strip_reason(text: str) -> str:
-    """The statement without the reason it ends in (是2.8和4.4，因为…), blanked so that positions stay."""
-    match = _REASON_TAIL.search(text)
-    if not match or not scan(text[: match.start()]):
-        return text
-    return text[: match.start()] + " " * (len(text) - match.start())
 
 
 @dataclass(frozen=True)
@@ -116,8 +106,6 @@ _DIFFERENCE = re.compile(
 _DIFFERS = re.compile("比[^,。;]{1,8}(?:[多少大小高矮低长短贵快慢重轻早晚]|便宜)(?:了|出)?\\s?$")
 _BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]|以上|以下|不到")
 _LETTER_BOUND = re.compile(r"[a-zA-Z]\s?[<>≤≥]\s?$")
-_COEFFICIENT = re.compile("[xyzn](?![a-z])| ?π")
-_RADIUS = re.compile(" ?[rRdh](?![a-z])")
 _RECEIVERS = re.compile("个?(朋友|小朋友|孩子|同学|孙子|邻居|班|人|伙伴|同伴)")
 _OPERANDS = re.compile(r"\s?[与和]\s?\d[\d.]*[\u4e00-\u9fff]?的(?:乘?积|和|差|商)|的(?:乘积|差|商)")
 _NEEDS = re.compile("[需要用租买]")
@@ -151,14 +139,10 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: anothers(p.text, p.item, p.question),
         "乙仓有3吨 where 甲仓 is asked",
     ),
-    Rule("last_in_a_way", "leave out", lambda p: p.text.endswith("最后", 0, p.item.start), "最后一天"),
     Rule(
         "differs_by",
         "leave out",
-        lambda p: (
-            (p.question.subject or not _DIFFERENCE.search(p.question.main.clause))
-            and _DIFFERS.search(p.before(16))
-        ),
+        lambda p: not _DIFFERENCE.search(p.question.main.clause) and _DIFFERS.search(p.before(16)),
         "比小红多3颗",
     ),
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
@@ -168,13 +152,6 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: _LETTER_BOUND.search(p.before(3)) and not _BOUNDS_ASKED.search(p.question.text),
         "x>3",
     ),
-    Rule("coefficient", "leave out", lambda p: _COEFFICIENT.match(p.text, p.item.end), "3x=15"),
-    Rule(
-        "formula_of_circles",
-        "leave out",
-        lambda p: "π" in p.text[p.item.start : p.item.end] and _RADIUS.match(p.text, p.item.end),
-        "C=2πr",
-    ),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
     Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
 )
@@ -183,7 +160,7 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
 
 def values(text: str, question: Question, kind: Kind) -> list[Item]:
     """The values that a statement puts forward: denied ones, left sides of equations and :data:`LEFT_OUT` left out."""
-    plain = _strip_reason(strip_denied(text))
+    plain = strip_denied(text)
     if kind is Kind.WEEKDAY:
         return list(weekdays(plain))
     items = results(plain, scan(plain, kind.value))
@@ -191,20 +168,7 @@ def values(text: str, question: Question, kind: Kind) -> list[Item]:
         items = [i for i in items if isinstance(i, (Clock, Date))]
     places = [Place(plain, item, question) for item in items]
     items = [p.item for p in places if not any(rule.when(p) for rule in LEFT_OUT)]
-    return items + _ordinals(plain, items, question) + _none_left(plain, items, question)
-
-
-_NTH = re.compile("第\\s?(\\d{1,4}|[一二三四五六七八九十百]{1,4})\\s?([天年周月])(?!平均|[比到的])")
-
-
-def _ordinals(text: str, items: list[Item], question: Question) -> list[Item]:
-    """第8天 answers 几天, where nothing else in the sentence does."""
-    wanted = question.main.expect.names
-    if any(isinstance(i, Quantity) and any(u.name in wanted for u in i.units) for i in items):
-        return []
-    found = [(numerals.simple(m[1]), m) for m in _NTH.finditer(text) if m[2] in wanted]
-    units = question.main.expect.units
-    return [Quantity(n, units, m.start(), m.end()) for n, m in found[-1:] if n is not None]
+    return items + _none_left(plain, items, question)
 
 
 _NONE_LEFT = phrase("none_left")
@@ -226,33 +190,15 @@ def _none_left(text: str, items: list[Item], question: Question) -> list[Item]:
 
 def anothers(text: str, item: Item, question: Question) -> bool:
     """Whether the value's clause has a subject that is not the asked one but its counterpart (乙仓 for 甲仓)."""
-    if not question.others and not question.subject:
+    if not question.others:
         return False
-    if question.subject and text.startswith(question.subject, item.end):
-        return False  # 果园里有210棵梨树
     head = re.split("[,。;、]", text[: item.start])[-1]
     head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
-    if question.subject and question.subject not in head and _parallel(head, question):
-        return True
     named = next((n for n in question.others if head.startswith(n)), "")
     if not named or head.startswith(("后", "前", "了"), len(named)):  # 降价后: a time, no subject
         return False
     theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
     return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
-
-
-def _parallel(head: str, question: Question) -> bool:
-    """Whether a clause says of another thing in the question what is asked of the subject (竹竿长 for 木棍长)."""
-    match = re.match(f"([\u4e00-\u9fffA-Z]{{2,4}}?)(?:今年|现在)?{re.escape(question.predicate)}", head)
-    name = match[1].rstrip("的") if match else ""
-    return bool(
-        name
-        and question.predicate
-        and name in question.text
-        and name not in question.main.clause
-        and not name.endswith((question.subject, "里", "中", "上"))
-        and not question.subject.endswith(name)
-    )
 
 
 _THEN_COMPUTED = re.compile(r"(?![\d.]|/\d)[^\d=,。;+\-×*÷/]{0,4}[+\-×*÷/](?=[^,。;]*=)")

@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass
 
 from glmjobs.marking.answers.base import Answer, Found
-from glmjobs.marking.answers.yes_no import NEGATION
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.sentences import MARKED
-from glmjobs.marking.statements import overlap
 from glmjobs.marking.values.items import Quantity
 from glmjobs.marking.values.scan import results, scan
 
@@ -33,7 +31,6 @@ _WRONG = re.compile(
 _BOX = re.compile(r"⟦\s?[(]?([A-H][A-H、, ]*)[)]?\s?[^⟦⟧]{0,40}⟧")
 _FIRST = re.compile(rf"\s?[(\[\"]?\s?({_SEVERAL})\s?(?:[)\]\".:、。,]|$|选?项)")
 _MANY = re.compile("哪些|多选|多项|哪几|所有")
-_OPTION = re.compile(r"(?:选项\s?)?(?<![A-Za-z])([A-H])\s?(?:选?项)?\s?[:.、]")
 COMPETING = "?"
 
 
@@ -52,8 +49,6 @@ class Choice(Answer):
         bare = _BARE.fullmatch(text)
         if bare:
             return Found(cls(_sorted(bare[1])), fired=(("bare_letter", text),))
-        if gold is not None and (left := _not_denied(text)):
-            return Found(cls(left), fired=(("only_one_not_denied", left),), sure=0.8)
         found = conclude(text, question, lambda t: _letters(t, question))
         letters = str(found.statement.items[0]) if found.statement else ""
         if not letters or letters == COMPETING:
@@ -111,25 +106,13 @@ def _by_text(plain: str, question: Question) -> list[str]:
     hits = hits or _by_value(plain if many else tail, options, many)
     if len(hits) > 1 and many:
         return ["".join(sorted(hits))]
-    return hits if len(hits) == 1 else _by_clause(plain, question)
+    return hits if len(hits) == 1 else []
 
 
 def _by_value(text: str, options: dict[str, str], many: bool) -> list[str]:
     numbers = [i for i in results(text, scan(text)) if isinstance(i, Quantity)]
     numbers = numbers if many else numbers[-1:]
     return [k for k, v in options.items() if any(_same_value(v, n) for n in numbers)]
-
-
-def _by_clause(plain: str, question: Question) -> list[str]:
-    """Of several options named, the one whose clause speaks the question's words."""
-    named: list[tuple[float, str]] = []
-    for clause in re.split("[,;。]", plain):
-        hits = [k for k, v in question.options.items() if v and _contains(clause, v)]
-        if len(hits) == 1:
-            named.append((overlap(clause, question), hits[0]))
-    best = max(named, default=(0.0, ""))
-    rivals = {k for near, k in named if near == best[0]}
-    return [best[1]] if best[0] >= 0.3 and len(rivals) == 1 else []
 
 
 def _contains(tail: str, option: str) -> bool:
@@ -152,14 +135,3 @@ def _same_value(option: str, item: Quantity) -> bool:
     return any(
         x.dim == y.dim and a.value * x.factor == item.value * y.factor for x in a.units for y in item.units
     )
-
-
-def _not_denied(text: str) -> str:
-    """The only option not denied, where a text goes through the options and says nothing after that, else ""."""
-    marks = list(_OPTION.finditer(text))
-    if len(marks) < 3 or re.search("答案|选(?!项)|所以|因此|故|综上", text):
-        return ""
-    ends = [*(m.start() for m in marks[1:]), len(text)]
-    said = {m[1]: text[m.end() : end] for m, end in zip(marks, ends, strict=True)}
-    kept = [letter for letter, words in said.items() if not NEGATION.search(words)]
-    return kept[0] if len(kept) == 1 and len(said) == len(marks) else ""

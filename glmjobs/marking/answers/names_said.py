@@ -9,11 +9,9 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question, squeeze
-from glmjobs.marking.select import winner
 from glmjobs.marking.sentences import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
-from glmjobs.marking.values.items import show
 
 _COLOUR = re.compile("[红黄蓝绿白黑紫橙灰粉棕]色")
 _NAME = re.compile(
@@ -82,10 +80,6 @@ class Names(Answer):
     def equals(self, other: Answer, question: Question) -> Match:
         if not isinstance(other, Names) or self.refused or other.refused:
             return Match.of(isinstance(other, Names) and self.refused == other.refused, "refusal")
-        if "哪个" in question.main.clause:
-            better = [winner(t, question.main.clause) for t in (self.text, other.text)]
-            if better[0] is not None and better[1] is not None:
-                return Match.of(better[0] == better[1], f"value ({show(better[0])}, {show(better[1])})")
         if len(self.order) > 2:
             return Match.of(self.order == other.order, "order")
         if self.alike or other.alike:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from glmjobs.marking import compare, directions, parts
 from glmjobs.marking.answers.base import Answer, Found
@@ -97,7 +96,7 @@ class Values(Answer):
         if self.several:
             return self._all_parts(other)
         if isinstance(self.one, Remainder) != isinstance(other.one, Remainder):
-            return self._remainder_beside_value(other)
+            return Match(False, "a remainder is no single value")
         match = compare.items(self.one, other.one, self.question)
         if not match.same and (owed := self._owed(other)):
             match = compare.items(self.one, owed, self.question)
@@ -121,9 +120,6 @@ class Values(Answer):
 
     def _contradicted(self, other: Values) -> Match | None:
         """What speaks against an equal value: the other direction, another name, a competing answer, vagueness."""
-        ways = [directions.bound(v.statement.text) for v in (self, other)]
-        if all(ways) and ways[0] != ways[1]:
-            return Match(False, "other direction")
         if directions.opposite(other.local, self.question):
             return Match(False, "opposite comparison")
         said = other.conclusion.source or other.statement.text
@@ -167,21 +163,6 @@ class Values(Answer):
 
     def _same(self, gold: Part, mine: Part) -> bool:
         return compare.items(gold.value, mine.value, replace(self.question, asked=[gold.asked])).same
-
-    def _remainder_beside_value(self, other: Values) -> Match:
-        """3……2 beside 商是3，余数是2 or 每人3个，还剩2个."""
-        gold = self.one
-        if not isinstance(gold, Remainder):
-            return Match(False, "a remainder is no single value")
-        region = other.conclusion.region
-        numbers = [i.value for s in region for i in s.items if isinstance(i, Quantity)]
-        text = " ".join(s.text for s in region)
-        left = re.findall(r"(?:余|剩|多出?)[^\d,。;]{0,8}(\d{1,18})", text)
-        same = bool(left) and Fraction(left[-1]) == gold.remainder and gold.quotient in numbers
-        if not left and not re.search("[\u4e00-\u9fff]", text):
-            same = numbers == [gold.quotient, gold.remainder]  # 6，2 in the order asked
-        same = same and (gold.quotient != gold.remainder or len(numbers) > 1)
-        return Match(same, "same quotient and remainder" if same else "other quotient or remainder")
 
 
 def _asked_half(item: Item, question: Question) -> Item:

@@ -116,15 +116,8 @@ def polarity(text: str, question: Question) -> bool | None:
     for piece in reversed(spoken or clauses):
         verdict = _piece(piece, word, question)
         if verdict is not None:
-            return verdict != _turned_round(piece, question)
+            return verdict
     return None
-
-
-def _turned_round(piece: str, question: Question) -> bool:
-    """Whether a comparison names the two sides the other way round than the question."""
-    said = re.search("(.{1,6})比(.{1,6})", piece)
-    asks = re.search("([\u4e00-\u9fff]{2})[^,。]{0,6}比(.{2})", question.main.clause)
-    return bool(said and asks and asks[2] in said[1] and asks[1] in said[2])
 
 
 def _of_another_kind(piece: str, question: Question) -> bool:

@@ -1,4 +1,4 @@
-"""The marker against labelled rows (tests/marking): at least 97 % of a careful marker's verdicts."""
+"""The marker against labelled rows (tests/marking): a careful marker's verdicts on 97 % of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from glmjobs.marking import answer_type, judge
 from tests.support.labelled_rows import MANIFEST, Row, agreement, of, rows, verdict
 
 WANTED = 0.97
+"""Of all rows."""
+WANTED_OF_EACH = 0.95
+"""Of each batch and file: rows invented to be hard may be given up where a rule for them costs more than it earns."""
 
 
 def missed(labelled: list[Row]) -> str:
@@ -25,18 +28,23 @@ def missed(labelled: list[Row]) -> str:
     return "\n".join(f"{category}:\n  " + "\n  ".join(lines) for category, lines in found.items())
 
 
+def test_the_verdicts_of_all_rows_are_a_careful_markers() -> None:
+    agreed = agreement(rows())
+    assert agreed >= WANTED, f"{agreed:.2%} of {len(rows())} rows\n{missed(rows())}"
+
+
 @pytest.mark.parametrize("batch", MANIFEST["batches"])
 def test_the_verdicts_are_a_careful_markers(batch: str) -> None:
     labelled = of("batch", batch)
     agreed = agreement(labelled)
-    assert agreed >= WANTED, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
+    assert agreed >= WANTED_OF_EACH, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
 
 
 @pytest.mark.parametrize("file", MANIFEST["files"])
 def test_each_kind_of_answer_is_marked_as_well(file: str) -> None:
     labelled = of("file", file)
     agreed = agreement(labelled)
-    assert agreed >= WANTED, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
+    assert agreed >= WANTED_OF_EACH, f"{agreed:.2%} of {len(labelled)} rows\n{missed(labelled)}"
 
 
 def test_each_row_stands_in_the_file_of_its_category() -> None:
