@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from glmjobs.marking.question import Kind, Question
-from glmjobs.marking.sentences import PHRASES, SO, State, fits, says_new, step
+from glmjobs.marking.sentence import PHRASES, SO, State, fits, says_new
+from glmjobs.marking.sentences import step
 from glmjobs.marking.statements import Rank, Read, Statement, operand, split
 from glmjobs.marking.tables import Rule
 from glmjobs.marking.values.items import Quantity, show

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from glmjobs.marking import select
 from glmjobs.marking.conclude import Conclusion
 from glmjobs.marking.labels import assign, label_marks
+from glmjobs.marking.part import Part, answers_of, exact, fits, values_of
+from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Asked, Question, pairs
-from glmjobs.marking.sentences import MARKED, SO
 from glmjobs.marking.statements import Rank, Statement, strip_denied
-from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
-from glmjobs.marking.values.scan import results, scan
+from glmjobs.marking.values.items import Item, Quantity, Remainder
+from glmjobs.marking.values.results import results
+from glmjobs.marking.values.scan import scan
 
 AnItem = TypeVar("AnItem", bound=Item)
 
@@ -28,10 +30,6 @@ _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]
 _EACH = re.compile("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)")
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
 _LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s)\s?(?:[a-z]\d?\s?=\s?)?")
-_OWNER = re.compile(
-    r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内|(?:到|至|~|-)\s?\d+之间|之间)"
-)  # 12和18的公因数
-_COUNT = re.compile("[,;、]?(?:一共|总共|共计|共)(?:有)?\\s?$")
 _TOTAL = re.compile("共|总|合计")
 _RANGE_ASKED = re.compile("范围|区间|之间")
 _RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
@@ -42,18 +40,6 @@ _GROUP_SIZE = re.compile(
     "([两二三四五3-5])(?:个|种|人|位|名|班|队|段|数|条|堆|组|车|船|辆|艘|地|厂|店|家|根|桶|箱|袋|支)[^,。;?]{0,8}?(?:各|分别)"
 )
 _SIZES = {"两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "3": 3, "4": 4, "5": 5}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part: its name ("" where unnamed), the asked clause it answers, its value."""
-
-    name: str
-    asked: Asked
-    value: Item
-
-    def __str__(self) -> str:
-        return f"{self.name}{self.value}"
 
 
 def wanted(question: Question) -> int:
@@ -83,7 +69,7 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return found if len(found) >= 2 else []
     if _RANGE_ASKED.search(question.main.clause) and not _SEVERAL.search(question.main.clause):
         return _range(question, statement)
-    items = _last_run(statement.text, [i for i in _answers(statement) if isinstance(i, Quantity)])
+    items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
@@ -111,7 +97,7 @@ def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> 
         return gather(question, found, count)
     if _RANGE_ASKED.search(question.main.clause) and (ends := _range(question, found.statement)):
         return ends
-    answers = _answers(found.statement)
+    answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)
     mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
     return mine if len(mine) >= len(gold) else _unnamed(question, found, len(gold))
@@ -146,7 +132,7 @@ def _blanks(question: Question, source: str, *, gold: bool) -> list[Part]:
 
 def _said_of_each(question: Question, statement: Statement) -> bool:
     """Whether one value is said of all (两个底角各是66°)."""
-    found = {i.value for i in statement.items if isinstance(i, Quantity) and _fits(i, question.main)}
+    found = {i.value for i in statement.items if isinstance(i, Quantity) and fits(i, question.main)}
     return len(found) == 1 and bool(re.search("各|每|都|均[是为]", statement.text))
 
 
@@ -183,7 +169,7 @@ def with_names(question: Question, gold: Conclusion) -> Question:
     if question.labels or gold.statement is None or not _GROUP_SIZE.search(question.main.clause):
         return question
     text, names = gold.statement.text, []
-    for item in (i for i in gold.statement.items if _fits(i, question.main)):
+    for item in (i for i in gold.statement.items if fits(i, question.main)):
         clause = re.split("[,;。、和]", text[max(0, item.start - 24) : item.start])[-1]
         head = re.split("[有是为得花了:(\\d]", re.sub("^(?:答|所以|因此)[:,]?", "", clause.strip()))[0][:4]
         starts = (head[:n] for n in range(len(head), 0, -1))
@@ -208,9 +194,7 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
         named.setdefault(label, item)
     for statement in reversed(kept):
         for label, item in _named(question, [statement]).items():
-            if label not in named or (
-                _exact(item, question.main) and not _exact(named[label], question.main)
-            ):
+            if label not in named or (exact(item, question.main) and not exact(named[label], question.main)):
                 named[label] = item
     if len(named) < 2:
         return _unnamed(question, found, len(question.labels))
@@ -221,51 +205,15 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
 def _unnamed(question: Question, found: Conclusion, count: int) -> list[Part]:
     for several in (found.region[:1], found.region, found.kept[-count:], found.kept):
         single = len(several) == 1
-        items = [i for s in several for i in (_answers(s) if single else _values(s))]
+        items = [i for s in several for i in (answers_of(s) if single else values_of(s))]
         if len(items) < count:
             continue
-        for keep in (_fits, _exact):
+        for keep in (fits, exact):
             fitting = [i for i in items if keep(i, question.main)]
             items = fitting if len(fitting) >= count else items
         told = _GROUP_SIZE.search(question.main.clause) is not None  # 24，三个数是23、24、25
         return [Part("", question.main, i) for i in (items if single and not told else items[-count:])]
     return []
-
-
-def _values(statement: Statement) -> list[Item]:
-    result: list[Item] = []
-    for item in statement.items:
-        if isinstance(item, Remainder):
-            result += [Quantity(v, (), item.start, item.end) for v in (item.quotient, item.remainder)]
-        elif isinstance(item, (Quantity, Ratio)):
-            result.append(item)
-    return result
-
-
-def _answers(statement: Statement) -> list[Item]:
-    """The values of the statement's last clause that draws a conclusion (36=2×2×3×3，所以36的质因数有2和3: 2, 3)."""
-    text = statement.text
-    values = [
-        i
-        for i in _values(statement)
-        if not _OWNER.match(text, i.end) and not text.startswith("位数", i.end - 1)
-    ]
-    if len(values) > 2 and _COUNT.search(text[: values[-1].start]):
-        values = values[:-1]  # 2、3、5、7，共4个
-    marks = [m.end() for p in (MARKED, SO) for m in p.finditer(text)]
-    after = [i for i in values if marks and i.start >= max(marks)]
-    return after if len(after) > 1 else values
-
-
-def _fits(item: Item, asked: Asked) -> bool:
-    if not isinstance(item, Quantity) or not item.units or not asked.expect.dim:
-        return True
-    return any(u.dim in asked.expect.dims for u in item.units)
-
-
-def _exact(item: Item, asked: Asked) -> bool:
-    """Whether it has the very unit that is asked (棵, not 份)."""
-    return isinstance(item, Quantity) and any(u.name in asked.expect.names for u in item.units)
 
 
 # Named parts
@@ -276,14 +224,14 @@ def _named(question: Question, statements: Iterable[Statement]) -> dict[str, Ite
     found: dict[str, Item] = {}
     for statement in statements:
         text, labels = strip_denied(statement.text), question.labels
-        items = [i for i in _values(statement) if _fits(i, question.main)]
-        exact = [i for i in items if _exact(i, question.main)]
-        items = exact if len(exact) >= len(labels) else items
+        items = [i for i in values_of(statement) if fits(i, question.main)]
+        in_unit = [i for i in items if exact(i, question.main)]
+        items = in_unit if len(in_unit) >= len(labels) else items
         divided = _division(labels, statement)
         marks = label_marks(text, labels)
         for label, item in [] if divided else assign(text, marks, items):
             better = (
-                label not in found or _exact(item, question.main) or not _exact(found[label], question.main)
+                label not in found or exact(item, question.main) or not exact(found[label], question.main)
             )
             found[label] = item if better else found[label]
         found |= divided
@@ -315,7 +263,7 @@ def _supposed(question: Question, source: str, statements: list[Statement]) -> l
             letters[match[1]] = label
     result: list[tuple[str, Item]] = []
     for statement in reversed(statements):
-        for item in _values(statement):
+        for item in values_of(statement):
             before = re.search(
                 r"(?:^|[^\da-z+\-])([\da-z+\-]{1,8})\)?\s?=\s?$",
                 statement.text[max(0, item.start - 14) : item.start],
@@ -362,16 +310,16 @@ def _best_of(
     pool = [
         (statement, item, 0.01 * index - 0.02 * order)
         for index, statement in enumerate(kept or region)
-        for order, item in enumerate(_values(statement))
+        for order, item in enumerate(values_of(statement))
         if item not in taken
     ]
     parts: list[Part] = []
     for clause in clauses:
-        exact = any(_exact(item, clause) for _, item, _ in pool)
+        in_unit = any(exact(item, clause) for _, item, _ in pool)
         scored = [
             (_clause_score(question, s, item, clause) + (0.8 if s in region else 0.0) + place, -n)
             for n, (s, item, place) in enumerate(pool)
-            if (_exact(item, clause) if exact else _fits(item, clause))
+            if (exact(item, clause) if in_unit else fits(item, clause))
         ]
         if not scored:
             return parts
@@ -384,17 +332,17 @@ def _best_of(
 def _plain_list(clauses: list[Asked], region: list[Statement]) -> list[Part]:
     """Values without words (46元；4元) answer the asked clauses in their order."""
     text = "".join(s.text for s in region)
-    items = [i for s in region for i in _values(s)]
+    items = [i for s in region for i in values_of(s)]
     words = re.sub("答案?|所以|因此|分别|依次|[是为和:,;、。\\s]", "", text)
     if len(items) != len(clauses) or len(words) > sum(i.end - i.start for i in items) + 2:
         return []
     pairs_ = list(zip(clauses, items, strict=True))
-    return [Part("", a, i) for a, i in pairs_] if all(_fits(i, a) for a, i in pairs_) else []
+    return [Part("", a, i) for a, i in pairs_] if all(fits(i, a) for a, i in pairs_) else []
 
 
 def _clause_score(question: Question, statement: Statement, item: Item, clause: Asked) -> float:
     """How well a value answers a clause: by the words around it and by its unit."""
-    near = select.local(strip_denied(statement.text), item)
+    near = local(strip_denied(statement.text), item)
     chars = {c for p in clause.pairs for c in p}
     score = 3 * len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
     score += 1.5 * len(chars & set(near)) / max(1, len(chars)) + 0.3 * (statement.rank is Rank.MARKED)

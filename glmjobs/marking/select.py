@@ -7,211 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import TypeVar
 
 from glmjobs.marking import compare
-from glmjobs.marking.question import RATES, TIMES, Asked, Kind, Question, pairs
-from glmjobs.marking.sentences import MARKED
-from glmjobs.marking.statements import denies, operand, strip_denied
-from glmjobs.marking.tables import Rule, phrase
+from glmjobs.marking.preferences import COMPARED, DIFFERENCE_ASKED, PREFERENCES, Candidate, same_unit
+from glmjobs.marking.question import RATES, TIMES, Kind, Question
+from glmjobs.marking.sentence import MARKED
+from glmjobs.marking.statements import strip_denied
+from glmjobs.marking.tables import phrase
 from glmjobs.marking.values import units
-from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder, show
+from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
 
 AnItem = TypeVar("AnItem", bound=Item)
-
-_CUT = re.compile("[,。;、]")
-_SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
-_TOTAL = re.compile("共|总|合计")
-_DIFFERENCE_ASKED = re.compile("比.*(?:多|几)|相差|差多少|[多少大小高低矮长短重轻快慢贵早晚]多少")
-_ONE_OF_THEM = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
-_ONE_OF_THE_GIVENS = re.compile("化[成为]|改写|写[成作]|换算|表示|" + _ONE_OF_THEM.pattern)
-
-
-def local(text: str, item: Item) -> str:
-    """The clause around a value."""
-    cuts = [m.end() for m in _CUT.finditer(text, 0, item.start)]
-    after = _CUT.search(text, item.end)
-    return text[(cuts[-1] if cuts else 0) : after.start() if after else len(text)]
-
-
-def _with_subject(text: str, item: Item) -> str:
-    """The clause around a value, with the one before it where it has no subject of its own (是42人)."""
-    clause = local(text, item)
-    cuts = [0, *(m.end() for m in _CUT.finditer(text, 0, item.start))]
-    if len(cuts) > 1 and _SUBJECTLESS.match(clause):
-        return text[cuts[-2] : cuts[-1]] + clause
-    return clause
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A value of the concluding statement, to be weighed against the others of ``pool``."""
-
-    text: str
-    item: Item
-    index: int
-    pool: Sequence[Item]
-    question: Question
-
-    @cached_property
-    def clause(self) -> str:
-        return _with_subject(self.text, self.item)
-
-    @cached_property
-    def before(self) -> str:
-        return self.text[max(0, self.item.start - 16) : self.item.start]
-
-    @cached_property
-    def after(self) -> str:
-        return self.text[self.item.end : self.item.end + 40]
-
-    @property
-    def asked(self) -> str:
-        return self.question.main.clause
-
-    @property
-    def number(self) -> Quantity | None:
-        return self.item if isinstance(self.item, Quantity) else None
-
-    @cached_property
-    def said(self) -> str:
-        return self.text[self.item.start : self.item.end]
-
-
-_NUMBER = re.compile(r"\d[\d./]*")
-
-
-def _share_of_words(c: Candidate) -> float:
-    said = pairs(c.clause)
-    shares = (len(p & said) / max(1, len(p)) for p in map(_without_units, c.question.asked))
-    return max(shares, default=0)
-
-
-def _without_units(asked: Asked) -> frozenset[str]:
-    """The asked clause's pairs but those of its unit, which may be written otherwise (kg)."""
-    names = "|".join(asked.expect.names)
-    return frozenset(p for p in asked.pairs if p not in names) or asked.pairs
-
-
-def _given(c: Candidate) -> bool:
-    q = c.number
-    if q is None or (q.value, q.units[0].name if q.units else "") not in c.question.givens:
-        return False
-    return not _ONE_OF_THE_GIVENS.search(c.asked) or (
-        c.said in c.question.text and not _ONE_OF_THEM.search(c.asked)
-    )
-
-
-def _in_the_asked_clause(c: Candidate) -> bool:
-    q = c.number
-    if q is None or show(q.value) not in _NUMBER.findall(c.asked):
-        return False
-    return not _ONE_OF_THE_GIVENS.search(c.asked) or (
-        c.said in c.question.text and not _ONE_OF_THEM.search(c.asked)
-    )
-
-
-def _feeds(c: Candidate) -> bool:
-    """A later result of the statement is computed from it."""
-    q = c.number
-    later = [i for i in c.pool if i.start > c.item.end and isinstance(i, Quantity) and i.result]
-    return q is not None and bool(later) and operand(c.text[q.end : later[-1].start], show(q.value))
-
-
-_FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
-
-
-def _same_lead(c: Candidate) -> int:
-    """Characters that stand alike right before the value and before the question word (增加了 | 多少); 4 at most."""
-    lead, mine = _FILLER.sub("", re.split("多少|几", c.asked)[0]), _FILLER.sub("", c.before)
-    count = 0
-    while count < min(len(lead), len(mine), 4) and lead[-1 - count] == mine[-1 - count]:
-        count += 1
-    return count
-
-
-def _found(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
-
-
-_SUBORDINATE = _found(
-    "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$"
-)
-_COMPARED = _found("比[^,。;]{1,10}(?:[多少大小高低长短贵快慢重轻早晚]|便宜)(?:了|出)?[^,。;]{0,3}$")
-_SO_BEFORE = _found("(?<=[^,。;])[,;](?:所以|因此|因而|故|得到?|得出|即|约分后?[得为]|化简后?[得为])[^。;]*$")
-_OPERAND = _found("(?:除以|乘以|乘上|减去?|加上?|约去|同乘|同除)\\s?$")
-_CHANGED = _found("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
-_ONE_OF = _found("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
-_PORTION = _found(r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)")
-_GOES_ON = _found(
-    "(?:[^,。;]{0,8}[,;](?:再|又|还要?|然后)?)?(?:加上?|减去?|除以|乘以|扣除|去掉)|"
-    "[^。]{0,30}(?:再|还要?|还需要?)加[^,。;]{0,12}[,;](?:所以|因此)?(?:一共|总共|共|合计)"
-)
-_LEFT = _found("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
-_SAYS = _found("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
-
-PREFERENCES: tuple[Rule[Candidate], ...] = (
-    Rule("shares_words", 4.0, _share_of_words, "梨树有80棵 where 梨树 is asked"),
-    Rule("result", 1.0, lambda c: c.number and c.number.result, "15-6=9"),
-    Rule(
-        "asked_unit",
-        0.8,
-        lambda c: (
-            c.number and any(_same_unit(u, w) for u in c.number.units for w in c.question.main.expect.units)
-        ),
-        "9颗 where 几颗 is asked",
-    ),
-    Rule("given", -2.5, _given, "原来15颗"),
-    Rule("in_the_asked_clause", -2.0, _in_the_asked_clause, "摸出5个才能保证有2个"),
-    Rule(
-        "subordinate",
-        -1.0,
-        lambda c: _SUBORDINATE.search(c.before) and "每" not in c.asked,
-        "每袋10颗",
-    ),
-    Rule(
-        "compared",
-        -2.0,
-        lambda c: _COMPARED.search(c.before) and not _DIFFERENCE_ASKED.search(c.asked),
-        "比小红多3颗",
-    ),
-    Rule("so_before", 2.0, lambda c: _SO_BEFORE.search(c.text[: c.item.start]), "可以省8元，所以需要24元"),
-    Rule("in_short", 1.5, lambda c: c.before.endswith(("即", "也就是")), "8只减去2只，即6只"),
-    Rule("operand", -4.0, lambda c: _OPERAND.search(c.before), "同时除以12"),
-    Rule("change", -1.5, lambda c: (m := _CHANGED.search(c.before)) and m[1] not in c.asked, "便宜了30元"),
-    Rule("average", 3.0, lambda c: "平均" in c.asked and "平均" in c.clause, "平均每人9颗"),
-    Rule("total", 3.0, lambda c: _TOTAL.search(c.asked) and _TOTAL.search(c.before[-6:]), "一共54晚"),
-    Rule(
-        "one_of_many",
-        -3.0,
-        lambda c: _ONE_OF.search(c.before) and not re.search("每|一|1|单价", c.asked),
-        "一个60元，7个420元",
-    ),
-    Rule(
-        "portion_of",
-        -8.0,
-        lambda c: _PORTION.match(c.after) or c.text[max(0, c.item.start - 2) : c.item.end] == "的一半",
-        "140°的一半",
-    ),
-    Rule("feeds_a_result", -3.0, _feeds, "120+15=135下，135×3=405下"),
-    Rule("goes_on", -8.0, lambda c: _GOES_ON.match(c.after), "8只减去2只，即6只"),
-    Rule(
-        "negated", -4.0, lambda c: denies(c.clause, c.question.main.pairs, c.asked), "不及格率 is not 及格率"
-    ),
-    Rule(
-        "is_left", -2.0, lambda c: _LEFT.search(c.before) and not re.search("剩|余|找|还", c.asked), "还剩3元"
-    ),
-    Rule("same_lead", 0.6, _same_lead, "增加了9 where 增加了多少 is asked"),
-    Rule("says", 0.5, lambda c: _SAYS.search(c.before), "是9颗"),
-    Rule(
-        "order",
-        0.15,
-        lambda c: -c.index if MARKED.search(c.text) and "=" not in c.text else c.index,
-        "the last counts most",
-    ),
-)
-"""What speaks for a value and against it: the weights add up."""
 
 
 @dataclass(frozen=True)
@@ -304,9 +111,9 @@ def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[I
 
 
 def _not_compared(text: str, pool: list[Item], question: Question) -> list[Item]:
-    if _DIFFERENCE_ASKED.search(question.main.clause):
+    if DIFFERENCE_ASKED.search(question.main.clause):
         return pool
-    return [i for i in pool if not _COMPARED.search(text[max(0, i.start - 16) : i.start])]
+    return [i for i in pool if not COMPARED.search(text[max(0, i.start - 16) : i.start])]
 
 
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
@@ -379,7 +186,7 @@ def _of_asked_unit(same: list[Quantity], quantities: list[Quantity], question: Q
     expect = question.main.expect
     exact = [i for i in same if any(u.name in expect.names for u in i.units)]
     computed = [i for i in quantities if not i.units and i.value not in question.known]
-    named = any(_same_unit(u, w) for i in same for u in i.units for w in expect.units)
+    named = any(same_unit(u, w) for i in same for u in i.units for w in expect.units)
     if not named and computed and all(i.value in question.known for i in same):
         return computed  # 3台机器6小时生产的零件数为1080
     return exact if exact and expect.units and expect.units[0].dim == "count" else same
@@ -398,11 +205,6 @@ def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
     if unit.dim != "count" or not wanted:
         return True
     return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
-
-
-def _same_unit(a: units.Unit, b: units.Unit) -> bool:
-    """By name, or by another name of the same size (¥ and 元)."""
-    return a.name == b.name or (a.dim == b.dim != "count" and a.factor == b.factor)
 
 
 # What the form of the statement decides

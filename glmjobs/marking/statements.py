@@ -12,7 +12,8 @@ from typing import Any
 from glmjobs.marking.question import TIMES, Kind, Question, pairs
 from glmjobs.marking.tables import Rule, phrase
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity
-from glmjobs.marking.values.scan import results, scan, weekdays
+from glmjobs.marking.values.results import results
+from glmjobs.marking.values.scan import scan, weekdays
 
 MAX_STATEMENTS = 400
 """Statements looked at closely (the first 100 and the last 300 of a longer text)."""

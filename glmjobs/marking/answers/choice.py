@@ -9,9 +9,10 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question, squeeze
-from glmjobs.marking.sentences import MARKED
+from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.values.items import Quantity
-from glmjobs.marking.values.scan import results, scan
+from glmjobs.marking.values.results import results
+from glmjobs.marking.values.scan import scan
 
 _SEVERAL = r"[A-H](?:\s?[、,和与及\s]?\s?[A-H])*"
 _BARE = re.compile(r"[(\[]?([A-H](?:[、, ]?[A-H])*)[)\].。]?")

@@ -10,9 +10,10 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.names_said import same_winner
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import Conclusion, conclude
-from glmjobs.marking.parts import Part
+from glmjobs.marking.part import Part
+from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Question
-from glmjobs.marking.select import local, select
+from glmjobs.marking.select import select
 from glmjobs.marking.statements import Rank, Statement, values
 from glmjobs.marking.tables import phrase
 from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder

@@ -9,7 +9,7 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question
-from glmjobs.marking.sentences import MARKED
+from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import split
 
 _YES = re.compile(
