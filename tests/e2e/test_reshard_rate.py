@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from glmjobs import heal, reshard
+from glmjobs import consolidate, heal, reshard
 from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from hpc.core.files import read_jsonl
@@ -16,6 +17,7 @@ from tests.support.small_training import Training, make_run, small_model
 SETTINGS = (
     "train.precision=fp32", "train.scheduler=constant", "train.warmup_ratio=0", "train.logging_steps=1",
     "train.gradient_accumulation=2", "train.save_steps=1", "train.max_steps=2",
+    "train.save_total_limit=4",
 )  # fmt: skip
 
 
@@ -41,5 +43,14 @@ def test_from_the_first_step_on(zero: int, tmp_path: Path) -> None:
 
 def moved(run: Run, before: int, after: int) -> float:
     """The largest change of a weight between two checkpoints."""
-    old, new = (load_file(run.checkpoints / f"checkpoint-{n}" / "model.safetensors") for n in (before, after))
+    old, new = (weights(run, step) for step in (before, after))
     return max(float((new[name] - old[name]).abs().max()) for name in old)
+
+
+def weights(run: Run, step: int) -> Any:
+    """Every tensor of a checkpoint, in float32."""
+    into = run.path / f"weights-{step}"
+    checkpoint = run.checkpoints / f"checkpoint-{step}"
+    if not into.exists():
+        assert consolidate.main([str(checkpoint), str(into), "--dtype", "float32"]) == 0
+    return load_file(into / "model.safetensors")
