@@ -38,6 +38,9 @@ _WRITE_FAILED = (
 )
 """How torch and safetensors, which raise no OSError, say that the disk failed."""
 
+_NO_ROOM = ("no space left", "quota exceeded", "are free in")
+"""How the system says that a disk or a quota is full, and :meth:`Saver._prepare` that it will be."""
+
 
 def is_disk_error(error: BaseException) -> bool:
     """Whether an error means that something could not be written, rather than that the program is wrong."""
@@ -167,11 +170,18 @@ class Saver:
         end = time.monotonic() + ROOM_PATIENCE
         self.last = True
         while not self.save(step, write):
+            if not self.agreement.broadcast(self._lacks_room()):
+                return False
             if self.first:
                 say(f"checkpoint-{step}: waiting for room, {ROOM_PATIENCE / 3600:g} h at most; make some")
             if not self._room_comes(end, beat):
                 return False
         return True
+
+    def _lacks_room(self) -> bool:
+        """Whether the last save failed for want of room: by its words, or by what is free now."""
+        said = self.failed.text.lower() if self.failed else ""
+        return any(sign in said for sign in _NO_ROOM) or self._free() < self.needed()
 
     def _room_comes(self, end: float, beat: Callable[[], bool]) -> bool:
         """Wait until the next checkpoint has room; False where the time is over or a rank is told to stop."""

@@ -163,6 +163,11 @@ def test_the_last_save_waits_for_room(
     assert len(looks) == 3 if saved else len(looks) > 5
 
 
+def test_a_last_save_that_fails_otherwise_waits_for_nothing(saver: Saver, tmp_path: Path) -> None:
+    failing_write = failing(OSError(errno.EFBIG, "File too large"), tmp_path / "checkpoint-6")
+    assert not saver.save_last(6, failing_write, lambda: pytest.fail("it waits"))
+
+
 def test_estimate_counts_weights_and_adam() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False).half(), torch.nn.Linear(10, 10).half())
     model[1].weight = model[0].weight
