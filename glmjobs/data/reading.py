@@ -139,10 +139,10 @@ def _looks_like_table(path: Path, head: bytes) -> str | None:
 def _from_table(path: Path, table: str) -> str:
     """The command that makes JSON lines of CSV or TSV, beside it."""
     # Every cell is text: an answer of 007 or 1.50 is not to become a number, nor an empty one null.
-    tabs = ", dtype=str, keep_default_na=False" + (", sep='\\t'" if table == "TSV" else "")
+    form = "dtype=str, keep_default_na=False" + (", sep='\\t'" if table == "TSV" else "")
     made = str(path.with_name(f"{path.name}.jsonl"))
-    code = f"Dataset.from_csv({str(path)!r}{tabs}).to_json({made!r}, force_ascii=False)"
-    return shlex.join(["python", "-c", f"from datasets import Dataset; {code}"])
+    written = f"to_json({made!r}, orient='records', lines=True, force_ascii=False)"
+    return shlex.join(["python", "-c", f"import pandas; pandas.read_csv({str(path)!r}, {form}).{written}"])
 
 
 class _Twice(Exception):

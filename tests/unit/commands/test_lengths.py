@@ -91,7 +91,7 @@ def test_what_training_finds_is_what_submit_says(bases: Path, tmp_path: Path) ->
 
 
 def submitted(family: str, bases: Path, path: Path, *more: str) -> int:
-    words = ["--recipe", "configs/tiny.yaml", "--executor", "local", "--gpus", "1", "--stages", "report"]
+    words = ["--recipe", "configs/tiny.yaml", "--executor", "local", "--gpus", "1", "--stages", "train"]
     for item in settings(family, bases, path, *more):
         words += ["--set", item]
     return run_command(submit.main, words)
