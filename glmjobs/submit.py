@@ -94,7 +94,17 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.dry_run:
         code = dry_run(
-            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local), args.json
+            make_chain(
+                parent / name,
+                "KEY",
+                recipe,
+                profile,
+                shape,
+                stages,
+                local=local,
+                code=kept_code.place(parent),
+            ),
+            args.json,
         )
         with noted():
             submit_checks.check(recipe, profile, shape, stages, executor)

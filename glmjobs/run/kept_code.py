@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 from glmjobs import __version__
-from hpc.chain import ledger
-from hpc.chain.frozen import freeze
+from hpc.chain import frozen, ledger
 from hpc.core.resources import TOP, checkout
 
 FOLDER = ".code"
@@ -26,13 +25,21 @@ def keep(run: Path) -> Path:
     """
     today = revision()
     notes = {"REVISION": today, **({"changes.diff": diff} if (diff := _uncommitted()) else {})}
-    folders = [
-        TOP / name for name in FOLDERS if (TOP / name).is_dir() and (checkout() or name in FOLDERS[:2])
-    ]
-    copy = freeze(folders, run.parent / FOLDER, notes)
+    copy = frozen.freeze(_folders(), run.parent / FOLDER, notes)
     if kept(run) != copy:
         ledger.append(run, "code", path=str(copy), revision=today)
     return copy
+
+
+def place(runs: Path) -> Path:
+    """Where :func:`keep` would keep today's code for a run in this folder. Writes nothing."""
+    return frozen.place(_folders(), runs / FOLDER)
+
+
+def _folders() -> list[Path]:
+    """Those that are there: an installed package has configs and scripts inside."""
+    names = FOLDERS if checkout() else FOLDERS[:2]
+    return [TOP / name for name in names if (TOP / name).is_dir()]
 
 
 def kept(run: Path) -> Path | None:

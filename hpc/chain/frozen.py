@@ -28,12 +28,8 @@ def freeze(folders: Sequence[Path], into: Path, notes: Mapping[str, str] | None 
         BadInput: a folder cannot be read, or the copy not be written.
     """
     try:
-        found = {f"{top.name}/{name}": data for top in folders for name, data in _files(top)}
-        digest = hashlib.sha256()
-        for name, data in sorted(found.items()):
-            digest.update(f"{name}\0{len(data)}\0".encode())
-            digest.update(data)
-        copy = into / digest.hexdigest()[:DIGITS]
+        found = _read(folders)
+        copy = into / _digest(found)
         if not copy.is_dir():
             _write({**found, **{name: text.encode() for name, text in (notes or {}).items()}}, copy)
     except OSError as error:
@@ -41,6 +37,30 @@ def freeze(folders: Sequence[Path], into: Path, notes: Mapping[str, str] | None 
             f"{error.filename or into}: cannot keep a copy of the code: {error.strerror}"
         ) from None
     return copy
+
+
+def place(folders: Sequence[Path], into: Path) -> Path:
+    """Where :func:`freeze` puts its copy of these folders. Writes nothing.
+
+    Raises:
+        BadInput: a folder cannot be read.
+    """
+    try:
+        return into / _digest(_read(folders))
+    except OSError as error:
+        raise BadInput(f"{error.filename}: cannot read the code: {error.strerror}") from None
+
+
+def _read(folders: Sequence[Path]) -> dict[str, bytes]:
+    return {f"{top.name}/{name}": data for top in folders for name, data in _files(top)}
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()[:DIGITS]
 
 
 def _files(top: Path) -> Iterator[tuple[str, bytes]]:

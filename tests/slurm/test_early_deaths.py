@@ -24,7 +24,7 @@ from tests.support.paths import REPO, SUPPORT
 pytestmark = pytest.mark.slurm
 
 SAID = {
-    "import": "No module named 'no_such_module_of_ours'", "cuda": "RuntimeError: CUDA error: device-side assert",
+    "import": "has no Python package no_such_module_of_ours", "cuda": "RuntimeError: CUDA error: device-side assert",
     "killed": "killed", "node": "GPU 3 is missing here", "term": "SIGTERM",
 }  # fmt: skip
 Case = tuple[str, int, str]
@@ -70,7 +70,7 @@ def judge(case: Case, run: Path) -> None:
     said = case, [(e["outcome"], e["exit_code"], e.get("failed_rank"), e.get("error")) for e in events]
     # A final code is not tried again; an attempt that was told to stop, and saved something, has not failed.
     saved = ["stopped"] if (kind, moment) == ("term", "training") else []
-    wanted = ["failed"] if kind == "node" else [*saved, *["failed"] * LIMIT]
+    wanted = ["failed"] if kind in ("node", "import") else [*saved, *["failed"] * LIMIT]
     assert [e["outcome"] for e in events] == wanted, said
     assert SAID[kind] in last["error"] and last["exit_code"] != 85, said
     assert (last["failed_rank"], last["failed_node"]) == (rank, f"node{rank + 1}"), said

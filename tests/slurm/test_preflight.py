@@ -66,6 +66,10 @@ class Case:
         )  # fmt: skip
 
     def submit(self, folder: Path, nodes: int, gpus: int = 2) -> tuple[Run, str]:
+        base = folder / "base"  # of which preflight reads the sizes alone
+        base.mkdir(exist_ok=True)
+        sizes = {"model_type": "chatglm", "hidden_size": 64, "num_layers": 2, "vocab_size": 800}
+        (base / "config.json").write_text(json.dumps(sizes))
         recipe = recipes.load(
             REPO / "configs/tiny.yaml",
             [
@@ -73,7 +77,7 @@ class Case:
                 "data.make.rows=200",
                 "data.dev_rows=1-20",
                 "model.make=null",
-                "model.path=/base",
+                f"model.path={base}",
             ],
         )
         run = Run.create(folder / "run", recipe, self.profile, Shape(nodes=nodes, gpus=gpus))

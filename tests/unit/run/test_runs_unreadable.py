@@ -108,7 +108,10 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         raise FileNotFoundError(errno.ENOENT, "a mistake of the program", "/y")
 
     assert run_command(full, []) == 1
-    assert capsys.readouterr().err == "error: /scratch/x: No space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == "error: /scratch/x: No space left on device; make room there, then do this again\n"
+    )
     with pytest.raises(FileNotFoundError):
         run_command(ours, [])
 

@@ -402,7 +402,7 @@ def test_anchors_only_where_they_belong() -> None:
     assert anchor({"family": "glm", "path": "m"}, belle) == ("GLM-10B", 0.097, 0.25)
     assert anchor({"family": "glm4", "path": "m"}, belle) is None
     assert anchor({"family": "chatglm", "path": "m"}, {"path": "other.jsonl"}) is None
-    assert anchor({"make": {}}, {"make": {}}) is None
+    assert anchor({"make": {}}, {"make": {}, "dev_rows": "1-100"}) is None
 
 
 @pytest.mark.slow
