@@ -263,7 +263,7 @@ def test_the_recipe_says_what_is_right() -> None:
     from glmjobs.recipe import loading
     from hpc.core.errors import BadInput
 
-    raw = {"model": {"make": {}}, "data": {"make": {}}}
+    raw = {"model": {"make": {}}, "data": {"make": {}, "dev_rows": "1-100"}}
     assert loading.parse({**raw, "train": {"save_steps": "auto"}}).train.save_steps == "auto"
     for wrong in (0, "often", 2.5, True):
         with pytest.raises(BadInput, match=r"train\.save_steps = .*: a number of steps from 1 on, or auto"):
