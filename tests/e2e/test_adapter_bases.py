@@ -151,7 +151,7 @@ def test_what_submit_says_of_an_adapter(tmp_path: Path, monkeypatch: pytest.Monk
         json.dumps(
             {
                 "model": {"family": "glm4", "path": str(adapter)},
-                "data": {"make": {}},
+                "data": {"make": {}, "dev_rows": "1-100"},
                 "train": {"device": "cpu"},
             }
         )

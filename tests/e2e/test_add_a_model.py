@@ -122,7 +122,7 @@ def parameters(model: Any, trained: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
-def test_the_recipe(repo: Path) -> None:
+def test_the_recipe(qwen2: Any, repo: Path) -> None:
     """It is a recipe, of the family that the file adds."""
     recipe = parse(yaml.safe_load(block(repo, "yaml")))
     assert recipe.model.family == "qwen2" and recipe.train.method == "lora"
