@@ -11,6 +11,7 @@ DATA = {
     "hpc.configs.stacks": "configs/stacks",
     "glmjobs.configs": "configs",
     "glmjobs.configs.deepspeed": "configs/deepspeed",
+    "glmjobs.marking.wordlists": "glmjobs/marking/wordlists",
     "glmjobs.reporting.assets": "glmjobs/reporting/assets",
     "glmjobs.sbatch": "sbatch",
 }

@@ -1,4 +1,4 @@
-"""The marker's tables (TOML files in ``tables/``) and its rules: each has a name, and can be switched off by it.
+"""The marker's tables (TOML files in ``wordlists/``) and its rules: each has a name, and can be switched off by it.
 
 Units, signs and phrases are data. A phrase is a rule whose condition is a pattern; a :class:`Rule` has one in code.
 Both stand in :data:`RULES` under their names, so that a test can switch each off and see which verdicts depend on it.
@@ -82,8 +82,8 @@ def switched_off(id: str) -> Iterator[None]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """One of the TOML files of ``tables/``."""
-    place = resources.files("glmjobs.marking") / "tables" / f"{name}.toml"
+    """One of the TOML files of ``wordlists/``."""
+    place = resources.files("glmjobs.marking") / "wordlists" / f"{name}.toml"
     return tomllib.loads(place.read_text(encoding="utf-8"))
 
 

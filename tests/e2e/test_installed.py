@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -46,8 +47,10 @@ def test_a_dry_run_names_no_checkout(installed: Installation) -> None:
     assert [job["stage"] for job in jobs] == ["train", "consolidate", "score", "report"]
     for job in jobs:
         subprocess.run(["bash", "-n"], input=job["script"], text=True, check=True)
-        assert f"RUN={installed.empty}/runs/first\n" in job["script"] and '\ncd "$RUN"\n' in job["script"]
-        assert "PYTHONPATH" not in job["script"] and str(REPO) not in job["script"]
+        assert f"RUN={installed.empty}/runs/first\n" in job["script"]
+        kept = re.findall(r"^(?:cd |export PYTHONPATH=)([^$ \n]+)", job["script"], re.M)
+        assert len(kept) == 2 and all(place.startswith(f"{installed.empty}/runs/.code/") for place in kept)
+        assert str(REPO) not in job["script"]
         assert f"use_prefix {installed.prefix}\n" in job["script"]
     assert not list(installed.empty.iterdir())
 

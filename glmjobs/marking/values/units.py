@@ -1,4 +1,4 @@
-"""Units with their dimension and exact factor, and the measure words of Chinese (只, 本 …): ``tables/units.toml``."""
+"""Units with dimension and exact factor, and the measure words of Chinese (只, 本 …): ``wordlists/units.toml``."""
 
 from __future__ import annotations
 
