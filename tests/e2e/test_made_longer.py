@@ -57,13 +57,14 @@ def test_it_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_path: Path) -> 
     ours, wanted = (steps(r) for r in (run, whole))
     assert max(ours) == last == max(wanted)
     assert [ours[s]["loss"] for s in sorted(ours)] == [wanted[s]["loss"] for s in sorted(wanted)]
-    weights = [r.checkpoints / f"checkpoint-{last}" / "model.safetensors" for r in (run, whole)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
     told = ledger.events(run.path, event="reopened", stage="train")
     assert told[0]["step"] == first["step"] and set(told[0]["accuracy"]) == {"base", "finetuned"}
     for main in (consolidate.main, score.main, report.main):
         assert run_command(main, [str(run.path)]) == 0
     assert (read_json(run.model / "manifest.json") or {})["step"] == last
+    assert run_command(consolidate.main, [str(whole.path)]) == 0
+    made, expected = ((r.model / "model.safetensors").read_bytes() for r in (run, whole))
+    assert made == expected
     document = read_json(run.report / "report.json") or {}
     assert [part["step"] for part in document["training"]["parts"]] == [first["step"], last]
     page = (run.report / "report.md").read_text()
