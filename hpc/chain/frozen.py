@@ -6,7 +6,6 @@ Copies are kept by content, beside the runs: as many runs as there are share one
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hpc.core.errors import BadInput
+from hpc.core.files import beside
 
 DIGITS = 16
 
@@ -75,16 +75,15 @@ def _files(top: Path) -> Iterator[tuple[str, bytes]]:
 
 def _write(files: Mapping[str, bytes], copy: Path) -> None:
     """All of it or nothing: another submission may be writing the same at this moment."""
-    building = copy.with_name(f".{copy.name}-{os.uname().nodename}-{os.getpid()}")
+    building = beside(copy)
     try:
         for name, data in files.items():
             (building / name).parent.mkdir(parents=True, exist_ok=True)
             (building / name).write_bytes(data)
-        with contextlib.suppress(FileExistsError):
-            try:
-                building.rename(copy)
-            except OSError:
-                if not copy.is_dir():  # else another was faster, with the same content
-                    raise
+        try:
+            building.rename(copy)
+        except OSError:
+            if not copy.is_dir():  # else another was faster, with the same content
+                raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
