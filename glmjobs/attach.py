@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from glmjobs import submit
 from glmjobs.cli import add_overrides, run_command
-from glmjobs.planning.estimate import decided
 from glmjobs.recipe.loading import load_both
 from glmjobs.run import kept_code, submit_checks
 from glmjobs.run.directory import Run
@@ -107,9 +107,7 @@ def make_run(args: argparse.Namespace, shown: dict[str, str]) -> Run:
     shape = make_shape(nodes, gpus, "slurm")
     profile = own_place(profile, shown)
     recipe = submit_checks.check(recipe, profile, shape, CHAIN, "slurm")
-    recipe, why = decided(recipe, profile, shape)
-    if why:
-        print(f"note: {why}", file=sys.stderr)
+    recipe = submit.decide(recipe, profile, shape)
     run = Run.create(args.run, recipe, profile, shape)
     kept_code.keep(run.path)
     return run

@@ -164,7 +164,6 @@ def change(
     Raises:
         BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
     """
-    from glmjobs.planning.estimate import decided
     from glmjobs.run import submit_checks
 
     running = next((s for s in state.stages if s.state == RUNNING), None)
@@ -180,9 +179,7 @@ def change(
         too_late(run, item, longer=longer)
     stages = tuple(stage for stage in wanted(run) if longer or not run.done(stage))
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
-    recipe, why = decided(recipe, profile, run.shape)
-    if why:
-        print(f"note: {why}", file=sys.stderr)
+    recipe = submit.decide(recipe, profile, run.shape)
     changed = differences(run, recipe, profile)
     keeps_the_form(run, changed)
     if at is not None and longer:

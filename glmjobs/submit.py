@@ -89,7 +89,6 @@ def main(argv: list[str] | None = None) -> int:
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
     from glmjobs.planning import demands
-    from glmjobs.planning.estimate import decided
     from glmjobs.run import submit_checks
 
     if args.dry_run:
@@ -111,9 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
-    recipe, why = decided(recipe, profile, shape)
-    if why:
-        print(f"note: {why}", file=sys.stderr)
+    recipe = decide(recipe, profile, shape)
     if "train" in stages:
         for remark in demands.check(recipe, profile, shape, parent):
             print(f"note: {remark}", file=sys.stderr)
@@ -130,6 +127,16 @@ def main(argv: list[str] | None = None) -> int:
         code = follow(run, as_json=args.json and not args.rehearse)
         return code or (rehearsed(run, as_json=args.json) if args.rehearse else 0)
     return 0
+
+
+def decide(recipe: Recipe, profile: Profile, shape: Shape) -> Recipe:
+    """The recipe with what it leaves to plan decided, and said (:func:`glmjobs.planning.estimate.decided`)."""
+    from glmjobs.planning.estimate import decided
+
+    recipe, why = decided(recipe, profile, shape)
+    if why:
+        print(f"note: {why}", file=sys.stderr)
+    return recipe
 
 
 @contextlib.contextmanager

@@ -40,17 +40,11 @@ def make_chain(
 
 def chain_of(run: Run, stages: tuple[str, ...] = CHAIN, *, local: bool = False) -> Chain:
     """The chain of a run that is there."""
+    copy = kept(run.path)
     chain = make_chain(
-        run.path,
-        run.file.key,
-        run.recipe,
-        run.cluster,
-        run.shape,
-        stages,
-        local=local,
-        code=directory(run.path),
+        run.path, run.file.key, run.recipe, run.cluster, run.shape, stages, local=local, code=directory(copy)
     )
-    return replace(chain, code=copy.name) if (copy := kept(run.path)) else chain
+    return replace(chain, code=copy.name) if copy else chain
 
 
 def requests(

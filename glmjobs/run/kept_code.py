@@ -48,9 +48,8 @@ def kept(run: Path) -> Path | None:
     return Path(str(told[-1]["path"])) if told else None
 
 
-def directory(run: Path) -> Path | None:
-    """Where a run's jobs find their code: its copy, or the checkout where there is none; None: it is installed."""
-    copy = kept(run)
+def directory(copy: Path | None) -> Path | None:
+    """Where a run's jobs find their code: in its copy (:func:`kept`), else the checkout; None: it is installed."""
     return copy if copy is not None and copy.is_dir() else checkout()
 
 
