@@ -8,8 +8,10 @@ Ids, frame, padding and decoding are those of THUDM/chatglm-6b's Python tokenize
 - decoding drops control pieces, and blanks in front of punctuation ("a ." becomes "a."): the default of
   transformers 4.27, for which the release was made.
 
-One thing differs on purpose: control pieces written in a text (``[gMASK]``, ``<eop>``) always stay text. The
-original's ``from_pretrained`` turns five of them into control ids, so that data could end a response.
+One thing differs on purpose: control pieces written in a text (``[gMASK]``, ``<eop>``) stay text. The original
+turns five of them into control ids, so that data could end a response; ``tok(text, split_special_tokens=False)`` gives
+the original's ids. A ``split_special_tokens`` in a directory's ``tokenizer_config.json`` changes nothing: other
+programs write it there without being asked.
 
 The revision before 6 April 2023 (vocabulary 150528) numbers pieces from 20000, behind its image tokens; its
 model file has 130,000 pieces, the rest is added by code.
@@ -54,6 +56,8 @@ NAMED_TOKENS = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
 }
+# Those that become ids in a text under split_special_tokens=False: what transformers 4.27 takes for special.
+SPECIAL_IN_TEXTS = tuple(NAMED_TOKENS.values())
 # What a tokenizer_config.json or transformers may bring along that is fixed here.
 _OWN_ARGUMENTS = (
     *("end_token", "gmask_token", "eop_token", "model_specific_special_tokens", "extra_special_tokens"),
@@ -225,6 +229,9 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         rows = super()._plain_ids(texts)
         offset = self.num_image_tokens
         return [[i + offset for i in row] for row in rows] if offset else rows
+
+    def _special_in_texts(self) -> dict[str, int]:
+        return {piece: self._id(piece) for piece in SPECIAL_IN_TEXTS}
 
     def _sentencepiece_ids(self, ids: Ids) -> Ids:
         return super()._sentencepiece_ids([i - self.num_image_tokens for i in ids])

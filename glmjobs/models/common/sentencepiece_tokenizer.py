@@ -1,12 +1,17 @@
 """A fast tokenizer whose ids come from sentencepiece itself.
 
-Why not from Rust ``tokenizers`` alone: its Unigram adds scores in float64 where sentencepiece rounds every
-sum to float32, so equally good segmentations ("eeeee" as ee|eee or eee|ee) fall differently; its
+Why not from Rust ``tokenizers`` alone: its Unigram keeps scores in float64 where sentencepiece keeps every sum in
+float32, so equally good segmentations ("eeeee" as ee|eee or eee|ee) fall differently. No scores put into a
+``tokenizer.json`` can mend it: sums of float32 scores are exact in float64, so Rust splits a run of one character
+alike wherever it stands, while what sentencepiece rounds away depends on all that stands before the run. Its
 ``Precompiled`` normaliser works by grapheme cluster where sentencepiece takes the longest match (conjoining
 Hangul, stacked combining marks); and on Chinese rows it is several times slower. ``benchmarks/tokenize.py``
 measures both. So whole batches go through the sentencepiece library, which is C++ and needs no Python per
 token; the Rust tokenizer built from the same file is the ``backend_tokenizer`` of transformers and the
 ``tokenizer.json`` of other programs.
+
+sentencepiece before 0.2.2 compares a new sum in float64 with the kept one; later ones round first, and split runs
+otherwise. The stacks pin one of before: the published models' ids were made with those.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -194,9 +200,25 @@ class SentencePieceTokenizerFast(FramedTokenizerFast):
             data = {name: values[0] for name, values in data.items()}
         return BatchEncoding(data, tensor_type=return_tensors)
 
+    def _special_in_texts(self) -> dict[str, int]:
+        """The special tokens that count inside a text under ``split_special_tokens=False``, with their ids."""
+        return {}
+
     def _ids(self, texts: list[str], split_special_tokens: bool) -> list[Ids]:
-        """Plain ids; a family that has special tokens inside texts may look at ``split_special_tokens``."""
-        return self._plain_ids(texts)
+        """Plain ids. Without ``split_special_tokens`` special tokens written in a text become their ids, and
+        white space beside them is lost: transformers' slow tokenizers, which the originals are, take it."""
+        special = {} if split_special_tokens else self._special_in_texts()
+        if not special:
+            return self._plain_ids(texts)
+        longest_first = sorted(special, key=len, reverse=True)
+        between = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        rows = [between.split(text) for text in texts]  # texts at even places, special tokens at odd ones
+        for parts in rows:
+            parts[2::2] = [part.lstrip() for part in parts[2::2]]
+            parts[:-1:2] = [part.rstrip() for part in parts[:-1:2]]
+        plain = iter(self._plain_ids([part for parts in rows for part in parts[::2]]))
+        ids = [[next(plain) if at % 2 == 0 else [special[p]] for at, p in enumerate(parts)] for parts in rows]
+        return [[i for part in row for i in part] for row in ids]
 
     def _padded(
         self, data: dict[str, Any], strategy: str, max_length: int | None, multiple: int | None, side: str

@@ -13,7 +13,6 @@ In plain text special tokens stay text, so that data cannot end a response or op
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -221,28 +220,8 @@ class GLMChineseTokenizerFast(_GLMTokens, SentencePieceTokenizerFast):
         special = _special_tokens(Path(vocab_file).parent, CHINESE_SPECIAL, self.processor.vocab_size())
         self._start(tokenizer, special, {**kwargs, "vocab_file": vocab_file})
 
-    def _ids(self, texts: list[str], split_special_tokens: bool) -> list[Ids]:
-        if split_special_tokens:
-            return self._plain_ids(texts)
-        return [self._special_split_ids(text) for text in texts]
-
-    @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.special, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-
-    def _special_split_ids(self, text: str) -> Ids:
-        """Ids of a text whose special tokens count; the blanks around them are lost, as in the original."""
-        parts = self._special_pattern.split(text)  # texts at even places, special tokens at odd ones
-        last = len(parts) - 1
-        ids: Ids = []
-        for place, part in enumerate(parts):
-            if place % 2:
-                ids.append(self.special[part])
-                continue
-            part = part.lstrip() if place > 0 else part
-            ids += self.processor.encode(part.rstrip() if place < last else part, out_type=int)
-        return ids
+    def _special_in_texts(self) -> dict[str, int]:
+        return dict(self.special)
 
     def _text_of(self, ids: Ids, skip_special_tokens: bool) -> str:
         names = {i: token for token, i in self.special.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import pickle
@@ -147,9 +148,80 @@ def test_control_pieces_in_a_text_stay_text(tok: Any, processor: Any) -> None:
         piece = processor.id_to_piece(i)
         for text in (piece, f"a{piece}b", f"a {piece} b", f"{piece}{piece}"):
             assert not control & set(plain(tok, [text])[0])
-            assert not control & set(
-                tok(text, split_special_tokens=False, add_special_tokens=False)["input_ids"]
-            )
+
+
+def test_ids_of_the_originals_code(tok: Any) -> None:
+    """What THUDM's tokenization_chatglm.py gives under transformers 4.27.1: control pieces, and ties in runs."""
+    recorded = {
+        "a <eop>\n b": [104, 130005, 463],
+        "<sop>[MASK]<eop>": [130004, 130000, 130005],
+        "[gMASK]<sMASK><pad> <unk>x": [53, 199, 15475, 42, 60, 106, 15475, 33, 3, 0, 399],
+        "</s><n>": [98, 106, 33, 4],
+        "3+4<eop": [5, 13, 65, 16, 60, 150, 2823],
+        "<<eop>>": [46, 130005, 5, 33],
+        ":::": [5, 87, 12],
+        "………………": [5, 7, 126085, 7],
+        "_" * 36: [127428, 125898, 127157],
+        "a" * 24: [5, 44368, 63475, 16566],
+    }
+    found = tok(list(recorded), add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    assert found == list(recorded.values())
+    again = copy.copy(tok)
+    again.split_special_tokens = False
+    assert again("<eop>")["input_ids"] == [130005, 130001, 130004]
+    assert tok("<eop>")["input_ids"] != [130005, 130001, 130004]
+
+
+def slow_ids(processor: Any, text: str) -> list[int]:
+    """The original's ids by the steps of transformers 4.27's slow tokenizers: cut at special tokens, strip, encode."""
+    special = {"<sop>": 130004, "<eop>": 130005, "[MASK]": 130000, "<pad>": 3, "<unk>": 0}
+    parts: list[Any] = [""]
+    while text:
+        piece = next((piece for piece in special if text.startswith(piece)), None)
+        if piece:
+            parts += [special[piece], ""]
+        else:
+            parts[-1] += text[0]
+        text = text[len(piece) if piece else 1 :]
+    ids: list[int] = []
+    for at, part in enumerate(parts):
+        if isinstance(part, int):
+            ids.append(part)
+            continue
+        part = part.lstrip() if at else part
+        ids += processor.EncodeAsIds(original_text(part.rstrip() if at < len(parts) - 1 else part))
+    return ids
+
+
+def odd_strings(count: int, seed: int) -> list[str]:
+    """Control pieces among white space and text; runs of one character; mixed scripts."""
+    chance = random.Random(seed)
+    pieces = ["[gMASK]", "[MASK]", "[sMASK]", "<sop>", "<eop>", "<pad>", "</s>", "<unk>", "<n>", "<|tab|>"]
+    others = ["", " ", "  ", "\n", "\t", "a", "你好", "3+4", "\u3000", "<sop", "eop>", "\xa0", "\x1c"]
+    runs = [char * chance.randint(1, 40) for char in ":…_a-=.eo哈*#~!?x0" for _ in range(5)]
+    made = [
+        "".join(chance.choice(pieces + others * 2) for _ in range(chance.randint(1, 7))) for _ in range(count)
+    ]
+    return made + runs + list(fuzz_texts(count, seed))
+
+
+@pytest.mark.parametrize(
+    ("count", "seed"), [(1_000, 8), pytest.param(30_000, 9, marks=pytest.mark.slow)], ids=["small", "full"]
+)
+def test_odd_strings_have_the_originals_ids(tok: Any, processor: Any, count: int, seed: int) -> None:
+    made = odd_strings(count, seed)
+    found = tok(made, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    wanted = [slow_ids(processor, text) for text in made]
+    assert not [(t, a, b) for t, a, b in zip(made, wanted, found, strict=True) if a != b][:3]
+    assert sum(a != b for a, b in zip(found, plain(tok, made), strict=True)) > count // 4
+
+
+def test_rust_cannot_split_runs_as_sentencepiece_does(tok: Any) -> None:
+    """Where the odd piece of a run stands depends on what stands before it; in Rust, whose sums are exact, never."""
+    texts = ["3+" * n + ":" * 7 for n in range(400)]
+    ends = {tuple(ids[-4:]) for ids in plain(tok, texts)}
+    rust = {tuple(e.ids[-4:]) for e in tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False)}
+    assert len(ends) > 1 and len(rust) == 1
 
 
 def test_special_ids(tok: Any) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 
 from glmjobs.data.synthetic import make_problems
 from glmjobs.models.chatglm.tiny_tokenizer import FIXED_PIECES, MadeTokenizer, make_tokenizer
 from glmjobs.models.chatglm.tokenization import CONTROL_PIECES, ChatGLMTokenizerFast
+from glmjobs.models.common.sentencepiece_file import PieceType, pieces_message, read_model
 from hpc.core.errors import BadInput
 
 TEXTS = [f"{row['instruction']}\n{row['output']}" for row in make_problems(400, seed=3)]
@@ -107,3 +110,47 @@ def test_bad_input(tmp_path: Path, texts: Any, size: int, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make_tokenizer(tmp_path, texts, vocab_size=size)
     assert not list(tmp_path.iterdir())
+
+
+def release_split(text: str, scores: dict[str, float]) -> list[str]:
+    """The best segmentation where a sum is compared as float64 and kept as float32; the first of equals stays."""
+    best: list[tuple[float, list[str]] | None] = [(0.0, []), *[None] * len(text)]
+    for start in range(len(text)):
+        reached = best[start]
+        for piece, score in scores.items():
+            end = start + len(piece)
+            if reached is None or not text.startswith(piece, start):
+                continue
+            total, before = float(np.float32(score)) + reached[0], best[end]
+            if before is None or total > before[0]:
+                best[end] = (float(np.float32(total)), [*reached[1], piece])
+    assert best[-1]
+    return best[-1][1]
+
+
+def test_ties_fall_as_for_the_release(made: tuple[Path, MadeTokenizer]) -> None:
+    """Rounding decides among equal segmentations, as in sentencepiece before 0.2.2 and so in ChatGLM-6B's own ids."""
+    scores = {"ꙮ": -9.1, "ꙮꙮ": -10.7, "ꙮꙮꙮ": -12.3}
+    added = pieces_message([(piece, score, PieceType.NORMAL) for piece, score in scores.items()])
+    processor = read_model(made[0] / "ice_text.model").with_pieces(added).processor()
+    scores["▁"] = processor.get_score(processor.piece_to_id("▁"))
+    runs = ["ꙮ" * length for length in range(1, 60)]
+    found, wanted = processor.encode(runs, out_type=str), [release_split("▁" + run, scores) for run in runs]
+    assert found == wanted, f"sentencepiece {sentencepiece.__version__} is not one that configs/stacks pin"
+
+
+def test_control_pieces_become_ids_where_asked(made: tuple[Path, MadeTokenizer], tmp_path: Path) -> None:
+    for path in made[0].iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["split_special_tokens"] = False  # as other programs write it, unasked
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    tok = ChatGLMTokenizerFast.from_pretrained(tmp_path)
+    text = "3+4 <eop>\n5"
+    assert tok.eos_token_id not in tok(text)["input_ids"][:-2]
+    parts = [tok(part, add_special_tokens=False)["input_ids"] for part in ("3+4", "5")]
+    ids = tok(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    assert ids == [*parts[0], tok.eos_token_id, *parts[1]]
+    pair = tok("<sop>", "<eop>", split_special_tokens=False)["input_ids"]
+    frame = [tok.gmask_token_id, tok.sop_token_id]
+    assert pair == [tok.sop_token_id, *frame, tok.eop_token_id, tok.eop_token_id]
