@@ -25,18 +25,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from glmjobs.marking import judge
+from glmjobs.scoring.judges import JudgeName, load
+from hpc.core.errors import NotFit
 
 Row = dict[str, Any]
 Way = Callable[[Row], bool]
 LABELLED = Path(__file__).resolve().parents[1] / "tests" / "marking"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-
-
-def by_judge(row: Row) -> bool:
-    """This project's."""
-    return judge(row["question"], row["gold"], row["prediction"]).correct
 
 
 def _last(text: str) -> str:
@@ -62,20 +58,22 @@ def flexible(row: Row) -> bool:
     return bool(gold) and gold == said
 
 
+def of_judge(name: JudgeName) -> Way:
+    """One of the project's judges; a row that it does not mark is a reject.
+
+    Raises:
+        NotFit: it needs a package that is not installed.
+    """
+    judge = load(name)
+    return lambda row: judge.mark(row["question"], row["gold"], row["prediction"]).correct
+
+
 def math_verify_way() -> Way | None:
     """math-verify's, or None where it is not installed."""
     try:
-        from math_verify import parse, verify
-    except ImportError:
+        return of_judge("math-verify")
+    except NotFit:
         return None
-
-    def way(row: Row) -> bool:
-        try:
-            return bool(verify(parse(row["gold"]), parse(row["prediction"])))
-        except Exception:  # it raises on some texts; that is a reject
-            return False
-
-    return way
 
 
 def read(files: Iterable[Path]) -> list[Row]:
@@ -130,7 +128,8 @@ def main() -> int:
     args = p.parse_args()
     rows = read(args.files or sorted(LABELLED.glob("*.jsonl")))
     ways: dict[str, Way | None] = {
-        "judge": by_judge, "last number": last_number, "flexible": flexible, "math-verify": math_verify_way(),
+        "judge": of_judge("meaning"), "last number": last_number, "flexible": flexible,
+        "math-verify": math_verify_way(),
     }  # fmt: skip
     verdicts, costs = {}, {}
     for name, way in ways.items():

@@ -2,9 +2,11 @@
 
     python -m glmjobs.mark "还剩几颗？" "所以还剩9颗。" "15-6=9（颗）答：还剩九颗。"
     python -m glmjobs.mark runs/my-run/scores/finetuned/predictions.jsonl --wrong
+    python -m glmjobs.mark runs/my-run/scores/finetuned/predictions.jsonl --judge meaning --judge exact
 
 Of a file (JSON lines with question, gold and prediction, as ``predictions.jsonl`` has them) every row is shown, or
-those asked for. The marker is :func:`glmjobs.marking.judge`; docs/scoring.md tells its rules.
+those asked for; with two judges, those on which they disagree. Unless another is named, the judge is the marker,
+:func:`glmjobs.marking.judge`; docs/scoring.md tells its rules, and of the other judges.
 """
 
 from __future__ import annotations
@@ -12,12 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
+from glmjobs.scoring.judges import mark_all
+from glmjobs.scoring.judges.options import add_judge, judging_of
 from hpc.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from glmjobs.marking import Step, Verdict
 
 FIELDS = ("question", "gold", "prediction")
 UNSURE = 0.6
@@ -37,28 +45,49 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--wrong", action="store_true", help="of a file: the rows that are not right")
     p.add_argument("--unsure", action="store_true", help="of a file: the rows worth a look")
     p.add_argument("--json", action="store_true", help="one JSON object a row instead")
+    add_judge(p)
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """Mark three texts, or the rows of a file, and show how."""
-    from glmjobs.marking import judge
-
     args = parser().parse_args(argv)
-    shown = 0
-    for row in _rows(args):
-        verdict = judge(*(row[name] for name in FIELDS))
-        if (args.wrong and verdict.correct) or (args.unsure and verdict.sure >= UNSURE):
+    judges = judging_of(args).load()
+    whole = len(args.texts) == 1
+    rows = list(_rows(args))
+    texts = [(row[FIELDS[0]], row[FIELDS[1]], row[FIELDS[2]]) for row in rows]
+    marked, shown = Counter[str](), 0
+    for row, verdicts in zip(
+        rows, zip(*(mark_all(judge, texts) for judge in judges), strict=True), strict=True
+    ):
+        words = [said(verdict) for verdict in verdicts]
+        marked.update(f"{judge.name}: {word}" for judge, word in zip(judges, words, strict=True))
+        agree = len(judges) == 2 and words[0] == words[1]
+        sure = args.unsure and verdicts[0].sure >= UNSURE
+        if (whole and agree) or (args.wrong and verdicts[0].correct) or sure:
             continue
         shown += 1
         if args.json:
-            said = {**vars(verdict), "trace": [step._asdict() for step in verdict.trace]}
-            print(json.dumps({**row, **said}, ensure_ascii=False))
+            found = {
+                judge.name: {**vars(verdict), "trace": [step._asdict() for step in verdict.trace]}
+                for judge, verdict in zip(judges, verdicts, strict=True)
+            }
+            print(
+                json.dumps(
+                    {**row, **(found if len(judges) == 2 else found[judges[0].name])}, ensure_ascii=False
+                )
+            )
         else:
-            _show(row, verdict)
-    if len(args.texts) == 1 and not args.json:
-        print(f"{shown} rows shown", file=sys.stderr)
+            _show(row, dict(zip((judge.name for judge in judges), verdicts, strict=True)))
+    if whole and not args.json:
+        counts = ", ".join(f"{what} {count}" for what, count in sorted(marked.items()))
+        print(f"{shown} of {len(rows)} rows shown ({counts})", file=sys.stderr)
     return 0
+
+
+def said(verdict: Verdict) -> str:
+    """A verdict in a word or two: right, wrong, not marked, failed."""
+    return ("right" if verdict.correct else "wrong") if verdict.status == "marked" else verdict.status
 
 
 def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -90,25 +119,36 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _show(row: dict[str, Any], verdict: Any) -> None:
+def _show(row: dict[str, Any], verdicts: dict[str, Verdict]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    word = ("right" if verdict.correct else "wrong") if verdict.status == "marked" else verdict.status
-    colour = "green" if verdict.correct else "red" if verdict.status == "marked" else "yellow"
-    head = Text.assemble((word, f"bold {colour}"), f": {verdict.reason} (sure: {verdict.sure:.0%})")
     console.print(Text(row["question"].strip(), style="bold"))
-    console.print(head)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for step in verdict.trace:
-        span = step.span.replace("\n", " ")
-        table.add_row(
-            Text(step.side, style=SIDES.get(step.side, "")), Text(step.rule, style="dim"), Text(span)
+    for name, verdict in verdicts.items():
+        word = said(verdict)
+        colour = {"right": "green", "wrong": "red"}.get(word, "yellow")
+        by = f"{name}: " if len(verdicts) > 1 else ""
+        console.print(
+            Text.assemble(by, (word, f"bold {colour}"), f": {verdict.reason} (sure: {verdict.sure:.0%})")
         )
-    console.print(table)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for step in verdict.trace or _values(verdict):
+            span = step.span.replace("\n", " ")
+            table.add_row(
+                Text(step.side, style=SIDES.get(step.side, "")), Text(step.rule, style="dim"), Text(span)
+            )
+        console.print(table)
     console.print()
+
+
+def _values(verdict: Verdict) -> list[Step]:
+    """Of a judge that tells no rules: what it compared."""
+    from glmjobs.marking import Step
+
+    both = {"gold": verdict.gold_value, "prediction": verdict.predicted_value}
+    return [Step(side, "is", value) for side, value in both.items() if value]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from glmjobs.cli import run_command
 from glmjobs.planning.demands import demands_of
 from glmjobs.planning.estimate import gpu_memory_needed
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import TrainSection
+from glmjobs.recipe.schema import ScoreSection, TrainSection
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
@@ -93,6 +93,7 @@ def preflight(run: Run, place: Rank) -> int:
         report = check_node(run.path, need, tag=exchange.tag)
         if compiles_adam(run.recipe.train):
             report.findings.append(compile_adam())
+        report.findings.extend(check_judges(run.recipe.score))
         if place.rank > 0:
             report.findings.append(check_clock(place, floor.clock_seconds))
         exchange.hand_in(report)
@@ -178,6 +179,18 @@ def compile_adam(command: Sequence[str] = COMPILE_ADAM) -> Finding:
         remedy="modules of a newer compiler, of ninja, or of torch's CUDA (environment.modules); or torch's own "
         'Adam on the CPU, which is slower: a train.deepspeed file with "zero_force_ds_cpu_optimizer": false',
     )  # fmt: skip
+
+
+def check_judges(score: ScoreSection) -> list[Finding]:
+    """What a judge of the recipe lacks, hours before it is wanted; nothing where none lacks anything."""
+    try:
+        score.judging.load()
+    except NotFit as error:
+        return [
+            Finding(what="judge", ok=False, blame="configuration", needed=", ".join(score.judge), found=str(error),
+                    remedy="install it where the jobs run, or python -m glmjobs.heal RUN --set score.judge=meaning")
+        ]  # fmt: skip
+    return []
 
 
 def check_clock(place: Rank, limit: float) -> Finding:

@@ -26,6 +26,7 @@ from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
 from glmjobs.scoring.claim import claim
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish, refuse_unreliable
+from glmjobs.scoring.judges.options import add_judge, judging_of
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import read_questions
@@ -82,12 +83,13 @@ def parser() -> argparse.ArgumentParser:
         choices=["built-in", "vllm"],
         help="default: built-in; vllm serves GLM-4 and its like",
     )
+    add_judge(group)
     return p
 
 
 FILE_OPTIONS: dict[str, Any] = {
     "out": None, "rows": None, "max_new_tokens": 512, "max_source_length": 1024, "batch_size": "auto",
-    "dtype": None, "backend": "built-in",
+    "dtype": None, "backend": "built-in", "judge": None, "verifier_url": None, "verifier_model": None,
 }  # fmt: skip
 """Options that only MODEL_DIR DATA takes, with their defaults: a run's settings are those of its recipe."""
 
@@ -162,9 +164,10 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
             if not args.rejudge:
                 answer(work, shard, stop=lambda: flag.requested, on_row=news.rows(LABELS[which]))
             if flag.requested:
-                print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
-                return EXIT_REQUEUE
-        found = summarise(run, rejudge=args.rejudge, which=wanted, started=started)
+                return _stopped(flag)
+        found = summarise(run, which=wanted, started=started, stop=lambda: flag.requested)
+        if flag.requested:
+            return _stopped(flag)
     lacking = {LABELS[which]: len(work.missing()) for which, work in works.items() if which not in found}
     if lacking:
         text = ", ".join(f"{rows} rows of the {label} model" for label, rows in lacking.items())
@@ -174,6 +177,11 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
         return 0
     show(found, _comparison(run), anchor_for(run.recipe), as_json=args.json)
     return 0
+
+
+def _stopped(flag: StopFlag) -> int:
+    print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
+    return EXIT_REQUEUE
 
 
 def _wanted(run: Run, which: str) -> tuple[Which, ...]:
@@ -209,12 +217,14 @@ def run_work(run: Run, which: Which) -> Work:
         batch_size=recipe.batch_size,
     )
     model = run.base_model if which == "base" else run.model
-    return Work.of(model, read_questions(run.data / "dev.jsonl", recipe.rows), run.scores / which, settings)
+    questions = read_questions(run.data / "dev.jsonl", recipe.rows)
+    return Work.of(model, questions, run.scores / which, settings, recipe.judging)
 
 
 def summarise(
-    run: Run, *, rejudge: bool = False, which: tuple[Which, ...] | None = None, started: str | None = None
-) -> dict[str, Any]:
+    run: Run, *, which: tuple[Which, ...] | None = None, started: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:  # fmt: skip
     """Merge what is complete, compare base and fine-tuned model, and mark the stage once all is there.
 
     Idempotent, and safe when several processes call it at once: all would write the same.
@@ -224,13 +234,13 @@ def summarise(
     """
     found: dict[str, Any] = {}
     for name in which or _wanted(run, "both"):
-        summary = finish(run_work(run, name), rejudge=rejudge)
+        summary = finish(run_work(run, name), stop=stop)
         if summary is not None:
             refuse_unreliable(summary)
             found[name] = summary
     needed = _wanted(run, "both")
     outputs = [run.scores / name / file for name in needed for file in ("predictions.jsonl", "summary.json")]
-    if not all(path.is_file() for path in outputs) or not found:
+    if not all(path.is_file() for path in outputs) or not found or stop():
         return found
     if len(needed) == len(MODELS):
         write_json(run.scores / "comparison.json", _compare(run))
@@ -283,20 +293,20 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         batch_size=args.batch_size,
         backend=args.backend,
     )
+    judging = judging_of(args)
     if not model.is_dir():
         raise BadInput(f"{model}: no such model directory")
     questions = read_questions(data, args.rows)
     folder = args.out or default_folder(model, data)
-    work = Work.of(model, questions, folder, settings)
+    work = Work.of(model, questions, folder, settings, judging)
     claim(folder, model, data)
     if not args.rejudge:
         answer(
             work, shard, stop=lambda: flag.requested, on_row=_News(None, len(questions), {}).rows(model.name)
         )
+    summary = finish(work, stop=lambda: flag.requested)
     if flag.requested:
-        print(f"score: stopped on {flag.reason}; run it again to go on", file=sys.stderr)
-        return 130 if flag.signal == signal.SIGINT else EXIT_REQUEUE
-    summary = finish(work, rejudge=args.rejudge)
+        return 130 if _stopped(flag) and flag.signal == signal.SIGINT else EXIT_REQUEUE
     if summary is None:
         lacking = len(work.missing())
         print(f"score: part {shard} is done; {lacking} rows of other parts are still to do", file=sys.stderr)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from glmjobs.scoring.judges import JUDGES, Endpoint, JudgeName, Judging
+from glmjobs.scoring.judges.options import wrong_names, wrong_url
 from glmjobs.text import SHARD_SIZE, parse_size
 from hpc.core.config_files import Closed
 from hpc.core.errors import BadInput
@@ -238,6 +240,44 @@ class ConsolidateSection(Section):
         return value
 
 
+class VerifierSection(Section):
+    """The model that the judge ``verifier`` asks, behind an OpenAI-compatible server (vLLM, SGLang, an API).
+
+    Its key, where it wants one, is read from the environment variable GLMJOBS_VERIFIER_KEY of the score job, and is
+    never in a recipe.
+    """
+
+    url: str = Field(
+        description="up to and with the version: http://HOST:PORT/v1; reachable from the score job"
+    )
+    model: str = Field(min_length=1, description="its name there, as CompassVerifier-7B")
+    prompt: str | None = Field(
+        default=None,
+        description="that of the verifier's model card, with {question}, {gold} and {prediction} where they go; null: "
+        "one for any chat model",
+    )
+    timeout_seconds: float = Field(default=60.0, gt=0, le=3600, description="for one reply")
+    attempts: int = Field(default=5, ge=1, le=20, description="for one row; after that it is not marked")
+    at_once: int = Field(default=8, ge=1, le=256, description="rows asked for side by side")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if why := wrong_url(value):
+            raise ValueError(why)
+        return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_places(cls, value: str | None) -> str | None:
+        lacking = [name for name in ("{question}", "{gold}", "{prediction}") if value and name not in value]
+        if lacking or value == "":
+            raise ValueError(
+                f"lacks {', '.join(lacking) or 'everything'}: these places are filled in for each row"
+            )
+        return value
+
+
 class ScoreSection(Section):
     """Greedy answers on the dev rows, judged; base and fine-tuned model."""
 
@@ -249,6 +289,12 @@ class ScoreSection(Section):
         default="auto", description="parts scored side by side; auto: one a GPU"
     )
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    judge: tuple[JudgeName, ...] = Field(
+        default=("meaning",),
+        description="who marks: meaning, exact, choice, math-verify or verifier (docs/scoring.md); of two, [meaning, "
+        "exact], the first decides the accuracy and the report shows where they disagree",
+    )
+    verifier: VerifierSection | None = Field(default=None, description="what the judge verifier asks")
 
     @field_validator("batch_size", "shards", mode="before")
     @classmethod
@@ -256,6 +302,30 @@ class ScoreSection(Section):
         if _count_or_auto(value):
             return value
         raise ValueError("a number from 1 on, or auto")
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not names or not all(name in JUDGES for name in names):
+            raise ValueError(f"one of {', '.join(JUDGES)}, or a list of two")
+        if why := wrong_names(tuple(names)):
+            raise ValueError(why)
+        return names
+
+    @model_validator(mode="after")
+    def _verifier_is_told(self) -> ScoreSection:
+        if "verifier" in self.judge and self.verifier is None:
+            raise ValueError(
+                "score.judge: verifier asks a model: give score.verifier.url and score.verifier.model"
+            )
+        return self
+
+    @property
+    def judging(self) -> Judging:
+        """The judges, as :mod:`glmjobs.scoring.evaluate` takes them."""
+        asked = self.verifier
+        return Judging(self.judge, Endpoint(**asked.model_dump()) if asked else None)
 
 
 class Limits(Section):

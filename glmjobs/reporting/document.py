@@ -159,11 +159,13 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
 def _scored(summary: Mapping[str, Any]) -> Json:
     keys = ("rows", "correct", "accuracy", "bleu4", "rouge1", "rouge2", "rougeL", "tokens_per_s", "seconds")
     known = {key: number(summary.get(key)) for key in keys}
-    apart = {
+    apart: Json = {
         "not_marked": number(summary.get("not_marked")),
         "unsure": number(summary.get("unsure")),
         "marker_failures": number(_mapping(summary.get("marker_failures")).get("rows")),
     }
+    apart["judge"] = shown(summary.get("judge") or "meaning", 20)
+    apart["second_judge"] = _second_judge(_mapping(summary.get("second_judge")))
     skip = {*keys, *apart, "model", "interval", "by_length", "by_answer_type"}
     other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
     cut = _mapping(summary.get("finish")).get("length")
@@ -174,6 +176,16 @@ def _scored(summary: Mapping[str, Any]) -> Json:
         "cut": number(cut),
         "other": other,
     }
+
+
+def _second_judge(second: Mapping[str, Any]) -> Json | None:
+    """A second judge's figures; None where there is none, or they are not whole."""
+    figures = {key: number(second.get(key)) for key in ("rows", "correct", "accuracy", "not_marked")}
+    pairs = _mapping(second.get("pairs"))
+    counts = {key: number(pairs.get(key)) for key in ("both", "only_first", "only_second", "neither")}
+    if None in (*figures.values(), *counts.values()):
+        return None
+    return {"judge": shown(second.get("judge"), 20), **figures, "pairs": counts}
 
 
 def _breakdown(facts: RunFacts, key: str) -> list[Json]:

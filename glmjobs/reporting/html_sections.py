@@ -63,6 +63,8 @@ def predictions(doc: Json) -> Markup | None:
     buttons += [_filter(kind, OUTCOMES[kind], count) for kind, count in content["counts"].items()]
     if content.get("unsure"):
         buttons.append(_filter("unsure", "worth a look", content["unsure"]))
+    if content.get("disagree"):
+        buttons.append(_filter("disagree", "judges disagree", content["disagree"]))
     further = f" {content['left_out']:,} further rows are only in scores/." if content["left_out"] else ""
     lead = "Changed answers come first. Open a row to read it; what was taken as its answer is "
     field = tag(

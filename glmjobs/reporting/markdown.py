@@ -106,14 +106,13 @@ def _breakdowns(doc: Json) -> list[str]:
 
 def _examples(doc: Json) -> list[str]:
     rows = doc["predictions"]["rows"]
+    chosen = {OUTCOMES[kind]: [row for row in rows if row["outcome"] == kind] for kind in ("lost", "gained")}
+    chosen["the judges disagree"] = [row for row in rows if row["disagree"]]
     parts = []
-    for kind in ("lost", "gained"):
-        chosen = [row for row in rows if row["outcome"] == kind]
-        if not chosen:
-            continue
-        total = doc["predictions"]["counts"][kind]
-        parts.append(f"### {OUTCOMES[kind]}: {min(len(chosen), EXAMPLES)} of {total:,}")
-        parts += [_example(row) for row in chosen[:EXAMPLES]]
+    for title, found in chosen.items():
+        if found:
+            parts.append(f"### {title}: {min(len(found), EXAMPLES)} of {len(found):,}")
+            parts += [_example(row) for row in found[:EXAMPLES]]
     return parts
 
 
@@ -126,6 +125,7 @@ def _example(row: Json) -> str:
     texts = [
         f"question\n{row['question']}",
         *(f"{LABELS[m]}:\n{''.join(a['text'])}" for m, a in row["answers"].items()),
+        *(f"{LABELS[m]}, the second judge, {a['second']}" for m, a in row["answers"].items() if a["second"]),
     ]
     return f"{head}\n\n{fence(chr(10).join(texts))}"
 

@@ -45,6 +45,7 @@ def paired(scores: Mapping[str, ModelScores]) -> dict[str, Any]:
     return {
         "rows": [_row(*row, traced=place < TRACE_LIMIT) for place, row in enumerate(rows[:ROW_LIMIT])],
         "unsure": sum(any(map(_unsure, answers.values())) for _, _, answers in rows[:ROW_LIMIT]),
+        "disagree": sum(any(map(disagree, answers.values())) for _, _, answers in rows[:ROW_LIMIT]),
         "counts": {kind: counts[kind] for kind in OUTCOMES if counts[kind]},
         "left_out": max(len(rows) - ROW_LIMIT, 0),
     }
@@ -72,6 +73,15 @@ def _unsure(answer: Mapping[str, Any]) -> bool:
     return answer.get("status", "marked") == "marked" and isinstance(sure, (int, float)) and sure < UNSURE
 
 
+def disagree(answer: Mapping[str, Any]) -> bool:
+    """Whether two judges marked an answer, one right and one wrong."""
+    second = answer.get("second")
+    if not isinstance(second, Mapping):
+        return False
+    marked = answer.get("status", "marked") == second.get("status", "marked") == "marked"
+    return marked and (answer.get("correct") is True) != (second.get("correct") is True)
+
+
 def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]], *, traced: bool) -> dict[str, Any]:
     any_answer = next(iter(answers.values()))
     gold_value = _gold_value([answer.get("gold_value") for answer in answers.values()])
@@ -82,6 +92,7 @@ def _row(kind: str, key: str, answers: Mapping[str, Mapping[str, Any]], *, trace
         "gold": mark_answer(_text(any_answer.get("gold")), gold_value),
         "gold_value": gold_value,
         "unsure": any(map(_unsure, answers.values())),
+        "disagree": any(map(disagree, answers.values())),
         "answers": {model: _answer(answer, traced) for model, answer in answers.items()},
     }
 
@@ -111,7 +122,20 @@ def _answer(row: Mapping[str, Any], traced: bool) -> dict[str, Any]:
         "finish": shown(row.get("finish"), 20),
         "tokens": shown(row.get("tokens"), 20),
         "trace": _trace(row.get("trace")) if traced else [],
+        "second": _second(row),
     }
+
+
+def _second(row: Mapping[str, Any]) -> str:
+    """What a second judge says, in a sentence; "" where there is none."""
+    second = row.get("second")
+    if not isinstance(second, Mapping):
+        return ""
+    status = shown(second.get("status", "marked"), 20)
+    word = ("right" if second.get("correct") is True else "wrong") if status == "marked" else status
+    value = shown(second.get("predicted_value"), 90)
+    said = f"{shown(second.get('judge'), 20)}: {word}, {shown(second.get('reason'), 200)}"
+    return f"{said}: {value}" if value else said
 
 
 def _text(value: Any) -> str:

@@ -61,6 +61,7 @@ def accuracy_sentences(doc: Json) -> list[str]:
     )
     said = [" ".join(each)] if content["models"] else []
     said += [sentence for model in content["models"] if (sentence := _counted_apart(model))]
+    said += [_two_judges(model) for model in content["models"] if model["second_judge"]]
     comparison = content["comparison"]
     if comparison and comparison["difference"] is not None:
         between = comparison["difference_interval"]
@@ -87,14 +88,31 @@ def _counted_apart(model: Json) -> str:
     """The rows that are in no accuracy: those the marker does not mark, and those on which it failed."""
     parts = []
     if model["not_marked"]:
-        parts.append(
-            f"{model['not_marked']:,} rows are not marked (proofs, drawings, explanations, functions)"
+        meaning = model["judge"] == "meaning"
+        why = (
+            "proofs, drawings, explanations, functions"
+            if meaning
+            else f"no verdict of the judge {model['judge']}"
         )
+        parts.append(f"{model['not_marked']:,} rows are not marked ({why})")
     if model["marker_failures"]:
         parts.append(f"on {model['marker_failures']:,} rows the marker raised an error")
     if model["unsure"]:
         parts.append(f"{model['unsure']:,} verdicts are worth a look (they are in the accuracy)")
     return f"{model['label']}: {'; '.join(parts)}." if parts else ""
+
+
+def _two_judges(model: Json) -> str:
+    """How a second judge marks the same answers, and where it disagrees."""
+    first, second, pairs = model["judge"], model["second_judge"], model["second_judge"]["pairs"]
+    apart, both = pairs["only_first"] + pairs["only_second"], sum(pairs.values())
+    lacks = f", {second['not_marked']:,} not marked" if second["not_marked"] else ""
+    return (
+        f"{model['label']}, the accuracy is that of the judge {first}; {second['judge']} gives "
+        f"{percent(second['accuracy'])} ({second['correct']:,} of {second['rows']:,}{lacks}). They disagree on "
+        f"{apart:,} of the {both:,} answers that both mark: {pairs['only_first']:,} are right by {first} "
+        f"alone, {pairs['only_second']:,} by {second['judge']} alone."
+    )
 
 
 def _counted(model: Json) -> str:

@@ -1,7 +1,7 @@
-"""One model on one set of questions: answer, judge, keep, sum up. Resumable, in as many parts as there are
+"""One model on one set of questions: answer, keep, judge, sum up. Resumable, in as many parts as there are
 processes.
 
-:func:`answer` does one part and can be killed at any moment; :func:`finish` merges once no row is missing.
+:func:`answer` does one part and can be killed at any moment; :func:`finish` marks and merges once no row is missing.
 Both may be called again at any time. Only :func:`answer` imports torch, and only where a row is missing.
 """
 
@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from glmjobs.scoring import predictions as store
-from glmjobs.scoring.predictions import Prediction, Shard, Writer
+from glmjobs.scoring.judges import BY_MEANING, Judge, Judging, mark_all, not_marked
+from glmjobs.scoring.predictions import Answer, Shard, Writer
 from glmjobs.scoring.statistics import wilson
 from glmjobs.scoring.test_sets import Question
 from glmjobs.scoring.text_metrics import mean_text_scores
@@ -25,11 +26,17 @@ from glmjobs.zero.directories import is_adapter, is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput, WorkFailed
 
+if TYPE_CHECKING:
+    from glmjobs.marking import Verdict
+
 LENGTHS = (40, 80, 160)
 """Upper bounds, in characters of the question, of the length classes; above the last there is one more."""
 
 UNSURE = 0.6
 """Below this a verdict is worth a look (:class:`glmjobs.marking.Verdict`)."""
+
+NEWS_SECONDS = 30.0
+"""Between two lines about how far a slow judge is."""
 
 MARKER_FAILURES = 0.001
 """The share of rows on which the marker may raise an error before an accuracy is no longer given out as one."""
@@ -60,8 +67,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Work:
-    """A model, its questions, and where the predictions go; ``keys`` tie each row to all that decides its
-    answer."""
+    """A model, its questions, where the predictions go, and who marks them; ``keys`` tie each row to all that
+    decides its answer."""
 
     model_dir: Path
     questions: Sequence[Question]
@@ -69,14 +76,20 @@ class Work:
     settings: Settings
     fingerprint: str
     keys: Sequence[str]
+    judging: Judging = BY_MEANING
 
     @classmethod
-    def of(cls, model_dir: Path, questions: Sequence[Question], folder: Path, settings: Settings) -> Work:
+    def of(
+        cls, model_dir: Path, questions: Sequence[Question], folder: Path, settings: Settings,
+        judging: Judging = BY_MEANING,
+    ) -> Work:  # fmt: skip
         """Fingerprint the model.
 
         Raises:
             BadInput: there is no model directory.
+            BadInput, NotFit: a judge lacks what it needs; said before anything is answered.
         """
+        judging.load()
         if not is_model(model_dir):
             raise BadInput(f"{model_dir}: no model directory (a directory with config.json and weights)")
         decisive = {
@@ -86,7 +99,7 @@ class Work:
             decisive["cpu_dtype"] = settings.cpu_dtype
         fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
         keys = [store.row_key(fingerprint, question._asdict()) for question in questions]
-        return cls(model_dir, questions, folder, settings, fingerprint, keys)
+        return cls(model_dir, questions, folder, settings, fingerprint, keys, judging)
 
     def missing(self) -> list[int]:
         """Positions of the rows without a prediction."""
@@ -101,7 +114,7 @@ def answer(
     stop: Callable[[], bool] = lambda: False,
     on_row: Callable[[int, int], None] = lambda done, of: None,
 ) -> int:
-    """Answer and judge this part's missing rows, appending each as it comes.
+    """Answer this part's missing rows, appending each as it comes.
 
     Args:
         stop: asked at every token; True ends early, keeping the rows there are.
@@ -119,28 +132,16 @@ def answer(
         done = 0
         for position, text, tokens, finish in answers.rows:
             row = work.questions[position]
-            verdict = _verdict(row.question, row.gold, text)
-            prediction = Prediction(row.id, row.question, row.gold, text, tokens, finish, **verdict)
+            given = Answer(row.id, row.question, row.gold, text, tokens, finish)
             now = time.monotonic()
             cut = position in answers.cut
-            writer.append(work.keys[position], prediction, now - since, where=answers.where, cut=cut)
+            writer.append(work.keys[position], given, now - since, where=answers.where, cut=cut)
             since = now
             done += 1
             on_row(done, len(todo))
             if stop():
                 break
     return done
-
-
-def _verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
-    """The judge's fields of a prediction, as JSON takes them."""
-    from glmjobs.marking import judge
-
-    verdict = judge(question, gold, prediction)
-    values = {"gold_value": _plain(verdict.gold_value), "predicted_value": _plain(verdict.predicted_value)}
-    trace = [list(step) for step in verdict.trace]
-    said = {"reason": verdict.reason, "status": verdict.status, "sure": verdict.sure, "trace": trace}
-    return {"correct": bool(verdict.correct), **values, **said}
 
 
 class _Answers(NamedTuple):
@@ -237,23 +238,67 @@ def load_engine(
     return Engine(model, stop_ids, banned_ids=banned_ids)
 
 
-def finish(work: Work, *, rejudge: bool = False) -> dict[str, Any] | None:
-    """Merge and sum up if every row is there; the summary, or None while rows are missing. Idempotent.
+def finish(work: Work, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+    """Mark, merge and sum up if every row is there; the summary, or None while rows are missing. Idempotent.
 
     Args:
-        rejudge: judge the stored answers anew, as after a change of the rules.
+        stop: asked at every row; True ends early, leaving what was there before.
+
+    Raises:
+        BadInput, NotFit, WorkFailed: a judge cannot mark, see :mod:`glmjobs.scoring.judges`.
     """
     found = store.collect(work.folder, work.keys)
     if any(key not in found for key in work.keys):
         return None
     rows = [dict(found[key]) for key in work.keys]
-    if rejudge:
-        for row in rows:
-            row.update(_verdict(row["question"], row["gold"], row["prediction"]))
+    if not mark(work, rows, stop):
+        return None
     seconds = store.busy_seconds(work.folder, work.keys)
     summary = summarise_rows(work, rows, seconds)
     store.merge(work.folder, dict(zip(work.keys, rows, strict=True)), work.keys, summary)
     return summary
+
+
+def mark(work: Work, rows: Sequence[dict[str, Any]], stop: Callable[[], bool] = lambda: False) -> bool:
+    """Give each row its verdict, and under ``second`` that of a second judge; False where it was stopped.
+
+    A second judge that cannot mark at all leaves the accuracy as it is: its rows are not marked, and a line says so.
+    """
+    first, *others = work.judging.load(work.folder)
+    for row, verdict in zip(rows, _verdicts(first, rows, stop), strict=False):
+        row.update({**verdict, "judge": first.name, "second": None})
+    for judge in others:
+        try:
+            for row, verdict in zip(rows, _verdicts(judge, rows, stop), strict=False):
+                kept = {k: v for k, v in verdict.items() if k not in ("sure", "trace")}
+                row["second"] = {"judge": judge.name, **kept}
+        except WorkFailed as error:
+            print(
+                f"score: {error}; the accuracy is that of the judge {first.name}", file=sys.stderr, flush=True
+            )
+            for row in rows:
+                row["second"] = row["second"] or {"judge": judge.name, **_said(not_marked(str(error)))}
+    return not stop()
+
+
+def _verdicts(
+    judge: Judge, rows: Sequence[Mapping[str, Any]], stop: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """A judge's verdicts, as fields of the rows."""
+    texts = [(row["question"], row["gold"], row["prediction"]) for row in rows]
+    said = time.monotonic()
+    for done, verdict in enumerate(mark_all(judge, texts), 1):
+        if stop():
+            return
+        if time.monotonic() - said > NEWS_SECONDS:
+            said = time.monotonic()
+            print(f"score: judge {judge.name}: {done} of {len(rows)} rows", file=sys.stderr, flush=True)
+        yield _said(verdict)
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as fields of a row."""
+    return {**vars(verdict), "trace": [list(step) for step in verdict.trace]}
 
 
 def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> dict[str, Any]:
@@ -273,7 +318,9 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "model": str(work.model_dir),
         **accuracy(marked),
         "answers": len(rows),
+        "judge": work.judging.names[0],
         "not_marked": sum(row.get("status") == "not marked" for row in rows),
+        "second_judge": second_judge(rows),
         "marker_failures": marker_failures(rows),
         "unsure": sum(row.get("sure", 1.0) < UNSURE for row in marked),
         "by_length": _grouped(marked, lambda row: length_class(row["question"]), length_classes()),
@@ -292,6 +339,35 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
     }
 
 
+def second_judge(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How a second judge marks the same rows, and where it agrees with the first; None where there is one judge.
+
+    ``pairs``: rows by what both say, where both mark; ``not_marked``: rows that it does not mark itself.
+    """
+    if not rows or not rows[0].get("second"):
+        return None
+    names = {
+        (True, True): "both",
+        (True, False): "only_first",
+        (False, True): "only_second",
+        (False, False): "neither",
+    }
+    seconds = [row["second"] for row in rows]
+    marked = [row for row in seconds if row["status"] == "marked"]
+    said = [
+        (bool(row["correct"]), bool(row["second"]["correct"]))
+        for row in rows
+        if row["status"] == row["second"]["status"] == "marked"
+    ]
+    pairs = Counter(names[pair] for pair in said)
+    return {
+        "judge": seconds[0]["judge"],
+        **accuracy(marked),
+        "not_marked": len(rows) - len(marked),
+        "pairs": {name: pairs[name] for name in names.values()},
+    }
+
+
 def marker_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows on which a rule of the marker raised an error, their share, and how often each error came."""
     failed = [row["reason"] for row in rows if row.get("status") == "failed"]
@@ -300,11 +376,16 @@ def marker_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_unreliable(summary: Mapping[str, Any]) -> None:
-    """End where the marker failed too often for its accuracy to be one.
+    """End where an accuracy would be none: the marker failed too often, or no row is marked.
 
     Raises:
-        WorkFailed: on more than :data:`MARKER_FAILURES` of the rows.
+        WorkFailed: it raised an error on more than :data:`MARKER_FAILURES` of the rows, or marked none.
     """
+    if summary["answers"] and not summary["rows"] and not summary["marker_failures"]["rows"]:
+        raise WorkFailed(
+            f"{summary['model']}: the judge {summary['judge']} marks none of the {summary['answers']} rows, so there "
+            "is no accuracy; the answers are kept: name another judge, then score with --rejudge"
+        )
     failures = summary["marker_failures"]
     if failures["share"] > MARKER_FAILURES:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in failures["reasons"].items())
@@ -347,12 +428,3 @@ def _grouped(
     if not order:
         found.sort(key=lambda item: (-len(item[1]), item[0]))
     return {label: accuracy(members) for label, members in found}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON takes it."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value)

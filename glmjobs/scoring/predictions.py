@@ -77,8 +77,8 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One scored row; the fields are those of a line of ``predictions.jsonl``."""
+class Answer:
+    """A model's answer to one row, as a shard file keeps it."""
 
     id: int | str
     question: str
@@ -86,19 +86,29 @@ class Prediction:
     prediction: str
     tokens: int
     finish: str  # "stop": the model ended its answer; "length": it was cut
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prediction(Answer):
+    """An answer and its verdict; the fields are those of a line of ``predictions.jsonl``."""
+
     correct: bool
-    gold_value: Any
-    predicted_value: Any
+    gold_value: str
+    predicted_value: str
     reason: str
     sure: float = 1.0  # of the verdict, 0 to 1
     trace: Any = ()  # the rules that fired: (side, rule, words)
     status: str = (
         "marked"  # "not marked": an answer of a kind that is not marked; "failed": a rule raised an error
     )
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+    judge: str = "meaning"  # whose verdict it is
+    second: Any = (
+        None  # what a second judge says: judge, correct, gold_value, predicted_value, reason, status
+    )
 
 
 def row_key(fingerprint: str, row: Mapping[str, Any]) -> str:
@@ -184,14 +194,14 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, key: str, prediction: Prediction, seconds: float, **more: str | bool) -> None:
+    def append(self, key: str, answer: Answer, seconds: float, **more: str | bool) -> None:
         """Write one row with one system call.
 
         Args:
             seconds: time this process spent since its previous row.
             **more: what else the summary needs to know of a row; not part of ``predictions.jsonl``.
         """
-        record = {"key": key, "seconds": round(seconds, 4), **more, **prediction.as_dict()}
+        record = {"key": key, "seconds": round(seconds, 4), **more, **answer.as_dict()}
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             while line:

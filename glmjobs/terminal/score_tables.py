@@ -108,10 +108,16 @@ def _remarks(comparison: Mapping[str, Any] | None, last: Mapping[str, Any]) -> l
             f"{last['empty']} are empty; {last['questions_cut']} questions were cut to their end"
         )
     if last.get("not_marked"):
-        lines.append(
-            f"{last['not_marked']} of {last['answers']} rows are not marked and count nowhere: proofs, drawings, "
-            "explanations and functions are out of the marker's scope"
+        scope = "proofs, drawings, explanations and functions are out of the marker's scope"
+        judge = last.get("judge", "meaning")
+        why = (
+            scope if judge == "meaning" else f"the judge {judge} gave no verdict (predictions.jsonl says why)"
         )
+        lines.append(
+            f"{last['not_marked']} of {last['answers']} rows are not marked and count nowhere: {why}"
+        )
+    if second := last.get("second_judge"):
+        lines.append(agreement(last.get("judge", "meaning"), second))
     if (failures := last.get("marker_failures") or {}).get("rows"):
         lines.append(f"{failures['rows']} rows made the marker raise an error and count nowhere")
     noise = last["gold_false_equations"]
@@ -121,6 +127,18 @@ def _remarks(comparison: Mapping[str, Any] | None, last: Mapping[str, Any]) -> l
             "contain a false equation"
         )
     return lines
+
+
+def agreement(first: str, second: Mapping[str, Any]) -> str:
+    """A second judge's accuracy, and the rows on which the two disagree, in a sentence."""
+    pairs = second["pairs"]
+    both, apart = sum(pairs.values()), pairs["only_first"] + pairs["only_second"]
+    marks = f"{percent(second['accuracy'])} of {second['rows']} rows" if second["rows"] else "no row"
+    lacks = f", {second['not_marked']} not marked" if second["not_marked"] else ""
+    return (
+        f"judge {second['judge']}: {marks}{lacks}; the judges disagree on {apart} of the {both} rows that both mark: "
+        f"right by {first} alone {pairs['only_first']}, by {second['judge']} alone {pairs['only_second']}"
+    )
 
 
 def percent(fraction: float) -> str:

@@ -150,6 +150,7 @@
       const ended = answer.finish === "length" ? "cut at the token limit" : "";
       const why = [answer.reason, tokens, ended].filter(Boolean).join(" · ");
       if (why) one.append(make("p", "why", why));
+      if (answer.second) one.append(make("p", "why", `The second judge, ${answer.second}`));
       if (answer.trace.length) one.append(trace(answer.trace));
       node.append(one);
     }
@@ -181,7 +182,7 @@
   };
   const apply = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    found = rows.filter((row) => (!chosen || row.outcome === chosen || (chosen === "unsure" && row.unsure)) && words.every((w) => haystack(row).includes(w)));
+    found = rows.filter((row) => (!chosen || row.outcome === chosen || ((chosen === "unsure" || chosen === "disagree") && row[chosen])) && words.every((w) => haystack(row).includes(w)));
     list.replaceChildren();
     box.scrollTop = 0;
     rendered = 0;

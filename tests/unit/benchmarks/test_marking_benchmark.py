@@ -27,7 +27,11 @@ def test_the_ways(bench: ModuleType) -> None:
         "prediction": "还剩9颗。验算：9+6=15",
         "correct": True,
     }
-    assert [way(row) for way in (bench.by_judge, bench.last_number, bench.flexible)] == [True, False, False]
+    assert [way(row) for way in (bench.of_judge("meaning"), bench.last_number, bench.flexible)] == [
+        True,
+        False,
+        False,
+    ]
     money = {"question": "多少元？", "gold": "#### 1234", "prediction": "It costs $1,234.", "correct": True}
     assert bench.last_number(money) and bench.flexible(money)
     assert bench.counts([row, money], [False, True]) == {
@@ -37,7 +41,7 @@ def test_the_ways(bench: ModuleType) -> None:
 
 def test_the_page_shows_what_it_prints(bench: ModuleType) -> None:
     rows = bench.read(sorted(bench.LABELLED.glob("*.jsonl")))
-    ways = {"judge": bench.by_judge, "last number": bench.last_number, "flexible": bench.flexible}
+    ways = {"judge": bench.of_judge("meaning"), "last number": bench.last_number, "flexible": bench.flexible}
     verdicts = {name: bench.measure(rows, way)[0] for name, way in ways.items()}
     page = (REPO / "docs" / "scoring.md").read_text(encoding="utf-8")
     for line in bench.table(rows, verdicts, "file")[2:]:

@@ -41,6 +41,7 @@ STATUS = "tests/slurm/test_status.py"
 SAVING = "tests/unit/training/test_saving.py"
 DEMANDS = "tests/unit/planning/test_demands.py"
 GENERATION = "tests/unit/generation/test_generation.py"
+JUDGES, VERIFIER = "tests/unit/scoring/test_judges.py", "tests/unit/scoring/test_verifier.py"
 HELD: dict[str, str] = {
     "waits for the job before it": f"{STATUS}::test_a_run_from_queue_to_end",
     "waits for free nodes": f"{SLURM}::test_a_busy_cluster",
@@ -105,6 +106,8 @@ HELD: dict[str, str] = {
     "… MB are needed here, … MB are free": "tests/unit/zero/test_publish.py::test_full_disk_is_said_before",
     "take bfloat16 or float32": "tests/unit/zero/test_consolidate.py::test_overflow_is_named_and_refused",
     "out of memory with a single row on …": f"{GENERATION}::test_a_single_row_too_many_is_one_line",
+    "no server answers there: …": f"{VERIFIER}::test_offline_a_first_judge_ends_it_and_a_second_is_said",
+    "the judge … marks none of the … rows": f"{JUDGES}::test_a_judge_that_marks_no_row_gives_no_accuracy",
     "another process is scoring shard …": "tests/unit/scoring/test_predictions.py::test_one_writer_a_shard",
     "accepted … s ago, not listed yet": (
         "tests/slurm/test_late_answers.py::test_neither_squeue_nor_the_controller_knows_the_jobs_yet"

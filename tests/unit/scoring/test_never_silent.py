@@ -97,7 +97,7 @@ def test_too_many_failures_end_it(work: Work, monkeypatch: pytest.MonkeyPatch) -
     rare = {**summary, "marker_failures": {**summary["marker_failures"], "share": MARKER_FAILURES}}
     refuse_unreliable(rare)
     monkeypatch.undo()
-    again = finish(work, rejudge=True)
+    again = finish(work)
     assert again is not None
     assert (again["rows"], again["correct"]) == (9, 8)
 

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from glmjobs.marking import Verdict
 from glmjobs.scoring import evaluate
 from glmjobs.scoring import predictions as store
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish
-from glmjobs.scoring.predictions import Prediction, Shard, Writer, model_fingerprint, row_key
+from glmjobs.scoring.judges import meaning
+from glmjobs.scoring.predictions import Answer, Prediction, Shard, Writer, model_fingerprint, row_key
 from glmjobs.scoring.test_sets import Question
 from glmjobs.scoring.text_metrics import text_scores
 from hpc.core.errors import BadInput, WorkFailed
@@ -248,9 +250,8 @@ def test_more_rows_later_keep_the_first(work: Work, asked: list[int]) -> None:
 
 def test_rejudging_needs_no_model(work: Work, asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     answer(work, Shard())
-    wrong = {"correct": False, "gold_value": "", "predicted_value": "", "reason": "strict"}
-    monkeypatch.setattr(evaluate, "_verdict", lambda question, gold, prediction: wrong)
-    summary = finish(work, rejudge=True)
+    monkeypatch.setattr(meaning, "judge", lambda *texts: Verdict(False, "", "", "strict"))
+    summary = finish(work)
     assert summary is not None
     assert summary["correct"] == 0
     assert {row["reason"] for row in merged(work)} == {"strict"}
@@ -298,7 +299,7 @@ def test_merge_is_atomic_and_repeatable(
 
 def test_text_of_every_kind_survives(work: Work) -> None:
     text = '行一\n行二\u2028三\x00\ud800</script>😀\t"\\'
-    prediction = Prediction(1, text, text, text, 1, "stop", False, None, None, "")
+    prediction = Answer(1, text, text, text, 1, "stop")
     with Writer(work.folder, Shard()) as writer:
         writer.append("k" * 16, prediction, 0.1)
         writer.append("l" * 16, prediction, 0.1)

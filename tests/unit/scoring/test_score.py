@@ -21,6 +21,7 @@ from glmjobs.generation.decoder import Decoding
 from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
+from glmjobs.scoring.predictions import Writer
 from hpc.batch.profile import Profile
 from tests.support.small_families import small_chatglm
 
@@ -142,15 +143,15 @@ def test_parts_and_one_process_agree(run: Run) -> None:
 def test_told_to_stop_it_keeps_what_it_has(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usual, calls = evaluate._verdict, []
+    usual, calls = Writer.append, []
 
-    def verdict(question: str, gold: str, prediction: str) -> dict[str, Any]:
-        calls.append(question)
+    def append(writer: Writer, key: str, *given: Any, **more: Any) -> None:
+        calls.append(key)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return usual(question, gold, prediction)
+        usual(writer, key, *given, **more)
 
-    monkeypatch.setattr(evaluate, "_verdict", verdict)
+    monkeypatch.setattr(Writer, "append", append)
     assert command(run.path) == 85
     assert "stopped on SIGUSR1" in capsys.readouterr().err
     assert len(calls) == 4
