@@ -14,6 +14,7 @@ COMMANDS = {
     "plan": "memory, disk and hours of a training, before it costs any",
     "status": "how a run is doing: stages, step, loss, jobs",
     "runs": "all runs: state, accuracy, GPU-hours",
+    "watch": "runs in a browser, live: stages, curves, logs, answers",
     "logs": "what a run's stages wrote",
     "cancel": "end a run's jobs",
     "heal": "let a run that failed or was cut off go on",

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 def render(doc: Json) -> str:
     """The page of a document made by :func:`glmjobs.reporting.document.document`."""
-    style, script = _asset("report.css"), _asset("report.js")
+    script = asset("page.js", "report.js")
     parts = [(key, title, body) for key, title, body in html_sections.all_sections(doc) if body is not None]
     nav = tag(
         "nav", tag("ul", *(tag("li", tag("a", t, href=f"#{k}")) for k, t, _ in parts)), aria_label="Sections"
@@ -29,7 +29,7 @@ def render(doc: Json) -> str:
             "div",
             _header(doc),
             nav,
-            tag("main", *(_section(*part) for part in parts)),
+            tag("main", *(section(*part) for part in parts)),
             _footer(doc),
             class_="page",
         ),
@@ -37,32 +37,47 @@ def render(doc: Json) -> str:
         tag("script", script_json(_prediction_data(doc)), type="application/json", id="prediction-data"),
         tag("script", script),
     )
+    return page(f"{doc['name']} · run report", body, script)
+
+
+def page(title: str, body: Markup, script: str, *, connect: bool = False) -> str:
+    """A whole page around a body, in the report's style.
+
+    Args:
+        script: the one that the body holds.
+        connect: it may ask the server that it came from for more.
+    """
+    style = asset("report.css")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy(style, script)),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy(style, script, connect=connect)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{doc['name']} · run report"),
+        tag("title", title),
         tag("style", style),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def policy(style: str, script: str) -> str:
+def policy(style: str, script: str, *, connect: bool = False) -> str:
     """A content security policy that allows this very style and script, and nothing else."""
+    connecting = "; connect-src 'self'" if connect else ""
     allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action 'none'{connecting}"
     )
 
 
-def _asset(name: str) -> Markup:
-    return Markup((resources.files("glmjobs.reporting") / "assets" / name).read_text(encoding="utf-8"))
+def asset(*names: str) -> Markup:
+    """The package's own files of these names, one after the other."""
+    folder = resources.files("glmjobs.reporting") / "assets"
+    return Markup("\n".join((folder / name).read_text(encoding="utf-8") for name in names))
 
 
-def _section(key: str, title: str, body: Markup) -> Markup:
+def section(key: str, title: str, body: Markup) -> Markup:
+    """A part of a page, with its heading."""
     return tag("section", tag("h2", title, id=f"{key}-title"), body, id=key, aria_labelledby=f"{key}-title")
 
 

@@ -7,14 +7,11 @@ own directory.
 
 from __future__ import annotations
 
-import base64
 import functools
 import http.server
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +19,8 @@ import pytest
 
 import tests.support.report_sample as sample
 from glmjobs import report
-from tests.support.webdriver import KEYS, Browser, BrowserError
-
-REQUIRED = os.environ.get("HPC_REQUIRE_BROWSER") == "1"
-WAIT_SECONDS = 30
-
-
-def _absent(reason: str) -> None:
-    if REQUIRED:
-        pytest.fail(f"HPC_REQUIRE_BROWSER=1, but {reason}")
-    pytest.skip(f"the report is not tried in a browser: {reason}")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A headless Chromium with a profile of its own."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        _absent("chromium or chromedriver is not installed (apt-get install chromium chromium-driver)")
-    try:
-        window = Browser(chromium, driver, tmp_path_factory.mktemp("profile"), WAIT_SECONDS)
-    except BrowserError as error:
-        _absent(f"chromium does not start: {error}")
-    with window:
-        yield window
+from tests.support.browsing import keep, show, wait_for
+from tests.support.webdriver import KEYS, Browser
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +39,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def show(browser: Browser, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-    """Open a page in a window of this size and colour scheme; a width below 500 is a phone."""
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.devtools("Emulation.setDeviceMetricsOverride", **metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.devtools("Emulation.setEmulatedMedia", features=[scheme])
-    for kind in ("browser", "performance"):
-        browser.log(kind)
-    browser.get(page.as_uri())
-
-
 def complaints(browser: Browser) -> list[str]:
     """Console messages above information, and requests other than for the page itself."""
     found = [entry["message"] for entry in browser.log("browser") if entry["level"] not in ("INFO", "DEBUG")]
@@ -85,35 +49,6 @@ def complaints(browser: Browser) -> list[str]:
             if not (url.startswith("file:") and url.endswith("report.html")):
                 found.append(f"request for {url}")
     return found
-
-
-def wait_for(browser: Browser, condition: str) -> Any:
-    """Wait until a JavaScript expression is true; returns its value."""
-    script = """
-        const holds = () => CONDITION, end = performance.now() + 1000 * arguments[0];
-        return new Promise((done, fail) => {
-          const look = () => {
-            const value = holds();
-            if (value) done(value);
-            else if (performance.now() > end) fail(new Error("never true: " + holds));
-            else setTimeout(look, 20);
-          };
-          look();
-        });
-    """
-    return browser.run(script.replace("CONDITION", condition), WAIT_SECONDS - 1)
-
-
-def keep(browser: Browser, name: str, tmp_path: Path) -> Path:
-    """A screenshot of the whole page."""
-    folder = Path(os.environ.get("HPC_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    size = browser.devtools("Page.getLayoutMetrics")["cssContentSize"]
-    clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 12_000), "scale": 1}
-    shot = browser.devtools("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
-    path = folder / f"report-{name}.png"
-    path.write_bytes(base64.b64decode(shot["data"]))
-    return path
 
 
 def rows_shown(browser: Browser) -> int:
@@ -139,7 +74,7 @@ def contrast(one: str, other: str) -> float:
 def test_it_renders_without_a_complaint(browser, pages, tmp_path, name, width, dark):
     show(browser, pages["plain"], width=width, dark=dark)
     assert rows_shown(browser) > 0
-    assert keep(browser, name, tmp_path).stat().st_size > 50_000
+    assert keep(browser, f"report-{name}", tmp_path).stat().st_size > 50_000
     charts = browser.run(
         "return [...document.querySelectorAll('svg.chart')].filter(s => s.getBoundingClientRect().width).map("
         "s => [s.getAttribute('aria-label'), s.getBoundingClientRect().height])"
@@ -322,7 +257,7 @@ def test_a_run_with_hardly_anything_says_what_is_missing(browser, pages, tmp_pat
         and "No model of this run has been scored yet" in text
     )
     assert browser.run("return document.getElementById('rows')") is None
-    keep(browser, "bare", tmp_path)
+    keep(browser, "report-bare", tmp_path)
     assert complaints(browser) == []
 
 

@@ -61,7 +61,7 @@ def test_the_policy_allows_this_script_and_style_only(run: Run):
     report.make(run)
     page = Page((run.report / "report.html").read_text(encoding="utf-8"))
     policies = [a["content"] for name, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    style, script = (html._asset(name) for name in ("report.css", "report.js"))
+    style, script = (html.asset(*names) for names in (("report.css",), ("page.js", "report.js")))
     assert policies == [html.policy(style, script)]
     assert "default-src 'none'" in policies[0] and "unsafe" not in policies[0]
     assert page.scripts == [script]
