@@ -25,6 +25,7 @@ COMMANDS = {
     "score": "answers and accuracy of a model, or of a run's two models",
     "mark": "why an answer is right or wrong, rule by rule",
     "report": "a run's report, as HTML, Markdown and JSON",
+    "compare": "several runs side by side: what differs, accuracy, curves, cost",
     "chat": "talk to a model directory",
     "convert": "THUDM/GLM's model-parallel checkpoints to a model directory and back",
     "template": "recipes, cluster profiles and batch scripts to start from",

@@ -45,7 +45,7 @@ def accuracy(doc: Json) -> Markup:
     entries = [(m["model"], m["label"]) for m in content["models"]]
     if anchor := content["anchor"]:
         entries.append(("beside", f"{anchor['name']} in the tutorial's own table"))
-    legend = _legend(entries)
+    legend = colour_key(entries)
     return join(
         tag("p", *(tag("span", sentence) for sentence in wording.accuracy_sentences(doc)), class_="lead"),
         legend,
@@ -89,7 +89,7 @@ def training(doc: Json) -> Markup | None:
         return None
     again = doc["training"]["replaced_rows"]
     legend = (
-        _legend([("main", "the training that counts"), ("redone", "trained again after a resume")])
+        colour_key([("main", "the training that counts"), ("redone", "trained again after a resume")])
         if again
         else None
     )
@@ -127,7 +127,7 @@ def cost(doc: Json) -> Markup | None:
     )
     return join(
         tag("p", wording.cost_sentence(doc), class_="lead"),
-        tag("div", _legend(names), bar, class_="cost"),
+        tag("div", colour_key(names), bar, class_="cost"),
         table(wording.cost_table(doc), caption="Every attempt"),
         tag(
             "details", tag("summary", "How this is counted"), tag("dl", *notes, class_="pairs"), class_="more"
@@ -220,7 +220,8 @@ def _filter(kind: str, name: str, count: int, pressed: bool = False) -> Markup:
     return tag("button", text, type="button", data_outcome=kind, aria_pressed="true" if pressed else "false")
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
+def colour_key(entries: Sequence[tuple[str, str]]) -> Markup:
+    """What the colours of a chart mean: (CSS class, name)."""
     return tag("p", *(tag("span", name, class_=f"k-{kind}") for kind, name in entries), class_="legend")
 
 

@@ -6,7 +6,7 @@ All intervals are two-sided. ``z`` is the standard normal quantile; :data:`Z95` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
@@ -59,6 +59,22 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
         term = term * (n - i + 1) // i
         tail += term
     return min(1.0, float(Fraction(2 * tail, 1 << n)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, corrected for their number: each may be held against 5 % as if it stood alone.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6
+    (1979), 65-70: the smallest is multiplied by their number, the next by one less; none falls below the one before.
+
+    >>> holm([0.04, 0.01, 0.03])
+    [0.06, 0.03, 0.06]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = least
+    return corrected
 
 
 def paired_difference(
