@@ -28,7 +28,7 @@ peak memory and the model FLOPs utilisation are printed:
 (Chowdhery et al. 2022, PaLM, appendix B), N: parameters that take part in products (the tied embedding counts once, as
 output matrix), L layers, H heads, Q size of a head; tokens are real ones, and T, the length that a token attends over,
 is that of its own example on average over tokens, sum(n^2) / sum(n), since packed examples don't see each other.
-Recomputation does not count. Peaks are NVIDIA's data sheets' for dense bfloat16; ``--peak-tflops`` for others.
+Recomputation does not count. Peaks are those of :mod:`hpc.health.gpu_peaks`; ``--peak-tflops`` for others.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ from torch import Tensor
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.packing import plan_epoch
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM
+from glmjobs.models.family import families
+from glmjobs.training.mfu import Peak
 from glmjobs.training.train_data import rows_for
+from hpc.health.gpu_peaks import peak_tflops
 
 SEED = 0
 LENGTH = 1024  # positions of a classical row, and of a packed one
 BATCH = 16  # examples an optimizer step
-#: Dense bfloat16 TFLOPS: NVIDIA's A100, H100 SXM and H200 data sheets; the PCIe H100 has less.
-PEAKS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.4, "H200": 989.4}
 
 
 @dataclass(frozen=True)
@@ -299,11 +300,11 @@ def check_equal(model: Any, device: str) -> float:
 
 def mfu(model: Any, data: Examples, tokens_per_s: float, peak_tflops: float) -> float:
     """PaLM's model FLOPs utilisation, see the module's docstring."""
-    config, lengths = model.config, data.lengths
-    parameters = sum(p.numel() for p in model.parameters())  # tied: the embedding once
+    lengths = data.lengths
+    family = next(f for f in families().values() if f.model_class() is type(model))
     attended = float((lengths**2).sum() / lengths.sum())
-    flops = 6 * parameters + 12 * config.num_layers * config.hidden_size * attended
-    return tokens_per_s * flops / (peak_tflops * 1e12)
+    flops = family.architecture(model.config.to_dict()).flops_per_token(attended)
+    return Peak(peak_tflops * 1e12 / flops).mfu(tokens_per_s)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -333,7 +334,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             clip = not name.startswith("classical")
             planned = steps(turn)
             turns[name].append(timed(lambda s=planned, c=clip: train(model, s, 1000, clip=c), device))  # type: ignore[misc]
-    peak = args.peak_tflops or (peak_of(torch.cuda.get_device_name()) if device == "cuda" else None)
+    peak = args.peak_tflops or (peak_tflops(torch.cuda.get_device_name()) if device == "cuda" else None)
     found = {}
     for name, timings in turns.items():
         a_turn = few if name.startswith("classical") else len(data)
@@ -374,11 +375,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def peak_of(name: str) -> float | None:
-    """Peak TFLOPS of a GPU by its name, None where it isn't listed."""
-    return next((peak for part, peak in PEAKS.items() if all(word in name for word in part.split())), None)
 
 
 def show(document: dict[str, Any]) -> None:

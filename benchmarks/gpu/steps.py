@@ -74,8 +74,9 @@ def one(family: str, layers: int, recomputed: bool, rows: int, device: str, shor
     """Figures of one setting, in this process."""
     import torch
 
-    from benchmarks.train_throughput import belle_like, mfu, peak_of
+    from benchmarks.train_throughput import belle_like, mfu
     from glmjobs.data.packing import plan_epoch
+    from hpc.health.gpu_peaks import peak_tflops
 
     cuda = device == "cuda"
     config, model = make_model(family, layers, short)
@@ -88,7 +89,7 @@ def one(family: str, layers: int, recomputed: bool, rows: int, device: str, shor
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         result = trainer.train()
-    peak = peak_of(torch.cuda.get_device_name()) if cuda else None
+    peak = peak_tflops(torch.cuda.get_device_name()) if cuda else None
     tokens_per_s = clock.tokens / clock.seconds
     return {
         "loss": result.training_loss,

@@ -23,6 +23,7 @@ from glmjobs.run.lengths import estimate as estimate_lengths
 from glmjobs.zero.directories import is_model
 from hpc.batch.profile import Measured, Profile
 from hpc.core.errors import BadInput, HpcError
+from hpc.health.gpu_peaks import peak_tflops
 
 ROOM = 0.9
 
@@ -34,11 +35,8 @@ BELLE_ROWS, BELLE_TOKENS = 248_481, 140
 """BELLE's school_math_0.25M: its lines, and the tokens of one framed example on average."""
 
 
-KINDS = {
-    "V100 32 GB": (32, 125.0), "A100 40 GB": (40, 312.0), "A100 80 GB": (80, 312.0), "H100 80 GB": (80, 989.4),
-    "H200 141 GB": (141, 989.4),
-}  # fmt: skip
-"""Memory in GB and dense half-precision TFLOPS of NVIDIA's data sheets."""
+KINDS = {"V100 32 GB": 32, "A100 40 GB": 40, "A100 80 GB": 80, "H100 80 GB": 80, "H200 141 GB": 141}
+"""Memory in GB by NVIDIA's data sheets."""
 
 
 UTILISATION = 0.5
@@ -95,7 +93,7 @@ class Estimate:
     @property
     def smallest(self) -> str:
         """The smallest of the listed GPUs that has room; "none" where none has."""
-        return next((name for name, (size, _) in KINDS.items() if self.fits(size)), "none")
+        return next((name for name, size in KINDS.items() if self.fits(size)), "none")
 
 
 def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
@@ -355,11 +353,15 @@ def _measured(profile: Profile, model: str, shape: Shape) -> Measured | None:
 
 
 def _gpu(profile: Profile) -> tuple[str, float]:
-    """The profile's GPU by the listed kinds; an A100 where it names none of them."""
-    wanted = (profile.gpu_type or "a100").lower()
-    names = {name.split()[0].lower(): peak for name, (_, peak) in KINDS.items()}
-    found = next((name for name in names if name in wanted), "a100")
-    return found.upper(), names[found]
+    """The profile's GPU, and the peak of its kind in TFLOPS; an A100 where it names none that is known.
+
+    A GRES type is a site's own word (``a100l``, ``h100-sxm``): it need only hold a kind's name.
+    """
+    wanted = (profile.gpu_type or "a100").upper()
+    kind = next((name for name in ("V100", "A100", "A800", "H100", "H800", "H200") if name in wanted), "A100")
+    peak = peak_tflops(kind)
+    assert peak is not None, kind
+    return kind, peak
 
 
 def _document(e: Estimate, profile: Profile) -> dict[str, Any]:

@@ -64,9 +64,9 @@ def measured(run: Run, of: Rehearsal) -> Measured:
     return Measured(
         time=timestamps.now(), what=planned["model"]["name"], nodes=run.shape.nodes, gpus=run.shape.gpus,
         utilisation=_rounded(min(1.0, at_peak / step)) if on_gpu and step and at_peak else None,
-        tokens_per_s=train.get("tokens_per_s"), peak_gpu_gb=_rounded(on_gpu / GB) if on_gpu else None,
-        load_seconds=train.get("load_seconds"), write_gb_s=_rounded(write / GB) if write else None,
-        allreduce_gb_s=_allreduce(run),
+        mfu=train.get("mfu"), tokens_per_s=train.get("tokens_per_s"),
+        peak_gpu_gb=_rounded(on_gpu / GB) if on_gpu else None, load_seconds=train.get("load_seconds"),
+        write_gb_s=_rounded(write / GB) if write else None, allreduce_gb_s=_allreduce(run),
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _resume(run: Run) -> Line:
 
 
 def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
-    step, tokens = train.get("step_seconds"), train.get("tokens_per_s")
+    step, tokens, mfu = (train.get(name) for name in ("step_seconds", "tokens_per_s", "mfu"))
     if not step:
         return []
     hours = planned["setting"]["steps"] * step / 3600
@@ -103,7 +103,7 @@ def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
         f"{duration(3600 * planned['setting']['hours'])} by plan, at {planned['utilisation']:.0%} of the peak"
     )
     return [
-        Line("a step", f"{step:g} s, {tokens:,.0f} tokens/s"),
+        Line("a step", f"{step:g} s, {tokens:,.0f} tokens/s{f', MFU {mfu:.1%}' if mfu else ''}"),
         Line("the whole training", f"{duration(3600 * hours)}, in {in_jobs}", by_plan if on_gpu else ""),
     ]
 

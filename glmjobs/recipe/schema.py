@@ -188,6 +188,12 @@ class TrainSection(Section):
     )
     packing: bool = Field(default=True, description="several examples share a row, isolated from each other")
     pack_length: int = Field(default=1024, ge=16, description="positions of a packed row")
+    attention: Literal["auto", "pieces", "whole", "flex"] = Field(
+        default="auto",
+        description="of packed rows: a call an example, one call under the whole mask, or FlexAttention (GPU, torch "
+        "2.5); auto: by piece on a CPU; on a GPU one layer is timed in each way when a training begins, and the run "
+        "keeps the fastest",
+    )
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -201,6 +207,12 @@ class TrainSection(Section):
     save_total_limit: int = Field(default=2, ge=1)
     logging_steps: int = Field(default=10, ge=1)
     seed: Seed = 42
+
+    @model_validator(mode="after")
+    def _flex_needs_a_gpu(self) -> TrainSection:
+        if self.attention == "flex" and self.device == "cpu":
+            raise ValueError("train.attention is flex, which trains on GPUs alone, and train.device is cpu")
+        return self
 
     @field_validator("max_steps")
     @classmethod

@@ -234,15 +234,16 @@ def _training(facts: RunFacts) -> Json:
     result["epochs"] = number(kept[-1].get("epoch"))
     result["skipped_steps"] = number(kept[-1].get("skipped_steps"))
     result["parts"] = _parts_of_training(facts, result)
-    for key in ("loss", "learning_rate", "tokens_per_s", "grad_norm"):
+    for key in ("loss", "learning_rate", "tokens_per_s", "mfu", "grad_norm"):
         main = curves.curve(kept, key)
         if main:
             redone = curves.thin(curves.curve(replaced, key))
             result["curves"][key] = {"points": curves.thin(main), "replaced": redone}
     if loss := result["curves"].get("loss"):
         result["loss_first"], result["loss_last"] = loss["points"][0][1], loss["points"][-1][1]
-    speeds = sorted(value for _, value in curves.curve(kept, "tokens_per_s"))
-    result["tokens_per_s_median"] = speeds[len(speeds) // 2] if speeds else None
+    for key in ("tokens_per_s", "mfu"):
+        values = sorted(value for _, value in curves.curve(kept, key))
+        result[f"{key}_median"] = values[len(values) // 2] if values else None
     return result
 
 

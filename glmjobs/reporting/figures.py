@@ -15,6 +15,7 @@ TRAINING = (
     ("loss", "Loss", "number"),
     ("learning_rate", "Learning rate", "number"),
     ("tokens_per_s", "Tokens per second", "speed"),
+    ("mfu", "Model FLOPs utilisation (MFU)", "share"),
     ("grad_norm", "Gradient norm", "number"),
 )
 GPU = (
@@ -29,6 +30,7 @@ WIDE = 1040
 
 Y_TEXT: dict[str, Callable[[float], str]] = {
     "percent": lambda v: f"{v:g} %",
+    "share": lambda v: f"{100 * v:g} %",
     "memory": lambda v: f"{v:g} G",
     "watts": lambda v: f"{v:g} W",
 }
@@ -55,7 +57,7 @@ def gpu_points(doc: Json, key: str) -> list[Sequence[float]]:
 
 
 def training(doc: Json) -> list[Markup]:
-    """Loss (wide), learning rate, tokens/s and gradient norm over steps; what was trained again is dashed."""
+    """Loss (wide), learning rate, tokens/s, MFU and gradient norm over steps; what was trained again is dashed."""
     made = []
     for key, title, _ in TRAINING:
         curve = doc["training"]["curves"].get(key)
@@ -76,8 +78,13 @@ def _training_chart(key: str, title: str, curve: Json, width: int = charts.WIDTH
     if curve["replaced"]:
         lines.insert(0, charts.Line("trained again", curve["replaced"], "redone"))
     highest = max(y for line in lines for _, y in line.points)
-    y_range = (0.0, highest * 1.08) if key in ("tokens_per_s", "learning_rate") and highest > 0 else None
-    return charts.line_chart(title, lines, x_name="step", y_range=y_range, x_from=0.0, width=width)
+    y_range = (
+        (0.0, highest * 1.08) if key in ("tokens_per_s", "mfu", "learning_rate") and highest > 0 else None
+    )
+    y_text = Y_TEXT["share"] if key == "mfu" else charts.short
+    return charts.line_chart(
+        title, lines, x_name="step", y_text=y_text, y_range=y_range, x_from=0.0, width=width
+    )
 
 
 def gpu(doc: Json) -> list[Markup]:

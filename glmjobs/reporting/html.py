@@ -198,6 +198,8 @@ def _training_tiles(doc: Json) -> list[tuple[str, object, str]]:
         note.append(f"loss {training['loss_first']:.3g} → {training['loss_last']:.3g}")
     if training.get("tokens_per_s_median"):
         note.append(f"{training['tokens_per_s_median']:,.0f} tokens/s")
+    if training.get("mfu_median"):
+        note.append(f"MFU {percent(training['mfu_median'], 0)}")
     return [("Optimizer steps", f"{training['steps']:,}", ", ".join(note))]
 
 

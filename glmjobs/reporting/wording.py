@@ -177,6 +177,11 @@ def training_sentence(doc: Json) -> str:
     said += "."
     if parts := training.get("parts"):
         said += f" In {len(parts)} parts: {', then '.join(map(_part, parts))}."
+    if speed := training.get("tokens_per_s_median"):
+        said += f" {speed:,.0f} tokens/s"
+        if training.get("mfu_median"):
+            said += f", {percent(training['mfu_median'])} of the GPUs' peak (model FLOPs utilisation)"
+        said += ", the median of the log."
     if skipped := training.get("skipped_steps"):
         said += f" {skipped:,} of the steps were skipped, because float16 overflowed in them."
     if training["replaced_rows"]:

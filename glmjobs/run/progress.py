@@ -33,10 +33,13 @@ def add_progress(path: Path, stage: StageState) -> None:
     progress = ledger.progress(path, stage.stage)
     stage.step, stage.of = _int(progress.get("step")), _int(progress.get("of"))
     stage.epoch, stage.tokens = _float(progress.get("epoch")), _int(progress.get("tokens"))
-    stage.loss, stage.tokens_per_s = _float(progress.get("loss")), _float(progress.get("tokens_per_s"))
-    if stage.stage == "train" and stage.step is not None and stage.loss is None:  # a save's news has none
-        row = (last_rows(path / "checkpoints" / "train_log.jsonl", 2048) or [{}])[-1]
-        stage.loss, stage.tokens_per_s = _float(row.get("loss")), _float(row.get("tokens_per_s"))
+    said = progress
+    if (
+        stage.stage == "train" and stage.step is not None and progress.get("loss") is None
+    ):  # a save's news has none
+        said = (last_rows(path / "checkpoints" / "train_log.jsonl", 2048) or [{}])[-1]
+    stage.loss, stage.tokens_per_s = _float(said.get("loss")), _float(said.get("tokens_per_s"))
+    stage.mfu = _float(said.get("mfu"))
 
 
 def add_live(path: Path, stage: StageState) -> None:

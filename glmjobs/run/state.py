@@ -31,12 +31,13 @@ class HasPath(Protocol):
 class StageState(stage_state.StageState):
     """One stage, with what its work says of itself.
 
-    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute).
+    ``time_left`` in seconds, ``gpu_utilisation`` in percent (mean of the last minute), ``mfu`` a share of 1.
     """
 
     of: int | None = None
     loss: float | None = None
     tokens_per_s: float | None = None
+    mfu: float | None = None
     epoch: float | None = None
     tokens: int | None = None
     gpu_utilisation: float | None = None

@@ -60,8 +60,9 @@ def describe(stage: StageState) -> str:
             return f"{stage.stage:<12} running  on {stage.nodes}"
         loss = f"  loss {stage.loss:.4f}" if stage.loss is not None else ""
         rate = f"  {stage.tokens_per_s:,.0f} tokens/s" if stage.tokens_per_s else ""
+        mfu = f"  MFU {stage.mfu:.0%}" if stage.mfu is not None else ""
         left = f"  {duration(stage.time_left)} left" if stage.time_left is not None else ""
-        return f"{stage.stage:<12} running  step {stage.step}/{stage.of}{loss}{rate}{left}"
+        return f"{stage.stage:<12} running  step {stage.step}/{stage.of}{loss}{rate}{mfu}{left}"
     seconds = f"  {stage.seconds:.0f} s" if stage.seconds is not None else ""
     return f"{stage.stage:<12} {stage.state}{seconds}{'  ' + stage.error if stage.error else ''}"
 

@@ -63,13 +63,13 @@ def _title(state: RunState) -> Text:
     )
 
 
-COLUMNS = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "GPU", "left", "why")
+COLUMNS = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "MFU", "GPU", "left", "why")
 
 
-RIGHT = ("tries", "step", "loss", "tokens/s", "GPU", "left")
+RIGHT = ("tries", "step", "loss", "tokens/s", "MFU", "GPU", "left")
 
 
-FIRST_TO_GO = ("nodes", "tries", "tokens/s", "loss", "job", "GPU", "left", "step")
+FIRST_TO_GO = ("nodes", "tries", "MFU", "tokens/s", "loss", "job", "GPU", "left", "step")
 """Columns that a narrow terminal does without, in this order; a number cut short would be another number."""
 
 
@@ -120,7 +120,7 @@ def cells(s: StageState) -> tuple[str, ...]:
     return (
         s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
         steps(s), f"{s.loss:.4f}" if s.loss is not None else "",
-        f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "",
+        f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "", f"{100 * s.mfu:.0f} %" if s.mfu is not None else "",
         f"{s.gpu_utilisation:.0f} %" if s.gpu_utilisation is not None else "", duration(s.time_left),
         visible(s.error or s.reason),
     )  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from glmjobs.training.agreement import Agreement
+from glmjobs.training.mfu import Peak
 from glmjobs.training.save import Saver
 from glmjobs.training.train_data import Reading
 
@@ -24,10 +25,14 @@ class Measure(TrainerCallback):  # type: ignore[misc]
     Args:
         begun: ``time.monotonic()`` when this process began its attempt.
         reading: tokens read after a step.
+        peak: of the GPUs, where it is known.
     """
 
-    def __init__(self, saver: Saver, agreement: Agreement, reading: Reading, begun: float) -> None:
+    def __init__(
+        self, saver: Saver, agreement: Agreement, reading: Reading, begun: float, peak: Peak | None = None
+    ) -> None:
         self.saver, self.agreement, self.reading, self.begun = saver, agreement, reading, begun
+        self.peak = peak
         self.load_seconds: float | None = None
         self.first: tuple[float, int] | None = None
         self.last: tuple[float, int] | None = None
@@ -69,8 +74,9 @@ class Measure(TrainerCallback):  # type: ignore[misc]
         self.peaks = (self.agreement.all_reduce_max(on_gpu), self.agreement.all_reduce_max(on_host))
 
     def figures(self) -> dict[str, Any]:
-        """Seconds to load, of a step and of a save, tokens a second of all ranks without loading and saving, and the
-        largest memory in bytes of any rank (of the GPU, where there is one, and of the process); None: not measured."""
+        """Seconds to load, of a step and of a save, tokens a second of all ranks and their MFU without loading and
+        saving, and the largest memory in bytes of any rank (of the GPU, where there is one, and of the process); None:
+        not measured."""
         step_seconds = tokens_per_s = None
         if self.first is not None and self.last is not None and self.last[1] > self.first[1]:
             seconds = max(1e-9, self.last[0] - self.first[0] - self.saved_between)
@@ -81,6 +87,7 @@ class Measure(TrainerCallback):  # type: ignore[misc]
             "load_seconds": None if self.load_seconds is None else round(self.load_seconds, 1),
             "step_seconds": step_seconds,
             "tokens_per_s": tokens_per_s,
+            "mfu": self.peak.mfu(tokens_per_s) if self.peak is not None and tokens_per_s else None,
             "save_seconds": round(median(self.saves), 3) if self.saves else None,
             "peak_gpu_bytes": self.peaks[0] or None,
             "peak_host_bytes": self.peaks[1] or None,

@@ -27,13 +27,14 @@ from glmjobs.models.family import family_for, read_config
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
-from glmjobs.training import adapters, save
+from glmjobs.training import adapters, attention, save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.arguments import reentrant, training_arguments
 from glmjobs.training.health import Health
 from glmjobs.training.killed import Killed
 from glmjobs.training.loop_state import LoopState, check_rows
 from glmjobs.training.measure import Measure
+from glmjobs.training.mfu import peak
 from glmjobs.training.resume import resume_point, saved_ranks
 from glmjobs.training.save_interval import AutoSave
 from glmjobs.training.telemetry import RunLog
@@ -115,7 +116,8 @@ class Session:
 
         Raises:
             StopRequested: that was before the first step.
-            BadInput: the checkpoint cannot be gone on from by so many ranks, or with these rows.
+            BadInput: the checkpoint cannot be gone on from by so many ranks, or with these rows; attention cannot be
+                computed here as the recipe says.
             Diverged: the loss is no number any more, or no step was taken (see :mod:`glmjobs.training.health`).
             LastSaveFailed: all steps are done, and the disk does not take the result.
         """
@@ -130,6 +132,14 @@ class Session:
             unknown = check_rows(resume, self.reading)
             if unknown is not None and place.rank == 0:
                 save.say(f"warning: {unknown}")
+        attention.settle(
+            self.inputs.recipe.train,
+            self.inputs.run,
+            trainer,
+            agreement,
+            rank=place.rank,
+            resumes=resume is not None,
+        )
         stop = StopTogether(flag, agreement, trainer)
         self._add_callbacks(resume, stop)
         trainer.heartbeat.report("preparing")
@@ -160,7 +170,8 @@ class Session:
         # Saves are asked for before the ranks agree on stopping; what writes logs comes last, for it may fail.
         if recipe.train.save_steps == "auto":
             callbacks.append(AutoSave(trainer, recipe.jobs.mean_time_between_failures_hours))
-        callbacks += [stop, self.measure, RunLog(self.inputs.run, trainer, self.steps, self.reading)]
+        log = RunLog(self.inputs.run, trainer, self.steps, self.reading, self.measure.peak)
+        callbacks += [stop, self.measure, log]
         rehearsed = rehearsal.read(self.inputs.run)
         if rehearsed is not None and resume is None and self.inputs.place.rank == self.inputs.ranks - 1:
             callbacks.append(Killed(rehearsed.kill_step))
@@ -271,7 +282,8 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     model.config.use_cache = (
         cache  # the Trainer turns it off, and would save it so; no step of training makes a cache
     )
-    measure = Measure(saver, saver.agreement, data.reading, inputs.begun)
+    best = peak(settings, inputs.base_model, data.reading, place.world_size, arguments.device)
+    measure = Measure(saver, saver.agreement, data.reading, inputs.begun, best)
     return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts}, measure)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from glmjobs.text import duration
+from glmjobs.training.mfu import Peak
 from glmjobs.training.train_data import Reading
 from glmjobs.zero import committed
 from hpc.chain import ledger
@@ -20,18 +21,21 @@ from hpc.core import timestamps
 from hpc.core.files import read_jsonl, write_atomic
 
 #: What the curves in TensorBoard show, under ``train/``.
-CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s")
+CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu")
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
-    """Loss, gradient norm, learning rate and tokens/s as JSON lines, and progress for whoever watches (rank 0).
+    """Loss, gradient norm, learning rate, tokens/s and MFU as JSON lines, and progress for whoever watches (rank 0).
 
     Epochs and tokens are those of the rows read (``reading``), in the Trainer's own state and files too: to it, the
     plan of all epochs is one.
     """
 
-    def __init__(self, run: Path, trainer: Any, total_steps: int, reading: Reading) -> None:
+    def __init__(
+        self, run: Path, trainer: Any, total_steps: int, reading: Reading, peak: Peak | None = None
+    ) -> None:
         self.run, self.trainer, self.total, self.reading = run, trainer, total_steps, reading
+        self.peak = peak
         self.path = Path(trainer.args.output_dir) / "train_log.jsonl"
         self.since = time.monotonic()
         self.seen = 0
@@ -84,6 +88,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             "grad_norm": finite(logs.get("grad_norm")),  # of a step that was skipped it is none
             "learning_rate": finite(logs.get("learning_rate")),
             "tokens_per_s": round(rate, 1),
+            **({} if self.peak is None else {"mfu": self.peak.mfu(rate)}),
             "tokens": tokens,
             "skipped_steps": self.trainer.skipped_steps,
         }
@@ -92,17 +97,21 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps(record) + "\n")
         ledger.write_progress(
             self.run, "train", step=state.global_step, of=self.total, epoch=epoch, tokens=tokens,
-            loss=record["loss"], tokens_per_s=record["tokens_per_s"], checkpoint=self._checkpoint(),
+            loss=record["loss"], tokens_per_s=record["tokens_per_s"], mfu=record.get("mfu"),
+            checkpoint=self._checkpoint(),
         )  # fmt: skip
-        self._say(state.global_step, record["loss"], rate, seconds_left)
+        self._say(state.global_step, record, seconds_left)
         if self.board is not None:
             for name in CURVES:
-                if record[name] is not None:
+                if record.get(name) is not None:
                     self.board.add_scalar(f"train/{name}", record[name], state.global_step)
             self.board.flush()
 
-    def _say(self, step: int, loss: float | None, rate: float, seconds_left: float | None) -> None:
-        words = f"loss {'none' if loss is None else f'{loss:.4f}'}  {rate:,.0f} tokens/s"
+    def _say(self, step: int, record: dict[str, Any], seconds_left: float | None) -> None:
+        loss = record["loss"]
+        words = f"loss {'none' if loss is None else f'{loss:.4f}'}  {record['tokens_per_s']:,.0f} tokens/s"
+        if "mfu" in record:
+            words += f"  MFU {record['mfu']:.1%}"
         if skipped := self.trainer.skipped_steps:
             words += f"  {skipped:,} step{'s' * (skipped > 1)} skipped (float16 overflowed)"
         if self.line is not None:

@@ -46,6 +46,8 @@ class Reading:
         self.plan, self.step_rows, self.examples = plan, step_rows, examples
         sizes = np.asarray(lengths, dtype=np.int64)[plan.members]
         self.tokens = np.concatenate([[0], np.cumsum(sizes)])[plan.offsets]
+        self.attended = float((sizes**2).sum() / max(1, sizes.sum()))
+        """The length that a token attends over, its own example's, on average over tokens."""
 
     @property
     def steps(self) -> int:

@@ -209,8 +209,12 @@ class Measured(Closed):
     nodes: int = Field(ge=1)
     gpus: int = Field(ge=1, description="on each node")
     utilisation: float | None = Field(
-        default=None, gt=0, le=1, description="share of a GPU's peak at which it computes"
+        default=None,
+        gt=0,
+        le=1,
+        description="share of a GPU's peak at which it computes, recomputation included",
     )
+    mfu: float | None = Field(default=None, gt=0, description="the same without it: model FLOPs utilisation")
     tokens_per_s: float | None = Field(default=None, gt=0, description="of all GPUs together")
     peak_gpu_gb: float | None = Field(default=None, gt=0, description="of the fullest GPU")
     load_seconds: float | None = Field(

@@ -85,7 +85,7 @@ class Driver:
             "current_device": lambda: self.current,
             "set_device": self.set_device,
             "device": lambda device: contextlib.nullcontext(),
-            "get_device_name": lambda device=None: "Pretended GPU",
+            "get_device_name": lambda device=None: Properties.name,
             "get_device_capability": lambda device=None: (8, 0),
             "get_device_properties": lambda device=None: Properties(),
             "mem_get_info": lambda device=None: (80 * 10**9, 80 * 10**9),
@@ -107,7 +107,8 @@ class Driver:
 class Properties:
     """Of an A100."""
 
-    name, major, minor, total_memory, multi_processor_count = "Pretended GPU", 8, 0, 80 * 10**9, 108
+    name, major, minor = "NVIDIA A100-SXM4-80GB", 8, 0
+    total_memory, multi_processor_count = 80 * 10**9, 108
 
 
 class Stream:
@@ -242,6 +243,7 @@ def pretend(visible: int) -> Driver:
     torch.Tensor.record_stream = lambda self, stream: None  # type: ignore[method-assign]
     OnTheCPU().__enter__()
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1):
+        _bfloat16_by_gloo()
         compat._complete_torch_2_0()  # gloo's collectives, which training on GPUs has no need of
         HalfAsFloat().__enter__()
     return driver
@@ -268,6 +270,33 @@ def _gloo_for_nccl() -> None:
         module.init_process_group, module.new_group = init_process_group, new_group
     dist.barrier = lambda group=None, async_op=False, **_: barrier(group, async_op)
     dist.is_nccl_available = lambda: True
+
+
+def _bfloat16_by_gloo() -> None:
+    """torch 2.0's gloo moves no bfloat16, NCCL does: here by float32, which holds each of its numbers."""
+    import torch.distributed as dist
+
+    from glmjobs.compat import _Done
+
+    tree = torch.utils._pytree
+
+    def by_float32(function: Any) -> Any:
+        def call(*args: Any, async_op: bool = False, **kwargs: Any) -> Any:
+            given = tree.tree_flatten((args, kwargs))[0]
+            narrow = [t for t in given if isinstance(t, torch.Tensor) and t.dtype == torch.bfloat16]
+            if not narrow:
+                return function(*args, async_op=async_op, **kwargs)
+            wide = {id(t): t.float() for t in narrow}
+            args, kwargs = tree.tree_map(lambda t: wide.get(id(t), t), (args, kwargs))
+            function(*args, **kwargs)
+            for t in narrow:
+                t.copy_(wide[id(t)])
+            return _Done() if async_op else None
+
+        return call
+
+    for name in ("broadcast", "all_reduce", "reduce", "all_gather"):
+        setattr(dist, name, by_float32(getattr(dist, name)))
 
 
 # Jobs

@@ -139,6 +139,7 @@ def train_log(seed: int) -> list[dict[str, Any]]:
                     "grad_norm": 0.8 + 2 * math.exp(-step / 150) + abs(draw.gauss(0, 0.1)),
                     "learning_rate": 1e-5 * (1 - step / 3100),
                     "tokens_per_s": 41_000 + draw.gauss(0, 500),
+                    "mfu": 0.41 + draw.gauss(0, 0.005),
                     "tokens": step * 16_384,
                 }
             )

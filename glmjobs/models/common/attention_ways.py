@@ -1,27 +1,34 @@
 """Which way the attention of packed rows is computed: the fastest on this device, as measured, or as told.
 
 The ways are those of :mod:`glmjobs.models.common.attention`. They differ in rounding, so a run that must resume bit for
-bit keeps the way that it began with: the training stage writes it down.
+bit keeps the way that it began with: :mod:`glmjobs.training.attention` writes it down.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from glmjobs.models.common.attention import WAYS, Blocks, Pieces, attend, block_diagonal, in_form
+from glmjobs.models.common.attention import WAYS
 
 ROUNDS = 5  # timed; the two before them warm up, and compile FlexAttention
 
 
-def possible_ways(device: torch.device) -> tuple[str, ...]:
-    """FlexAttention trains on a GPU only, with torch 2.5 or later."""
+def possible_ways(device: torch.device, config: Any = None) -> tuple[str, ...]:
+    """FlexAttention trains on a GPU only, with torch 2.5 or later, and has no dropout of attention.
+
+    Args:
+        config: of the model; None: one without such dropout.
+    """
     has_flex = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 5)
-    return WAYS if device.type == "cuda" and has_flex else WAYS[:2]
+    drops = any(getattr(config, name, 0) for name in ("attention_dropout_prob", "attention_dropout"))
+    return WAYS if device.type == "cuda" and has_flex and not drops else WAYS[:2]
 
 
 def set_way(model: nn.Module, way: str | None) -> None:
@@ -37,48 +44,56 @@ def set_way(model: nn.Module, way: str | None) -> None:
             setattr(module, "packed_attention", way)  # noqa: B010 (mypy: Module's __setattr__ takes no str)
 
 
-def measure(
-    segment_ids: Tensor, sizes: Sequence[int], heads: int, width: int, dtype: torch.dtype
-) -> dict[str, float]:
-    """Seconds of one layer's attention, forward and backward, in each possible way: the least of a few; nan where a
-    way fails (FlexAttention needs a compiler on the node).
+def measure(model: Any, batch: Mapping[str, Any], ways: Sequence[str]) -> dict[str, float]:
+    """Seconds of a forward and backward pass of one layer in each of these ways: the least of a few; nan where a way
+    fails (FlexAttention needs a compiler on the node).
 
     Args:
-        segment_ids: [B, L] int64 of a packed batch, on the device that is asked about.
-        sizes: the batch's ``segment_sizes``.
-        heads, width: of the model's queries; random ones are made from a generator of their own.
-        dtype: that the model computes in.
+        model: its class, its layers' sizes, its type and device are those of the layer, whose weights are random.
+        batch: packed rows as training gets them, with ``segment_sizes`` and ``target_positions``, on the device.
     """
-    device = segment_ids.device
-    visible = block_diagonal(segment_ids)
-    generator = torch.Generator(device).manual_seed(0)
-    shape = (3, segment_ids.shape[0], heads, segment_ids.shape[1], width)
-    states = torch.randn(shape, generator=generator, device=device, dtype=dtype, requires_grad=True)
+    device = batch["input_ids"].device
     seconds = {}
-    for way in possible_ways(device):
-        try:
-            seconds[way] = _least_seconds(states, in_form(visible, way, sizes))
-        except Exception:  # whatever a compiler or a kernel raises: the other ways remain
-            if way == "whole":  # the one that every torch has: not the way's fault
-                raise
-            seconds[way] = math.nan
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        layer = _one_layer(model, device)
+        for way in ways:
+            set_way(layer, way)
+            try:
+                seconds[way] = _least_seconds(layer, batch)
+            except Exception:  # whatever a compiler or a kernel raises: the other ways remain
+                if way == "whole":  # the one that every torch has: not the way's fault
+                    raise
+                seconds[way] = math.nan
     return seconds
 
 
-def fastest(seconds: dict[str, float]) -> str:
+def fastest(seconds: Mapping[str, float]) -> str:
     """The way of the least time; of those within 5 % of it the simplest."""
     least = min(value for value in seconds.values() if not math.isnan(value))
     return next(way for way in ("whole", "pieces", "flex") if seconds.get(way, math.nan) <= 1.05 * least)
 
 
-def _least_seconds(states: Tensor, visible: Tensor | Pieces | Blocks) -> float:
-    """Of :data:`ROUNDS` passes, after two that warm up."""
-    times = []
+def _one_layer(model: Any, device: torch.device) -> Any:
+    """A model like ``model`` with one layer, its embedding (and a tied output matrix) without gradients."""
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = 1
+    with device:
+        layer = type(model)(config).to(model.dtype).train()
+    layer.get_input_embeddings().requires_grad_(False)
+    layer.get_output_embeddings().requires_grad_(False)
+    return layer
+
+
+def _least_seconds(layer: Any, batch: Mapping[str, Any]) -> float:
+    """Of :data:`ROUNDS` passes, after two that warm up. One target alone: the output matrix is every way's, and costs
+    as much as some layers."""
+    one_target = {**batch, "target_positions": batch["target_positions"][:1], "num_items_in_batch": 1}
+    cuda, times = batch["input_ids"].is_cuda, []
     for _ in range(2 + ROUNDS):
         start = time.perf_counter()
-        query, key, value = states
-        attend(query, key, value, visible, cache=None, layer=0).sum().backward()
-        if states.is_cuda:
-            torch.cuda.synchronize(states.device)
+        layer(**one_target).loss.backward()
+        if cuda:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
+        layer.zero_grad(set_to_none=True)
     return min(times[2:])

@@ -48,9 +48,6 @@ def test_lengths_are_belle_like_and_mfu_is_palms(model: Any) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     flops = 6 * parameters + 12 * 2 * 64 * 100
     assert bench.mfu(model, data, 1e12 / flops, 2.0) == pytest.approx(0.5)
-    assert [bench.peak_of(f"NVIDIA {n}") for n in ("A100-SXM4-80GB", "H100 PCIe", "H100 80GB HBM3", "T4")] == [
-        312.0, 756.0, 989.4, None,
-    ]  # fmt: skip
 
 
 def test_the_ratio_is_ours_against_the_classical(model: Any) -> None:

@@ -29,6 +29,7 @@ NEW: dict[str, Any] = {
     "train.learning_rate": "1e-6", "train.scheduler": "constant", "train.warmup_ratio": "0.25", "train.epochs": "7",
     "train.max_steps": "99", "train.max_grad_norm": "0.5", "train.activation_checkpointing": "true",
     "train.lora.dropout": "0.25", "train.save_steps": "77", "train.save_total_limit": "9", "train.logging_steps": "7",
+    "train.attention": "whole",
     "model": "seed=5", "data": "dev_rows=1-7", "train.method": "lora", "train.per_device_batch_size": "3",
     "train.gradient_accumulation": "5", "train.packing": "false", "train.pack_length": "333", "train.seed": "7",
     "train.label_sop": "true", "train.precision": "bf16", "train.zero_stage": "3", "train.optimizer_offload": "true",

@@ -127,12 +127,30 @@ def test_forms_of_a_mask() -> None:
         torch.testing.assert_close(flex, whole, rtol=0, atol=1e-5)
 
 
-def test_ways_are_measured_and_the_simplest_of_the_fast_ones_is_taken() -> None:
-    batch = batch_of("chatglm")
-    state = torch.get_rng_state()
-    seconds = measure(batch["segment_ids"], batch["segment_sizes"], heads=4, width=16, dtype=torch.float32)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ways_are_measured_on_a_layer_like_the_models(family: str) -> None:
+    """FlexAttention has no backward pass on a CPU: a way that fails is none, and the others remain."""
+    model, batch = small_trained(family, std=0.08), batch_of(family)
+    batch["target_positions"] = (batch["labels"].reshape(-1) != -100).nonzero().squeeze(1)
+    wanted, state = step(model, batch), torch.get_rng_state()
+    ways = WAYS if has_flex() else WAYS[:2]
+    seconds = measure(model, batch, ways)
     assert torch.equal(torch.get_rng_state(), state)
-    assert list(seconds) == ["pieces", "whole"] and all(value > 0 for value in seconds.values())
+    assert list(seconds) == list(ways) and all(seconds[way] > 0 for way in WAYS[:2])
+    assert not has_flex() or math.isnan(seconds["flex"])
+    again = step(model, batch)
+    assert again[0] == wanted[0] and all(torch.equal(again[1][n], g) for n, g in wanted[1].items())
+
+
+def test_dropout_of_attention_leaves_flex_out() -> None:
+    gpu = torch.device("cuda")
+    assert ("flex" in possible_ways(gpu)) == has_flex()
+    assert "flex" not in possible_ways(gpu, small("glm", attention_dropout_prob=0.1).config)
+    assert "flex" not in possible_ways(gpu, small("glm4", attention_dropout=0.1).config)
+    assert possible_ways(gpu, small("chatglm").config) == possible_ways(gpu)
+
+
+def test_the_simplest_of_the_fast_ways_is_taken() -> None:
     assert fastest({"pieces": 1.0, "whole": 1.04, "flex": 1.2}) == "whole"
     assert fastest({"pieces": 1.0, "whole": 2.0, "flex": math.nan}) == "pieces"
     assert fastest({"pieces": 5.0, "whole": 2.0, "flex": 1.0}) == "flex"

@@ -29,7 +29,7 @@ from hpc.core.files import write_json
 from tests.support.paths import CONFIGS
 
 TRAINED = {
-    "load_seconds": 240.0, "step_seconds": 0.5, "tokens_per_s": 36_000.0, "save_seconds": 100.0,
+    "load_seconds": 240.0, "step_seconds": 0.5, "tokens_per_s": 36_000.0, "mfu": 0.4321, "save_seconds": 100.0,
     "peak_gpu_bytes": 60 * 10**9, "peak_host_bytes": 14 * 10**9, "checkpoint_bytes": 98_800_000,
 }  # fmt: skip
 PROFILE = "# ours\nname: ours\npartition: gpu  # the big one\ngpu_type: a100\n"
@@ -84,7 +84,7 @@ def test_where_all_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in (
         "goes on from step 10 holds",
-        "0.5 s, 36,000 tokens/s",
+        "0.5 s, 36,000 tokens/s, MFU 43.2%",
         "60.0 GB",
         "in 100.0 s",
         "225 GB/s",

@@ -19,7 +19,7 @@ def shown(width: int) -> list[str]:
         stage.job = str(1234567 + number)
     vars(stages["train"]).update(
         state="running", attempts=31, nodes="node[17-24]", step=98765, of=234567, loss=1.23456, tokens_per_s=123456.0,
-        gpu_utilisation=97.0, time_left=87654.0,
+        mfu=0.4321, gpu_utilisation=97.0, time_left=87654.0,
     )  # fmt: skip
     vars(stages["score"]).update(reason=WHY, elements={"done": 1, "waiting": 7})
     out = io.StringIO()
@@ -38,6 +38,7 @@ def test_nothing_is_cut(width: int) -> None:
         "step": "98765/234567",
         "loss": "1.2346",
         "tokens/s": "123,456",
+        "MFU": "43 %",
         "GPU": "97 %",
         "left": "24:20:54",
     }
@@ -63,6 +64,7 @@ def test_columns_go_by_need() -> None:
         "step",
         "loss",
         "tokens/s",
+        "MFU",
         "GPU",
         "left",
         "why",

@@ -121,14 +121,14 @@ def trainer_for(folder: Path) -> Any:
     )  # fmt: skip
 
 
-def log(folder: Path, done: int, steps: list[int], total: int = 40) -> Any:
+def log(folder: Path, done: int, steps: list[int], total: int = 40, peak: Any = None) -> Any:
     """Log these steps from an attempt that goes on after ``done``."""
     from glmjobs.training.telemetry import RunLog
     from glmjobs.training.train_data import Reading
 
     trainer = trainer_for(folder)
     plan = plan_epochs([50] * 10, 50, epochs=2, packed=False)
-    runlog = RunLog(folder, trainer, total, Reading(plan, [50] * 10, 1))
+    runlog = RunLog(folder, trainer, total, Reading(plan, [50] * 10, 1), peak)
     state = SimpleNamespace(is_world_process_zero=True, global_step=done)
     runlog.on_train_begin(trainer.args, state, None)
     for step in steps:
@@ -160,6 +160,28 @@ def test_json_lines_and_tensorboard_show_each_step_once(
     assert losses[-1].value == pytest.approx(1 / 30)
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("step 30/40") and said[-1].endswith("left") and "\r" not in "".join(said)
+
+
+def test_mfu_stands_wherever_the_speed_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the GPUs' peak is known; else nothing is said of it."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from glmjobs.run.progress import add_progress
+    from glmjobs.run.state import StageState
+    from glmjobs.terminal.follow import describe
+    from glmjobs.training.mfu import Peak
+
+    log(tmp_path, 0, [10])
+    assert "mfu" not in rows(tmp_path / "checkpoints" / "train_log.jsonl")[0]
+    assert "MFU" not in capsys.readouterr().err
+    log(tmp_path, 10, [20], peak=Peak(1e9))
+    written = rows(tmp_path / "checkpoints" / "train_log.jsonl")[-1]
+    assert written["mfu"] == pytest.approx(written["tokens_per_s"] / 1e9, rel=1e-3)
+    assert f"  MFU {written['mfu']:.1%}" in capsys.readouterr().err
+    events = accumulator.EventAccumulator(str(tmp_path / "checkpoints" / "tensorboard")).Reload()
+    assert events.Scalars("train/mfu")[-1].value == pytest.approx(written["mfu"])
+    stage = StageState(stage="train", state="running")
+    add_progress(tmp_path, stage)
+    assert stage.mfu == written["mfu"] and "  MFU " in describe(stage)
 
 
 def test_time_left_is_that_of_this_attempts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
