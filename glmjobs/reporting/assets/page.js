@@ -39,7 +39,7 @@ const elapsed = (s) => {
 const units = {
   number: plain, percent: (v) => `${v.toFixed(1)} %`, watts: (v) => `${v.toFixed(0)} W`,
   memory: (v) => `${v.toFixed(1)} GiB`, speed: (v) => `${plain(v)}/s`,
-    share: (v) => `${(100 * v).toFixed(1)} %`,
+  share: (v) => `${(100 * v).toFixed(1)} %`,
   step: (v) => `step ${v.toLocaleString("en")}`, time: elapsed,
 };
 const bound = new WeakSet();
