@@ -9,6 +9,7 @@ import sys
 import time
 
 from glmjobs.cli import run_command
+from glmjobs.run import sweeps
 from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.read_state import read_state
@@ -33,7 +34,7 @@ HOLDING = (JobState.RUNNING, JobState.CONFIGURING, JobState.SUSPENDED, JobState.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m glmjobs.cancel", description="End a run's jobs.")
-    p.add_argument("run", help="run directory, or its name under runs/")
+    p.add_argument("run", help="run directory, its name under runs/, or a sweep's")
     return p
 
 
@@ -44,7 +45,18 @@ def main(argv: list[str] | None = None) -> int:
         NotFit: the jobs are on a cluster that cannot be asked from here.
         WorkFailed: a job or process did not end.
     """
-    run = Run.open(parser().parse_args(argv).run)
+    word = parser().parse_args(argv).run
+    several = sweeps.members(word)
+    if several is None:
+        cancel(Run.open(word))
+    for place in reversed(several or []):  # the last first: none is to start because one before it ends
+        print(f"{place.path.name}: ", end="", file=sys.stderr)
+        cancel(Run.open(place.path))
+    return 0
+
+
+def cancel(run: Run) -> None:
+    """End a run's jobs, and say which."""
     state = read_state(run, ask_slurm=False)
     with own_jobs.on_its_cluster(run.path):
         live = on_slurm(run)
@@ -60,7 +72,6 @@ def main(argv: list[str] | None = None) -> int:
         end(pid)
     what = [f"job {f.claim.job}" for _, f in live] + [f"process {pid}" for pid in local]
     print(f"cancelled: {', '.join(what)}" if what else "nothing to cancel", file=sys.stderr)
-    return 0
 
 
 def on_slurm(run: Run) -> list[tuple[str, Found]]:

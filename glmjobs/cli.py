@@ -10,6 +10,7 @@ __all__ = ["COMMANDS", "add_overrides", "add_shape", "error_line", "positive", "
 
 COMMANDS = {
     "submit": "make a run and start its chain of jobs",
+    "sweep": "a run for every combination of settings",
     "rehearse": "a few steps of the real job, a killed rank, all stages: what will hold",
     "plan": "memory, disk and hours of a training, before it costs any",
     "status": "how a run is doing: stages, step, loss, jobs",

@@ -22,7 +22,7 @@ from glmjobs.reporting import wording
 from glmjobs.reporting.comparison import Compared, comparison
 from glmjobs.reporting.document import document
 from glmjobs.reporting.load import load_facts
-from glmjobs.run import locate
+from glmjobs.run import locate, sweeps
 from glmjobs.run.directory import Run
 from glmjobs.text import utc, visible
 from hpc.core.errors import BadInput
@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m glmjobs.compare", description=(__doc__ or "").split("\n\n")[0]
     )
     p.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run directories, or names under runs/; two at least"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run directories, names under runs/, or a sweep's; two runs at least",
     )
     p.add_argument(
         "--into", type=Path, metavar="FILE", help="the page (default: comparison.html beside the runs)"
@@ -49,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Compare them."""
     args = parser().parse_args(argv)
-    paths = list(dict.fromkeys(locate.locate(name).path for name in args.runs))
+    paths = list(dict.fromkeys(run.path for run in sweeps.expand(args.runs)))
     if len(paths) < 2:
         raise BadInput(f"{paths[0].name}: one run is no comparison; name two or more")
     found = comparison([read(path, name) for path, name in zip(paths, unique_names(paths), strict=True)])

@@ -17,7 +17,7 @@ from typing import Any
 from glmjobs import submit
 from glmjobs.cli import add_overrides, error_line, run_command
 from glmjobs.recipe.loading import override
-from glmjobs.run import kept_code
+from glmjobs.run import kept_code, sweeps
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, chain_of
 from glmjobs.run.longer import LENGTH, check_length, reached, reopen
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         description="Let a run that failed, was cut off or has a hole go on where it stands.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine or cluster is not fit for it.",
     )
-    p.add_argument("run", help="run directory, or its name under runs/")
+    p.add_argument("run", help="run directory, its name under runs/, or a sweep's")
     add_overrides(
         p, "change a field of the run's recipe, or of its profile as cluster.field=value, first; repeatable"
     )
@@ -69,7 +69,22 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Heal; with --follow, the exit code is the chain's."""
     args = parser().parse_args(argv)
-    run = Run.open(args.run)
+    several = sweeps.members(args.run)
+    if several is None:
+        return heal_one(Run.open(args.run), args)
+    if args.follow:
+        raise BadInput(
+            f"--follow: {args.run} is a sweep; follow it with {hints.command('glmjobs.status', args.run)}"
+        )
+    for place in several:
+        if not args.json:
+            print(f"{place.path.name}:", file=sys.stderr)
+        heal_one(Run.open(place.path), args)
+    return 0
+
+
+def heal_one(run: Run, args: argparse.Namespace) -> int:
+    """Heal a run; the exit code."""
     with exclusive(run.path / "jobs" / "heal.lock", patience=submission.LOCK_SECONDS) as held:
         if not held:
             raise BadInput(f"{run.path}: another heal of this run is at work")

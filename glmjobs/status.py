@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from glmjobs.cli import run_command
-from glmjobs.run import locate
+from glmjobs.run import locate, sweeps
 from glmjobs.run import read_state as states
 from glmjobs.run.locate import RunPath
 from glmjobs.run.read_state import read_state, read_states
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m glmjobs.status", description="How a run is doing, or all runs."
     )
     p.add_argument(
-        "run", nargs="?", help="run directory, or its name under runs/; without it: all runs there"
+        "run", nargs="?", help="run directory, its name under runs/, or a sweep's; without it: all runs there"
     )
     p.add_argument(
         "--watch", action="store_true", help="stay and refresh until the run ends (Ctrl-C leaves it alone)"
@@ -43,8 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     """Show every stage's state, or a line for every run."""
     args = parser().parse_args(argv)
     console = Console(highlight=False)
-    if args.run is None:
-        found = locate.directories()
+    several = locate.directories() if args.run is None else sweeps.members(args.run)
+    if several is not None:
+        found = several
         if args.json:
             print(json.dumps([s.document() for s in read_states(found)], ensure_ascii=False))
             return 0

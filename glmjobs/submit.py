@@ -88,9 +88,6 @@ def main(argv: list[str] | None = None) -> int:
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
     local = executor == "local"
-    from glmjobs.planning import demands
-    from glmjobs.run import submit_checks
-
     if args.dry_run:
         code = dry_run(
             make_chain(
@@ -105,15 +102,13 @@ def main(argv: list[str] | None = None) -> int:
             ),
             args.json,
         )
+        from glmjobs.run import submit_checks
+
         with noted():
             submit_checks.check(recipe, profile, shape, stages, executor)
         return code
 
-    recipe = submit_checks.check(recipe, profile, shape, stages, executor)
-    recipe = decide(recipe, profile, shape)
-    if "train" in stages:
-        for remark in demands.check(recipe, profile, shape, parent):
-            print(f"note: {remark}", file=sys.stderr)
+    recipe = checked(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None
@@ -127,6 +122,23 @@ def main(argv: list[str] | None = None) -> int:
         code = follow(run, as_json=args.json and not args.rehearse)
         return code or (rehearsed(run, as_json=args.json) if args.rehearse else 0)
     return 0
+
+
+def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...], executor: str) -> Recipe:
+    """The recipe as it will run; what plan has to remark is said.
+
+    Raises:
+        BadInput: something that it asks for is not there, or does not fit.
+        NotFit: this cluster cannot do it.
+    """
+    from glmjobs.planning import demands
+    from glmjobs.run import submit_checks
+
+    recipe = submit_checks.check(recipe, profile, shape, stages, executor)
+    recipe = decide(recipe, profile, shape)
+    for remark in demands.check(recipe, profile, shape, locate.parent()):
+        print(f"note: {remark}", file=sys.stderr)
+    return recipe
 
 
 def decide(recipe: Recipe, profile: Profile, shape: Shape) -> Recipe:

@@ -16,7 +16,7 @@ import sys
 from glmjobs.cli import run_command
 from glmjobs.live.server import HOST, Server
 from glmjobs.live.views import Views
-from glmjobs.run import locate
+from glmjobs.run import sweeps
 from hpc.core.errors import BadInput
 
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise BadInput(f"--port {args.port}: a number from 1 to 65535, or 0 for a free one")
-    views = Views([locate.locate(name) for name in args.runs])
+    views = Views(sweeps.expand(args.runs))
     try:
         server = Server(views, args.port)
     except OSError as error:

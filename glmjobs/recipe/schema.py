@@ -398,6 +398,11 @@ class JobsSection(Section):
         description="who may read the run: private; group: also the group of the folder it is in, where you are in it, "
         "else your own; group:NAME",
     )
+    lane: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$",
+        description="of all your trainings in the lane of this name one runs at a time, in the order of submission",
+    )
     signal_seconds: int = Field(
         default=600, ge=5, description="warning before the time limit: one save must fit"
     )

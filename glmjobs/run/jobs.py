@@ -71,6 +71,7 @@ def _train(recipe: Recipe, shape: Shape, gpus: int) -> Job:
     return Job(
         stage="train",
         name=f"{recipe.name}-train",
+        lane=recipe.jobs.lane,
         nodes=shape.nodes,
         tasks_per_node=shape.gpus,
         gpus_per_node=gpus,

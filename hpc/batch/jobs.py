@@ -38,6 +38,8 @@ class Job:
         array: number of array tasks, counted from 0; None: no array.
         signal_seconds: so long before its time limit it is warned, to save and start again; None: it isn't.
         after: stages whose jobs have to be done first.
+        lane: of all your jobs in the lane of this name one runs at a time, in the order of their submission (Slurm's
+            "singleton", by the job's name, which is the lane's); "": it is in none. For a job that waits for no other.
         attempt_limit: so many attempts in a row without a new checkpoint are one too many.
         advice: what to do where the time limit ends it again and again before it has saved anything; "": in general.
         own_markers: its stages say themselves that they are done (:func:`hpc.chain.ledger.write_marker`, as their last
@@ -56,6 +58,7 @@ class Job:
     array: int | None = None
     signal_seconds: int | None = None
     after: tuple[str, ...] = ()
+    lane: str = ""
     attempt_limit: int = 3
     advice: str = ""
     own_markers: bool = False

@@ -24,7 +24,7 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
     gpu = job.gpus_per_node > 0
     partition = profile.partition if gpu else (profile.cpu_partition or profile.partition)
     options: dict[str, str | None] = {
-        "job-name": job.name or job.stage,
+        "job-name": job.lane or job.name or job.stage,
         "nodes": str(job.nodes),
         "ntasks-per-node": str(job.tasks_per_node),
         "cpus-per-task": str(job.cpus_per_task),

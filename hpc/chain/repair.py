@@ -251,17 +251,17 @@ class ChainRepair:
         """Back into the queue under the same id; of an array only what did not end well."""
         again = [i.id for i in infos if i.state.is_final and not i.state.is_success]
         again = again or [i.id for i in infos if i.state.is_final]
-        waits = self._waits(job)
+        after = submission.waiting(job, self._waits(job))
         try:
             for item in again:
-                slurm.requeue(item, hold=bool(waits))
+                slurm.requeue(item, hold=bool(after))
             self.moved.add(str(action.job))
         except SlurmRefused as error:
             return self._submit(
                 Action(stage=action.stage, what=REPLACE, job=action.job, why=f"{action.why}; {error}"), job
             )
-        if waits:
-            slurm.update_dependency(str(action.job), f"afterok:{':'.join(waits)}")
+        if after:
+            slurm.update_dependency(str(action.job), after)
             for item in again:
                 slurm.release(item)
         return self._record(action)
@@ -274,7 +274,8 @@ class ChainRepair:
         """
         waits = self._waits(job)
         has = infos[0].dependency
-        right = all(w in has for w in waits) if waits else not has
+        in_turn = bool(job.lane) and has.startswith(submission.IN_TURN)
+        right = all(w in has for w in waits) if waits else in_turn or not has
         if (
             right
             and not self.moved & set(waits)
@@ -282,7 +283,7 @@ class ChainRepair:
             and not any(i.reason == "DependencyNeverSatisfied" for i in infos)
         ):
             return False
-        slurm.update_dependency(str(action.job), f"afterok:{':'.join(waits)}" if waits else "")
+        slurm.update_dependency(str(action.job), submission.waiting(job, waits))
         return True
 
     def _waits(self, job: Job) -> list[str]:

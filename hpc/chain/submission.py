@@ -150,8 +150,18 @@ def intended(run: Path, events: Sequence[Json] | None = None) -> tuple[tuple[str
 
 def options(chain: Chain, job: Job, waits: Sequence[str]) -> list[str]:
     """sbatch's command-line options for a job. ``waits``: ids of the jobs to wait for."""
-    dependency = [f"--dependency=afterok:{':'.join(waits)}"] if waits else []
+    dependency = [f"--dependency={text}"] if (text := waiting(job, waits)) else []
     return [f"--comment={chain.comment(job.stage)}", *dependency]
+
+
+def waiting(job: Job, waits: Sequence[str]) -> str:
+    """Slurm's word for what a job waits for: other jobs to be done, or its turn in its lane; "" for nothing."""
+    if waits:
+        return f"afterok:{':'.join(waits)}"
+    return IN_TURN if job.lane else ""
+
+
+IN_TURN = "singleton"
 
 
 def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = ()) -> list[str]:

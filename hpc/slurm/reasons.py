@@ -112,6 +112,8 @@ def waiting(info: JobInfo) -> str:
     if missing := re.search(r"UnavailableNodes:(\S+)", said):
         return f"nodes it needs are not available (down, drained or reserved): {missing[1]}"
     code = said.partition(",")[0].strip()
+    if code == "Dependency" and info.dependency.startswith("singleton"):
+        return "waits for its turn: another job of its name runs, or was there before it"
     if code in WAITS:
         return WAITS[code].replace("{job}", info.id)
     if limit := _LIMIT.fullmatch(code):

@@ -1,0 +1,169 @@
+"""`python -m glmjobs.sweep --set train.learning_rate=1e-5,2e-5 --set train.epochs=1,2`: a run for every combination.
+
+The runs are ordinary ones, ``NAME-1``, ``NAME-2`` …; `status`, `heal`, `cancel` and `compare` take the sweep's name for
+all of them. All are checked before the first is made. Given again, the same command makes what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from glmjobs import submit
+from glmjobs.cli import add_overrides, add_shape, positive, run_command
+from glmjobs.recipe import loading
+from glmjobs.recipe.schema import Recipe
+from glmjobs.run import kept_code, locate, sweeps
+from glmjobs.run.directory import Run, Shape
+from glmjobs.run.jobs import CHAIN, chain_of, make_shape
+from glmjobs.run.read_state import read_state
+from glmjobs.run.sweeps import Sweep
+from hpc.batch import profile as profiles
+from hpc.batch.profile import Profile
+from hpc.chain import submission
+from hpc.chain.repair import repair
+from hpc.core import hints
+from hpc.core.config_files import read_yaml
+from hpc.core.errors import BadInput
+
+POLL_SECONDS = 1.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m glmjobs.sweep", description=(__doc__ or "").split("\n\n")[0])
+    add_overrides(
+        p, "a field with its values, field=v1,v2; each combination of all of them is a run; repeatable"
+    )
+    p.add_argument(
+        "--from", dest="file", type=Path, metavar="FILE", help="YAML of the same: set: {field: [v1, v2]}"
+    )
+    p.add_argument("--recipe", metavar="FILE", default=loading.DEFAULT_RECIPE, help="default: %(default)s")
+    p.add_argument("--cluster", metavar="FILE", help="cluster profile, as submit takes it")
+    p.add_argument(
+        "--executor", choices=("auto", "slurm", "local"), default="auto", help="as submit takes it"
+    )
+    p.add_argument("--name", metavar="NAME", help="of the sweep (default: the recipe's name and -sweep)")
+    p.add_argument(
+        "--at-once",
+        type=positive,
+        metavar="N",
+        help="so many trainings at a time (default: as many as Slurm starts)",
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="check them, print what each would be; touch nothing"
+    )
+    p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    add_shape(p)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make the sweep's runs and submit them."""
+    args = parser().parse_args(argv)
+    items = [*(read_settings(args.file) if args.file else []), *args.overrides]
+    settings = sweeps.combinations(items)
+    if len(settings) < 2:
+        raise BadInput("a sweep needs a field with several values: --set train.learning_rate=1e-5,2e-5")
+    executor = submit.choose_executor(args.executor)
+    if executor == "local" and args.at_once not in (None, 1):
+        raise BadInput(f"--at-once {args.at_once}: on this machine runs follow one another")
+    shape = make_shape(args.nodes, args.gpus, executor)
+    plans = [load(args, executor, own) for own in settings]
+    name = submit.check_name(args.name or f"{plans[0][0].name}-sweep")
+    sweep = Sweep(name, locate.parent(), settings)
+    lanes = args.at_once if executor == "slurm" else None
+    ready: list[tuple[Recipe, Profile]] = []
+    for place, (recipe, profile) in enumerate(plans):
+        if lanes is not None:
+            recipe = in_lane(recipe, f"{name}-lane-{place % lanes + 1}")
+        ready.append((submit.checked(recipe, profile, shape, CHAIN, executor), profile))
+    if args.dry_run:
+        show(sweep, {}, as_json=args.json)
+        return 0
+    with sweeps.lock(sweep.folder, name):
+        sweep.keep()
+        jobs = {}
+        for run_name, (recipe, profile) in zip(sweep.runs, ready, strict=True):
+            jobs[run_name] = start(sweep.folder / run_name, recipe, profile, shape, local=executor == "local")
+            if executor == "local":
+                wait(sweep.folder / run_name, as_json=args.json)
+        show(sweep, jobs, as_json=args.json)
+    return 0
+
+
+def read_settings(path: Path) -> list[str]:
+    """The items of a sweep's file, as --set takes them.
+
+    Raises:
+        BadInput: it has another form.
+    """
+    raw = read_yaml(path, "sweep")
+    fields = raw.get("set")
+    if set(raw) != {"set"} or not isinstance(fields, dict) or not fields:
+        raise BadInput(f"{path}: a sweep is set: {{train.learning_rate: [1e-5, 2e-5], train.epochs: [1, 2]}}")
+    found = []
+    for field, values in fields.items():
+        if not isinstance(values, list) or not values:
+            raise BadInput(f"{path}: set.{field}: a list of values")
+        found.append(f"{field}={','.join(json.dumps(v) if not isinstance(v, str) else v for v in values)}")
+    return found
+
+
+def load(args: argparse.Namespace, executor: str, own: tuple[str, ...]) -> tuple[Recipe, Profile]:
+    """Recipe and profile of one run."""
+    recipe, profile = loading.load_both(args.recipe, args.cluster, list(own), executor)
+    if executor == "slurm":
+        profile, _ = profiles.from_shell(profile, os.environ)
+    return recipe, profile
+
+
+def in_lane(recipe: Recipe, lane: str) -> Recipe:
+    """The recipe with its training in a lane, where one runs at a time."""
+    jobs = recipe.jobs.model_copy(update={"lane": lane})
+    return recipe.model_copy(update={"jobs": jobs})
+
+
+def start(path: Path, recipe: Recipe, profile: Profile, shape: Shape, *, local: bool) -> dict[str, str]:
+    """Make one run and submit it; where an earlier command was cut off, do what it left undone; stage → job."""
+    if not (path / "run.yaml").is_file():
+        run = Run.create(path, recipe, profile, shape)
+        kept_code.keep(run.path)
+        return submission.submit(chain_of(run, local=local))
+    run = Run.open(path)
+    if not set(CHAIN) <= set(submission.current_jobs(path)):
+        repair(chain_of(run, local=local))
+    return submission.current_jobs(path)
+
+
+def wait(path: Path, *, as_json: bool) -> None:
+    """Until a run on this machine has ended, however it does."""
+    if not as_json:
+        print(f"{path.name} runs; the next one follows it", file=sys.stderr)
+    while not read_state(locate.RunPath(path), ask_slurm=False).ended:
+        time.sleep(POLL_SECONDS)
+
+
+def show(sweep: Sweep, jobs: dict[str, dict[str, str]], *, as_json: bool) -> None:
+    """The runs and their settings, and how to see them all."""
+    if as_json:
+        runs = [{"run": name, "set": list(own), "jobs": jobs.get(name)} for name, own in sweep.runs.items()]
+        print(json.dumps({"sweep": sweep.name, "runs": runs}, ensure_ascii=False))
+        return
+    for name, own in sweep.runs.items():
+        job = f"  train {jobs[name]['train']}" if "train" in jobs.get(name, {}) else ""
+        print(f"{name}  {' '.join(own)}{job}")
+    if jobs:
+        watch, compare = (
+            hints.command("glmjobs.status", sweep.name),
+            hints.command("glmjobs.compare", sweep.name),
+        )
+        print(f"watch {watch}   side by side: {compare}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
