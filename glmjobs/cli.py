@@ -18,6 +18,7 @@ COMMANDS = {
     "watch": "runs in a browser, live: stages, curves, logs, answers",
     "logs": "what a run's stages wrote",
     "cancel": "end a run's jobs",
+    "save": "have a training save a checkpoint now",
     "heal": "let a run that failed or was cut off go on",
     "fetch": "put a model or data set where every node sees it",
     "prepare": "read, check and split a data file",

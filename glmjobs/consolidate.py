@@ -3,7 +3,7 @@ without torch.
 
 Runs alone on any machine::
 
-    python -m glmjobs.consolidate RUN             # the stage: newest committed checkpoint -> RUN/model
+    python -m glmjobs.consolidate RUN             # the stage: newest (or best) committed checkpoint -> RUN/model
     python -m glmjobs.consolidate CHECKPOINT OUT [--dtype float16] [--base BASE_MODEL_DIR]
     python -m glmjobs.consolidate --verify DIR    # re-check a model directory against its manifest
 """
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from glmjobs.cli import positive, run_command
 from glmjobs.text import SHARD_SIZE
 from glmjobs.zero import manifest as manifests
-from glmjobs.zero.committed import newest_committed
 from glmjobs.zero.consolidate import Options, consolidate, finished
 from glmjobs.zero.dtypes import BY_TORCH_NAME
 from glmjobs.zero.guarded_files import errors_in_one_line, named
@@ -40,14 +39,14 @@ STAGE = "consolidate"
 
 
 def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
-    """Consolidate a run's newest committed checkpoint into RUN/model and leave the stage's marker; the
+    """Consolidate a run's newest or best committed checkpoint into RUN/model and leave the stage's marker; the
     manifest.
 
     A whole RUN/model of the same step and settings is left as it is.
     """
     started = timestamps.now()
     settings = run.recipe.consolidate
-    checkpoint = newest_committed(run.checkpoints)
+    checkpoint, why = choose(run)
     base = run.base_model if run.base_model.is_dir() else None
     options = Options(
         dtype=settings.dtype,
@@ -66,9 +65,20 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
         key: manifest.get(key)
         for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")
     }
+    figures["chosen"] = why
     figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])
     run.mark(STAGE, started=started, outputs=[run.model / manifests.MANIFEST], figures=figures)
     return manifest
+
+
+def choose(run: Run) -> tuple[Path, str]:
+    """The checkpoint that becomes a run's model, and why that one; said where the recipe does not want the last."""
+    from glmjobs.run import evaluations
+
+    path, why = evaluations.choose(run.checkpoints, run.recipe.train)
+    if run.recipe.train.keep != "last":
+        print(f"{path.name}: {why}", file=sys.stderr)
+    return path, why
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -151,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
             manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
-    return _one(newest_committed(run.checkpoints), args)
+    return _one(choose(run)[0], args)
 
 
 def _one(source: Path, args: argparse.Namespace) -> int:

@@ -76,14 +76,18 @@ class Engine:
         stop_ids: tokens that end an answer; those of the model's generation_config are added.
         pad_id: fills the left of shorter prompts; masked, so any valid id does.
         banned_ids: tokens never given; those of the model's generation_config are added.
+        trained: the model goes on being trained: its weights and what is computed with them stay fit for that.
+        agree: makes the next tokens (int64 [rows]) the same on all ranks, where they have to compute in step.
     """
 
     def __init__(
-        self, model: Any, stop_ids: Iterable[int], pad_id: int = 0, banned_ids: Iterable[int] = ()
-    ) -> None:
+        self, model: Any, stop_ids: Iterable[int], pad_id: int = 0, banned_ids: Iterable[int] = (), *,
+        trained: bool = False, agree: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.model = model.eval()
         self.device = torch.device(model.device)
-        if self.device.type == "cpu":
+        self.trained, self.agree = trained, agree
+        if self.device.type == "cpu" and not trained:
             optimise_linear_cpu(model, free_memory(self.device))
         config = getattr(model, "generation_config", None)
         self.stop = frozenset(stop_ids) | _as_ids(getattr(config, "eos_token_id", None))
@@ -108,16 +112,18 @@ class Engine:
         models."""
         return getattr(getattr(self.model, self.model.base_model_prefix, None), "lay_out", None)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor, cache: SlotCache, **more: torch.Tensor
     ) -> torch.Tensor:
         arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": True, CACHE_NAME: cache}
-        logits = self.model(**arguments, **self._last_only, **more).logits[:, -1]
-        if self.banned:
-            logits[:, self.banned] = -torch.inf
-        tokens: torch.Tensor = logits.argmax(-1)
-        return tokens
+        # What ZeRO-3 gathers in inference mode could not be trained any more.
+        with torch.inference_mode(not self.trained):
+            logits = self.model(**arguments, **self._last_only, **more).logits[:, -1]
+            if self.banned:
+                logits[:, self.banned] = -torch.inf
+            tokens: torch.Tensor = logits.argmax(-1)
+        return tokens if self.agree is None else self.agree(tokens)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], list[int], SlotCache]:
         """Compute prompts, padded on the left to the longest.

@@ -23,8 +23,9 @@ class Demands:
 
     Attributes:
         checkpoint, model: each, on disk.
-        at_once: checkpoints that have to be there together: a second one where one is kept while the next is written.
-        keep: checkpoints that are kept (``train.save_total_limit``).
+        at_once: checkpoints that have to be there together: a second one where one is kept while the next is written,
+            and the best where that is kept beside them.
+        keep: checkpoints that are kept (``train.save_total_limit``, and the best).
         host: of a node's memory.
         gpu: of the fullest GPU.
     """
@@ -60,8 +61,8 @@ def demands_of(recipe: Recipe, shape: Shape) -> Demands:
     return Demands(
         checkpoint=sizing.checkpoint_bytes(a, found.setting),
         model=a.parameters * (4 if recipe.consolidate.dtype == "float32" else 2),
-        at_once=2 if several else 1,
-        keep=train.save_total_limit,
+        at_once=(2 if several else 1) + (train.keep == "best"),
+        keep=train.kept_checkpoints,
         host=sizing.host_memory(a, found.setting, shape.gpus, mapped=mapped(recipe)),
         gpu=found.memory["total"],
     )
@@ -96,7 +97,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path) -> list[s
 def _check_disk(d: Demands, where: Path) -> list[str]:
     free = free_bytes(where)
     if free < d.least:
-        second = ", of which two have to be there while one is written" if d.at_once > 1 else ""
+        second = f", of which {d.at_once} have to be there while one is written" if d.at_once > 1 else ""
         raise NotFit(
             f"{where}: {_gb(free)} can be written there, and this training takes {_gb(d.least)} (a checkpoint "
             f"{_gb(d.checkpoint)}{second}; the model {_gb(d.model)}): make room, put runs elsewhere, or "

@@ -311,7 +311,7 @@ def plan(
     checkpoint = sizing.checkpoint_bytes(a, given.setting)
     width = 4 if recipe.consolidate.dtype == "float32" else 2
     model = a.parameters * width
-    keep = recipe.train.save_total_limit + 1  # the next one is whole before the oldest goes
+    keep = recipe.train.kept_checkpoints + 1  # the next one is whole before the oldest goes
     return {
         "recipe": recipe.name,
         "model": {"name": name, "parameters": a.parameters, "read": read},

@@ -143,7 +143,7 @@ def _saves(train: Json, recipe: Recipe) -> list[Line]:
 def _disk(run: Run, train: Json, recipe: Recipe) -> Line:
     """Room for the checkpoints that are kept, one more while it is written, and the model."""
     model = sum(file.stat().st_size for file in run.model.rglob("*") if file.is_file())
-    keep = recipe.train.save_total_limit + 1
+    keep = recipe.train.kept_checkpoints + 1
     need = keep * train["checkpoint_bytes"] + model
     free = free_bytes(run.path)
     needed = f"{_size(need)}: {keep} checkpoints, the model"

@@ -198,6 +198,18 @@ class TrainSection(Section):
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of each target that is spread over the whole vocabulary; dev losses are without it",
+    )
+    neftune_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        description="uniform noise on the embeddings in training, at most alpha / sqrt(positions of a row * hidden "
+        "size) (NEFTune, arXiv:2310.05914, which has 5 to 15)",
+    )
     label_sop: bool = Field(default=False, description="the original's labels: <sop> is a target too")
     save_steps: int | Literal["auto"] = Field(
         default=1000,
@@ -205,6 +217,32 @@ class TrainSection(Section):
         "time that a save takes and jobs.mean_time_between_failures_hours",
     )
     save_total_limit: int = Field(default=2, ge=1)
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="the checkpoint that becomes the model; best: by train.metric; it is kept beside the newest, and "
+        "saved where no save was due",
+    )
+    metric: Literal["dev_loss", "dev_token_accuracy", "dev_answers"] = Field(
+        default="dev_loss", description="what train.keep: best and train.early_stop go by"
+    )
+    eval_steps: int | float | Literal["auto"] | None = Field(
+        default=None,
+        description="loss and token accuracy on dev rows every so many steps (1000), or parts of the training (0.1), "
+        "before it and at its end; auto: with every save, or ten times where save_steps is auto; null: never",
+    )
+    eval_rows: int | None = Field(
+        default=1000, ge=1, description="the first so many dev rows; null: all of them"
+    )
+    eval_answers: int = Field(
+        default=0,
+        ge=0,
+        description="at each evaluation also answer the first so many dev rows, and mark the answers",
+    )
+    early_stop: int | None = Field(
+        default=None,
+        ge=1,
+        description="end the training after so many evaluations in a row without a better one",
+    )
     logging_steps: int = Field(default=10, ge=1)
     seed: Seed = 42
 
@@ -214,12 +252,33 @@ class TrainSection(Section):
             raise ValueError("train.attention is flex, which trains on GPUs alone, and train.device is cpu")
         return self
 
+    @property
+    def kept_checkpoints(self) -> int:
+        """Checkpoints that stay on disk: the newest, and the best where it is wanted."""
+        return self.save_total_limit + (self.keep == "best")
+
     @field_validator("max_steps")
     @classmethod
     def _all_or_some(cls, value: int) -> int:
         if value == -1 or value >= 1:
             return value
         raise ValueError("a number of steps from 1 on, or -1: epochs decide")
+
+    @field_validator("eval_steps", mode="before")
+    @classmethod
+    def _steps_share_or_auto(cls, value: Any) -> Any:
+        if value is None or _count_or_auto(value) or (isinstance(value, float) and 0 < value < 1):
+            return value
+        raise ValueError("a number of steps from 1 on, a part of the training between 0 and 1, auto, or null")
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> TrainSection:
+        wants = "keep = best" if self.keep == "best" else f"early_stop = {self.early_stop}"
+        if self.eval_steps is None and (self.keep == "best" or self.early_stop is not None):
+            raise ValueError(f"train.{wants} needs evaluations: set train.eval_steps, such as auto")
+        if self.metric == "dev_answers" and not self.eval_answers:
+            raise ValueError("train.metric = dev_answers needs answers: set train.eval_answers, such as 200")
+        return self
 
     @field_validator("save_steps", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any
 from glmjobs.reporting import curves
 from glmjobs.reporting.load import MODELS, RunFacts
 from glmjobs.reporting.prediction_table import paired
-from glmjobs.run import gpu_hours
+from glmjobs.run import evaluations, gpu_hours
 from glmjobs.run.state import STAGES
 from glmjobs.text import left_out_words, number, shown, unix_time, utc
 
@@ -223,7 +223,8 @@ def _parts(value: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 def _training(facts: RunFacts) -> Json:
-    kept, replaced = curves.training_rows(facts.train_log)
+    evaluated = [row for row in facts.train_log if evaluations.is_evaluation(row)]
+    kept, replaced = curves.training_rows([r for r in facts.train_log if not evaluations.is_evaluation(r)])
     result: Json = {"rows": len(kept), "replaced_rows": len(replaced), "curves": {}, "steps": None}
     if not kept:
         return result
@@ -241,10 +242,50 @@ def _training(facts: RunFacts) -> Json:
             result["curves"][key] = {"points": curves.thin(main), "replaced": redone}
     if loss := result["curves"].get("loss"):
         result["loss_first"], result["loss_last"] = loss["points"][0][1], loss["points"][-1][1]
+        loss["dev"] = curves.thin(curves.curve(curves.training_rows(evaluated)[0], "dev_loss"))
+    result["evaluation"] = _evaluation(facts, evaluated)
+    answered = [row for row in curves.training_rows(evaluated)[0] if number(row.get("dev_answers")) is not None]
+    if answered:
+        result["curves"]["dev_answers"] = {
+            "points": [(step, 100 * share) for step, share in curves.curve(answered, "dev_answers")],
+            "replaced": [],
+            "band": [
+                (number(row["step"]), 100 * interval[0], 100 * interval[1])
+                for row in answered
+                if (interval := _interval(row.get("dev_answers_interval"))) is not None
+            ],
+        }
     for key in ("tokens_per_s", "mfu"):
         values = sorted(value for _, value in curves.curve(kept, key))
         result[f"{key}_median"] = values[len(values) // 2] if values else None
     return result
+
+
+def _evaluation(facts: RunFacts, rows: Sequence[Json]) -> Json | None:
+    """The best and the last evaluation while training, and which checkpoint became the model; None without any."""
+    numbers = ("step", *evaluations.METRICS, "dev_examples", "dev_tokens", "dev_answers_marked")
+    found = evaluations.comparable(
+        {
+            **{key: number(row.get(key)) for key in numbers},
+            "dev_set": shown(row.get("dev_set"), 80),
+            "dev_answers_interval": _interval(row.get("dev_answers_interval")),
+        }
+        for row in curves.training_rows(rows)[0]
+    )
+    if not found:
+        return None
+    metric = _mapping(_mapping(facts.settings.get("recipe")).get("train")).get("metric")
+    metric = metric if isinstance(metric, str) and metric in evaluations.METRICS else "dev_loss"
+    made, trained = (_mapping(facts.markers.get(s, {}).get("figures")) for s in ("consolidate", "train"))
+    return {
+        "metric": metric,
+        "best": evaluations.best(found, metric),
+        "last": found[-1],
+        "count": len(found),
+        "model_step": number(made.get("step")),
+        "chosen": shown(made.get("chosen"), 400),
+        "ended_early": shown(trained.get("ended_early"), 400),
+    }
 
 
 def _parts_of_training(facts: RunFacts, now: Json) -> list[Json]:

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 #: Training curves: key of the log, title, how its values are written (see the page's script).
 TRAINING = (
     ("loss", "Loss", "number"),
+    ("dev_answers", "Right answers on dev rows", "percent"),
     ("learning_rate", "Learning rate", "number"),
     ("tokens_per_s", "Tokens per second", "speed"),
     ("mfu", "Model FLOPs utilisation (MFU)", "share"),
@@ -74,9 +75,16 @@ def training(doc: Json) -> list[Markup]:
 
 
 def _training_chart(key: str, title: str, curve: Json, width: int = charts.WIDTH) -> Markup:
-    lines = [charts.Line(title, curve["points"])]
+    lines = [charts.Line(title, curve["points"], band=curve.get("band", ()))]
+    if curve.get("dev"):
+        lines.append(charts.Line("on dev rows", curve["dev"], "dev"))
     if curve["replaced"]:
         lines.insert(0, charts.Line("trained again", curve["replaced"], "redone"))
+    if key == "dev_answers":
+        y_text = Y_TEXT["percent"]
+        return charts.line_chart(
+            title, lines, x_name="step", y_range=(0.0, 100.0), x_from=0.0, width=width, y_text=y_text
+        )
     highest = max(y for line in lines for _, y in line.points)
     y_range = (
         (0.0, highest * 1.08) if key in ("tokens_per_s", "mfu", "learning_rate") and highest > 0 else None

@@ -87,14 +87,15 @@ def training(doc: Json) -> Markup | None:
     cards = figures.training(doc)
     if not cards:
         return None
-    again = doc["training"]["replaced_rows"]
-    legend = (
-        colour_key([("main", "the training that counts"), ("redone", "trained again after a resume")])
-        if again
-        else None
-    )
+    kinds = [("main", "the training that counts")]
+    if doc["training"].get("evaluation"):
+        kinds.append(("dev", "loss on dev rows"))
+    if doc["training"]["replaced_rows"]:
+        kinds.append(("redone", "trained again after a resume"))
     return join(
-        tag("p", wording.training_sentence(doc), class_="lead"), legend, tag("div", *cards, class_="grid")
+        tag("p", wording.training_sentence(doc), class_="lead"),
+        colour_key(kinds) if len(kinds) > 1 else None,
+        tag("div", *cards, class_="grid"),
     )
 
 

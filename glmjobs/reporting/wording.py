@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glmjobs.run.evaluations import METRICS
 from glmjobs.text import duration, gpu_hours, p_value, percent, points, shown, size
 from hpc.core import hints
 
@@ -184,8 +185,32 @@ def training_sentence(doc: Json) -> str:
         said += ", the median of the log."
     if skipped := training.get("skipped_steps"):
         said += f" {skipped:,} of the steps were skipped, because float16 overflowed in them."
+    if evaluated := training.get("evaluation"):
+        said += f" {evaluation_sentence(evaluated)}"
     if training["replaced_rows"]:
         said += " Dashed: steps trained again, because an earlier attempt ended before it could save them."
+    return said
+
+
+def evaluation_sentence(evaluated: Json) -> str:
+    """What the evaluations while training found, which checkpoint became the model, and why training ended."""
+    last, top, metric = evaluated["last"], evaluated["best"], evaluated["metric"]
+    rows = f"{last['dev_examples']:,.0f} dev examples" if last["dev_examples"] else "dev examples"
+    loss = "no number" if last["dev_loss"] is None else f"{last['dev_loss']:.4g}"
+    accuracy = last["dev_token_accuracy"]
+    right = f", {percent(accuracy)} of their tokens right" if accuracy is not None else ""
+    said = f"Loss on {rows} at the last of {evaluated['count']:,} evaluations: {loss}{right}"
+    if last["dev_answers"] is not None and last["dev_answers_marked"]:
+        low, high = last["dev_answers_interval"] or (0.0, 1.0)
+        said += f"; {percent(last['dev_answers'])} of {last['dev_answers_marked']:,.0f} answers right"
+        said += f" (95 %: {percent(low)} to {percent(high)})"
+    if top is not None and top["step"] != last["step"]:
+        said += f"; best by {METRICS[metric][0]} at step {top['step']:,.0f}: {top[metric]:.4g}"
+    said += "."
+    if evaluated["model_step"] and evaluated["chosen"]:
+        said += f" The model is checkpoint-{evaluated['model_step']:.0f}: {evaluated['chosen']}."
+    if evaluated["ended_early"]:
+        said += f" Training was ended early: {evaluated['ended_early']}."
     return said
 
 

@@ -168,6 +168,11 @@ class Run:
         """report.html, report.md, report.json."""
         return self.path / "report"
 
+    @property
+    def save_request(self) -> Path:
+        """A file by which a person asks the training that runs for a checkpoint."""
+        return self.path / "save"
+
     def jobs(self, stage: str) -> Path:
         """Where a stage's script and logs are."""
         return self.path / "jobs" / stage

@@ -63,6 +63,12 @@ def check_length(run: Run, recipe: Recipe, changed: Collection[str], at: Reached
             f"train.epochs = {train.epochs:g}: training has read its {run.recipe.train.epochs:g} epochs and begun them "
             "again, as train.max_steps said; only a larger train.max_steps makes it longer"
         )
+    ended = ((ledger.marker(run.path, "train") or {}).get("figures") or {}).get("ended_early")
+    if at.finished and ended and "train.early_stop" not in changed:
+        raise BadInput(
+            f"training was ended early: {ended}; to go on, change that as well: "
+            + hints.setting("train.early_stop", "null")
+        )
     if at.finished and committed.newest(run.checkpoints) is None:
         raise BadInput(
             f"{run.checkpoints}: no checkpoint is left, and with it no optimizer state to go on from; go on from the "

@@ -42,7 +42,8 @@ LONGEST = "01:00:00"
 
 def short(recipe: Recipe) -> Recipe:
     """The recipe as it is rehearsed: same model, rows, precision and ranks; fewer steps and answers, less time."""
-    train = recipe.train.model_copy(update={"max_steps": STEPS, "save_steps": SAVE_STEP, "logging_steps": 1})
+    steps = {"max_steps": STEPS, "save_steps": SAVE_STEP, "logging_steps": 1, "early_stop": None}
+    train = recipe.train.model_copy(update=steps)
     score = recipe.score.model_copy(update={"rows": ROWS})
     limit = Limits(time=LONGEST).seconds
     jobs = {

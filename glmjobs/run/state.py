@@ -36,6 +36,7 @@ class StageState(stage_state.StageState):
 
     of: int | None = None
     loss: float | None = None
+    dev_loss: float | None = None
     tokens_per_s: float | None = None
     mfu: float | None = None
     epoch: float | None = None

@@ -59,6 +59,7 @@ def describe(stage: StageState) -> str:
         if stage.step is None:
             return f"{stage.stage:<12} running  on {stage.nodes}"
         loss = f"  loss {stage.loss:.4f}" if stage.loss is not None else ""
+        loss += f"  dev loss {stage.dev_loss:.4f}" if stage.dev_loss is not None else ""
         rate = f"  {stage.tokens_per_s:,.0f} tokens/s" if stage.tokens_per_s else ""
         mfu = f"  MFU {stage.mfu:.0%}" if stage.mfu is not None else ""
         left = f"  {duration(stage.time_left)} left" if stage.time_left is not None else ""

@@ -63,13 +63,15 @@ def _title(state: RunState) -> Text:
     )
 
 
-COLUMNS = ("stage", "state", "job", "tries", "nodes", "step", "loss", "tokens/s", "MFU", "GPU", "left", "why")
+COLUMNS = (
+    "stage", "state", "job", "tries", "nodes", "step", "loss", "dev loss", "tokens/s", "MFU", "GPU", "left", "why",
+)  # fmt: skip
 
 
-RIGHT = ("tries", "step", "loss", "tokens/s", "MFU", "GPU", "left")
+RIGHT = ("tries", "step", "loss", "dev loss", "tokens/s", "MFU", "GPU", "left")
 
 
-FIRST_TO_GO = ("nodes", "tries", "MFU", "tokens/s", "loss", "job", "GPU", "left", "step")
+FIRST_TO_GO = ("nodes", "tries", "MFU", "tokens/s", "dev loss", "loss", "job", "GPU", "left", "step")
 """Columns that a narrow terminal does without, in this order; a number cut short would be another number."""
 
 
@@ -119,7 +121,7 @@ def cells(s: StageState) -> tuple[str, ...]:
     """A stage's row, as text, in the order of :data:`COLUMNS`."""
     return (
         s.stage, state_word(s), visible(s.job or ""), str(s.attempts or ""), visible(s.nodes or ""),
-        steps(s), f"{s.loss:.4f}" if s.loss is not None else "",
+        steps(s), *(f"{loss:.4f}" if loss is not None else "" for loss in (s.loss, s.dev_loss)),
         f"{s.tokens_per_s:,.0f}" if s.tokens_per_s else "", f"{100 * s.mfu:.0f} %" if s.mfu is not None else "",
         f"{s.gpu_utilisation:.0f} %" if s.gpu_utilisation is not None else "", duration(s.time_left),
         visible(s.error or s.reason),

@@ -35,12 +35,13 @@ class Agreement:
 
     def __init__(self) -> None:
         self.group: Any = None
-        self.rank = 0
+        self.rank, self.ranks = 0, 1
 
     def open(self) -> Agreement:
         """Make the group, once the processes have met; with one process there is nothing to agree on."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self.group, self.rank = dist.new_group(backend="gloo", timeout=PATIENCE), dist.get_rank()
+            self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         return self
 
     def all_reduce_max(self, value: int) -> int:
@@ -57,6 +58,13 @@ class Agreement:
         tensor = torch.tensor(value, dtype=torch.int64)
         dist.all_reduce(tensor, op=operation, group=self.group)
         return int(tensor)
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of all ranks' tensors, on the CPU."""
+        values = values.cpu()
+        if self.group is not None:
+            dist.all_reduce(values, group=self.group)
+        return values
 
     def first_problem(self, text: str | None) -> Problem | None:
         """The problem of the lowest rank that has one; None where no rank has."""

@@ -46,6 +46,7 @@ def training_arguments(
         # a run made by submit says yes or no; one that does not is on the safe side
         compat.CHECKPOINTING_NAME: train.activation_checkpointing is not False,
         f"{compat.CHECKPOINTING_NAME}_kwargs": {"use_reentrant": reentrant(train)},
+        "neftune_noise_alpha": train.neftune_alpha,
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

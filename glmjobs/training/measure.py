@@ -37,7 +37,7 @@ class Measure(TrainerCallback):  # type: ignore[misc]
         self.first: tuple[float, int] | None = None
         self.last: tuple[float, int] | None = None
         self.saves: list[float] = []
-        self.saved_between = 0.0
+        self.stopped_between = 0.0
         self.peaks = (0, 0)
 
     def on_train_begin(
@@ -61,7 +61,14 @@ class Measure(TrainerCallback):  # type: ignore[misc]
         if self.saver.failed is None and self.saver.seconds is not None:
             self.saves.append(self.saver.seconds)
             if self.first is not None:
-                self.saved_between += self.saver.seconds
+                self.stopped_between += self.saver.seconds
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
+    ) -> None:
+        """An evaluation is over, for which the steps had stopped."""
+        if self.first is not None:
+            self.stopped_between += metrics["dev_seconds"]
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -79,7 +86,7 @@ class Measure(TrainerCallback):  # type: ignore[misc]
         not measured."""
         step_seconds = tokens_per_s = None
         if self.first is not None and self.last is not None and self.last[1] > self.first[1]:
-            seconds = max(1e-9, self.last[0] - self.first[0] - self.saved_between)
+            seconds = max(1e-9, self.last[0] - self.first[0] - self.stopped_between)
             tokens = self.reading.after(self.last[1]).tokens - self.reading.after(self.first[1]).tokens
             step_seconds = round(seconds / (self.last[1] - self.first[1]), 4)
             tokens_per_s = round(tokens / seconds, 1)

@@ -127,6 +127,8 @@ class Saver:
         """What the last good save took."""
         self.last = False
         """The training's last save, after which nothing goes on."""
+        self.best: Callable[[], int | None] = lambda: None
+        """The step whose checkpoint is kept beside the newest ones (asked on the first rank)."""
 
     @property
     def first(self) -> bool:
@@ -158,7 +160,7 @@ class Saver:
             size = committed.size(folder)
             rate = f"{self.seconds:.0f} s, {size / 1e6 / self.seconds:,.0f} MB/s"
             say(f"{folder.name}: {_size(size)} saved in {rate}")
-            committed.rotate(self.folder, self.keep)
+            committed.rotate(self.folder, self.keep, self.best())
         return True
 
     def save_last(self, step: int, write: Callable[[], Any], beat: Callable[[], bool]) -> bool:
@@ -199,7 +201,7 @@ class Saver:
         committed.discard(folder)
         need = self.needed()
         if self._free() < need:
-            committed.rotate(self.folder, 1)  # the newest alone is enough to go on from
+            committed.rotate(self.folder, 1, self.best())  # the newest alone is enough to go on from
         if (free := self._free()) < need:
             raise OSError(
                 errno.ENOSPC, f"it needs {_size(need)}, and {_size(free)} are free in {self.folder}"

@@ -86,6 +86,13 @@ class AutoSave(TrainerCallback):  # type: ignore[misc]
             self.measured = (time.monotonic() - self._since[0]) / (state.global_step - self._since[1])
         self._since = None  # the save itself is no step
 
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
+    ) -> None:
+        """An evaluation is no step."""
+        if self._since is not None:
+            self._since = self._since[0] + metrics["dev_seconds"], self._since[1]
+
     def _decide(self, state: TrainerState) -> None:
         saving = self.trainer.saver.seconds
         if saving and self.measured:

@@ -29,7 +29,9 @@ from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
 from glmjobs.training import adapters, attention, save
 from glmjobs.training.agreement import Agreement
+from glmjobs.training.answers import Probe
 from glmjobs.training.arguments import reentrant, training_arguments
+from glmjobs.training.evaluation import DevData, EndedEarly, Evaluator
 from glmjobs.training.health import Health
 from glmjobs.training.killed import Killed
 from glmjobs.training.loop_state import LoopState, check_rows
@@ -102,6 +104,8 @@ class Session:
         reading: what has been read after a step.
         figures: of data and model, for the record.
         measure: what it costs.
+        dev: what it is evaluated on while it trains.
+        probe: what it is to answer then.
     """
 
     inputs: Inputs
@@ -110,6 +114,8 @@ class Session:
     reading: Reading
     figures: dict[str, Any]
     measure: Measure
+    dev: DevData | None = None
+    probe: Probe | None = None
 
     def train(self, flag: StopFlag) -> Outcome:
         """From the newest good checkpoint to the last step, or until any rank is told to stop.
@@ -140,21 +146,33 @@ class Session:
             rank=place.rank,
             resumes=resume is not None,
         )
-        stop = StopTogether(flag, agreement, trainer)
+        stop = StopTogether(flag, agreement, trainer, self.inputs.run / "save")
         self._add_callbacks(resume, stop)
         trainer.heartbeat.report("preparing")
-        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        metrics = self._train(resume)
         step = trainer.state.global_step
         trainer.heartbeat.report("finishing", step)
         if place.rank == 0:
             ledger.append(self.inputs.run, "measured", stage="train", step=step, **self.measure.figures())
-        if not stop.stopped or step >= self.steps:
-            return self._finish(result)
+        pending = trainer.evaluator is not None and trainer.evaluator.pending
+        if not pending and (not stop.stopped or step >= self.steps):
+            return self._finish(metrics)
         if place.rank == 0:
             unsaved = " (its checkpoint could not be saved)" if trainer.saver.failed else ""
             why = flag.reason or "another rank was told"
             save.say(f"stopped at step {step} of {self.steps} ({why}){unsaved}")
         return Outcome(finished=False)
+
+    def _train(self, resume: Path | None) -> dict[str, Any]:
+        """All steps from a checkpoint on; the Trainer's figures."""
+        trainer = self.trainer
+        try:
+            result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except EndedEarly:  # what the steps after the last log line had summed up would be added at the next one
+            trainer._total_loss_scalar += trainer.carried_loss or 0.0
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+            return {}
+        return dict(result.metrics)
 
     def _passed_over(self, name: str, why: str) -> None:
         """A checkpoint that is not gone on from, for status and whoever heals."""
@@ -172,13 +190,16 @@ class Session:
             callbacks.append(AutoSave(trainer, recipe.jobs.mean_time_between_failures_hours))
         log = RunLog(self.inputs.run, trainer, self.steps, self.reading, self.measure.peak)
         callbacks += [stop, self.measure, log]
+        if self.dev is not None:
+            given = (trainer, self.dev, recipe.train, self.steps, lambda: stop.flag.requested)
+            callbacks.append(Evaluator(*given, probe=self.probe))
         rehearsed = rehearsal.read(self.inputs.run)
         if rehearsed is not None and resume is None and self.inputs.place.rank == self.inputs.ranks - 1:
             callbacks.append(Killed(rehearsed.kill_step))
         for callback in callbacks:
             trainer.add_callback(callback)
 
-    def _finish(self, result: Any) -> Outcome:
+    def _finish(self, metrics: dict[str, Any]) -> Outcome:
         """Results in the Trainer's own files, and what the stage's marker says of them."""
         inputs, trainer = self.inputs, self.trainer
         last = committed.newest(inputs.checkpoints)
@@ -190,9 +211,9 @@ class Session:
         if not math.isfinite(trainer.mean_loss()) or trainer.skipped_steps >= last.step:
             raise trainer.health.nothing_learned(last.step, last.step)
         read = self.reading.after(last.step)._asdict()
-        result.metrics.update(train_loss=trainer.mean_loss(), **read)
-        trainer.log_metrics("train", result.metrics)
-        trainer.save_metrics("train", result.metrics)
+        metrics = {**metrics, "train_loss": trainer.mean_loss(), **read}
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
         trainer.save_state()
         names = ("train_results.json", "all_results.json", "trainer_state.json", "train_log.jsonl")
         results = [inputs.checkpoints / name for name in names if (inputs.checkpoints / name).is_file()]
@@ -202,9 +223,10 @@ class Session:
             "checkpoint": str(last.path.relative_to(inputs.run)),
             "checkpoint_bytes": committed.size(last.path),
             "world_size": inputs.place.world_size,
-            "train_loss": result.metrics.get("train_loss"),
+            "train_loss": metrics["train_loss"],
             "skipped_steps": trainer.skipped_steps,
-            "train_runtime_s": result.metrics.get("train_runtime"),
+            "train_runtime_s": metrics.get("train_runtime"),
+            **(trainer.evaluator.figures() if trainer.evaluator is not None else {}),
             **self.figures,
             **self.measure.figures(),
         }
@@ -261,6 +283,8 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     tokenizer = load_tokenizer(inputs.base_model)
     positions = family_for(inputs.base_model).positions(read_config(inputs.base_model))
     data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer, positions)
+    dev = DevData.load(inputs.recipe, inputs.data, tokenizer, positions)
+    probe = Probe.load(inputs.recipe, inputs.data, tokenizer, positions) if dev is not None else None
     if place.rank == 0:
         tell_data(inputs.run, data.figures)
     steps = total_steps(settings, data.reading)
@@ -284,7 +308,7 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     )
     best = peak(settings, inputs.base_model, data.reading, place.world_size, arguments.device)
     measure = Measure(saver, saver.agreement, data.reading, inputs.begun, best)
-    return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts}, measure)
+    return Session(inputs, trainer, steps, data.reading, {**data.figures, **counts}, measure, dev, probe)
 
 
 def tell_data(run: Path, figures: dict[str, Any]) -> None:
@@ -301,6 +325,8 @@ def trainable_model(
     # DeepSpeed makes its float32 master weights from what it is given; the original weights are half precision.
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[settings.precision]
     model = load_model(base_model, dtype, None if device.type == "cpu" else device)
+    if settings.label_smoothing:
+        model.get_output_embeddings().label_smoothing = settings.label_smoothing
     if settings.method != "lora":
         return model, {}
     transformers.set_seed(

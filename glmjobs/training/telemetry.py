@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from glmjobs.run import evaluations
 from glmjobs.text import duration
 from glmjobs.training.mfu import Peak
 from glmjobs.training.train_data import Reading
@@ -42,6 +43,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.clock = Remaining(total_steps)
         self.board: Any = None
         self.line: ProgressLine | None = None
+        self.dev_loss: float | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -55,6 +57,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         if self.path.exists():
             text = "".join(json.dumps(r) + "\n" for r in kept)
             write_atomic(self.path, text)
+        self.dev_loss = next((r["dev_loss"] for r in reversed(kept) if evaluations.is_evaluation(r)), None)
         self.clock.start(state.global_step)
         self.board = tensorboard(self.path.parent / "tensorboard", state.global_step + 1)
         self.line = ProgressLine(self.total, state.global_step) if sys.stderr.isatty() else None
@@ -97,7 +100,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps(record) + "\n")
         ledger.write_progress(
             self.run, "train", step=state.global_step, of=self.total, epoch=epoch, tokens=tokens,
-            loss=record["loss"], tokens_per_s=record["tokens_per_s"], mfu=record.get("mfu"),
+            loss=record["loss"], dev_loss=self.dev_loss, tokens_per_s=record["tokens_per_s"], mfu=record.get("mfu"),
             checkpoint=self._checkpoint(),
         )  # fmt: skip
         self._say(state.global_step, record, seconds_left)
@@ -106,6 +109,29 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
                 if record.get(name) is not None:
                     self.board.add_scalar(f"train/{name}", record[name], state.global_step)
             self.board.flush()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
+    ) -> None:
+        """Append an evaluation's line; its time is no step's."""
+        self.since += metrics["dev_seconds"]
+        if not state.is_world_process_zero:
+            return
+        loss, accuracy = metrics["dev_loss"], metrics["dev_token_accuracy"]
+        self.dev_loss = loss
+        line = json.dumps({"time": timestamps.now(), **metrics}) + "\n"
+        # where the disk is full, a resumed training evaluates this step anew
+        with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        words = f"dev loss {'none' if loss is None else f'{loss:.4f}'}  token accuracy {accuracy:.1%}"
+        if metrics.get("dev_answers") is not None:
+            words += f"  answers right {metrics['dev_answers']:.1%} of {metrics['dev_answers_marked']:,}"
+        took = f"{metrics['dev_examples']:,} examples in {duration(metrics['dev_seconds'])}"
+        print(f"step {state.global_step}/{self.total}  {words}  ({took})", file=sys.stderr, flush=True)
+        if self.board is not None:
+            for name, value in (("loss", loss), ("token_accuracy", accuracy), ("answers", metrics.get("dev_answers"))):
+                if value is not None:
+                    self.board.add_scalar(f"dev/{name}", value, state.global_step)
 
     def _say(self, step: int, record: dict[str, Any], seconds_left: float | None) -> None:
         loss = record["loss"]
@@ -136,7 +162,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             ledger.write_progress(
                 self.run, "train", step=state.global_step, of=self.total, checkpoint=self._checkpoint(),
-                **self.reading.after(state.global_step)._asdict(),
+                dev_loss=self.dev_loss, **self.reading.after(state.global_step)._asdict(),
             )  # fmt: skip
 
     def _checkpoint(self) -> int | None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from glmjobs.data import packing
 from glmjobs.data.collate import PackedCollator, PackedDataset, PaddedCollator
 from glmjobs.data.prepared import Prepared
+from glmjobs.data.splitting import Part
 from glmjobs.data.tokenised import Tokenised, tokenise
 from glmjobs.models.family import family_for
 from glmjobs.recipe.schema import Recipe, TrainSection
@@ -105,12 +106,7 @@ def training_data(
         positions: that the model has; an example that takes more is left out.
     """
     settings = recipe.train
-    prepared = Prepared.load(folder)
-    tokenised = tokenise(
-        prepared, "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
-        max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
-        too_long=recipe.data.too_long, label_sop=settings.label_sop, positions=positions,
-    )  # fmt: skip
+    tokenised = tokens_of("train", recipe, folder, tokenizer, positions)
     too_long = {reason: n for reason, n in tokenised.figures["left_out"].items() if n}
     check_left_out(recipe.data, too_long, len(tokenised))
     batch_rows = settings.per_device_batch_size
@@ -129,11 +125,20 @@ def training_data(
         "rows": len(plan),
         "batch_rows": batch_rows,
         "fill": round(plan.fill, 4),
-        "left_out": {**prepared.left_out, **too_long},
+        "left_out": {**Prepared.load(folder).left_out, **too_long},
         "cut_questions": tokenised.figures["cut_questions"],
     }
     reading = Reading(plan, tokenised.lengths, step_rows, tokenised.digest())
     return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, reading, figures)
+
+
+def tokens_of(part: Part, recipe: Recipe, folder: Path, tokenizer: Any, positions: int | None) -> Tokenised:
+    """The tokens of the prepared train or dev rows, made where they are not there yet; see :func:`training_data`."""
+    return tokenise(
+        Prepared.load(folder), part, tokenizer, family_for(recipe.model.family), folder / "tokens",
+        max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
+        too_long=recipe.data.too_long, label_sop=recipe.train.label_sop, positions=positions,
+    )  # fmt: skip
 
 
 def rows_for(examples: int, all_examples: int, all_rows: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from glmjobs import compat
 from glmjobs.training import save
 from glmjobs.training.agreement import Agreement
+from glmjobs.training.evaluation import Evaluator
 from glmjobs.training.health import AT_MINIMUM, NEVER, Health
 from glmjobs.training.loop_state import LoopState
 from glmjobs.zero import committed
@@ -30,15 +32,18 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
         loop_state: keeps the sums that a resume takes up; to be set before training.
         running_loss: sum of the losses since the last log line, on the device.
         carried_loss: what an earlier attempt had summed up since its last log line, until the first micro-step.
+        evaluator: evaluates after steps; None: nobody does.
     """
 
     loop_state: LoopState
+    evaluator: Evaluator | None = None
 
     def __init__(self, *, saver: save.Saver, health: Health, heartbeat: Heartbeat, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.saver, self.health, self.heartbeat = saver, health, heartbeat
         self.running_loss: torch.Tensor | None = None
         self.carried_loss: float | None = None
+        self.tried_to_save: int | None = None
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         """Rows are read in the order they were planned in."""
@@ -106,13 +111,19 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
             super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
         except OSError as error:  # by now only a callback's: writes of a checkpoint keep their errors
             save.say(f"warning: step {self.state.global_step}: {error}")
+        if self.evaluator is not None:
+            self.evaluator.after_step(self.tried_to_save == self.state.global_step, self._save_unasked)
+
+    def _save_unasked(self) -> None:
+        self._save_checkpoint(self.model_wrapped, None)
+        self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
+        step = self.tried_to_save = self.state.global_step
         self.heartbeat.report("saving", step, growing=self.saver.folder / f"checkpoint-{step}")
         save.keep_errors(self.model_wrapped, self.saver.writes)
         write = super()._save_checkpoint
-        if step < self.state.max_steps:
+        if step < self.state.max_steps and not self.saver.last:
             self.saver.save(step, lambda: write(model, trial))
         else:
             self.saver.save_last(step, lambda: write(model, trial), self._waiting)
@@ -197,12 +208,14 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
 class StopTogether(TrainerCallback):  # type: ignore[misc]
     """All ranks stop at the same step: a signal that reached any rank is known to all at the next step's end.
 
-    So is a loss that is no number: looked at where the device is waited for anyway, to log or to save.
+    So is a loss that is no number: looked at where the device is waited for anyway, to log or to save; and a file
+    ``request``, by which a person asks for a checkpoint: the first rank looks for it, and takes it away afterwards.
     """
 
-    def __init__(self, flag: StopFlag, agreement: Agreement, trainer: GLMTrainer) -> None:
-        self.flag, self.agreement, self.trainer = flag, agreement, trainer
+    def __init__(self, flag: StopFlag, agreement: Agreement, trainer: GLMTrainer, request: Path) -> None:
+        self.flag, self.agreement, self.trainer, self.request = flag, agreement, trainer, request
         self.stopped = False
+        self.answered = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -217,7 +230,10 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
         trainer.heartbeat.report("training", step)
         health.after_step(engine)
         last = step >= state.max_steps
-        stop = self.agreement.all_reduce_max(int(self.flag.requested))
+        asked = trainer.saver.first and not self.answered and os.path.exists(self.request)  # noqa: PTH110
+        told = self.agreement.all_reduce_max(2 if self.flag.requested else int(asked))
+        stop = told == 2
+        control.should_save = control.should_save or told == 1
         if stop or last or control.should_log or control.should_save:
             bad = self.agreement.all_reduce_min(health.first_bad_step(engine, step))
             if bad != NEVER:
@@ -228,3 +244,17 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A checkpoint that was asked for is there, or could not be saved, which was said: asked once, tried once."""
+        if not self.trainer.saver.first or self.answered or not os.path.exists(self.request):  # noqa: PTH110
+            return
+        done = "was not saved" if self.trainer.saver.failed else "saved"
+        try:
+            self.request.unlink()
+            then = "the file is removed"
+        except OSError as error:  # it would ask again at every step
+            self.answered, then = True, f"the file cannot be removed ({error.strerror}), and is not looked at again"
+        save.say(f"checkpoint-{state.global_step} {done}, as {self.request} asked; {then}")

@@ -176,16 +176,20 @@ def sync(path: Path) -> None:
             seen.unlink(missing_ok=True)
 
 
-def rotate(folder: Path, keep: int) -> list[Path]:
+def rotate(folder: Path, keep: int, spare: int | None = None) -> list[Path]:
     """Delete all but the newest ``keep`` (≥ 1) checkpoints that count, and the broken ones older than the newest.
 
     A broken one newer than every good one is left: it may be evidence, and the next save of its step replaces it.
+
+    Args:
+        spare: step of one more that is kept.
     """
     checked = scan(folder)
     good = [c for c in checked if c.problem is None]
     if not good:
         return []
-    doomed = good[max(1, keep) :] + [c for c in checked if c.problem is not None and c.step < good[0].step]
+    broken = [c for c in checked if c.problem is not None and c.step < good[0].step]
+    doomed = [c for c in good[max(1, keep) :] if c.step != spare] + broken
     for checkpoint in doomed:
         discard(checkpoint.path, ignore_errors=True)
     return [c.path for c in doomed]

@@ -20,6 +20,7 @@ from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import manifest
 from hpc.batch.profile import Profile
+from hpc.core.files import read_jsonl
 from tests.support.small_families import SMALL
 
 STEPS, SAVED = 6, 4
@@ -61,8 +62,13 @@ def marker(run: Run, stage: str) -> Any:
 
 
 def losses(run: Run) -> list[float]:
-    lines = (run.checkpoints / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [row["loss"] for row in read_jsonl(run.checkpoints / "train_log.jsonl") if "loss" in row]
+
+
+def evaluated(run: Run) -> dict[int, float]:
+    """Dev loss by step."""
+    rows = read_jsonl(run.checkpoints / "train_log.jsonl")
+    return {row["step"]: row["dev_loss"] for row in rows if "dev_loss" in row}
 
 
 def logits(model: Any, directory: Path) -> torch.Tensor:
@@ -83,10 +89,15 @@ def test_the_chain_of_a_family(
     family: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """GLM-10B's and GLM-4's architecture: the loss falls, and the model that comes out is scored and answers."""
-    run = make_run(tmp_path, family, gpus=1, train={"method": method}, adapter="keep")
+    settings = {"method": method, "eval_steps": "auto", "keep": "best"}
+    run = make_run(tmp_path, family, gpus=1, train=settings, adapter="keep")
     train(run)
     assert losses(run)[-1] < losses(run)[0]
+    dev = evaluated(run)
+    assert list(dev) == [0, SAVED, STEPS] and dev[STEPS] < dev[0]
     assert run_command(consolidate.main, [str(run.path)]) == 0
+    figures = marker(run, "consolidate")["figures"]
+    assert figures["step"] == min((SAVED, STEPS), key=dev.get) and "of 3 evaluations" in figures["chosen"]
     manifest.verify(run.model)
     base = run.base_model
     assert (logits(load_model(run.model), base) - logits(load_model(base), base)).abs().max() > 0.01
@@ -101,7 +112,7 @@ def test_the_chain_of_a_family(
 def test_lora_on_two_ranks(stage: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only adapters are trained and saved; a resume gives the same adapter; merged and kept equal unmerged."""
     peft = pytest.importorskip("peft")
-    settings = {"method": "lora", "lora": {"rank": 4, "alpha": 16}, "zero_stage": stage}
+    settings = {"method": "lora", "lora": {"rank": 4, "alpha": 16}, "zero_stage": stage, "eval_steps": "auto"}
     run = make_run(tmp_path, "chatglm", gpus=2, train=settings)
     train(run)
     figures = marker(run, "train")["figures"]
@@ -116,7 +127,10 @@ def test_lora_on_two_ranks(stage: int, tmp_path: Path, capsys: pytest.CaptureFix
     # As if the last save had been cut off: step 5 and 6 once more, from the checkpoint before.
     (last / "committed.json").unlink()
     (run.path / "stages" / "train.json").unlink()
+    dev = evaluated(run)
+    assert list(dev) == [0, SAVED, STEPS] and dev[STEPS] < dev[0]
     assert f"resuming from checkpoint-{SAVED}" in train(run)
+    assert evaluated(run) == dev
     assert (last / "adapter_model.safetensors").read_bytes() == trained
 
     assert run_command(consolidate.main, [str(run.path)]) == 0

@@ -55,12 +55,16 @@ def test_what_goes_on_is_in_force_from_the_next_step(tmp_path: Path) -> None:
         "train.max_steps=8", "train.epochs=60", "train.learning_rate=5e-4", "train.scheduler=linear",
         "train.warmup_ratio=0.25", "train.max_grad_norm=0.5", "train.activation_checkpointing=true",
         "train.lora.dropout=0.25", "train.save_steps=3", "train.save_total_limit=3", "train.logging_steps=2",
+        "train.eval_steps=3", "train.eval_rows=10", "train.keep=best", "train.metric=dev_token_accuracy",
+        "train.early_stop=9", "train.label_smoothing=0.1", "train.neftune_alpha=1",
     )  # fmt: skip
     run = heal.change(run, read_state(run, ask_slurm=False), changed, "local")
     with Training(run) as training:
         assert training.wait() == 0, training.said()
         assert "5e-05" not in training.log() and "0.0005 from here on" in training.log()
-    rows = {row["step"]: row for row in read_jsonl(run.checkpoints / "train_log.jsonl")}
+    log = list(read_jsonl(run.checkpoints / "train_log.jsonl"))
+    assert [(r["step"], r["dev_examples"]) for r in log if "dev_loss" in r] == [(6, 10), (8, 10)]
+    rows = {row["step"]: row for row in log if "loss" in row}
     assert sorted(rows) == [1, 2, 3, 4, 6, 8], "a line every second step"
     assert rows[4]["learning_rate"] == pytest.approx(1e-3)
     assert rows[6]["learning_rate"] == pytest.approx(5e-4 * (8 - 5) / 6), (

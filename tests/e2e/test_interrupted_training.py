@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from glmjobs.run import evaluations
 from glmjobs.run.directory import Run
 from glmjobs.zero import committed
 from hpc.chain import ledger
@@ -30,6 +31,9 @@ from tests.support.small_training import (
 SHORT, LONG = 3, 32
 """Kills in the everyday form and in the long one."""
 
+SETTINGS = ("train.eval_steps=3", "train.keep=best", "train.neftune_alpha=5", "train.label_smoothing=0.1")
+"""Evaluated at steps that are saved, and at others, of which the best are saved for it; with all that draws numbers."""
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -39,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run_of(inputs: dict[str, Path], tmp_path: Path, name: str, steps: int) -> Run:
-    settings = (f"train.max_steps={steps}", f"train.deepspeed={inputs['deepspeed']}")
+    settings = (f"train.max_steps={steps}", f"train.deepspeed={inputs['deepspeed']}", *SETTINGS)
     return make_run(tmp_path, name, inputs["model"], *settings)
 
 
@@ -111,15 +115,20 @@ def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed:
     whole, broken = (run_of(inputs, tmp_path, name, steps) for name in ("whole", "broken"))
     with Training(whole, environ=environ) as training:
         assert training.wait() == 0, training.said()
+    broken.save_request.touch()
     with Training(broken, limit=kills + 1, environ=environ) as training:
         hits = interrupt(training, kills, seed, pace(whole))
         assert training.wait() == 0, training.said()
     assert sum(hits.values()) == kills, f"the training ended after {hits}"
     ended = ledger.events(broken.path, event="ended", stage="train")
     assert [e["outcome"] for e in ended] == ["failed"] * kills + ["done"]
+    assert not broken.save_request.exists(), "a checkpoint was asked for, too"
     last = f"checkpoint-{steps}"
     assert differences(whole.checkpoints / last, broken.checkpoints / last) == []
     assert logged(whole) == logged(broken), "the log reads as if nothing had happened"
+    assert [r["step"] for r in logged(broken) if "dev_loss" in r] == sorted({*range(0, steps + 1, 3), steps})
+    chosen = [evaluations.choose(r.checkpoints, r.recipe.train) for r in (whole, broken)]
+    assert chosen[0].path.name == chosen[1].path.name and chosen[0].why == chosen[1].why
     results: list[Any] = [read_json(r.checkpoints / "train_results.json") for r in (whole, broken)]
     assert results[0]["train_loss"] == results[1]["train_loss"]
     scales = {s["loss_scale"] for s in _scales(whole)}

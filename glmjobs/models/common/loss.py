@@ -21,10 +21,15 @@ CHUNK_BYTES = 2**28  # float32 logits held at a time
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """sum over rows of -log softmax(hidden @ weight.T)[label], float32; both passes work chunk by chunk."""
+    """sum over rows of -log softmax(hidden @ weight.T)[label], float32; both passes work chunk by chunk.
+
+    Smoothed by s, 1 - s of it and s of the mean over all pieces of the vocabulary.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int, smoothing: float
+    ) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         normalisers = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
         for at in range(0, len(labels), rows):
@@ -32,10 +37,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
             logits = F.linear(hidden[span], weight).float()
             normaliser = torch.logsumexp(logits, dim=-1)
             picked = logits.gather(1, labels[span].clamp(min=0).unsqueeze(1)).squeeze(1)
+            if smoothing:
+                picked = (1 - smoothing) * picked + smoothing * logits.mean(dim=-1)
             total += torch.where(labels[span] != IGNORED, normaliser - picked, 0.0).sum()
             normalisers[span] = normaliser
         ctx.save_for_backward(hidden, weight, labels, normalisers)
-        ctx.rows = rows
+        ctx.rows, ctx.smoothing = rows, smoothing
         return total
 
     @staticmethod
@@ -49,18 +56,20 @@ class _SummedCrossEntropy(torch.autograd.Function):
             span = slice(at, at + ctx.rows)
             target = labels[span].clamp(min=0).unsqueeze(1)
             slope = (F.linear(hidden[span], weight).float() - normalisers[span].unsqueeze(1)).exp_()
-            slope.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
+            slope.scatter_add_(1, target, torch.full_like(target, ctx.smoothing - 1.0, dtype=torch.float32))
+            if ctx.smoothing:
+                slope -= ctx.smoothing / slope.shape[-1]
             slope *= torch.where(labels[span] != IGNORED, grad_outputs[0], 0.0).unsqueeze(1)
             slope = slope.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[span] = slope @ weight
             if grad_weight is not None:
                 grad_weight += slope.t() @ hidden[span]
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
 
 
 def summed_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES
+    hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES, smoothing: float = 0.0
 ) -> Tensor:
     """Sum of the cross-entropies of all rows whose label is not -100, float32, as a scalar.
 
@@ -69,12 +78,27 @@ def summed_cross_entropy(
         weight: [V, H], the output matrix.
         labels: [N] int64, -100 where a row has no target.
         chunk_bytes: float32 logits held at a time; at least one row is taken.
+        smoothing: share of a label that is spread over the whole vocabulary, its own piece included (label smoothing:
+            Szegedy et al. 2016, arXiv:1512.00567, section 7; as torch's cross_entropy has it).
     """
     if (dtype := autocast_dtype(hidden.device.type)) is not None:
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     rows = max(1, chunk_bytes // (4 * weight.shape[0]))
     with torch.autocast(hidden.device.type, enabled=False):
-        total: Tensor = _SummedCrossEntropy.apply(hidden, weight, labels, rows)
+        total: Tensor = _SummedCrossEntropy.apply(hidden, weight, labels, rows, smoothing)
+    return total
+
+
+@torch.no_grad()
+def count_hits(hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+    """How many labels are the likeliest token: int64 scalar; arguments as :func:`summed_cross_entropy`."""
+    if (dtype := autocast_dtype(hidden.device.type)) is not None:
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    rows = max(1, chunk_bytes // (4 * weight.shape[0]))
+    total = torch.zeros((), dtype=torch.int64, device=hidden.device)
+    for at in range(0, len(labels), rows):
+        span = slice(at, at + rows)
+        total += (F.linear(hidden[span], weight).argmax(dim=-1) == labels[span]).sum()
     return total
 
 
@@ -84,6 +108,12 @@ class OutputHead(nn.Linear):
     The loss is computed inside this module's ``forward``, and not beside it from its weight: ZeRO-3 gathers a
     partitioned weight only while the module that owns it runs.
     """
+
+    label_smoothing = 0.0
+    """In training: see :func:`summed_cross_entropy`."""
+
+    hits: Tensor | None = None
+    """Outside training: how many labels of the last loss were the likeliest token, int64 scalar on the device."""
 
     def forward(
         self, hidden: Tensor, labels: Tensor | None = None, num_items: Tensor | int | None = None
@@ -100,7 +130,10 @@ class OutputHead(nn.Linear):
         if labels is None:
             return F.linear(hidden, self.weight, self.bias)
         labels = labels.reshape(-1)
-        total = summed_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), self.weight, labels)
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = summed_cross_entropy(hidden, self.weight, labels, smoothing=smoothing)
+        self.hits = None if self.training else count_hits(hidden, self.weight, labels)
         if num_items is None:
             return total / (labels != IGNORED).sum().clamp(min=1)
         return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)

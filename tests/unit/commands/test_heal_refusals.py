@@ -32,7 +32,10 @@ NEW: dict[str, Any] = {
     "train.attention": "whole",
     "model": "seed=5", "data": "dev_rows=1-7", "train.method": "lora", "train.per_device_batch_size": "3",
     "train.gradient_accumulation": "5", "train.packing": "false", "train.pack_length": "333", "train.seed": "7",
-    "train.label_sop": "true", "train.precision": "bf16", "train.zero_stage": "3", "train.optimizer_offload": "true",
+    "train.eval_steps": "5", "train.eval_rows": "7", "train.eval_answers": "3", "train.keep": "best",
+    "train.metric": "dev_token_accuracy",
+    "train.early_stop": "3", "train.label_smoothing": "0.1", "train.neftune_alpha": "5", "train.label_sop": "true",
+    "train.precision": "bf16", "train.zero_stage": "3", "train.optimizer_offload": "true",
     "train.deepspeed": "configs/deepspeed/zero3.json", "train.device": "cpu", "train.weight_decay": "0.25",
     "train.lora.rank": "3", "train.lora.alpha": "3", "train.lora.targets": "[dense]", "jobs": "train.time=00:07:00",
     "consolidate": "dtype=bfloat16", "score": "max_new_tokens=7", "cluster": "account=other",
@@ -47,6 +50,7 @@ def setting(name: str) -> str:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     small = ["data.make.rows=120", "data.dev_rows=1-20", "train.precision=fp32", "train.device=auto"]
+    small += ["train.eval_steps=auto"]
     return Run.create(
         tmp_path / "a run", load(CONFIGS / "tiny.yaml", small), Profile(name="x"), Shape(nodes=1, gpus=1)
     )

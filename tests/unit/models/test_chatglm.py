@@ -170,15 +170,16 @@ def test_training_loss_and_gradients(checkpointing: bool) -> None:
             torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_chunked_cross_entropy(rows: int) -> None:
-    """The same at every chunk size; ignored rows count nothing; a batch without targets is 0, not NaN."""
+def test_chunked_cross_entropy(rows: int, smoothing: float) -> None:
+    """As torch's at every chunk size, labels smoothed or not; ignored rows count nothing; no targets give 0."""
     torch.manual_seed(1)
     hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
     labels = torch.randint(0, 11, (23,))
     labels[::3] = -100
-    wanted = F.cross_entropy(hidden @ weight.t(), labels, reduction="sum")
-    ours = summed_cross_entropy(hidden, weight, labels, chunk_bytes=4 * 11 * rows)
+    wanted = F.cross_entropy(hidden @ weight.t(), labels, reduction="sum", label_smoothing=smoothing)
+    ours = summed_cross_entropy(hidden, weight, labels, chunk_bytes=4 * 11 * rows, smoothing=smoothing)
     torch.testing.assert_close(ours, wanted)
     for a, b in zip(
         torch.autograd.grad(3 * ours, (hidden, weight)),

@@ -58,8 +58,11 @@ def test_the_figures_are_the_same_everywhere(tmp_path: Path, capsys: pytest.Capt
         tmp_path, "run", small_model(tmp_path), "train.precision=fp32", "train.max_steps=7", "train.epochs=1",
         "train.per_device_batch_size=35", "train.save_steps=100", gpus=1,
     )  # fmt: skip
+    run.save_request.touch()
     with Training(run, limit=1) as training:
         assert training.wait() == 0, training.said()
+        assert f"checkpoint-1 saved, as {run.save_request} asked; the file is removed" in training.log()
+    assert not run.save_request.exists() and (run.checkpoints / "checkpoint-1" / "committed.json").is_file()
     ensure(run)
     from glmjobs.models import load_tokenizer
 
