@@ -90,7 +90,7 @@ def test_the_page_and_the_terminal_say_the_same(runs: list[Run], capsys: pytest.
         for name, a in page.elements
         if name == "path" and a.get("class") in ("line s0", "line s1", "line s2")
     ]
-    assert len(lines) == 3 * 5, "loss in two widths, and three further curves, of three runs"
+    assert len(lines) == 3 * 6, "loss in two widths, and four further curves, of three runs"
     assert "run-0 → run-2" in said and "corrected for 3 pairs" in said
 
 
