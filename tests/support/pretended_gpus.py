@@ -151,12 +151,15 @@ class Event(Stream):
         return 0.0
 
 
+def is_cuda(value: Any) -> bool:
+    """Whether an argument names a GPU."""
+    if isinstance(value, torch.device):
+        return value.type == "cuda"
+    return isinstance(value, str) and value.partition(":")[0] == "cuda"
+
+
 def _on_cpu(value: Any) -> Any:
-    if isinstance(value, torch.device) and value.type == "cuda":
-        return torch.device("cpu")
-    if isinstance(value, str) and value.partition(":")[0] == "cuda":
-        return "cpu"
-    return value
+    return "cpu" if is_cuda(value) else value
 
 
 class OnTheCPU(TorchFunctionMode):
