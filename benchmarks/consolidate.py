@@ -1,18 +1,20 @@
-"""Consolidation against DeepSpeed's own script and against a plain copy, on one checkpoint, in one run.
+"""Consolidation against DeepSpeed's own script and against the disk, on one checkpoint, in one run.
 
 Makes a ZeRO-2 or ZeRO-3 checkpoint of ChatGLM's layer shapes in DeepSpeed's file format (optimizer moments
-included, so that the files have their true size), then times, alternating, with a warm page cache and without
-fsync:
+included, so that the files have their true size), then times in turns, without fsync:
 
 - ``deepspeed``: zero_to_fp32 --safe_serialization of the installed DeepSpeed, as users run it;
-- ``ours``: python -m glmjobs.consolidate, with the default number of threads, manifest and hashes included;
-- ``cp``: cp of the same bytes: what is written is copied, what is read beyond that is copied to /dev/null.
+- ``ours``: python -m glmjobs.consolidate, manifest and SHA-256 included, with 1, 2 and as many workers as cores;
+- ``read`` and ``write``: dd of as many bytes of the same files to nowhere, and of the output's bytes to the same disk
+  (past the page cache, where the disk takes that). The slower of the two is the limit: nothing that reads and writes
+  so much can be faster.
 
-Every tensor of ours is compared with DeepSpeed's bit by bit. ``ratio`` in the JSON is DeepSpeed's time over
-ours.
+The page cache is warm, or (``--cold``) emptied of the checkpoint before each. Every tensor of ours is compared with
+DeepSpeed's bit by bit. ``ratio`` in the JSON is DeepSpeed's time over ours; ratios are taken within a round, and
+their least, median and greatest are shown.
 
-    python benchmarks/consolidate.py [--billions 0.8] [--ranks 8] [--stage 2 3] [--dtype float32 float16]
-    [--quick]
+    python benchmarks/consolidate.py [--billions 0.8 3] [--ranks 8] [--stage 2 3] [--dtype float32 float16]
+    [--workers 1 2] [--cold] [--quick]
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -161,19 +164,33 @@ def environment() -> dict[str, str]:
     return {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(os.cpu_count())}
 
 
-def warm(folder: Path) -> None:
-    """Read every file once, so that all find the page cache in the same state (where memory allows)."""
+def prepare_cache(folder: Path, cold: bool) -> None:
+    """Read every file once, so that all find the page cache in the same state (where memory allows); or drop all."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb", buffering=0) as file:
-                while file.read(1 << 24):
+                if cold:
+                    os.fsync(file.fileno())  # only what is on the disk can be dropped
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                while not cold and file.read(1 << 24):
                     pass
 
 
-def copy_command(model: Path, target: Path, extra: Path | None) -> list[str]:
-    files = " ".join(f"'{path}'" for path in sorted(model.glob("*.safetensors")))
-    beyond = f" && cp '{extra}' /dev/null" if extra else ""
-    return ["bash", "-c", f"mkdir '{target}' && cp {files} '{target}/'{beyond}"]
+def read_command(checkpoint: Path, total: int) -> list[str]:
+    """dd of the float32 weights' number of bytes, from the files that they are in."""
+    files = sorted(checkpoint.rglob("*_optim_states.pt"))
+    count = math.ceil(total * 4 / len(files) / (1 << 20))
+    parts = [f"dd if='{path}' of=/dev/null bs=1M count={count} status=none" for path in files]
+    return ["bash", "-c", " && ".join(parts)]
+
+
+def write_command(model: Path, target: Path) -> list[str]:
+    """dd of as many bytes as the model has, to the same disk."""
+    from glmjobs.zero.pipeline import is_local
+
+    count = math.ceil(sum(path.stat().st_size for path in model.glob("*.safetensors")) / (1 << 20))
+    direct = " oflag=direct" if is_local(target.parent) else ""
+    return ["bash", "-c", f"dd if=/dev/zero of='{target}' bs=1M count={count} status=none{direct}"]
 
 
 def same_tensors(ours: Path, theirs: Path) -> int:
@@ -202,68 +219,75 @@ def same_tensors(ours: Path, theirs: Path) -> int:
     return len(mine)
 
 
+def ours_command(checkpoint: Path, out: Path, dtype: str, workers: int) -> list[str]:
+    command = [sys.executable, "-m", "glmjobs.consolidate", str(checkpoint), str(out), "--no-fsync"]
+    return [*command, "--dtype", dtype, "--workers", str(workers)]
+
+
+def deepspeed_command(checkpoint: Path, out: Path) -> list[str]:
+    script = (
+        "import runpy,sys;sys.argv[0]='zero_to_fp32';"
+        "runpy.run_module('deepspeed.utils.zero_to_fp32',run_name='__main__')"
+    )
+    return [sys.executable, "-c", script, str(checkpoint), str(out), "--safe_serialization"]
+
+
 def run_case(
     work: Path, checkpoint: Path, dtype: str, args: argparse.Namespace, total: int
 ) -> dict[str, Any]:
-    """All three on one checkpoint; medians."""
-    times: dict[str, list[tuple[float, float]]] = {"deepspeed": [], "ours": [], "cp": []}
-    script = "import runpy,sys;sys.argv[0]='zero_to_fp32';runpy.run_module('deepspeed.utils.zero_to_fp32',run_name='__main__')"  # noqa: E501
-    outs = {name: work / name for name in times}
-    extra = None
-    if dtype != "float32":  # what is read beyond what is written
-        extra = work / "extra"
-        with extra.open("wb") as file:
-            for _ in range(0, total * 2, 1 << 20):
-                file.write(b"\1" * (1 << 20))
-    for _ in range(args.repeat):
-        for folder in outs.values():
-            shutil.rmtree(folder, ignore_errors=True)
-        warm(checkpoint)
+    """All of them on one checkpoint, in turns: (seconds, peak MiB) by name and round."""
+    rounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    out, theirs, plain = work / "ours", work / "deepspeed", work / "plain"
+
+    def timed(name: str, command: list[str]) -> None:
+        prepare_cache(checkpoint, args.cold)
+        rounds[name].append(measure(command))
+
+    compared = 0
+    for turn in range(args.repeat):
         if not args.no_deepspeed:
-            times["deepspeed"].append(
-                measure(
-                    [
-                        sys.executable,
-                        "-c",
-                        script,
-                        str(checkpoint),
-                        str(outs["deepspeed"]),
-                        "--safe_serialization",
-                    ]
-                )
-            )
-            if dtype != "float32" or _ > 0:
-                shutil.rmtree(outs["deepspeed"])
-        times["ours"].append(
-            measure(
-                [
-                    sys.executable,
-                    "-m",
-                    "glmjobs.consolidate",
-                    str(checkpoint),
-                    str(outs["ours"]),
-                    "--dtype",
-                    dtype,
-                    "--no-fsync",
-                    *args.ours,
-                ]
-            )
-        )
-        times["cp"].append(measure(copy_command(outs["ours"], outs["cp"], extra)))
-        shutil.rmtree(outs["cp"])
-        if outs["deepspeed"].exists():
-            args.compared = same_tensors(outs["ours"], outs["deepspeed"])
-            shutil.rmtree(outs["deepspeed"])
-    for folder in outs.values():
-        shutil.rmtree(folder, ignore_errors=True)
-    if extra:
-        extra.unlink()
-    row: dict[str, Any] = {}
-    for name, results in times.items():
-        if results:
-            row[f"{name}_seconds"] = round(statistics.median(seconds for seconds, _ in results), 3)
-            row[f"{name}_rss_mib"] = round(max(rss for _, rss in results), 1)
+            timed("deepspeed", deepspeed_command(checkpoint, theirs))
+        for workers in args.workers:
+            shutil.rmtree(out, ignore_errors=True)
+            timed(f"ours, {workers}", ours_command(checkpoint, out, dtype, workers))
+        timed("read", read_command(checkpoint, total))
+        timed("write", write_command(out, plain))
+        plain.unlink()
+        if theirs.exists():
+            if dtype == "float32" and turn == 0:
+                compared = same_tensors(out, theirs)
+            shutil.rmtree(theirs)
+    shutil.rmtree(out)
+    row: dict[str, Any] = {"tensors_compared": compared}
+    for name, results in rounds.items():
+        row[f"{name} seconds"] = spread([seconds for seconds, _ in results])
+        row[f"{name} MiB"] = round(max(peak for _, peak in results), 1)
+    limits = [max(r[0], w[0]) for r, w in zip(rounds["read"], rounds["write"], strict=True)]
+    for workers in args.workers:
+        ours = [seconds for seconds, _ in rounds[f"ours, {workers}"]]
+        row[f"ours, {workers} / limit"] = spread([o / limit for o, limit in zip(ours, limits, strict=True)])
+        if rounds["deepspeed"]:
+            pairs = zip(rounds["deepspeed"], ours, strict=True)
+            row[f"deepspeed / ours, {workers}"] = spread([seconds / o for (seconds, _), o in pairs])
     return row
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    """Least, median, greatest."""
+    return round(min(values), 3), round(statistics.median(values), 3), round(max(values), 3)
+
+
+def show(row: dict[str, Any]) -> None:
+    """One checkpoint and output type, a line for each that was timed."""
+    head = f"{row['parameters'] / 1e9:.3f}B, ZeRO-{row['stage']}, {row['dtype']}"
+    print(f"{head}: least, median, greatest; {row['tensors_compared']} tensors compared")
+    for name, value in row.items():
+        if isinstance(value, tuple):
+            unit = " s" if name.endswith("seconds") else "x"
+            peak = row[name.replace("seconds", "MiB")] if name.endswith("seconds") else ""
+            said = "  ".join(f"{number:8.2f}" for number in value)
+            print(f"  {name.removesuffix(' seconds'):<22}{said}{unit}" + (f"{peak:>10} MiB" if peak else ""))
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -272,28 +296,24 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--stage", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--dtype", nargs="+", default=["float32", "float16"])
+    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, 2, os.cpu_count() or 1}))
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="the checkpoint is not in the page cache")
     parser.add_argument(
         "--no-moments", action="store_true", help="leave the optimizer's moments out (a third of the disk)"
     )
     parser.add_argument(
-        "--no-deepspeed", action="store_true", help="only ours and cp, for sizes DeepSpeed has no memory for"
+        "--no-deepspeed", action="store_true", help="only ours and dd, for sizes DeepSpeed has no memory for"
     )
     parser.add_argument("--quick", action="store_true", help="0.03 billion parameters, once: under a minute")
     parser.add_argument(
         "--work", type=Path, help="where to put the checkpoint; default: a temporary directory"
     )
     parser.add_argument("--json", type=Path)
-    parser.add_argument("ours", nargs="*", help="after --: more options for ours, such as --workers 1")
     args = parser.parse_args()
     if args.quick:
         args.billions, args.repeat = [0.03], 1
-    args.compared = 0
     rows = []
-    print(
-        f"{'parameters':>11} {'ZeRO':>4} {'dtype':>9} {'deepspeed':>10} {'ours':>8} {'cp':>8} {'speed-up':>8} {'ours/cp':>8} "  # noqa: E501
-        f"{'RSS ds':>8} {'RSS ours':>9} {'compared':>9}"
-    )
     for billions in args.billions:
         for stage in args.stage:
             with tempfile.TemporaryDirectory(dir=args.work) as name:
@@ -302,29 +322,14 @@ def main() -> int:
                     work / "checkpoint", model_shapes(billions), stage, args.ranks, not args.no_moments
                 )
                 for dtype in args.dtype:
-                    args.compared = 0
-                    row = {
-                        "parameters": total,
-                        "stage": stage,
-                        "dtype": dtype,
-                        **run_case(work, work / "checkpoint", dtype, args, total),
-                        "tensors_compared": args.compared,
-                    }
-                    row["ratio"] = round(row.get("deepspeed_seconds", math.nan) / row["ours_seconds"], 2)
-                    row["ratio_cp"] = round(row["ours_seconds"] / row["cp_seconds"], 2)
+                    row = {"parameters": total, "stage": stage, "dtype": dtype}
+                    row |= run_case(work, work / "checkpoint", dtype, args, total)
                     rows.append(row)
-                    print(
-                        f"{total / 1e9:>10.3f}B {stage:>4} {dtype:>9} {row.get('deepspeed_seconds', math.nan):>9.2f}s "
-                        f"{row['ours_seconds']:>7.2f}s {row['cp_seconds']:>7.2f}s {row['ratio']:>7.1f}x {row['ratio_cp']:>7.2f}x "  # noqa: E501
-                        f"{row.get('deepspeed_rss_mib', math.nan):>4.0f}MiB {row['ours_rss_mib']:>6.0f}MiB "
-                        f"{row['tensors_compared']:>9}",
-                        flush=True,
-                    )
+                    show(row)
     if args.json:
         first = next((row for row in rows if row["dtype"] == "float32"), rows[0])
-        args.json.write_text(
-            json.dumps({"ratio": first["ratio"], "rows": rows, "cores": os.cpu_count()}, indent=1)
-        )
+        ratio = first.get(f"deepspeed / ours, {args.workers[-1]}", (math.nan,) * 3)[1]
+        args.json.write_text(json.dumps({"ratio": ratio, "rows": rows, "cores": os.cpu_count()}, indent=1))
     return 0
 
 

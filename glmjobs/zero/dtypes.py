@@ -18,6 +18,7 @@ BY_TORCH_NAME = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 TORCH_NAME = {short: name for name, short in BY_TORCH_NAME.items()}
 # The first magnitude, in float32, that rounds to infinity: half-way past the largest finite value.
 OVERFLOW_AT = {"F16": np.float32(65520.0), "BF16": np.float32(3.3961775e38)}
+CACHED_ELEMENTS = 1 << 16  # of which a handful of arrays fit a core's cache
 _NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 Array = npt.NDArray[np.generic]
@@ -44,12 +45,15 @@ def round_to(values: npt.NDArray[np.float32], dtype: str) -> tuple[Array, int]:
         return (values if dtype == "F32" else values.astype(np.uint16)), 0
     overflow = 0
     limit = OVERFLOW_AT[dtype]
-    if not (values.max() < limit and values.min() > -limit):  # also true for NaN: then count exactly
+    in_range = bool(values.max() < limit and values.min() > -limit)  # not with a NaN: then count exactly
+    if not in_range:
         overflow = int(np.count_nonzero(np.isfinite(values) & (np.abs(values) >= limit)))
-    if dtype == "F16":
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return values.astype(np.float16), overflow
-    return _to_bfloat16(values), overflow
+    if dtype == "BF16":
+        return _to_bfloat16(values), overflow
+    if in_range:
+        return _to_float16(values), overflow
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return values.astype(np.float16), overflow
 
 
 def convert(raw: Array, source: str, target: str) -> tuple[Array, int]:
@@ -59,6 +63,34 @@ def convert(raw: Array, source: str, target: str) -> tuple[Array, int]:
     if source == "F64" and np.isinf(values).any():
         overflow += int(np.count_nonzero(np.isinf(values) & np.isfinite(raw.view(np.float64))))
     return converted, overflow
+
+
+def _to_float16(values: npt.NDArray[np.float32]) -> Array:
+    """Finite values below the overflow, in half the time that numpy's own conversion of them takes."""
+    found = np.empty(values.size, np.uint16)
+    length = min(values.size, CACHED_ELEMENTS)
+    scratch = np.empty((3, length), np.uint32)
+    for start in range(0, values.size, length):
+        bits = values[start : start + length].view(np.uint32)
+        magnitude, small, half = scratch[:, : bits.size]
+        np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=magnitude)
+        # Below 2^-14 a half is a multiple of 2^-24: so is a sum with 0.5, whose low bits then count them.
+        np.add(magnitude.view(np.float32), np.float32(0.5), out=small.view(np.float32))
+        small -= np.uint32(0x3F000000)
+        # From 2^-14 on 13 bits are rounded away. Taking off the exponent of 2^-14 wraps what is smaller to more than
+        # any half, and above it the count of 2^-24 is never the smaller of the two: the minimum is the right one.
+        np.right_shift(magnitude, np.uint32(13), out=half)
+        half &= np.uint32(1)
+        half += magnitude
+        half -= np.uint32(0x38800000 - 0xFFF)
+        half >>= np.uint32(13)
+        half += np.uint32(0x400)
+        np.minimum(half, small, out=half)
+        sign = np.right_shift(bits, np.uint32(16), out=magnitude)
+        sign &= np.uint32(0x8000)
+        half |= sign
+        found[start : start + length] = half
+    return found
 
 
 def _to_bfloat16(values: npt.NDArray[np.float32]) -> Array:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import enum
+import functools
 import hashlib
 import importlib
+import inspect
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from glmjobs.zero.publish import publishing
 from glmjobs.zero.torch_file import INERT_PACKAGES, TorchFile
 from glmjobs.zero.write import check_space
 from hpc.core.errors import BadInput, NotFit, WorkFailed
-from hpc.core.process import die_with_parent
+from hpc.core.process import available_memory, die_with_parent
 
 # float32 weight and Adam's two moments of every element, and once more for the fragments before they are
 # merged.
@@ -44,7 +46,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
 
     Raises:
         BadInput: no ZeRO checkpoint there, or ``world_size`` or ``workers`` is no sensible number.
-        NotFit: torch or DeepSpeed is missing, or disk space is.
+        NotFit: torch or DeepSpeed is missing, or disk space or memory is.
         WorkFailed: the checkpoint is damaged, mixed or not only data, DeepSpeed's converter stopped, or there is
             a universal form that is not whole.
     """
@@ -68,6 +70,8 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     if os.path.lexists(target):
         _check_whole(target)
     else:
+        largest = max((tensor.numel for tensor in checkpoint.tensors.values()), default=0)
+        _check_memory(checkpoint.files, largest, workers)
         with publishing(target) as new:
             check_space(new, checkpoint.numel * BYTES_PER_ELEMENT, target.parent)
             _check_checksums(checkpoint.files, workers)
@@ -82,6 +86,42 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     aside.write_text(target.name, encoding="utf-8")
     aside.replace(pointer)
     return target
+
+
+def memory_needed(files: Iterable[Path], largest: int, workers: int) -> int:
+    """Bytes of memory that the conversion takes at most, the libraries' own aside.
+
+    Args:
+        files: of the checkpoint.
+        largest: elements of its largest parameter: a worker puts its pieces together and writes the whole.
+    """
+    together = workers * 2 * 4 * largest
+    if _maps():
+        return together
+    sizes = sorted(file.stat().st_size for file in files)
+    return together + sum(sizes[-workers:])  # a worker's own file, read whole
+
+
+def _check_memory(files: Sequence[Path], largest: int, workers: int) -> None:
+    needed, room = memory_needed(files, largest, workers), available_memory()
+    if needed > room:
+        least = memory_needed(files, largest, 1)
+        fewer = (
+            "--workers 1" if workers > 1 and least <= room else f"a node with {least / 1e9:.1f} GB or more"
+        )
+        raise NotFit(
+            f"resharding takes {needed / 1e9:.1f} GB of memory with {workers} workers, and {room / 1e9:.1f} GB can be "
+            f"had here; take {fewer}"
+        )
+
+
+def _maps() -> bool:
+    """Whether this torch can map a file into memory instead of reading it (from 2.1 on)."""
+    try:
+        import torch
+    except ImportError as error:
+        raise NotFit(f"resharding needs torch and DeepSpeed here: {error}") from None
+    return "mmap" in inspect.signature(torch.load).parameters
 
 
 def _check_parameter_names(names: Iterable[str], where: Path) -> None:
@@ -127,13 +167,28 @@ def _convert(source: Path, folder: Path, into: Path, workers: int) -> None:
     )  # fmt: skip
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), children_end_with_this():
+        with contextlib.redirect_stdout(said), children_end_with_this(), mapped_loads():
             ds_to_universal.main(options)
     except Exception as error:  # the converter raises whatever it meets; one line for the person
         raise WorkFailed(
             f"{source}: DeepSpeed's converter stopped: {type(error).__name__}: {error}"
         ) from None
     shutil.rmtree(into / "tmp", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mapped_loads() -> Iterator[None]:
+    """torch.load maps files into memory, here and in processes forked meanwhile: the page cache holds them, and gives
+    them up where memory is short, instead of each process. torch before 2.1 cannot."""
+    import torch
+
+    original = torch.load
+    if _maps():
+        torch.load = functools.partial(original, mmap=True)
+    try:
+        yield
+    finally:
+        torch.load = original
 
 
 def _check_unpickling(file: TorchFile) -> None:

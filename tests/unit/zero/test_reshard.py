@@ -19,7 +19,7 @@ import pytest
 
 from glmjobs.reshard import accumulation
 from glmjobs.zero.universal_form import reshard
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, NotFit, WorkFailed
 from tests.support.hostile_pickle import Runs
 from tests.support.small_checkpoints import flip, storages
 
@@ -174,3 +174,27 @@ def test_the_rows_of_a_step_are_kept_or_it_is_refused() -> None:
     assert accumulation(4, 2, 8) == 1
     with pytest.raises(BadInput, match="16 micro-batches"):
         accumulation(2, 8, 3)
+
+
+def test_memory_is_demanded_before_anything_is_written(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from glmjobs.zero import universal_form
+
+    needs = [universal_form.memory_needed(sorted(checkpoint.rglob("*.pt")), 1000, n) for n in (1, 2)]
+    assert needs[1] - needs[0] >= 8000 and needs[0] >= 8000
+    monkeypatch.setattr(universal_form, "available_memory", lambda: 10)
+    with pytest.raises(NotFit, match=r"memory with 2 workers.*a node with"):
+        reshard(checkpoint, 1)
+    assert not list(checkpoint.glob("*universal*"))
+
+
+def test_files_are_mapped_where_torch_can(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter and its workers ask for it; torch.load is itself again afterwards."""
+    from glmjobs.zero.universal_form import _maps, mapped_loads
+
+    original, path = torch.load, next(checkpoint.rglob("*optim_states.pt"))
+    with mapped_loads():
+        saved = torch.load(path, weights_only=False)
+        mapped = str(path) in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert saved and mapped == _maps() and torch.load is original
