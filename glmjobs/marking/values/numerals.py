@@ -27,6 +27,7 @@ CN_DIGIT = "零〇一二两俩仨三四五六七八九壹贰叁肆伍陆柒捌�
 CN = CN_DIGIT + "十百千拾佰仟万亿"
 
 _CN_RUN = re.compile(f"[{CN}]+(?:点[{CN_DIGIT}]+[万亿]?)?")
+_SEPARATORS = str.maketrans("", "", ",'_ ")
 _ARABIC = re.compile(
     r"(?:\d{1,3}([,'_ ])\d{3}(?:\1\d{3})*(?!\d)|\d{1,4}([, ])\d{4}(?:\2\d{4})*(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 )
@@ -204,8 +205,9 @@ def _arabic(text: str, at: int) -> Number | None:
     match = _ARABIC.match(text, at)
     if not match or len(match[0]) > MAX_DIGITS:
         return None
-    plain = re.sub(r"[,'_ ]", "", match[0])
-    value, end, places = Fraction(plain), match.end(), len(plain.partition(".")[2])
+    plain = match[0].translate(_SEPARATORS)
+    value = Fraction(int(plain)) if plain.isdecimal() else Fraction(plain)  # from text it takes three times as long
+    end, places = match.end(), len(plain.partition(".")[2])
     root = _root(text, at, end, value) if text[end : end + 2].lstrip()[:1] in ("√", "根") else None
     if root:
         return root
