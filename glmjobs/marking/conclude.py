@@ -118,7 +118,21 @@ def _finishes(k: Kept) -> bool:
     return k.end.rank >= Rank.RESTATED and k.end.overlap >= 0.6 * k.best and k.of_asked_kind(k.end)
 
 
+_FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
+
 CHOICES: tuple[Rule[Kept], ...] = (
+    Rule(
+        "final_so",
+        "last",
+        lambda k: (
+            k.concluding
+            and k.end.rank >= Rank.SO
+            and _FINAL.match(k.end.text)
+            and says_new(k.end.items, k.question)
+            and fits(k.end.items, k.question)
+        ),
+        "所以，甲、乙、丙分别是78、64、90。",
+    ),
     Rule(
         "goes_on_computing", "last", lambda k: k.concluding and k.computes_on(), "240个。4小时就是240×4=960个"
     ),
@@ -199,7 +213,7 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            near = kept[i].overlap >= 0.75 * kept[chosen].overlap
+            near = kept[i].overlap >= 0.75 * kept[marked[-1]].overlap
             if kept[i].rank is Rank.BARE or (kept[i].rank is Rank.SO_RESTATED and near):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
@@ -238,8 +252,6 @@ def _no_end(statement: Statement, state: State, raw: list[str], question: Questi
     trailing = [a for a in state.after if not any(PHRASES[n].search(a) for n in ("remark", "check"))]
     if trailing:
         end = trailing[-1]
-        if any(PHRASES[n].search(end) for n in ("unfinished", "so")) or not PHRASES[
-            "ends_well"
-        ].search(end):
+        if any(PHRASES[n].search(end) for n in ("unfinished", "so")) or not PHRASES["ends_well"].search(end):
             return True
     return statement.text == raw[-1] and bool(PHRASES["unfinished"].search(raw[-1]))

@@ -150,9 +150,7 @@ _LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+")
 _RULE = re.compile(r"(?m)^[ ]{0,8}\|?[ :|-]*-{2,}[ :|-]*\|?[ ]*$")
 _EMPHASIS = re.compile(r"(?<![\d) ])\*|\*(?![\d( ])")
 _BLANKS = re.compile(r"[ \u00a0\u2000-\u200a\u202f\u205f]+")
-_IDLE_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])"
-)
+_IDLE_BLANK = re.compile(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])")
 
 
 def _markdown(text: str) -> str:

@@ -241,6 +241,7 @@ def _counted_together(text: str, fitting: list[Item], question: Question) -> Qua
 
 
 _OR = phrase("or")
+_UNKNOWN = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
 
 
 def competing(text: str, chosen: Quantity, items: list[Item], question: Question) -> bool:
@@ -256,7 +257,8 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
             continue  # 每天0.5小时，7天就是7/2小时
         if compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
-        if (_OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
+        roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
+        if (roots or _OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
             return True
     return False
 

@@ -96,6 +96,7 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         lambda s: (
             (m := PHRASES["check"].search(s.text))
             and (s.kept or "代入" not in m[0])
+            and not (s.last and "代入" in m[0] and "得" in s.text[m.end() :])
             and not (s.marked and not s.kept)
             and not _CONCLUDES_ALL.search(s.text)
         ),
@@ -213,7 +214,7 @@ def _rank(s: Sentence) -> Statement:
     return Statement(s.text, rank, near, s.items, id)
 
 
-_ANNOUNCES = re.compile("(?:答案|答|结论|结果)[是为]?[:]\\s*$")
+_ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 
 def _keep(s: Sentence) -> State:

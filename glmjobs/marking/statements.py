@@ -133,6 +133,9 @@ def _receives(p: Place) -> bool:
     return named and (found[1] not in ("人", "班") or "和" in p.before(8))
 
 
+_ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
+_UNKNOWN_IS = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
+
 LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule(
         "anothers_value",
@@ -142,6 +145,18 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
     ),
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
+    Rule(
+        "all_of_them",
+        "leave out",
+        lambda p: p.text[p.item.start] in "两三" and _ALL_OF_THEM.match(p.text, p.item.end),
+        "两人一共有23只",
+    ),
+    Rule(
+        "condition",
+        "leave out",
+        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(4)),
+        "当x=2时",
+    ),
     Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
 )
 """Values of a statement that it does not put forward as the answer."""

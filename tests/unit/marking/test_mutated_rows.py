@@ -10,8 +10,8 @@ from glmjobs.marking import judge
 from tests.support.labelled_rows import rows
 
 PIECES = [
-    *"0123456789./:%^√±()=-一百万亿又分之点半余\\{}$⟦⟧\n，。、|#", "\ud800", "\u0307", "答：", "所以", "\\frac{", "\\boxed{",
-    "####", "不对，", "<b>",
+    *"0123456789./:%^√±()=-一百万亿又分之点半余\\{}$⟦⟧\n，。、|#", "\ud800", "\u0307", "答：", "所以", "\\frac{",
+    "\\boxed{", "####", "不对，", "<b>",
 ]  # fmt: skip
 ROUNDS = 20_000
 
@@ -52,6 +52,10 @@ def failures(rounds: int, seed: int) -> list[tuple[str, tuple[str, str, str]]]:
 
 def test_no_rule_raises_on_some() -> None:
     assert not failures(200, 1)
+
+
+def test_a_day_in_two_scripts_is_no_day() -> None:
+    assert judge("几月几日开幕？", "4月5日", "43一月1一日").status == "marked"
 
 
 @pytest.mark.slow
