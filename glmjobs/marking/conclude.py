@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from glmjobs.marking.question import Kind, Question
-from glmjobs.marking.sentence import PHRASES, SO, State, fits, says_new
+from glmjobs.marking.sentence import PHRASES, State, fits, says_new
 from glmjobs.marking.sentences import step
 from glmjobs.marking.statements import Rank, Read, Statement, operand, split
 from glmjobs.marking.tables import Rule
@@ -104,9 +104,8 @@ class Kept:
     def computes_on(self) -> bool:
         """The last statement goes on with the chosen value (240个。4小时就是240×4=960个)."""
         end, names = self.end, self.question.main.expect.names
-        turn = PHRASES["difference"].search(end.text)
-        if self.so is end or (turn and turn[0] not in self.question.main.clause):
-            return False  # 现价204元。也就是说，便宜了240-204=36元
+        if self.so is end:
+            return False
         quantities = [i for i in end.items if isinstance(i, Quantity)]
         return any(i.result and any(u.name in names for u in i.units) for i in quantities) and any(
             operand(end.text, show(i.value))
@@ -119,7 +118,21 @@ def _finishes(k: Kept) -> bool:
     return k.end.rank >= Rank.RESTATED and k.end.overlap >= 0.6 * k.best and k.of_asked_kind(k.end)
 
 
+_FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
+
 CHOICES: tuple[Rule[Kept], ...] = (
+    Rule(
+        "final_so",
+        "last",
+        lambda k: (
+            k.concluding
+            and k.end.rank >= Rank.SO
+            and _FINAL.match(k.end.text)
+            and says_new(k.end.items, k.question)
+            and fits(k.end.items, k.question)
+        ),
+        "所以，甲、乙、丙分别是78、64、90。",
+    ),
     Rule(
         "goes_on_computing", "last", lambda k: k.concluding and k.computes_on(), "240个。4小时就是240×4=960个"
     ),
@@ -142,21 +155,6 @@ CHOICES: tuple[Rule[Kept], ...] = (
         "解得x=6。还剩6颗。",
     ),
     Rule("last_so", "concluding", lambda k: k.concluding, "所以小明还剩9颗糖"),
-    Rule(
-        "only_end_has_the_unit",
-        "last",
-        lambda k: k.restated and k.of_asked_kind(k.end) and not k.of_asked_kind(k.kept[k.restated[-1]]),
-        "面积是长乘宽。12×6=72平方厘米",
-    ),
-    Rule(
-        "last_in_its_words",
-        "restated",
-        lambda k: (
-            k.restated
-            and (k.restated[-1] == len(k.kept) - 1 or not ("=" in k.end.text or SO.search(k.end.text)))
-        ),
-        "小明还剩9颗糖。真棒！",
-    ),
     Rule(
         "answer_first",
         "restated",
@@ -215,7 +213,7 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            near = kept[i].overlap >= 0.75 * kept[chosen].overlap
+            near = kept[i].overlap >= 0.75 * kept[marked[-1]].overlap
             if kept[i].rank is Rank.BARE or (kept[i].rank is Rank.SO_RESTATED and near):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
@@ -229,7 +227,7 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
 
 def _bare(text: str, speaks: Read) -> bool:
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
-    talk = ("supposed", "claimed", "withdrawn")
+    talk = ("supposed", "withdrawn")
     return (
         len(text) <= 24
         and bool(speaks(text))
@@ -249,18 +247,11 @@ def _loops(text: str) -> bool:
 
 def _no_end(statement: Statement, state: State, raw: list[str], question: Question) -> bool:
     """Working that breaks off, loops, or only repeats the question concludes nothing."""
-    if Counter(raw)[statement.text] >= 4 or state.cut:
+    if Counter(raw)[statement.text] >= 4:
         return True
     trailing = [a for a in state.after if not any(PHRASES[n].search(a) for n in ("remark", "check"))]
     if trailing:
         end = trailing[-1]
-        if any(PHRASES[n].search(end) for n in ("unfinished", "step", "so")) or not PHRASES[
-            "ends_well"
-        ].search(end):
+        if any(PHRASES[n].search(end) for n in ("unfinished", "so")) or not PHRASES["ends_well"].search(end):
             return True
-    if statement.text == raw[-1] and PHRASES["unfinished"].search(raw[-1]):
-        return True
-    if "=" in statement.text or "≈" in statement.text:
-        return False
-    step = PHRASES["step"].search(statement.text) and len(raw) > 1 and not SO.search(statement.text)
-    return bool(step)
+    return statement.text == raw[-1] and bool(PHRASES["unfinished"].search(raw[-1]))

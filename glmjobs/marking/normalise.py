@@ -135,21 +135,32 @@ def _vulgar(match: re.Match[str]) -> str:
 
 def _width(text: str) -> str:
     """Full width, circled, superscript and foreign digits to ASCII."""
-    text = re.sub("[①-⑳]", lambda m: f"({ord(m[0]) - 0x2460 + 1})", text)
+    text = _CIRCLED.sub(lambda m: f"({ord(m[0]) - 0x2460 + 1})", text)
     text = _VULGAR.sub(_vulgar, text)
     text = _LIST_COMMA.sub("、", text)
     text = _SUPERSCRIPT.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]).replace("−", "-"), text)
     text = text.translate(_SYMBOLS)
     text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS).translate(_TRADITIONAL)
-    return re.sub(r"(?![0-9])\d", lambda m: str(unicodedata.digit(m[0], 0)), text)
+    return _OTHER_DIGIT.sub(lambda m: str(unicodedata.digit(m[0], 0)), text)
+
+
+_CIRCLED = re.compile("[①-⑳]")
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+_LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+")
+_RULE = re.compile(r"(?m)^[ ]{0,8}\|?[ :|-]*-{2,}[ :|-]*\|?[ ]*$")
+_EMPHASIS = re.compile(r"(?<![\d) ])\*|\*(?![\d( ])")
+_BLANKS = re.compile(r"[ \u00a0\u2000-\u200a\u202f\u205f]+")
+_IDLE_BLANK = re.compile(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])")
 
 
 def _markdown(text: str) -> str:
-    text = re.sub(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+", "", text)
-    text = re.sub(r"(?m)^[ ]{0,8}\|?[ :|-]*-{2,}[ :|-]*\|?[ ]*$", "", text)
-    text = _TABLE_ROW.sub(lambda m: f"{m[1].strip()}:{m[2].split('|')[-1].strip()}", text)
+    text = _LIST_MARK.sub("", text)
+    if "--" in text:
+        text = _RULE.sub("", text)
+    if "|" in text:
+        text = _TABLE_ROW.sub(lambda m: f"{m[1].strip()}:{m[2].split('|')[-1].strip()}", text)
     text = text.replace("**", "").replace("__", "").replace("`", "").replace("$$", "").replace("|", " ")
-    return re.sub(r"(?<![\d) ])\*|\*(?![\d( ])", "", text)
+    return _EMPHASIS.sub("", text) if "*" in text else text
 
 
 def _math(match: re.Match[str]) -> str:
@@ -187,8 +198,5 @@ def normalise(text: str) -> str:
     text = _SQRT_WORD.sub("√", text)
     if "±" in text:
         text = _PLUS_MINUS.sub(_both_signs, text)
-    text = re.sub(r"[{}]", "", text)
-    text = re.sub(r"[ \u00a0\u2000-\u200a\u202f\u205f]+", " ", text)
-    return re.sub(
-        r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])", "", text
-    )
+    text = _BLANKS.sub(" ", text.replace("{", "").replace("}", ""))
+    return _IDLE_BLANK.sub("", text) if " " in text else text

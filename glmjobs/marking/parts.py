@@ -343,7 +343,7 @@ def _plain_list(clauses: list[Asked], region: list[Statement]) -> list[Part]:
 def _clause_score(question: Question, statement: Statement, item: Item, clause: Asked) -> float:
     """How well a value answers a clause: by the words around it and by its unit."""
     near = local(strip_denied(statement.text), item)
-    chars = {c for p in clause.pairs for c in p}
+    chars = {c for p in clause.pairs for c in p} - {"子"}  # 兔子 and 笼子 have nothing in common
     score = 3 * len(clause.pairs & pairs(near)) / max(1, len(clause.pairs))
     score += 1.5 * len(chars & set(near)) / max(1, len(chars)) + 0.3 * (statement.rank is Rank.MARKED)
     if isinstance(item, Quantity):

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.sentence import MARKED
-from glmjobs.marking.statements import denies, operand
+from glmjobs.marking.statements import operand
 from glmjobs.marking.tables import Rule
 from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Item, Quantity, show
@@ -148,33 +148,10 @@ _SAYS = _found("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|�
 PREFERENCES: tuple[Rule[Candidate], ...] = (
     Rule("shares_words", 4.0, _share_of_words, "梨树有80棵 where 梨树 is asked"),
     Rule("result", 1.0, lambda c: c.number and c.number.result, "15-6=9"),
-    Rule(
-        "asked_unit",
-        0.8,
-        lambda c: (
-            c.number and any(same_unit(u, w) for u in c.number.units for w in c.question.main.expect.units)
-        ),
-        "9颗 where 几颗 is asked",
-    ),
     Rule("given", -2.5, _given, "原来15颗"),
     Rule("in_the_asked_clause", -2.0, _in_the_asked_clause, "摸出5个才能保证有2个"),
-    Rule(
-        "subordinate",
-        -1.0,
-        lambda c: _SUBORDINATE.search(c.before) and "每" not in c.asked,
-        "每袋10颗",
-    ),
-    Rule(
-        "compared",
-        -2.0,
-        lambda c: COMPARED.search(c.before) and not DIFFERENCE_ASKED.search(c.asked),
-        "比小红多3颗",
-    ),
     Rule("so_before", 2.0, lambda c: _SO_BEFORE.search(c.text[: c.item.start]), "可以省8元，所以需要24元"),
     Rule("in_short", 1.5, lambda c: c.before.endswith(("即", "也就是")), "8只减去2只，即6只"),
-    Rule("operand", -4.0, lambda c: _OPERAND.search(c.before), "同时除以12"),
-    Rule("change", -1.5, lambda c: (m := _CHANGED.search(c.before)) and m[1] not in c.asked, "便宜了30元"),
-    Rule("average", 3.0, lambda c: "平均" in c.asked and "平均" in c.clause, "平均每人9颗"),
     Rule("total", 3.0, lambda c: _TOTAL.search(c.asked) and _TOTAL.search(c.before[-6:]), "一共54晚"),
     Rule(
         "one_of_many",
@@ -182,17 +159,8 @@ PREFERENCES: tuple[Rule[Candidate], ...] = (
         lambda c: _ONE_OF.search(c.before) and not re.search("每|一|1|单价", c.asked),
         "一个60元，7个420元",
     ),
-    Rule(
-        "portion_of",
-        -8.0,
-        lambda c: _PORTION.match(c.after) or c.text[max(0, c.item.start - 2) : c.item.end] == "的一半",
-        "140°的一半",
-    ),
     Rule("feeds_a_result", -3.0, _feeds, "120+15=135下，135×3=405下"),
     Rule("goes_on", -8.0, lambda c: _GOES_ON.match(c.after), "8只减去2只，即6只"),
-    Rule(
-        "negated", -4.0, lambda c: denies(c.clause, c.question.main.pairs, c.asked), "不及格率 is not 及格率"
-    ),
     Rule(
         "is_left", -2.0, lambda c: _LEFT.search(c.before) and not re.search("剩|余|找|还", c.asked), "还剩3元"
     ),

@@ -18,6 +18,7 @@ def out_of_scope(question: Question, gold: str) -> str:
     """Why an answer of this kind is not marked, in words; "" where it is."""
     if _PROOF.search(question.main.clause or question.text) and not _VALUE_ASKED.search(question.text):
         return "a proof, a drawing or an explanation is asked"
-    if _FUNCTION.search(gold) and not _VALUE_OF_ONE.search(question.main.clause):
+    ends_in_a_value = re.search(r"=\s?-?[\d./√]+\s?[。.]?$", gold)  # cos2θ=-3/5
+    if _FUNCTION.search(gold) and not ends_in_a_value and not _VALUE_OF_ONE.search(question.main.clause):
         return "the gold is a function"
     return ""

@@ -240,7 +240,8 @@ def _counted_together(text: str, fitting: list[Item], question: Question) -> Qua
     return replace(found[-1], value=sum((i.value for i in found), Fraction(0)))
 
 
-_OR, _SAME_AS = phrase("or"), phrase("same_as")
+_OR = phrase("or")
+_UNKNOWN = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
 
 
 def competing(text: str, chosen: Quantity, items: list[Item], question: Question) -> bool:
@@ -256,10 +257,8 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
             continue  # 每天0.5小时，7天就是7/2小时
         if compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
-        if _SAME_AS.search(between):
-            if _differ(first, second):
-                return True
-        elif (_OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
+        roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
+        if (roots or _OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
             return True
     return False
 
@@ -268,9 +267,3 @@ def _of_one_kind(a: Quantity, b: Quantity) -> bool:
     if "弧度" in (u.name for q in (a, b) for u in q.units):
         return False
     return not a.units or not b.units or bool({u.dim for u in a.units} & {u.dim for u in b.units})
-
-
-def _differ(a: Quantity, b: Quantity) -> bool:
-    """Two values said to be the same (160千克，也就是16千克) that are not."""
-    shared = [(x, y) for x in a.units for y in b.units if x.dim == y.dim and x.dim != "count"]
-    return bool(shared) and all(a.value * x.factor != b.value * y.factor for x, y in shared)

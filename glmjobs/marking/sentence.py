@@ -17,10 +17,8 @@ BOX = "⟦"
 PHRASES = {
     name: phrase(name)
     for name in (
-        "marked", "so", "step", "only_concludes", "withdrawn", "about_a_claim",
-        "refused", "check", "remark", "marking_claim", "supposed", "all_supposed", "thought_of", "refuted", "reason",
-        "explanation", "other_way", "reason_concludes", "claimed", "truth", "next_task", "question_end",
-        "unfinished", "dangling", "ends_well", "difference",
+        "marked", "so", "only_concludes", "withdrawn", "refused", "check", "remark", "marking_claim", "supposed",
+        "all_supposed", "reason", "explanation", "other_way", "next_task", "unfinished", "ends_well",
     )
 }  # fmt: skip
 MARKED, SO = PHRASES["marked"], PHRASES["so"]
@@ -44,11 +42,9 @@ class State:
 
     kept: tuple[Statement, ...] = ()
     stance: Effect = Effect.KEEP
-    corrected: bool = False
     withdrawn: bool = False
     announced: bool = False
     after: tuple[str, ...] = ()
-    cut: bool = False
     fired: tuple[tuple[str, str], ...] = ()
 
 
@@ -82,11 +78,7 @@ class Sentence:
     @cached_property
     def explains(self) -> bool:
         """Whether an answer stands already, and this sentence concludes nothing anew."""
-        return (
-            not self.marked
-            and _answered(self.state, self.question, self.index)
-            and not PHRASES["reason_concludes"].search(self.text)
-        )
+        return not self.marked and _answered(self.state, self.question, self.index)
 
 
 def _answered(state: State, question: Question, index: int) -> bool:

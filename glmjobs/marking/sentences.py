@@ -24,15 +24,6 @@ def _refuses(s: Sentence) -> bool:
     return not s.speaks(s.text[match.end() :])
 
 
-def _turns(s: Sentence) -> str | None:
-    """有人认为是12，其实是9: what stands after the turn, where it gives an answer of its own."""
-    match = PHRASES["truth"].search(s.text)
-    if not match or not PHRASES["claimed"].search(s.text[: match.start()]):
-        return None
-    tail = s.text[match.end() :]
-    return tail if s.speaks(tail) else None
-
-
 def _claims_marks(s: Sentence) -> bool:
     if BOX in s.text or not PHRASES["marking_claim"].search(s.text):
         return False
@@ -48,8 +39,7 @@ def _supposes(s: Sentence) -> bool:
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
     if PHRASES["all_supposed"].search(condition):
         return False  # the method of 鸡兔同笼, or an unknown
-    found = scan(condition)
-    return bool(PHRASES["thought_of"].search(condition)) or says_new(found, s.question)
+    return says_new(scan(condition), s.question)
 
 
 def _takes_back(s: Sentence) -> str | None:
@@ -60,7 +50,7 @@ def _takes_back(s: Sentence) -> str | None:
     if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
         return None
     head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
-    if not s.kept and (not head or not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
+    if not s.kept and (not head or not s.speaks(tail)):
         return None  # nothing to take back: 这句话不对 is a verdict
     if _denies_value(s, head, tail):
         return None
@@ -99,20 +89,14 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         "答案是7。\n问题：5+5等于几？",
     ),
     Rule("refusal", Effect.DROP, _refuses, "条件不足，无法确定"),
-    Rule("opinion_turned", Effect.REPLACE, _turns, "有人认为是12，其实是9"),
     Rule("claim_of_marks", Effect.SKIP, _claims_marks, "请给满分"),
-    Rule(
-        "question",
-        Effect.SKIP,
-        lambda s: PHRASES["question_end"].search(s.text) and BOX not in s.text,
-        "还剩几颗？",
-    ),
     Rule(
         "checks",
         Effect.CHECK,
         lambda s: (
             (m := PHRASES["check"].search(s.text))
             and (s.kept or "代入" not in m[0])
+            and not (s.last and "代入" in m[0] and "得" in s.text[m.end() :])
             and not (s.marked and not s.kept)
             and not _CONCLUDES_ALL.search(s.text)
         ),
@@ -151,12 +135,6 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         ),
         "因为15-6=9",
     ),
-    Rule(
-        "checked",
-        Effect.SKIP,
-        lambda s: s.state.stance is Effect.CHECK and not s.marked and not SO.search(s.text),
-        "9+6=15，正好",
-    ),
     Rule("takes_back", Effect.REPLACE, _takes_back, "不对，应该是9颗"),
 )
 """What becomes of a sentence, the first that fires; one on which none does is ranked."""
@@ -180,7 +158,6 @@ def _announces(s: Sentence) -> bool:
 
 
 RANKS: tuple[Rule[Sentence], ...] = (
-    Rule("cut_off", Rank.WORKING, lambda s: s.state.cut and not s.marked, "15-6=9，所以"),
     Rule(
         "marked_answer",
         Rank.MARKED,
@@ -202,12 +179,6 @@ RANKS: tuple[Rule[Sentence], ...] = (
             and fits(s.items, s.question)
         ),
         "所以9颗",
-    ),
-    Rule(
-        "correction",
-        Rank.BARE,
-        lambda s: s.state.corrected and not PHRASES["step"].search(s.text),
-        "更正：还剩9颗",
     ),
     Rule(
         "so_in_its_words",
@@ -243,7 +214,7 @@ def _rank(s: Sentence) -> Statement:
     return Statement(s.text, rank, near, s.items, id)
 
 
-_ANNOUNCES = re.compile("(?:答案|答|结论|结果)[是为]?[:]\\s*$")
+_ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 
 def _keep(s: Sentence) -> State:
@@ -265,12 +236,6 @@ def step(question: Question, speaks: Read, last: int, state: State, entry: tuple
     index, text = entry
     if state.stance is Effect.OVER:
         return state
-    dangling = PHRASES["dangling"].search(text)
-    if state.cut or dangling:
-        state = replace(state, cut=bool(dangling))
-    text = text[: dangling.start()] if dangling and dangling.start() else text
-    refuted = PHRASES["refuted"].search(text) if PHRASES["supposed"].search(text) else None
-    text = text[refuted.end(1) :] if refuted else text
     s = Sentence(text, state, question, speaks, index, index == last)
     rule, found = next(
         ((r, f) for r in SENTENCES if (f := r.when(s)) not in (None, False, [], ())), (None, None)
@@ -285,7 +250,7 @@ def step(question: Question, speaks: Read, last: int, state: State, entry: tuple
     if rule.effect is Effect.DROP:
         return replace(state, kept=(), withdrawn=True)
     if rule.effect is Effect.REPLACE:
-        state = replace(state, kept=(), corrected=True, withdrawn=True, stance=Effect.KEEP)
+        state = replace(state, kept=(), withdrawn=True, stance=Effect.KEEP)
         rest = str(found)
         return _keep(Sentence(rest, state, question, speaks, index, index == last)) if rest else state
-    return replace(state, announced=state.announced and rule.id != "question")
+    return state

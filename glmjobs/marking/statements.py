@@ -133,6 +133,9 @@ def _receives(p: Place) -> bool:
     return named and (found[1] not in ("人", "班") or "和" in p.before(8))
 
 
+_ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
+_UNKNOWN_IS = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
+
 LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule(
         "anothers_value",
@@ -140,20 +143,20 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: anothers(p.text, p.item, p.question),
         "乙仓有3吨 where 甲仓 is asked",
     ),
-    Rule(
-        "differs_by",
-        "leave out",
-        lambda p: not _DIFFERENCE.search(p.question.main.clause) and _DIFFERS.search(p.before(16)),
-        "比小红多3颗",
-    ),
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
-    Rule(
-        "letter_bounded",
-        "leave out",
-        lambda p: _LETTER_BOUND.search(p.before(3)) and not _BOUNDS_ASKED.search(p.question.text),
-        "x>3",
-    ),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
+    Rule(
+        "all_of_them",
+        "leave out",
+        lambda p: p.text[p.item.start] in "两三" and _ALL_OF_THEM.match(p.text, p.item.end),
+        "两人一共有23只",
+    ),
+    Rule(
+        "condition",
+        "leave out",
+        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(4)),
+        "当x=2时",
+    ),
     Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
 )
 """Values of a statement that it does not put forward as the answer."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.choice import Choice, is_letters
-from glmjobs.marking.answers.expression import Expression, is_expression
+from glmjobs.marking.answers.expression import Expression, is_equation, is_expression
 from glmjobs.marking.answers.names_said import Names, in_order, names, refuses, says_alike
+from glmjobs.marking.answers.numbered import Numbered, is_numbered
 from glmjobs.marking.answers.relation import Relation, relation
 from glmjobs.marking.answers.values import Values
 from glmjobs.marking.answers.yes_no import YesNo, is_verdict, polarity
@@ -16,7 +17,18 @@ from glmjobs.marking.question import TIMES, Kind, Question
 from glmjobs.marking.values.items import Quantity
 from glmjobs.marking.values.scan import scan, weekdays
 
-__all__ = ["Answer", "Choice", "Expression", "Found", "Names", "Relation", "Values", "YesNo", "kind_of"]
+__all__ = [
+    "Answer",
+    "Choice",
+    "Expression",
+    "Found",
+    "Names",
+    "Numbered",
+    "Relation",
+    "Values",
+    "YesNo",
+    "kind_of",
+]
 
 LOOKED_AT = 4000
 """Characters (head and tail) of a gold that decide which kind of answer it is."""
@@ -28,7 +40,9 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
     bare, kind = gold.strip(" 。."), question.kind
     if kind is Kind.CHOICE or (is_letters(bare) and not relation(gold, question)):
         return Choice, question
-    if relation(gold, question):
+    if is_numbered(gold, question):
+        return Numbered, question
+    if relation(gold, question) and not is_equation(gold, question):
         return Relation, question
     if is_verdict(bare) and kind not in TIMES:
         return YesNo, question

@@ -88,7 +88,7 @@ def is_expression(text: str, question: Question) -> bool:
         or is_equation(text, question)
     ):
         return True
-    asked = _ASKED.search(question.text) and "的值" not in question.main.clause
+    asked = _ASKED.search(question.text) and not re.search("的值|多少|几", question.main.clause)
     return bool(asked) and bool(_ALGEBRA.search(text))
 
 
@@ -124,7 +124,7 @@ def _is_letters_of_the_question(text: str, question: Question) -> bool:
 
 
 def _plain(text: str) -> str:
-    return _UNITS.sub(" ", strip_denied(text).replace("⟦", "").replace("⟧", ""))
+    return _UNITS.sub(" ", strip_denied(text.rstrip(" .。")).replace("⟦", "").replace("⟧", ""))
 
 
 def _formula(text: str) -> list[Expression]:

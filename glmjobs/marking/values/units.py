@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -60,12 +61,15 @@ _PIECE = re.compile(
     "[个只](盒|箱|袋|瓶|杯|桶|筐|篮|盘|碗|包|班|组|队|罐|车)(?:子(?!弹)|级|(?![\u4e00-\u9fff]))"
 )
 _LONG_TIME = tuple("个" + name for name in ("小时", "钟头", "星期", "礼拜", "季度", "世纪"))
+_BEGIN = {name[0] for name in UNITS} | set("个只平立μ°$€£¥") | set(string.ascii_letters)
 NAMELESS = re.compile("(?:个|平方|立方)单位(?:长度|面积|体积)?|个长度单位")
 """A unit without a name, which adds nothing to a number."""
 
 
 def match(text: str, at: int) -> tuple[list[Unit], int]:
     """The readings of the unit that begins at ``text[at]`` and its end; ``([], at)`` where none does."""
+    if text[at : at + 1] not in _BEGIN:
+        return [], at
     piece = _PIECE.match(text, at)
     if piece:
         return [u for u in UNITS[piece[1]] if u.dim == "count"], piece.end()

@@ -1,0 +1,66 @@
+"""Answers by the numbers of statements in the question: (2)(3), and orders of them: (3)<(4)<(2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from glmjobs.marking.answers.base import Answer, Found
+from glmjobs.marking.compare import Match
+from glmjobs.marking.conclude import conclude
+from glmjobs.marking.question import Question
+from glmjobs.marking.sentence import MARKED
+from glmjobs.marking.statements import strip_denied
+
+_ASKED = re.compile("序号|命题|说法|结论|正确的|顺序|排列|排序")
+_ORDERED = re.compile("顺序|排列|排序|从[大小高低长短]到")
+_NUMBER = re.compile(r"\((\d{1,2})\)")
+_BARE = re.compile(r"(?:\(\d{1,2}\)[\s、,;<>=和与}。.]*)+")
+_LIST = re.compile(r"[\s:是为]*(\d{1,2}(?:\s?[、,和与]\s?\d{1,2})*)[\s。.]*")
+
+
+@dataclass(frozen=True)
+class Numbered(Answer):
+    """The numbers named, in the order in which they stand."""
+
+    kind = "numbered statements"
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "".join(f"({n})" for n in self.numbers)
+
+    @classmethod
+    def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
+        if gold is None:
+            return Found(cls(_numbers(text)), fired=(("bare_numbers", text),))
+        found = conclude(text, question, _said)
+        if found.statement is None:
+            return Found(None, found.reason, tuple(found.fired))
+        return Found(cls(found.statement.items[-1]), fired=tuple(found.fired))
+
+    def equals(self, other: Answer, question: Question) -> Match:
+        if not isinstance(other, Numbered):
+            return Match(False, "other kind of answer")
+        if _ORDERED.search(question.text):
+            return Match.of(self.numbers == other.numbers, "order")
+        return Match.of(set(self.numbers) == set(other.numbers), "statements")
+
+
+def is_numbered(gold: str, question: Question) -> bool:
+    """Whether a bare gold names numbered statements of the question."""
+    named = set(_numbers(gold)) if _BARE.fullmatch(gold) else set()
+    return bool(named) and bool(_ASKED.search(question.text)) and named <= set(_numbers(question.text))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(int(n) for n in _NUMBER.findall(text)))
+
+
+def _said(text: str) -> list[tuple[int, ...]]:
+    """The numbers that a statement names, after its mark where it has one."""
+    marks = list(MARKED.finditer(text))
+    tail = strip_denied(text[marks[-1].end() :] if marks else text)
+    if found := _numbers(tail):
+        return [found]
+    plain = _LIST.fullmatch(tail)
+    return [tuple(int(n) for n in re.findall(r"\d+", plain[1]))] if plain else []
