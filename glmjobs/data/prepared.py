@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from glmjobs.data.forms import AUTO
 from glmjobs.data.reading import Problem
-from glmjobs.data.rows import Columns, Row, question_key, question_text
+from glmjobs.data.rows import Columns, Row, row_key
 from glmjobs.data.sources import Source, open_source
 from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import BLANK, MAX_BAD_SHARE, Validator
@@ -66,6 +67,11 @@ class Prepared:
         return int(self.record["dev"])
 
     @property
+    def conversations(self) -> int:
+        """Rows in which something was said before the question, or that have a system prompt."""
+        return int(self.record.get("conversations", 0))
+
+    @property
     def dropped_by_reason(self) -> dict[str, int]:
         return dict(self.record["dropped_by_reason"])
 
@@ -98,7 +104,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             value = decode(line)
-            yield Row(value["id"], value["instruction"], value["input"], value["output"])
+            yield Row.of(value)
 
 
 def prepare(
@@ -112,6 +118,7 @@ def prepare(
     train_rows: str = "rest",
     deduplicate: bool = True,
     allow_dropped: float = MAX_BAD_SHARE,
+    form: str = AUTO,
 ) -> Prepared:
     """Bring ``source`` into the data directory ``out_dir``.
 
@@ -125,6 +132,7 @@ def prepare(
         train_rows: row ranges, or "rest" for all others.
         deduplicate: leave train rows out whose question (normalised) is also a dev row's.
         allow_dropped: share of the rows, 0 to 1, that may be unusable, or lose a column such as ``history``.
+        form: the rows' form (:mod:`glmjobs.data.forms`), or found by looking.
 
     Raises:
         BadInput: the source or a setting is wrong. Nothing is written then.
@@ -133,12 +141,14 @@ def prepare(
     opened = open_source(source)
     columns = Columns(prompt_column, query_column, response_column)
     split = Split.parse(dev_rows, train_rows)
-    validator = Validator(opened, columns, allow_dropped)
+    validator = Validator(opened, columns, allow_dropped, form)
     settings = {
-        "columns": list(columns),
+        "columns": list(validator.columns),
         "dev_rows": dev_rows,
         "train_rows": train_rows,
         "deduplicate": deduplicate,
+        # BELLE's form was the only one once: what was prepared then stays valid.
+        **({} if validator.form.name == "belle" else {"form": validator.form.name}),
     }
     fingerprint = _fingerprint(opened.digest(columns), settings)
     done = _existing(out)
@@ -224,10 +234,10 @@ class _Writer:
             if part is None:
                 self.unused += 1
                 continue
-            line = encode(row._asdict()).encode() + b"\n"
+            line = encode(row.as_dict()).encode() + b"\n"
             self.files[part].write(line)
             self.counts[part] += 1
-            key = question_key(question_text(row.instruction, row.input))
+            key = row_key(row)
             if part == "dev":
                 self.dev_keys.add(key)
             else:
@@ -269,8 +279,7 @@ class _Writer:
             with Path(file.name).open("rb") as reader:
                 for line in reader:
                     digest.update(line)
-                    row = json.loads(line)
-                    keys.append(question_key(question_text(row["instruction"], row["input"])))
+                    keys.append(row_key(Row.of(json.loads(line))))
             if len(keys) != self.counts[part]:
                 raise WorkFailed(f"{part}.jsonl: {len(keys)} rows read back, {self.counts[part]} written")
             if not keys:
@@ -295,6 +304,8 @@ class _Writer:
         """What prepare.json says."""
         problems = self.validator.problems
         return {
+            "form": {"name": self.validator.form.name, "title": self.validator.form.title},
+            "conversations": self.validator.talks,
             "rows": self.validator.rows,
             "train": self.counts["train"],
             "dev": self.counts["dev"],

@@ -1,4 +1,4 @@
-"""Where rows come from: a JSON file, a parquet or arrow table, a Hugging Face data set, the generator.
+"""Where rows come from: a file of JSON or CSV, a parquet or arrow table, a Hugging Face data set, the generator.
 
 A source says what it is (``name``), what it holds (``digest``: equal for equal content) and gives its
 records.
@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from glmjobs.data.delimited import delimiter, read_delimited
 from glmjobs.data.reading import Problem, Record, read_json
 from glmjobs.data.rows import CONTEXT, Columns
 from glmjobs.data.synthetic import GENERATOR, make_problems
@@ -24,7 +25,7 @@ from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet", ".arrow", ".txt", ".ndjson")
+_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".ndjson")
 _BATCH = 2048
 
 
@@ -40,8 +41,8 @@ class Source(Protocol):
         """A hash of the content."""
         ...
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        """Every record, in order: the wanted columns and those of :data:`~glmjobs.data.rows.CONTEXT`."""
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        """Every record, in order: the wanted columns and those of :data:`~glmjobs.data.rows.CONTEXT`; None: all."""
         ...
 
     @property
@@ -74,7 +75,7 @@ def open_source(source: str | Path | Source) -> Source:
             raise BadInput(f"{source}: cannot be read: {error.strerror or error}") from None
         if magic.startswith((b"PAR1", b"ARROW1")) or path.suffix == ".arrow":
             return TableSource(str(source), [path], path)
-        return JsonSource(path)
+        return TextSource(path)
     text = str(source)
     if _HUB_ID.fullmatch(text) and not text.endswith(_FILE_ENDINGS):
         return HubSource(text)
@@ -82,8 +83,8 @@ def open_source(source: str | Path | Source) -> Source:
 
 
 @dataclass(frozen=True)
-class JsonSource:
-    """JSON lines or a JSON array, plain or gzip."""
+class TextSource:
+    """JSON lines, a JSON array, CSV or TSV, plain or gzip."""
 
     path: Path
 
@@ -97,8 +98,9 @@ class JsonSource:
         except OSError as error:
             raise BadInput(f"{self.path}: cannot be read: {error.strerror or error}") from None
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        return read_json(self.path)
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        mark = delimiter(self.path)
+        return read_json(self.path) if mark is None else read_delimited(self.path, mark)
 
     @property
     def left_out(self) -> list[str]:
@@ -121,8 +123,9 @@ class MadeSource:
         settings = json.dumps([GENERATOR, self.rows, self.seed, self.knobs], sort_keys=True)
         return hashlib.sha256(settings.encode()).hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        names = {"instruction": columns.prompt, "input": columns.query or "input", "output": columns.response}
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        prompt, query, response = columns or Columns()
+        names = {"instruction": prompt, "input": query or "input", "output": response}
         for number, problem in enumerate(make_problems(self.rows, self.seed, **self.knobs), 1):
             yield Record(number, number, {names[key]: value for key, value in problem.items()})
 
@@ -144,7 +147,7 @@ class TableSource:
         parts = [f"{file.name} {sha256_file(file)}" for file in self.files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
         row = 0
         for file in self.files:
             with _unreadable_as(str(file), "cannot be read as a table"):
@@ -166,9 +169,9 @@ class HubSource:
             digest.update(json.dumps(record.value if isinstance(record, Record) else record.reason).encode())
         return digest.hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
         table = self._load()
-        wanted = [name for name in table.column_names if name in (*columns, *CONTEXT)] or table.column_names
+        wanted = _wanted(table.column_names, columns) or table.column_names
         row = 0
         for batch in table.select_columns(wanted).iter(batch_size=_BATCH):
             for values in zip(*(batch[name] for name in wanted), strict=True):
@@ -317,7 +320,11 @@ def _refuse_twice(file: Path, names: list[str]) -> None:
         raise BadInput(f"{file}: has the column {twice!r} twice; leave one of them")
 
 
-def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
+def _wanted(names: list[str], columns: Columns | None) -> list[str]:
+    return [name for name in names if columns is None or name in (*columns, *CONTEXT)]
+
+
+def _table_batches(file: Path, columns: Columns | None) -> Iterator[Any]:
     """Record batches of one parquet or arrow file, only with the wanted columns where it has them."""
     try:
         pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -327,7 +334,7 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         magic = raw.read(6)
     if magic.startswith(b"PAR1"):
         table = pq.ParquetFile(file)
-        wanted = [name for name in table.schema_arrow.names if name in (*columns, *CONTEXT)]
+        wanted = _wanted(table.schema_arrow.names, columns)
         _refuse_twice(file, wanted)
         yield from table.iter_batches(batch_size=_BATCH, columns=wanted or None)
         return
@@ -336,6 +343,6 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         count = getattr(reader, "num_record_batches", None)
         batches = reader if count is None else (reader.get_batch(at) for at in range(count))
         for batch in batches:
-            wanted = [name for name in batch.schema.names if name in (*columns, *CONTEXT)]
+            wanted = _wanted(batch.schema.names, columns)
             _refuse_twice(file, wanted)
             yield batch.select(wanted) if wanted else batch

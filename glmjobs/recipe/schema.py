@@ -102,9 +102,18 @@ class DataSection(Section):
     """Which rows, and which of them are for training and for scoring (rows count from 1, as lines of the file)."""
 
     path: str | None = Field(
-        default=None, description="JSON lines (.json, .jsonl, .gz), a .json array, or hub id"
+        default=None,
+        description="JSON lines, a JSON array, CSV or TSV (each also .gz), parquet, arrow, a directory that datasets "
+        "saved, or hub id",
     )
     make: MadeProblems | None = None
+    form: str = Field(
+        default="auto",
+        description="auto: found by looking, and said; or belle, alpaca, messages, sharegpt, … (docs/data.md)",
+    )
+    loss_on: Literal["all", "last"] = Field(
+        default="all", description="of a conversation, learn all answers, or the last alone"
+    )
     prompt_column: str = "instruction"
     query_column: str = Field(default="input", description="appended to the prompt where not empty")
     response_column: str = "output"
@@ -130,6 +139,15 @@ class DataSection(Section):
     @classmethod
     def _none_is_empty(cls, value: Any) -> Any:
         return "" if value is None else value
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        from glmjobs.data.forms import AUTO, TRAINING
+
+        if name not in (AUTO, *TRAINING):
+            raise ValueError(f"none of the forms of training data ({', '.join((AUTO, *TRAINING))})")
+        return name
 
     @model_validator(mode="after")
     def _row_ranges(self) -> DataSection:

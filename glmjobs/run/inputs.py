@@ -44,7 +44,7 @@ def prepare_data(data: DataSection, source: str | Path | Source, out: Path) -> P
     return prepare(
         source, out, prompt_column=data.prompt_column, query_column=data.query_column,
         response_column=data.response_column, dev_rows=data.dev_rows, train_rows=data.train_rows,
-        deduplicate=data.deduplicate, allow_dropped=data.allow_dropped,
+        deduplicate=data.deduplicate, allow_dropped=data.allow_dropped, form=data.form,
     )  # fmt: skip
 
 

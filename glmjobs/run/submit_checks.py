@@ -125,7 +125,7 @@ def check_data(recipe: Recipe) -> str:
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     split = Split.parse(data.dev_rows, data.train_rows)
     limit = max(FIRST_ROWS, split.highest + 1)
-    validator = Validator(open_source(path), columns, data.allow_dropped)
+    validator = Validator(open_source(path), columns, data.allow_dropped, data.form)
     rows = [row for row in validator.rows_and_problems(limit) if isinstance(row, Row)]
     if validator.rows < limit:  # that was all of it
         split.check(validator.rows, str(path))
@@ -134,6 +134,8 @@ def check_data(recipe: Recipe) -> str:
                 raise BadInput(
                     f"{path}: no {part} row is left of its {validator.rows} rows; change data.dev_rows"
                 )
+    if validator.form.name != "belle":
+        print(f"data  form {validator.form.name}: {validator.form.title}", file=sys.stderr)
     return str(path.absolute())
 
 

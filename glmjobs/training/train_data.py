@@ -110,6 +110,7 @@ def training_data(
         prepared, "train", tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
         too_long=recipe.data.too_long, label_sop=settings.label_sop, positions=positions,
+        loss_on=recipe.data.loss_on,
     )  # fmt: skip
     too_long = {reason: n for reason, n in tokenised.figures["left_out"].items() if n}
     check_left_out(recipe.data, too_long, len(tokenised))
