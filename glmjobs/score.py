@@ -29,7 +29,7 @@ from glmjobs.scoring.evaluate import Settings, Work, answer, finish, refuse_unre
 from glmjobs.scoring.judges.options import add_judge, judging_of
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.statistics import compare
-from glmjobs.scoring.test_sets import read_questions
+from glmjobs.scoring.test_sets import read_questions, read_set
 from glmjobs.terminal.score_tables import LABELS, show
 from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m glmjobs.score", description="answer, judge and sum up")
     p.add_argument("target", metavar="RUN | MODEL_DIR", help="a run (path or name), or a model directory")
-    p.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: BELLE, CMATH or MGSM form")
+    p.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: a test set of any usual form")
     p.add_argument(
         "--shard", metavar="I/N", help="do only part I of N; default: by Slurm array task and rank"
     )
@@ -104,7 +104,7 @@ def _check_belongs(args: argparse.Namespace) -> None:
         )
     if args.data is None and is_model(Path(args.target)):
         raise BadInput(
-            f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH or MGSM form)"
+            f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH, GSM8K, C-Eval, …)"
         )
     if args.data is not None and args.which is not None:
         raise BadInput("--which is for a run; here there is one model, MODEL_DIR")
@@ -217,7 +217,7 @@ def run_work(run: Run, which: Which) -> Work:
         batch_size=recipe.batch_size,
     )
     model = run.base_model if which == "base" else run.model
-    questions = read_questions(run.data / "dev.jsonl", recipe.rows)
+    questions = read_set(run.data / "dev.jsonl", "alpaca", recipe.rows).questions
     return Work.of(model, questions, run.scores / which, settings, recipe.judging)
 
 

@@ -73,6 +73,19 @@ def read_delimited(path: Path, mark: str, names: Sequence[str] | None = None) ->
         raise BadInput(f"{path}: a header and no rows")
 
 
+def first_cells(path: Path, mark: str) -> list[str]:
+    """The cells of the first line: the columns' names, where the file has a header.
+
+    Raises:
+        BadInput: the line cannot be read.
+    """
+    with opened(path) as stream, whole_gzip(path):
+        try:
+            return next(csv.reader(_lines(path, stream), delimiter=mark, strict=True), [])
+        except csv.Error as error:
+            raise BadInput(f"{path}:1: no {_MARKS[mark]} in this line ({error})") from None
+
+
 def _record(row: int, line: int, names: Sequence[str], cells: list[str]) -> Record | Problem:
     if len(cells) != len(names):
         return Problem(

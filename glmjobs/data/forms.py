@@ -366,6 +366,9 @@ def read_question(form: Form, row: Value, first: int | None = None) -> Asking:
     if form.turns:
         return _asked_last(form, row)
     question = _text(row, form.question)
+    unread = [] if form.context else [name for name in ("history", "system") if row.get(name)]
+    if unread:
+        raise Unusable(f"{unread[0]!r} would not be shown to the model; name the form alpaca, which reads it")
     if form.options:
         options = read_options(form, row)
         shown = "\n".join(f"{letter}. {text}" for letter, text in options.items())
@@ -415,7 +418,7 @@ def read_options(form: Form, row: Value) -> dict[str, str]:
     if column == "A":
         given: list[Any] = []
         for letter in _LETTERS:
-            if letter not in row or (row[letter] in (None, "") and len(given) > 1):
+            if row.get(letter) in (None, ""):
                 break
             given.append(row[letter])
     else:

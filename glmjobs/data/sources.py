@@ -51,8 +51,11 @@ class Source(Protocol):
         ...
 
 
-def open_source(source: str | Path | Source) -> Source:
+def open_source(source: str | Path | Source, split: str = "train") -> Source:
     """The source that a path or a hub id names.
+
+    Args:
+        split: which to read where there are several.
 
     Raises:
         BadInput: there is no such file, and it cannot be a hub id.
@@ -61,7 +64,7 @@ def open_source(source: str | Path | Source) -> Source:
         return source
     path = Path(source).expanduser()
     if path.is_dir():
-        files, left_out = table_files(path)
+        files, left_out = table_files(path, split)
         return TableSource(str(source), files, path, left_out)
     if path.exists():
         if not path.is_file():
@@ -78,7 +81,7 @@ def open_source(source: str | Path | Source) -> Source:
         return TextSource(path)
     text = str(source)
     if _HUB_ID.fullmatch(text) and not text.endswith(_FILE_ENDINGS):
-        return HubSource(text)
+        return HubSource(text, split)
     raise BadInput(f"{source}: no such file")
 
 
@@ -159,9 +162,10 @@ class TableSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the Hugging Face hub (its cache, where the hub is switched off); the split ``train``."""
+    """A data set of the Hugging Face hub (its cache, where the hub is switched off); one split of it."""
 
     name: str
+    split: str = "train"
 
     def digest(self, columns: Columns) -> str:
         digest = hashlib.sha256()
@@ -185,7 +189,7 @@ class HubSource:
         ):
             logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
             loaded = datasets.load_dataset(self.name)
-        return _one_split(self.name, loaded)
+        return _one_split(self.name, loaded, self.split)
 
     @property
     def left_out(self) -> list[str]:
@@ -200,14 +204,14 @@ def _datasets() -> Any:
     return datasets
 
 
-def _one_split(name: str, loaded: Any) -> Any:
-    """The split to read: ``train``, or the only one."""
+def _one_split(name: str, loaded: Any, split: str) -> Any:
+    """The split to read, or the only one."""
     if not isinstance(loaded, dict):
         return loaded
-    if "train" in loaded or len(loaded) == 1:
-        return loaded.get("train", next(iter(loaded.values())))
+    if split in loaded or len(loaded) == 1:
+        return loaded.get(split, next(iter(loaded.values())))
     raise BadInput(
-        f"{name}: has the splits {', '.join(loaded)}, but no 'train'; save the one you mean as a file"
+        f"{name}: has the splits {', '.join(loaded)}, but no {split!r}; save the one you mean as a file"
     )
 
 
@@ -248,19 +252,19 @@ def split_of(name: Path) -> str | None:
     return None
 
 
-def table_files(directory: Path) -> tuple[list[Path], list[str]]:
+def table_files(directory: Path, split: str = "train") -> tuple[list[Path], list[str]]:
     """A directory's table files, and what is there besides and not read, a line each.
 
-    Of a directory in the hub's layout, or saved with several splits, only ``train`` is read. Not read either are
+    Of a directory in the hub's layout, or saved with several splits, only ``split`` is read. Not read either are
     hidden folders, what ``datasets`` leaves there as its cache, and second copies of a file.
 
     Raises:
-        BadInput: no tables; several splits, and none of them is ``train``.
+        BadInput: no tables; several splits, and none of them is ``split``.
     """
     root, left_out = directory, []
     if (directory / "dataset_dict.json").is_file():
         splits = [entry.name for entry in sorted(directory.iterdir()) if entry.is_dir()]
-        root = directory / _one_split(str(directory), {name: name for name in splits})
+        root = directory / _one_split(str(directory), {name: name for name in splits}, split)
         left_out = [f"{name}/: another split" for name in splits if name != root.name]
     found = {
         ending: [file for file in sorted(root.rglob(f"*{ending}")) if not _is_cached(file.relative_to(root))]
@@ -278,17 +282,17 @@ def table_files(directory: Path) -> tuple[list[Path], list[str]]:
     by_split: dict[str | None, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(file.relative_to(root)), []).append(file)
-    split = "train" if "train" in by_split else next(iter(by_split))
-    if len(by_split) > 1 and split != "train":
+    kind = split if split in by_split else next(iter(by_split))
+    if len(by_split) > 1 and kind != split:
         names = ", ".join(sorted(name or "files of no split" for name in by_split))
         raise BadInput(
-            f"{directory}: holds {names}, but no split 'train'; name the file or folder that you mean"
+            f"{directory}: holds {names}, but no split {split!r}; name the file or folder that you mean"
         )
     for name, others in by_split.items():
-        if name != split:
+        if name != kind:
             left_out += [f"{file.relative_to(directory)}: {name or 'of no split'}" for file in others]
     kept: list[Path] = []
-    for file in by_split[split]:
+    for file in by_split[kind]:
         first = next((other for other in kept if _same_content(file, other)), None)
         if first is None:
             kept.append(file)

@@ -106,7 +106,11 @@ class Validator:
     def _read(self) -> tuple[str, ...]:
         """Columns that the form reads."""
         context = ("history", "system") if self.form.context else ()
-        return (self.form.turns, "system", "tools", "functions") if self.form.turns else (*self.columns, *context)
+        return (
+            (self.form.turns, "system", "tools", "functions")
+            if self.form.turns
+            else (*self.columns, *context)
+        )
 
     def check(self, record: Record) -> Row | Problem:
         """One record as a row, or why not."""

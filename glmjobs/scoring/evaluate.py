@@ -16,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from glmjobs.data.framing import fitting_prompt
+from glmjobs.models.family import Family
 from glmjobs.scoring import predictions as store
 from glmjobs.scoring.judges import BY_MEANING, Judge, Judging, mark_all, not_marked
 from glmjobs.scoring.predictions import Answer, Shard, Writer
@@ -172,11 +174,13 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     room = positions if family.positions_apart else positions // 2
     longest = max(1, min(settings.max_source_length, room - family.frame_tokens))
     # All rows, whichever of them are left to do: an answer must not depend on that.
-    texts = [family.prompt_text(row.question) for row in work.questions]
-    sources = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    taken = 1 if family.positions_apart else family.frame_tokens + min(longest, max(map(len, sources)))
+    asked = [_prompt(family, tokenizer, row, longest) for row in work.questions]
+    frame = len(family.prompt(tokenizer, []))
+    taken = (
+        1 if family.positions_apart else family.frame_tokens + max(len(prompt) for prompt, _ in asked) - frame
+    )
     new = max(1, min(settings.max_new_tokens, positions - taken))
-    prompts = [family.prompt(tokenizer, sources[p][-longest:]) for p in todo]
+    prompts = [asked[p][0] for p in todo]
     from glmjobs.generation import decoder
     from glmjobs.generation.vllm import generate_vllm
 
@@ -199,8 +203,21 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
-    cut = (p for p in todo if len(sources[p]) > longest)
+    cut = (p for p in todo if asked[p][1])
     return _Answers(rows, where, frozenset(cut))
+
+
+def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
+    """A question's prompt, and whether something of it was cut: the oldest turns of a conversation, then the beginning
+    of the question itself, so that at most ``longest`` tokens stand in the frame."""
+    if row.history or row.system:
+        room = longest + len(family.prompt(tokenizer, []))
+        prompt, cut = fitting_prompt(family, tokenizer, row.question, row.history, row.system, room)
+        if len(prompt) <= room:
+            return prompt, cut
+    source = tokenizer([family.prompt_text(row.question)], add_special_tokens=False)["input_ids"][0]
+    talk = bool(row.history or row.system)
+    return family.prompt(tokenizer, source[-longest:]), talk or len(source) > longest
 
 
 def load_engine(
