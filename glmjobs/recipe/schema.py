@@ -270,6 +270,15 @@ class ConsolidateSection(Section):
         return value
 
 
+def _one_or_two_judges(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names or not all(name in JUDGES for name in names):
+        raise ValueError(f"one of {', '.join(JUDGES)}, or a list of two")
+    if why := wrong_names(tuple(names)):
+        raise ValueError(why)
+    return names
+
+
 class VerifierSection(Section):
     """The model that the judge ``verifier`` asks, behind an OpenAI-compatible server (vLLM, SGLang, an API).
 
@@ -308,8 +317,37 @@ class VerifierSection(Section):
         return value
 
 
+class TestSetSection(Section):
+    """A further test set, on which base and fine-tuned model are scored beside the dev rows: what was gained, and what
+    was forgotten."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in the report"
+    )
+    path: str = Field(description="a test set's file or directory (docs/data.md), reachable from every node")
+    form: str = Field(default="auto", description="auto: found by looking; or its name (docs/data.md)")
+    judge: tuple[JudgeName, ...] | None = Field(
+        default=None, description="null: the form's own (choice), else score.judge"
+    )
+    rows: int | None = Field(default=None, ge=1, description="the first so many; null: all of them")
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        from glmjobs.data.forms import AUTO, NAMES
+
+        if name not in (AUTO, *NAMES):
+            raise ValueError(f"none of the forms of test sets ({', '.join((AUTO, *NAMES))})")
+        return name
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _judges(cls, value: Any) -> Any:
+        return value if value is None else _one_or_two_judges(value)
+
+
 class ScoreSection(Section):
-    """Greedy answers on the dev rows, judged; base and fine-tuned model."""
+    """Greedy answers on the dev rows and further test sets, judged; base and fine-tuned model."""
 
     rows: int | None = Field(default=1000, description="the first so many dev rows; null: all of them", ge=1)
     base: bool = Field(default=True, description="score the base model too")
@@ -325,6 +363,9 @@ class ScoreSection(Section):
         "exact], the first decides the accuracy and the report shows where they disagree",
     )
     verifier: VerifierSection | None = Field(default=None, description="what the judge verifier asks")
+    sets: tuple[TestSetSection, ...] = Field(
+        default=(), description="further test sets: [{name: cmath, path: data/cmath.jsonl}, …]"
+    )
 
     @field_validator("batch_size", "shards", mode="before")
     @classmethod
@@ -336,26 +377,40 @@ class ScoreSection(Section):
     @field_validator("judge", mode="before")
     @classmethod
     def _one_or_two(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)) or not names or not all(name in JUDGES for name in names):
-            raise ValueError(f"one of {', '.join(JUDGES)}, or a list of two")
-        if why := wrong_names(tuple(names)):
-            raise ValueError(why)
-        return names
+        return _one_or_two_judges(value)
 
     @model_validator(mode="after")
     def _verifier_is_told(self) -> ScoreSection:
-        if "verifier" in self.judge and self.verifier is None:
+        judges = {*self.judge, *(name for given in self.sets for name in given.judge or ())}
+        if "verifier" in judges and self.verifier is None:
             raise ValueError(
                 "score.judge: verifier asks a model: give score.verifier.url and score.verifier.model"
             )
         return self
 
+    @model_validator(mode="after")
+    def _sets_differ(self) -> ScoreSection:
+        names = [given.name for given in self.sets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"score.sets: two are called {twice!r}: give each a name of its own")
+        if "dev" in names:
+            raise ValueError("score.sets: dev is what the run's own dev rows are called: choose another name")
+        return self
+
+    def judging_of(self, given: TestSetSection, own: str) -> Judging:
+        """The judges of a test set: those it names, else its form's ``own``, where that is another than by meaning."""
+        of_form = tuple(name for name in JUDGES if name == own and own != "meaning")
+        return Judging(given.judge or of_form or self.judge, self._endpoint)
+
     @property
     def judging(self) -> Judging:
         """The judges, as :mod:`glmjobs.scoring.evaluate` takes them."""
-        asked = self.verifier
-        return Judging(self.judge, Endpoint(**asked.model_dump()) if asked else None)
+        return Judging(self.judge, self._endpoint)
+
+    @property
+    def _endpoint(self) -> Endpoint | None:
+        return Endpoint(**self.verifier.model_dump()) if self.verifier else None
 
 
 class Limits(Section):

@@ -47,6 +47,7 @@ def document(
         "summary": _summary(facts, recipe),
         "stages": _stages(facts),
         "accuracy": _accuracy(facts, anchor),
+        "sets": _sets(facts),
         "training": _training(facts),
         "gpu": _gpu(facts),
         "cost": _cost(facts, now),
@@ -154,6 +155,32 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
         "by_answer_type": _breakdown(facts, "by_answer_type"),
         "anchor": {"name": anchor[0], "base": anchor[1], "finetuned": anchor[2]} if anchor else None,
     }
+
+
+def _sets(facts: RunFacts) -> list[Json]:
+    """Further test sets, the run's own dev rows first: both models side by side, and the paired difference."""
+    if not facts.sets:
+        return []
+    own = {model: scores.summary for model, scores in facts.scores.items()}
+    found = []
+    for name, parts in {"dev rows": {**own, "comparison": facts.comparison}, **facts.sets}.items():
+        compared = _mapping(parts.get("comparison"))
+        models = {m: _scored(_mapping(parts[m])) for m in MODELS if parts.get(m)}
+        last = list(models.values())[-1] if models else {}
+        found.append(
+            {
+                "name": shown(name, 64),
+                "judge": last.get("judge", ""),
+                "models": {
+                    m: {key: scored[key] for key in ("rows", "correct", "accuracy", "interval", "not_marked")}
+                    for m, scored in models.items()
+                },
+                "difference": number(compared.get("difference")),
+                "difference_interval": _interval(compared.get("difference_interval")),
+                "mcnemar_p": number(compared.get("mcnemar_p")),
+            }
+        )
+    return found
 
 
 def _scored(summary: Mapping[str, Any]) -> Json:

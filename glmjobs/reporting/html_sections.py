@@ -51,6 +51,7 @@ def accuracy(doc: Json) -> Markup:
         legend,
         tag("div", *cards, class_="grid"),
         table(wording.metrics_table(doc), caption="Both models in numbers"),
+        table(wording.sets_table(doc), caption="What was gained, and what was forgotten"),
     )
 
 

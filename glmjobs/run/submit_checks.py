@@ -11,8 +11,8 @@ from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import Recipe
-from glmjobs.run import lengths, locate, sharing
+from glmjobs.recipe.schema import Recipe, ScoreSection, TestSetSection
+from glmjobs.run import lengths, locate, scored_sets, sharing
 from glmjobs.run.directory import Shape
 from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
 from glmjobs.zero.directories import with_bases
@@ -50,7 +50,8 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     if train.deepspeed is not None and Path(train.deepspeed).is_file():
         train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
     deepspeed_config(train)
-    return recipe.model_copy(update={"model": model, "data": data, "train": train})
+    score = recipe.score.model_copy(update={"sets": check_sets(recipe.score)})
+    return recipe.model_copy(update={"model": model, "data": data, "train": train, "score": score})
 
 
 def check_local_gpus(shape: Shape) -> None:
@@ -137,6 +138,23 @@ def check_data(recipe: Recipe) -> str:
     if validator.form.name != "belle":
         print(f"data  form {validator.form.name}: {validator.form.title}", file=sys.stderr)
     return str(path.absolute())
+
+
+def check_sets(score: ScoreSection) -> tuple[TestSetSection, ...]:
+    """Every test set can be read; they are said, and their paths made absolute.
+
+    Raises:
+        BadInput: one is not there, or of another form.
+    """
+    for given in score.sets:
+        found = scored_sets.read(given)
+        judges = ", ".join(score.judging_of(given, found.form.judge).names)
+        print(
+            f"score {given.name}: {len(found.questions):,} questions, form {found.form.name} ({found.form.title}), "
+            f"judge {judges}",
+            file=sys.stderr,
+        )  # fmt: skip
+    return tuple(g.model_copy(update={"path": str(Path(g.path).absolute())}) for g in score.sets)
 
 
 def check_lengths(recipe: Recipe) -> None:

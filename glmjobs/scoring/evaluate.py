@@ -189,9 +189,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         results = generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"
     else:
-        engine = load_engine(
-            work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer), settings.cpu_dtype
-        )
+        engine = _engine(work, stop_ids, family.banned_ids(tokenizer))
         results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     if new < settings.max_new_tokens:
@@ -205,6 +203,20 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     )
     cut = (p for p in todo if asked[p][1])
     return _Answers(rows, where, frozenset(cut))
+
+
+_loaded: dict[str, Any] = {}
+"""The model that was loaded last, by its content: one that answers several test sets is loaded once."""
+
+
+def _engine(work: Work, stop_ids: list[int], banned_ids: list[int]) -> Any:
+    """The work's model, ready to decode."""
+    if work.fingerprint not in _loaded:
+        _loaded.clear()  # before the next is loaded: a GPU may not hold two
+        _loaded[work.fingerprint] = load_engine(
+            work.model_dir, work.settings.dtype, stop_ids, banned_ids, work.settings.cpu_dtype
+        )
+    return _loaded[work.fingerprint]
 
 
 def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
@@ -346,6 +358,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
         "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
         "empty": sum(not row["prediction"] for row in rows),
+        "taken": sum(bool(row.get("taken")) for row in rows),
         "questions_cut": sum(bool(row.get("cut")) for row in rows),
         "tokens": tokens,
         "seconds": round(wall, 3),

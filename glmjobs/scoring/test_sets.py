@@ -100,6 +100,8 @@ def _question(path: Path, record: Record, form: Form, first: int | None, by_line
 
 def _records(path: Path) -> tuple[bool, Iterator[Record]]:
     """Whether rows are called by their lines, and the rows."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
     source = open_source(path, split="test")
     if isinstance(source, TextSource) and (mark := delimiter(path)) is not None:
         return True, _whole(path, _table(path, mark))
