@@ -19,7 +19,7 @@ from glmjobs.data.rows import answers
 from glmjobs.data.sources import MadeSource
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run.inputs import prepare_data
+from glmjobs.run.inputs import prepare_data, prepare_sources
 from hpc.core import config_files, hints
 from hpc.core.errors import BadInput
 
@@ -57,9 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     recipe = settings(args.file, args.recipe, args.overrides)
     out = Path(args.out) if args.out else default_directory(recipe)
     data = recipe.data
-    prepared = prepare_data(
-        data, MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path), out
-    )
+    if data.sources:
+        prepared = prepare_sources(recipe, out)
+    else:
+        source = MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path)
+        prepared = prepare_data(data, source, out)
     lengths = token_lengths(prepared, recipe, args.tokenizer) if args.tokenizer else None
     if args.json:
         document = {"directory": str(prepared.directory), **prepared.record, "lengths": lengths}
@@ -82,6 +84,7 @@ def settings(file: str | None, recipe_file: str | None, overrides: list[str]) ->
             section = raw.setdefault("data", {})
             if isinstance(section, dict):
                 section.pop("make", None)
+                section.pop("sources", None)
                 section["path"] = file
         return recipes.parse(raw, recipe_file, overrides)
     if not file:
@@ -152,6 +155,8 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     for name, count, remark in summary(record):
         table.add_row(name, f"{count:,}", escape(remark))
     console.print(table)
+    if sources := record.get("sources"):
+        console.print(_sources_table(sources))
     for file in record["files_left_out"]:
         console.print(f"not read: {file}", markup=False, highlight=False, soft_wrap=True)
     if lengths:
@@ -162,10 +167,23 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     )
 
 
+def _sources_table(sources: list[dict[str, Any]]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(caption="read: train rows in an epoch, each time counted", caption_justify="left")
+    for name in ("source", "form", "rows", "dev", "train", "read", "not read", "dropped"):
+        table.add_column(name, justify="left" if name in ("source", "form") else "right")
+    for one in sources:
+        counts = (one[key] for key in ("rows", "dev", "train", "read", "unread", "dropped"))
+        table.add_row(escape(one["name"]), one["form"], *(f"{count:,}" for count in counts))
+    return table
+
+
 def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
     """Lines of the summary: what, how many rows, remark."""
     overlap = record["overlap"]
-    ranges = record["settings"]
+    ranges = {"train_rows": "of each source", "dev_rows": "of each source", **record["settings"]}
     lines = [
         ("rows read", record["rows"], ""),
         ("train", record["train"], f"data.train_rows = {ranges['train_rows']}"),
@@ -174,7 +192,8 @@ def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
     if record["conversations"]:
         lines.append(("conversations", record["conversations"], "with earlier turns or a system prompt"))
     if record["unused"]:
-        lines.append(("in neither", record["unused"], 'data.train_rows = "rest" would train on them'))
+        asked = "see the sources" if "sources" in record else 'data.train_rows = "rest" would train on them'
+        lines.append(("in neither", record["unused"], asked))
     if overlap["train_rows_removed"]:
         lines.append(("train rows left out", overlap["train_rows_removed"], "their question is a dev row's"))
     for name, count in record["context"]["columns"].items():

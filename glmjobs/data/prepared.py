@@ -45,7 +45,7 @@ class Prepared:
             BadInput: it isn't one, was never finished, or its files changed size since.
         """
         directory = Path(directory)
-        found = _existing(directory)
+        found = existing(directory)
         if found is None:
             raise BadInput(
                 f"{directory}: not a whole data directory ({MARKER} missing or not matching its files)"
@@ -150,8 +150,8 @@ def prepare(
         # BELLE's form was the only one once: what was prepared then stays valid.
         **({} if validator.form.name == "belle" else {"form": validator.form.name}),
     }
-    fingerprint = _fingerprint(opened.digest(columns), settings)
-    done = _existing(out)
+    fingerprint = fingerprint_of(opened.digest(columns), settings)
+    done = existing(out)
     if done is not None and done.fingerprint == fingerprint and done.lost <= allow_dropped:
         return done
     started = time.monotonic()
@@ -171,12 +171,13 @@ def prepare(
     return Prepared(out, record)
 
 
-def _fingerprint(digest: str, settings: dict[str, Any]) -> str:
+def fingerprint_of(digest: str, settings: dict[str, Any]) -> str:
+    """What tells one content, prepared one way, from all others."""
     text = json.dumps([FORMAT, digest, settings], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _existing(directory: Path) -> Prepared | None:
+def existing(directory: Path) -> Prepared | None:
     """The directory as it stands, if it is whole."""
     try:
         record = json.loads((directory / MARKER).read_text(encoding="utf-8"))
@@ -282,7 +283,7 @@ class _Writer:
                     keys.append(row_key(Row.of(json.loads(line))))
             if len(keys) != self.counts[part]:
                 raise WorkFailed(f"{part}.jsonl: {len(keys)} rows read back, {self.counts[part]} written")
-            if not keys:
+            if not keys and (part == "train" or self.split.dev.ranges):
                 raise BadInput(self._nothing_left(part))
             seen[part] = keys
             name = f"{part}.jsonl"

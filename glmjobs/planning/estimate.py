@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from glmjobs.models.family import family_for, read_config
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Setting
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.run.lengths import Lengths
 from glmjobs.run.lengths import estimate as estimate_lengths
@@ -124,18 +125,24 @@ def work_of(recipe: Recipe, tokens: float | None) -> Work:
     Raises:
         BadInput: the recipe's rows are not in the form of ranges.
     """
-    data = recipe.data
-    path = Path(str(data.path))
-    known = True
+    counted = [_train_rows(data) for data in recipe.data.apart()]
+    trained = 0
+    for (rows, _), source in zip_longest(counted, recipe.data.sources):
+        trained += rows if source is None else source.rows or round(rows * source.weight)
+    return Work(max(1, trained), tokens or BELLE_TOKENS, all(known for _, known in counted))
+
+
+def _train_rows(data: DataSection) -> tuple[int, bool]:
+    """How many rows of one source are for training, and whether that was counted, not assumed."""
+    path, known = Path(str(data.path)), True
     if data.make is not None:
         rows = data.make.rows
-    elif path.is_file() and path.suffix in (".json", ".jsonl") and (counted := _lines(path)):
+    elif path.is_file() and path.suffix in (".json", ".jsonl", ".csv", ".tsv") and (counted := _lines(path)):
         rows = counted
     else:
         rows, known = BELLE_ROWS, False
     split = Split.parse(data.dev_rows, data.train_rows)
-    trained = sum(split.part(row) == "train" for row in range(1, rows + 1))
-    return Work(max(1, trained), tokens or BELLE_TOKENS, known)
+    return sum(split.part(row) == "train" for row in range(1, rows + 1)), known
 
 
 def _lines(path: Path) -> int:

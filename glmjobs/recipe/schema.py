@@ -98,6 +98,38 @@ class MadeProblems(Section):
     seed: Seed = 0
 
 
+class SourceSection(Section):
+    """One of several sources of data."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in counts and scores"
+    )
+    path: str = Field(description="as data.path")
+    form: str = Field(default="auto", description="as data.form")
+    dev_rows: str = Field(default="", description='rows scored, never trained on: "1-500"; "": none')
+    weight: float = Field(
+        default=1.0, gt=0, le=100,
+        description="how often each of its train rows is read in an epoch; 0.5: a seeded half of them, 2: each twice",
+    )  # fmt: skip
+    rows: int | None = Field(
+        default=None, ge=1, description="so many of its train rows instead, a seeded choice"
+    )
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        return _training_form(name)
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> SourceSection:
+        from glmjobs.data.splitting import Split
+
+        Split.parse(self.dev_rows)
+        if self.rows is not None and self.weight != 1.0:
+            raise ValueError(f"data.sources: {self.name}: give weight or rows, not both")
+        return self
+
+
 class DataSection(Section):
     """Which rows, and which of them are for training and for scoring (rows count from 1, as lines of the file)."""
 
@@ -107,6 +139,10 @@ class DataSection(Section):
         "saved, or hub id",
     )
     make: MadeProblems | None = None
+    sources: tuple[SourceSection, ...] = Field(
+        default=(),
+        description="several at once, instead of path: [{name: belle, path: …, dev_rows: 1-500, weight: 1}, …]",
+    )
     form: str = Field(
         default="auto",
         description="auto: found by looking, and said; or belle, alpaca, messages, sharegpt, … (docs/data.md)",
@@ -143,11 +179,7 @@ class DataSection(Section):
     @field_validator("form")
     @classmethod
     def _known_form(cls, name: str) -> str:
-        from glmjobs.data.forms import AUTO, TRAINING
-
-        if name not in (AUTO, *TRAINING):
-            raise ValueError(f"none of the forms of training data ({', '.join((AUTO, *TRAINING))})")
-        return name
+        return _training_form(name)
 
     @model_validator(mode="after")
     def _row_ranges(self) -> DataSection:
@@ -162,9 +194,43 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
-        if (self.path is None) == (self.make is None):
-            raise ValueError("give exactly one of data.path and data.make")
+        if sum((self.path is not None, self.make is not None, bool(self.sources))) != 1:
+            raise ValueError("give exactly one of data.path, data.make and data.sources")
         return self
+
+    def apart(self) -> tuple[DataSection, ...]:
+        """Each source as a section of its own; this one, where there is one source."""
+        own = (
+            {"path": one.path, "form": one.form, "dev_rows": one.dev_rows, "sources": ()}
+            for one in self.sources
+        )
+        return tuple(self.model_copy(update=changes) for changes in own) or (self,)
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> DataSection:
+        if not self.sources:
+            return self
+        names = [source.name for source in self.sources]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.sources: two are called {twice!r}: give each a name of its own")
+        if not any(source.dev_rows for source in self.sources):
+            raise ValueError("data.sources: none has dev_rows: name some rows to be scored")
+        for name, value, default in (
+            ("dev_rows", self.dev_rows, "1-10000"), ("train_rows", self.train_rows, "rest"),
+            ("form", self.form, "auto"),
+        ):  # fmt: skip
+            if value != default:
+                raise ValueError(f"data.{name} = {value}: with data.sources, say it of a source")
+        return self
+
+
+def _training_form(name: str) -> str:
+    from glmjobs.data.forms import AUTO, TRAINING
+
+    if name not in (AUTO, *TRAINING):
+        raise ValueError(f"none of the forms of training data ({', '.join((AUTO, *TRAINING))})")
+    return name
 
 
 class LoraSection(Section):

@@ -151,6 +151,7 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
         }
         if facts.comparison
         else None,
+        "by_source": _breakdown(facts, "by_source"),
         "by_length": _breakdown(facts, "by_length"),
         "by_answer_type": _breakdown(facts, "by_answer_type"),
         "anchor": {"name": anchor[0], "base": anchor[1], "finetuned": anchor[2]} if anchor else None,
@@ -193,7 +194,7 @@ def _scored(summary: Mapping[str, Any]) -> Json:
     }
     apart["judge"] = shown(summary.get("judge") or "meaning", 20)
     apart["second_judge"] = _second_judge(_mapping(summary.get("second_judge")))
-    skip = {*keys, *apart, "model", "interval", "by_length", "by_answer_type"}
+    skip = {*keys, *apart, "model", "interval", "by_source", "by_length", "by_answer_type"}
     other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
     cut = _mapping(summary.get("finish")).get("length")
     return {
@@ -405,6 +406,15 @@ def _data(facts: RunFacts) -> Json | None:
     return {
         "source": shown(prepare.get("source"), 300),
         "fingerprint": shown(prepare.get("fingerprint"), 100),
+        "form": shown(_mapping(prepare.get("form")).get("title"), 100),
+        "sources": [
+            {
+                "name": shown(one.get("name"), 64),
+                **{key: number(one.get(key)) for key in ("train", "read", "dev")},
+            }
+            for one in prepare.get("sources") or ()
+            if isinstance(one, dict)
+        ],
         "rows": number(prepare.get("rows")),
         "train": number(prepare.get("train")),
         "dev": number(prepare.get("dev")),

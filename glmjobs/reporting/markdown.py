@@ -92,6 +92,7 @@ def _breakdowns(doc: Json) -> list[str]:
     labels = {m["model"]: m["label"] for m in doc["accuracy"]["models"]}
     parts = []
     for key, title in (
+        ("by_source", "By source of the rows"),
         ("by_length", "By length of the problem"),
         ("by_answer_type", "By type of the answer"),
     ):

@@ -320,6 +320,13 @@ def data_pairs(doc: Json) -> list[tuple[str, str]]:
         f"{reason}: {plain(count)}" for reason, count in content["dropped_by_reason"].items()
     )
     pairs.append(("Dropped", plain(content["dropped"]) + (f" ({by_reason})" if by_reason else "")))
+    pairs += [
+        (
+            f"Source {one['name']}",
+            f"{plain(one['read'])} of {plain(one['train'])} train rows an epoch, {plain(one['dev'])} dev rows",
+        )
+        for one in content["sources"]
+    ]
     pairs.append(("Left out of training", content["left_out"]))
     pairs.append(("Files not read", "; ".join(content["files_left_out"])))
     overlap = content["overlap"]

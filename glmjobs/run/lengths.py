@@ -120,12 +120,13 @@ def estimate(recipe: Recipe) -> Lengths | None:
     model = recipe.model.path
     if (
         model is None
-        or recipe.data.path is None
+        or recipe.data.make is not None
         or find_spec("tokenizers") is None
         or find_spec("transformers") is None
     ):
         return None
-    given, exact = sample(recipe)
+    apart = [sample(data) for data in recipe.data.apart()]
+    given, exact = [row for rows, _ in apart for row in rows], all(whole for _, whole in apart)
     if not given:
         return None
     document = {
@@ -146,17 +147,16 @@ def estimate(recipe: Recipe) -> Lengths | None:
     return Lengths(**{**answer, "exact": exact})
 
 
-def spread(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+def spread(rows: Sequence[Row], data: DataSection) -> list[Row]:
     """So many of the train rows, evenly."""
-    split = Split.parse(recipe.data.dev_rows, recipe.data.train_rows)
+    split = Split.parse(data.dev_rows, data.train_rows)
     mine = [row for row in rows if split.part(row.id) == "train"]
     step = max(1.0, len(mine) / SAMPLE)
     return [mine[int(at * step)] for at in range(min(SAMPLE, len(mine)))]
 
 
-def sample(recipe: Recipe) -> tuple[list[Row], bool]:
+def sample(data: DataSection) -> tuple[list[Row], bool]:
     """Train rows (of a large file of JSON lines, from all over it, dev rows too), and whether they are all of them."""
-    data = recipe.data
     path, columns = Path(str(data.path)), Columns(data.prompt_column, data.query_column, data.response_column)
     source = open_source(path)
     if not isinstance(source, TextSource) or path.stat().st_size <= READ_BYTES or not _json_lines(path):
@@ -164,7 +164,7 @@ def sample(recipe: Recipe) -> tuple[list[Row], bool]:
         limit = max(first, 4 * SAMPLE)
         check = Validator(source, columns, form=data.form)
         rows = [row for row in check.rows_and_problems(limit) if isinstance(row, Row)]
-        taken = spread(rows, recipe)
+        taken = spread(rows, data)
         return taken, check.rows < limit and len(taken) < SAMPLE
     check = Validator(source, columns, form=data.form)
     return [row for record in _anywhere(path) if isinstance(row := check.check(record), Row)], False

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from glmjobs.data.mixing import source_of
 from glmjobs.recipe.schema import ScoreSection, TestSetSection
 from glmjobs.run.directory import Run
 from glmjobs.scoring.evaluate import Settings, Work
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import QuestionSet, read_set
+from hpc.core.files import read_json
 
 Which = Literal["base", "finetuned"]
 MODELS: tuple[Which, ...] = get_args(Which)
@@ -52,15 +54,18 @@ def work(run: Run, which: Which, name: str = DEV) -> Work:
         max_source_length=run.recipe.data.max_source_length,
         batch_size=score.batch_size,
     )
-    judging = score.judging
+    judging, sources = score.judging, None
     if name == DEV:
         questions = read_set(run.data / "dev.jsonl", "alpaca", score.rows).questions
+        record = read_json(run.data / "prepare.json") or {}
+        if record.get("sources"):
+            sources = {question.id: source_of(record, int(question.id)) for question in questions}
     else:
         given = next(one for one in score.sets if one.name == name)
         found = read(given)
         questions, judging = found.questions, score.judging_of(given, found.form.judge)
     model = run.base_model if which == "base" else run.model
-    return Work.of(model, questions, folder(run.scores, name) / which, settings, judging)
+    return Work.of(model, questions, folder(run.scores, name) / which, settings, judging, sources)
 
 
 def compare_models(there: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -79,13 +79,17 @@ class Work:
     fingerprint: str
     keys: Sequence[str]
     judging: Judging = BY_MEANING
+    sources: Mapping[int | str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, model_dir: Path, questions: Sequence[Question], folder: Path, settings: Settings,
-        judging: Judging = BY_MEANING,
+        judging: Judging = BY_MEANING, sources: Mapping[int | str, str] | None = None,
     ) -> Work:  # fmt: skip
         """Fingerprint the model.
+
+        Args:
+            sources: where rows came from, by their ids; each source's accuracy is then told apart.
 
         Raises:
             BadInput: there is no model directory.
@@ -101,7 +105,7 @@ class Work:
             decisive["cpu_dtype"] = settings.cpu_dtype
         fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
         keys = [store.row_key(fingerprint, question._asdict()) for question in questions]
-        return cls(model_dir, questions, folder, settings, fingerprint, keys, judging)
+        return cls(model_dir, questions, folder, settings, fingerprint, keys, judging, sources or {})
 
     def missing(self) -> list[int]:
         """Positions of the rows without a prediction."""
@@ -353,6 +357,7 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "marker_failures": marker_failures(rows),
         "unsure": sum(row.get("sure", 1.0) < UNSURE for row in marked),
         "by_length": _grouped(marked, lambda row: length_class(row["question"]), length_classes()),
+        "by_source": _grouped(marked, lambda row: work.sources[row["id"]]) if work.sources else {},
         "by_answer_type": _grouped(marked, lambda row: str(answer_type(row["gold"], row["question"]))),
         **{name: round(value, 4) for name, value in texts.as_dict().items()},
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},

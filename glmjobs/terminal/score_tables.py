@@ -106,8 +106,12 @@ def _by_kind(models: Mapping[str, Any]) -> Any:
     for column in ("", "rows", *(LABELS.get(name, name) for name in models)):
         table.add_column(escape(column), justify="right" if column else "left", no_wrap=True)
     last = list(models.values())[-1]
-    for key, said in (("by_length", "question of "), ("by_answer_type", "answer: ")):
-        if len(last[key]) < 2:
+    for key, said in (
+        ("by_source", "source: "),
+        ("by_length", "question of "),
+        ("by_answer_type", "answer: "),
+    ):
+        if len(last.get(key, ())) < 2:
             continue
         for kind, part in last[key].items():
             parts = (summary[key].get(kind) for summary in models.values())

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 def refusal(path: Path, *settings: str) -> str:
     recipe = load(CONFIGS / "tiny.yaml", ["data.make=", f"data.path={path}", "data.dev_rows=1-5", *settings])
     with pytest.raises(BadInput) as refused:
-        check_data(recipe)
+        check_data(recipe.data)
     assert refused.value.exit_code == 2 and "\n" not in str(refused.value)
     assert str(path) in str(refused.value)
     return str(refused.value)
@@ -135,7 +135,7 @@ def test_read(name: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(READ[name])
     recipe = load(CONFIGS / "tiny.yaml", ["data.make=", f"data.path={path}", "data.dev_rows=1-5"])
-    assert check_data(recipe) == str(path)
+    assert check_data(recipe.data) == str(path)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -232,7 +232,7 @@ def test_the_command_that_is_offered_works_as_it_stands(name: str, shell: str, t
     subprocess.run([shell, "-c", command[1]], check=True, capture_output=True, env=environ, cwd=tmp_path)
     made = next(p for p in folder.iterdir() if p != path)
     recipe = load(CONFIGS / "tiny.yaml", ["data.make=", f"data.path={made}", "data.dev_rows=1-5"])
-    assert check_data(recipe) == str(made)
+    assert check_data(recipe.data) == str(made)
 
 
 def test_columns_that_are_numbers_can_be_named(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_columns_that_are_numbers_can_be_named(tmp_path: Path) -> None:
     path.write_text(lines(lambda r: {"0": r["instruction"], "1": r["output"]}), encoding="utf-8")
     settings = ["data.prompt_column=0", "data.response_column=1", "data.query_column="]
     recipe = load(CONFIGS / "tiny.yaml", ["data.make=", f"data.path={path}", "data.dev_rows=1-5", *settings])
-    assert check_data(recipe) == str(path)
+    assert check_data(recipe.data) == str(path)
 
 
 def test_submit_says_it_before_anything_is_made(
