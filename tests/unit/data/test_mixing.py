@@ -13,6 +13,7 @@ from glmjobs import prepare as command
 from glmjobs.cli import run_command
 from glmjobs.data.mixing import Mixed, prepare_mixed, source_of
 from glmjobs.data.prepared import Prepared
+from glmjobs.planning.estimate import work_of
 from glmjobs.recipe.loading import parse
 from glmjobs.run.lengths import sample
 from glmjobs.run.submit_checks import check_data
@@ -118,6 +119,8 @@ def test_the_command(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Ca
     assert "train rows in an epoch" in shown and "│ talks" in shown and "not read" in shown
     assert Prepared.load(tmp_path / "out").train == 36 + 5
     made = parse(recipe(files))
+    work = work_of(made, None)
+    assert work.sources == {"belle": 36, "talks": 5} and (work.rows, work.known) == (41, True)
     assert [check_data(data) for data in made.data.apart()] == [str(file) for file in files]
     assert [len(sample(data)[0]) for data in made.data.apart()] == [36, 20]
 
