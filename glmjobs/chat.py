@@ -138,9 +138,7 @@ class Chat:
     def _pieces(self, query: str) -> Iterator[str]:
         from glmjobs.generation.decoder import stream
 
-        text = self.family.prompt_text(query, self.history)
-        source = self.tokenizer([text], add_special_tokens=False)["input_ids"][0]
-        prompt = self.family.prompt(self.tokenizer, source)
+        prompt = self.family.chat_prompt(self.tokenizer, query, self.history)
         room = self.max_length - len(prompt)
         if room < 1:
             raise BadInput(

@@ -33,6 +33,10 @@ def show(document: dict[str, Any]) -> None:
     for line in (
         f"model       {model['name']}, {model['parameters']:,} parameters{source}",
         f"data        {rows} of {data['tokens_per_example']:g} tokens on average",
+        *(
+            f"            {name}: {examples:,} examples an epoch"
+            for name, examples in data["sources"].items()
+        ),
         *([f"            {data['too_long']}"] if "too_long" in data else []),
         f"GPUs        {shape['nodes']} × {shape['gpus']} {gpu['kind']} of {gpu['memory_gb']} GB; GB on each:",
     ):

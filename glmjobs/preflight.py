@@ -133,6 +133,7 @@ def finish(run: Run, exchange: NodeExchange, reports: list[NodeReport], started:
         "dev_rows": prepared.dev,
         "dropped": sum(prepared.dropped_by_reason.values()),
         "dev_rows_in_train": prepared.record["overlap"]["dev_in_train"],
+        "sources": {one["name"]: [one["read"], one["dev"]] for one in prepared.record.get("sources", ())},
     }
     run.mark("preflight", started=started, outputs=[exchange.report_file(0)], figures=figures)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from glmjobs.cli import add_overrides, run_command
 from glmjobs.data.prepared import Prepared
-from glmjobs.data.rows import question_text
+from glmjobs.data.rows import answers
 from glmjobs.data.sources import MadeSource
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run.inputs import prepare_data
+from glmjobs.run.inputs import prepare_data, prepare_sources
 from hpc.core import config_files, hints
 from hpc.core.errors import BadInput
 
@@ -31,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.prepare",
-        description="Read, check and split a data set: JSON lines or a JSON array (also .gz), parquet, arrow "
-        "or a Hugging Face data set. Bad rows are dropped and reported; for a bad file, nothing is written.",
+        description="Read, check and split a data set: JSON lines, a JSON array, CSV or TSV (also .gz), parquet, "
+        "arrow or a Hugging Face data set, in any of the usual forms (data.form). Bad rows "
+        "are dropped and reported; for a bad file, nothing is written.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine is not fit for it.",
     )
     p.add_argument(
@@ -56,9 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     recipe = settings(args.file, args.recipe, args.overrides)
     out = Path(args.out) if args.out else default_directory(recipe)
     data = recipe.data
-    prepared = prepare_data(
-        data, MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path), out
-    )
+    if data.sources:
+        prepared = prepare_sources(recipe, out)
+    else:
+        source = MadeSource(data.make.rows, data.make.seed) if data.make else str(data.path)
+        prepared = prepare_data(data, source, out)
     lengths = token_lengths(prepared, recipe, args.tokenizer) if args.tokenizer else None
     if args.json:
         document = {"directory": str(prepared.directory), **prepared.record, "lengths": lengths}
@@ -81,6 +84,7 @@ def settings(file: str | None, recipe_file: str | None, overrides: list[str]) ->
             section = raw.setdefault("data", {})
             if isinstance(section, dict):
                 section.pop("make", None)
+                section.pop("sources", None)
                 section["path"] = file
         return recipes.parse(raw, recipe_file, overrides)
     if not file:
@@ -101,7 +105,7 @@ def token_lengths(prepared: Prepared, recipe: Recipe, tokenizer_dir: str) -> dic
     """Lengths of questions and answers in tokens (without frame), from a sample of the train rows."""
     import numpy as np
 
-    from glmjobs.data.framing import Frame, Limits, plain_ids
+    from glmjobs.data.framing import Frame, Limits, examples
     from glmjobs.models import load_tokenizer
     from glmjobs.models.family import family_for
 
@@ -109,16 +113,17 @@ def token_lengths(prepared: Prepared, recipe: Recipe, tokenizer_dir: str) -> dic
     tokenizer = load_tokenizer(tokenizer_dir)
     step = max(1, prepared.train // _SAMPLE)
     rows = list(islice(prepared.rows("train"), 0, None, step))
-    questions = [family.prompt_text(question_text(row.instruction, row.input)) for row in rows]
     limits = Limits(recipe.data.max_source_length, recipe.data.max_target_length, recipe.data.too_long)
     frame = Frame.of(family, tokenizer, recipe.train.label_sop)
+    asked = [one for row in rows for one in answers(row, recipe.data.loss_on)]
+    made = examples(asked, tokenizer, family, frame, limits)
     parts = (
-        ("question", questions, limits.source()),
-        ("answer", [row.output for row in rows], limits.target(frame)),
+        ("question", [example.asked(frame) for example in made], limits.source()),
+        ("answer", [len(example.target) for example in made], limits.target(frame)),
     )
     found: dict[str, Any] = {"rows": len(rows)}
-    for name, texts, limit in parts:
-        sizes = np.array([len(ids) for ids in plain_ids(tokenizer, texts)])
+    for name, counted, limit in parts:
+        sizes = np.array(counted)
         found[name] = {
             "mean": round(float(sizes.mean()), 1),
             "median": int(np.median(sizes)),
@@ -128,7 +133,7 @@ def token_lengths(prepared: Prepared, recipe: Recipe, tokenizer_dir: str) -> dic
             "over_limit": round(float((sizes > limit).mean()), 5),
         }
     mean = found["question"]["mean"] + found["answer"]["mean"]
-    found["train_tokens"] = round(mean * prepared.train)
+    found["train_tokens"] = round(mean * prepared.train * len(made) / max(1, len(rows)))
     return found
 
 
@@ -141,6 +146,8 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     console = Console()
     record = prepared.record
     console.print(f"{record['source']} → {prepared.directory}", markup=False, highlight=False, soft_wrap=True)
+    form = record["form"]
+    console.print(f"form {form['name']}: {form['title']}", markup=False, highlight=False, soft_wrap=True)
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -148,6 +155,8 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     for name, count, remark in summary(record):
         table.add_row(name, f"{count:,}", escape(remark))
     console.print(table)
+    if sources := record.get("sources"):
+        console.print(_sources_table(sources))
     for file in record["files_left_out"]:
         console.print(f"not read: {file}", markup=False, highlight=False, soft_wrap=True)
     if lengths:
@@ -158,17 +167,33 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     )
 
 
+def _sources_table(sources: list[dict[str, Any]]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(caption="read: train rows in an epoch, each time counted", caption_justify="left")
+    for name in ("source", "form", "rows", "dev", "train", "read", "not read", "dropped"):
+        table.add_column(name, justify="left" if name in ("source", "form") else "right")
+    for one in sources:
+        counts = (one[key] for key in ("rows", "dev", "train", "read", "unread", "dropped"))
+        table.add_row(escape(one["name"]), one["form"], *(f"{count:,}" for count in counts))
+    return table
+
+
 def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
     """Lines of the summary: what, how many rows, remark."""
     overlap = record["overlap"]
-    ranges = record["settings"]
+    ranges = {"train_rows": "of each source", "dev_rows": "of each source", **record["settings"]}
     lines = [
         ("rows read", record["rows"], ""),
         ("train", record["train"], f"data.train_rows = {ranges['train_rows']}"),
         ("dev", record["dev"], f"data.dev_rows = {ranges['dev_rows']}"),
     ]
+    if record["conversations"]:
+        lines.append(("conversations", record["conversations"], "with earlier turns or a system prompt"))
     if record["unused"]:
-        lines.append(("in neither", record["unused"], 'data.train_rows = "rest" would train on them'))
+        asked = "see the sources" if "sources" in record else 'data.train_rows = "rest" would train on them'
+        lines.append(("in neither", record["unused"], asked))
     if overlap["train_rows_removed"]:
         lines.append(("train rows left out", overlap["train_rows_removed"], "their question is a dev row's"))
     for name, count in record["context"]["columns"].items():

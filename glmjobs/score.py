@@ -18,18 +18,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from glmjobs.cli import positive, run_command
 from glmjobs.models.family import families
 from glmjobs.recipe.schema import Recipe
+from glmjobs.run import scored_sets
 from glmjobs.run.directory import Run
+from glmjobs.run.scored_sets import MODELS, Which
+from glmjobs.scoring import base_cache
 from glmjobs.scoring.claim import claim
 from glmjobs.scoring.evaluate import Settings, Work, answer, finish, refuse_unreliable
+from glmjobs.scoring.judges import JUDGES, Judging
 from glmjobs.scoring.judges.options import add_judge, judging_of
 from glmjobs.scoring.predictions import Shard
-from glmjobs.scoring.statistics import compare
-from glmjobs.scoring.test_sets import read_questions
+from glmjobs.scoring.test_sets import read_set
 from glmjobs.terminal.score_tables import LABELS, show
 from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
@@ -39,8 +42,6 @@ from hpc.core.files import read_json, write_json
 from hpc.runtime.rendezvous import of_slurm_step
 from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
 
-Which = Literal["base", "finetuned"]
-MODELS: tuple[Which, ...] = ("base", "finetuned")
 NEWS_SECONDS = 30.0
 
 
@@ -59,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m glmjobs.score", description="answer, judge and sum up")
     p.add_argument("target", metavar="RUN | MODEL_DIR", help="a run (path or name), or a model directory")
-    p.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: BELLE, CMATH or MGSM form")
+    p.add_argument("data", nargs="?", metavar="DATA", help="with MODEL_DIR: a test set of any usual form")
     p.add_argument(
         "--shard", metavar="I/N", help="do only part I of N; default: by Slurm array task and rank"
     )
@@ -69,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--which", choices=[*MODELS, "both"], help="default: both")
     group = p.add_argument_group("with MODEL_DIR DATA")
     group.add_argument("--out", type=Path, metavar="DIR", help="default: scores/<model, or its run>-<data>")
+    group.add_argument(
+        "--form", metavar="NAME", help="the test set's form; default: found by looking, and said"
+    )
     group.add_argument("--rows", type=positive, metavar="N", help="only the first N rows")
     group.add_argument("--max-new-tokens", type=positive, metavar="N", help="default: 512")
     group.add_argument("--max-source-length", type=positive, metavar="N", help="default: 1024")
@@ -88,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 FILE_OPTIONS: dict[str, Any] = {
-    "out": None, "rows": None, "max_new_tokens": 512, "max_source_length": 1024, "batch_size": "auto",
+    "out": None, "form": "auto", "rows": None, "max_new_tokens": 512, "max_source_length": 1024, "batch_size": "auto",
     "dtype": None, "backend": "built-in", "judge": None, "verifier_url": None, "verifier_model": None,
 }  # fmt: skip
 """Options that only MODEL_DIR DATA takes, with their defaults: a run's settings are those of its recipe."""
@@ -104,7 +108,7 @@ def _check_belongs(args: argparse.Namespace) -> None:
         )
     if args.data is None and is_model(Path(args.target)):
         raise BadInput(
-            f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH or MGSM form)"
+            f"{args.target} is a model directory: add the file to score it on (BELLE, CMATH, GSM8K, C-Eval, …)"
         )
     if args.data is not None and args.which is not None:
         raise BadInput("--which is for a run; here there is one model, MODEL_DIR")
@@ -156,27 +160,46 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
     with run.recording("score", shard.index - 1):
         wanted = _wanted(run, args.which)
         _ensure_inputs(run)
-        works = {which: run_work(run, which) for which in wanted}
+        sets = scored_sets.names(run.recipe.score)
+        works = {(which, name): scored_sets.work(run, which, name) for which in wanted for name in sets}
+        for (which, _), work in works.items():
+            if which == "base" and not args.rejudge:
+                base_cache.take(work, run.path.parent / scored_sets.BASE_CACHE)
         news = _News(
             run if shard.index == 1 else None, sum(len(work.questions) for work in works.values()), works
         )
-        for which, work in works.items():
+        for asked, work in works.items():
             if not args.rejudge:
-                answer(work, shard, stop=lambda: flag.requested, on_row=news.rows(LABELS[which]))
+                answer(work, shard, stop=lambda: flag.requested, on_row=news.rows(_said(*asked)))
             if flag.requested:
                 return _stopped(flag)
         found = summarise(run, which=wanted, started=started, stop=lambda: flag.requested)
         if flag.requested:
             return _stopped(flag)
-    lacking = {LABELS[which]: len(work.missing()) for which, work in works.items() if which not in found}
+    lacking = {
+        _said(which, name): len(work.missing())
+        for (which, name), work in works.items()
+        if which not in found.get(name, {})
+    }
     if lacking:
-        text = ", ".join(f"{rows} rows of the {label} model" for label, rows in lacking.items())
+        text = ", ".join(f"{rows} rows of the {said}" for said, rows in lacking.items())
         print(f"score: part {shard} is done; other parts still have {text} to do", file=sys.stderr)
         if args.json:
             print(json.dumps({"shard": str(shard), "missing": lacking}))
         return 0
-    show(found, _comparison(run), anchor_for(run.recipe), as_json=args.json)
+    comparisons = {
+        name: read_json(scored_sets.folder(run.scores, name) / "comparison.json") for name in found
+    }
+    show(
+        found.pop(scored_sets.DEV), comparisons.pop(scored_sets.DEV), anchor_for(run.recipe),
+        as_json=args.json, sets={name: (found[name], comparisons[name]) for name in found},
+    )  # fmt: skip
     return 0
+
+
+def _said(which: Which, name: str) -> str:
+    """A model, and the test set where it isn't the dev rows, in words."""
+    return f"{LABELS[which]} model" + (f" on {name}" if name != scored_sets.DEV else "")
 
 
 def _stopped(flag: StopFlag) -> int:
@@ -203,61 +226,46 @@ def _ensure_inputs(run: Run) -> None:
     inputs.ensure(run)
 
 
-def run_work(run: Run, which: Which) -> Work:
-    """One of a run's models on the first ``score.rows`` dev rows.
-
-    Raises:
-        BadInput: the model or the dev rows are not there.
-    """
-    recipe = run.recipe.score
-    settings = Settings(
-        max_new_tokens=recipe.max_new_tokens,
-        dtype=recipe.dtype,
-        max_source_length=run.recipe.data.max_source_length,
-        batch_size=recipe.batch_size,
-    )
-    model = run.base_model if which == "base" else run.model
-    questions = read_questions(run.data / "dev.jsonl", recipe.rows)
-    return Work.of(model, questions, run.scores / which, settings, recipe.judging)
-
-
 def summarise(
     run: Run, *, which: tuple[Which, ...] | None = None, started: str | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Merge what is complete, compare base and fine-tuned model, and mark the stage once all is there.
 
     Idempotent, and safe when several processes call it at once: all would write the same.
 
     Returns:
-        summaries of the complete models, by "base" and "finetuned".
+        summaries of the complete models, by "base" and "finetuned", of each set that has one, by its name; "dev": the
+        dev rows.
     """
-    found: dict[str, Any] = {}
-    for name in which or _wanted(run, "both"):
-        summary = finish(run_work(run, name), stop=stop)
-        if summary is not None:
-            refuse_unreliable(summary)
-            found[name] = summary
+    found: dict[str, dict[str, Any]] = {}
+    for name in scored_sets.names(run.recipe.score):
+        for model in which or _wanted(run, "both"):
+            work = scored_sets.work(run, model, name)
+            summary = finish(work, stop=stop)
+            if summary is not None:
+                refuse_unreliable(summary)
+                found.setdefault(name, {})[model] = summary
+                if model == "base":
+                    base_cache.keep(work, run.path.parent / scored_sets.BASE_CACHE)
     needed = _wanted(run, "both")
-    outputs = [run.scores / name / file for name in needed for file in ("predictions.jsonl", "summary.json")]
+    folders = {name: scored_sets.folder(run.scores, name) for name in scored_sets.names(run.recipe.score)}
+    files = ("predictions.jsonl", "summary.json")
+    outputs = [there / name / file for there in folders.values() for name in needed for file in files]
     if not all(path.is_file() for path in outputs) or not found or stop():
         return found
     if len(needed) == len(MODELS):
-        write_json(run.scores / "comparison.json", _compare(run))
-        outputs.append(run.scores / "comparison.json")
+        for there in folders.values():
+            write_json(there / "comparison.json", scored_sets.compare_models(there))
+            outputs.append(there / "comparison.json")
     figures: dict[str, Any] = {name: _figures(run.scores / name / "summary.json") for name in needed}
+    if sets := [name for name in folders if name != scored_sets.DEV]:
+        figures["sets"] = {
+            name: {model: _figures(folders[name] / model / "summary.json") for model in needed}
+            for name in sets
+        }
     run.mark("score", started=started or timestamps.now(), outputs=outputs, figures=figures)
     return found
-
-
-def _compare(run: Run) -> dict[str, Any]:
-    correct: list[dict[Any, bool]] = []
-    for name in MODELS:
-        with (run.scores / name / "predictions.jsonl").open(encoding="utf-8") as file:
-            rows = [row for row in map(json.loads, file) if row.get("status", "marked") == "marked"]
-            correct.append({row["id"]: bool(row["correct"]) for row in rows})
-    base, finetuned = correct
-    return compare((base[id], finetuned[id]) for id in finetuned if id in base).as_dict()
 
 
 def _figures(path: Path) -> dict[str, Any]:
@@ -265,10 +273,6 @@ def _figures(path: Path) -> dict[str, Any]:
     return {
         key: summary[key] for key in ("rows", "correct", "accuracy", "interval", "tokens_per_s", "seconds")
     }
-
-
-def _comparison(run: Run) -> dict[str, Any] | None:
-    return read_json(run.scores / "comparison.json")
 
 
 def anchor_for(recipe: Recipe) -> tuple[str, float, float] | None:
@@ -296,7 +300,10 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
     judging = judging_of(args)
     if not model.is_dir():
         raise BadInput(f"{model}: no such model directory")
-    questions = read_questions(data, args.rows)
+    form, questions = read_set(data, args.form, args.rows)
+    if args.judge is None:
+        judging = Judging(tuple(name for name in JUDGES if name == form.judge))
+    print(f"score: {data}: {form.title}, form {form.name}", file=sys.stderr)
     folder = args.out or default_folder(model, data)
     work = Work.of(model, questions, folder, settings, judging)
     claim(folder, model, data)

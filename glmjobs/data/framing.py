@@ -12,8 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from glmjobs.data.rows import Asked
 from hpc.core.errors import WorkFailed
 
 NO_LABEL = -100
@@ -50,6 +51,10 @@ class FamilyLike(Protocol):
     ) -> FramedExample: ...
 
     def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str: ...
+
+    def chat_prompt(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str]] = (), system: str = ""
+    ) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,17 @@ class Frame:
         unlabelled = len(self.before) + len(source)
         return ids, [*[NO_LABEL] * unlabelled, *self.labels_between, *target, *self.labels_behind]
 
+    def answered(self, prompt: list[int], target: list[int]) -> tuple[list[int], list[int]]:
+        """The same of a whole prompt (:meth:`FamilyLike.chat_prompt`), which ends as the frame of a question does."""
+        ids = [*prompt, *target, *self.behind]
+        unlabelled = len(prompt) - len(self.between)
+        return ids, [*[NO_LABEL] * unlabelled, *self.labels_between, *target, *self.labels_behind]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Number of tokens the frame adds to a question."""
+        return len(self.before) + len(self.between)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -123,11 +139,12 @@ class Limits:
         """Largest number of an answer's own tokens."""
         return self.max_target_length - (frame.tokens - 1)
 
-    def left_out(self, frame: Frame, source: int, target: int) -> str | None:
-        """Why an example of so many tokens is left out; None: it is kept, its question cut to :meth:`source`."""
+    def left_out(self, frame: Frame, source: int, target: int, talk: bool = False) -> str | None:
+        """Why an example of so many tokens is left out; None: it is kept, its question cut to :meth:`source`. The last
+        question of a conversation (``talk``) is never cut."""
         if target > self.target(frame):
             return "long answer"
-        if source > self.source() and self.too_long == "drop":
+        if source > self.source() and (self.too_long == "drop" or talk):
             return "long question"
         if (
             self.positions is not None
@@ -141,6 +158,62 @@ class Limits:
         prompt, answer = len(frame.before) + source + len(frame.between), target + len(frame.behind)
         # Of 2D positions the context has one a token; <sop>, its last, counts from 1 with the answer, after a 0.
         return max(prompt - 1, answer + 2) if self.apart else prompt + answer
+
+
+class Example(NamedTuple):
+    """One answer to be learned, in token ids.
+
+    Attributes:
+        source: of the question, without frame; of a conversation, the whole prompt.
+        target: of the answer, without frame.
+        talk: ``source`` is a whole prompt.
+        shortened: the oldest turns of the conversation were left out.
+    """
+
+    source: list[int]
+    target: list[int]
+    talk: bool = False
+    shortened: bool = False
+
+    def asked(self, frame: Frame) -> int:
+        """Number of the question's own tokens; of a conversation, with everything before it."""
+        return len(self.source) - (frame.prompt_tokens if self.talk else 0)
+
+    def framed(self, frame: Frame) -> tuple[list[int], list[int]]:
+        """Token ids and labels."""
+        return (frame.answered if self.talk else frame.apply)(self.source, self.target)
+
+
+def examples(
+    asked: Sequence[Asked], tokenizer: Any, family: FamilyLike, frame: Frame, limits: Limits
+) -> list[Example]:
+    """Answers in token ids, a batch at a time: questions on their own all at once, conversations one by one."""
+    alone = [one for one in asked if one.alone]
+    texts = [family.prompt_text(one.question) for one in alone] + [one.answer for one in asked]
+    ids = plain_ids(tokenizer, texts) if texts else []
+    questions, targets = iter(ids[: len(alone)]), ids[len(alone) :]
+    found = []
+    for one, target in zip(asked, targets, strict=True):
+        if one.alone:
+            found.append(Example(next(questions), target))
+            continue
+        longest = limits.source() + frame.prompt_tokens if limits.too_long == "keep_end" else None
+        prompt, shortened = fitting_prompt(family, tokenizer, one.question, one.history, one.system, longest)
+        found.append(Example(prompt, target, True, shortened))
+    return found
+
+
+def fitting_prompt(
+    family: FamilyLike, tokenizer: Any, question: str, history: Sequence[tuple[str, str]], system: str,
+    longest: int | None,
+) -> tuple[list[int], bool]:  # fmt: skip
+    """A conversation's prompt without so many of its oldest turns that it has at most ``longest`` tokens, and whether
+    any was left out. The question and the system prompt stay, however long."""
+    for first in range(len(history) + 1):
+        prompt = family.chat_prompt(tokenizer, question, history[first:], system)
+        if longest is None or len(prompt) <= longest or first == len(history):
+            return prompt, first > 0
+    raise AssertionError("the last turn always returns")
 
 
 def _framed(

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from glmjobs.data.forms import AUTO
 from glmjobs.data.reading import Problem
-from glmjobs.data.rows import Columns, Row, question_key, question_text
+from glmjobs.data.rows import Columns, Row, row_key
 from glmjobs.data.sources import Source, open_source
 from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import BLANK, MAX_BAD_SHARE, Validator
@@ -44,7 +45,7 @@ class Prepared:
             BadInput: it isn't one, was never finished, or its files changed size since.
         """
         directory = Path(directory)
-        found = _existing(directory)
+        found = existing(directory)
         if found is None:
             raise BadInput(
                 f"{directory}: not a whole data directory ({MARKER} missing or not matching its files)"
@@ -64,6 +65,11 @@ class Prepared:
     def dev(self) -> int:
         """Number of dev rows."""
         return int(self.record["dev"])
+
+    @property
+    def conversations(self) -> int:
+        """Rows in which something was said before the question, or that have a system prompt."""
+        return int(self.record.get("conversations", 0))
 
     @property
     def dropped_by_reason(self) -> dict[str, int]:
@@ -98,7 +104,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             value = decode(line)
-            yield Row(value["id"], value["instruction"], value["input"], value["output"])
+            yield Row.of(value)
 
 
 def prepare(
@@ -112,6 +118,7 @@ def prepare(
     train_rows: str = "rest",
     deduplicate: bool = True,
     allow_dropped: float = MAX_BAD_SHARE,
+    form: str = AUTO,
 ) -> Prepared:
     """Bring ``source`` into the data directory ``out_dir``.
 
@@ -125,6 +132,7 @@ def prepare(
         train_rows: row ranges, or "rest" for all others.
         deduplicate: leave train rows out whose question (normalised) is also a dev row's.
         allow_dropped: share of the rows, 0 to 1, that may be unusable, or lose a column such as ``history``.
+        form: the rows' form (:mod:`glmjobs.data.forms`), or found by looking.
 
     Raises:
         BadInput: the source or a setting is wrong. Nothing is written then.
@@ -133,15 +141,17 @@ def prepare(
     opened = open_source(source)
     columns = Columns(prompt_column, query_column, response_column)
     split = Split.parse(dev_rows, train_rows)
-    validator = Validator(opened, columns, allow_dropped)
+    validator = Validator(opened, columns, allow_dropped, form)
     settings = {
-        "columns": list(columns),
+        "columns": list(validator.columns),
         "dev_rows": dev_rows,
         "train_rows": train_rows,
         "deduplicate": deduplicate,
+        # BELLE's form was the only one once: what was prepared then stays valid.
+        **({} if validator.form.name == "belle" else {"form": validator.form.name}),
     }
-    fingerprint = _fingerprint(opened.digest(columns), settings)
-    done = _existing(out)
+    fingerprint = fingerprint_of(opened.digest(columns), settings)
+    done = existing(out)
     if done is not None and done.fingerprint == fingerprint and done.lost <= allow_dropped:
         return done
     started = time.monotonic()
@@ -161,12 +171,13 @@ def prepare(
     return Prepared(out, record)
 
 
-def _fingerprint(digest: str, settings: dict[str, Any]) -> str:
+def fingerprint_of(digest: str, settings: dict[str, Any]) -> str:
+    """What tells one content, prepared one way, from all others."""
     text = json.dumps([FORMAT, digest, settings], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _existing(directory: Path) -> Prepared | None:
+def existing(directory: Path) -> Prepared | None:
     """The directory as it stands, if it is whole."""
     try:
         record = json.loads((directory / MARKER).read_text(encoding="utf-8"))
@@ -224,10 +235,10 @@ class _Writer:
             if part is None:
                 self.unused += 1
                 continue
-            line = encode(row._asdict()).encode() + b"\n"
+            line = encode(row.as_dict()).encode() + b"\n"
             self.files[part].write(line)
             self.counts[part] += 1
-            key = question_key(question_text(row.instruction, row.input))
+            key = row_key(row)
             if part == "dev":
                 self.dev_keys.add(key)
             else:
@@ -269,11 +280,10 @@ class _Writer:
             with Path(file.name).open("rb") as reader:
                 for line in reader:
                     digest.update(line)
-                    row = json.loads(line)
-                    keys.append(question_key(question_text(row["instruction"], row["input"])))
+                    keys.append(row_key(Row.of(json.loads(line))))
             if len(keys) != self.counts[part]:
                 raise WorkFailed(f"{part}.jsonl: {len(keys)} rows read back, {self.counts[part]} written")
-            if not keys:
+            if not keys and (part == "train" or self.split.dev.ranges):
                 raise BadInput(self._nothing_left(part))
             seen[part] = keys
             name = f"{part}.jsonl"
@@ -295,6 +305,8 @@ class _Writer:
         """What prepare.json says."""
         problems = self.validator.problems
         return {
+            "form": {"name": self.validator.form.name, "title": self.validator.form.title},
+            "conversations": self.validator.talks,
             "rows": self.validator.rows,
             "train": self.counts["train"],
             "dev": self.counts["dev"],

@@ -1,4 +1,5 @@
-"""Records of a JSON file, streamed: JSON lines or one array, gzip or not, with a BOM or not.
+"""Records of a JSON file, streamed: JSON lines, one array, or objects one after another over several lines; gzip or
+not, with a BOM or not.
 
 A record that cannot be read is a :class:`Problem` with its line, and reading goes on; what makes the whole
 file unreadable (empty, UTF-16, a cut gzip stream, an array with a mistake inside) is :class:`BadInput`.
@@ -65,19 +66,25 @@ def read_json(path: Path) -> Iterator[Record | Problem]:
         BadInput: the file is missing, empty, not UTF-8 throughout, cut off, or an array with a mistake in
         it.
     """
-    with _opened(path) as stream:
-        start = _first_bytes(path, stream)
-        kind = _array_records if start[:1] == b"[" else _line_records
-        try:
-            yield from kind(path, stream)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise BadInput(f"{path}: damaged or cut-off gzip data ({error}); fetch the file again") from None
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be read: {error}") from None
+    with opened(path) as stream, whole_gzip(path):
+        start = first_bytes(path, stream)
+        kind = _array_records if start[:1] == b"[" else _spread_records if _spread(start) else _line_records
+        yield from kind(path, stream)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def whole_gzip(path: Path) -> Iterator[None]:
+    """Damaged or cut gzip data, and a disk that fails, as one line."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{path}: damaged or cut-off gzip data ({error}); fetch the file again") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """The file's bytes, uncompressed."""
     try:
         raw = path.open("rb")
@@ -91,16 +98,11 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
             yield raw
 
 
-def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
+def first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
     """The first bytes that are not white space, after checks of what the file is at all."""
-    try:
-        head = stream.peek(4096)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path}: damaged or cut-off gzip data ({error}); fetch the file again") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    head = stream.peek(4096)
     if not head:
-        raise BadInput(f"{path}: the file is empty; expected JSON lines or a JSON array")
+        raise BadInput(f"{path}: the file is empty; expected JSON lines, a JSON array or CSV")
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise BadInput(f"{path}: {what}")
@@ -114,35 +116,7 @@ def _first_bytes(path: Path, stream: io.BufferedReader) -> bytes:
         raise BadInput(f"{path}: a web page or XML, not the data: fetch the file itself again")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:512]:
         raise BadInput(f"{path}:1: UTF-16 or binary, not UTF-8; for text: {recode(path, 'UTF-16')}")
-    first = head.removeprefix(_BOM).lstrip()
-    if first[:1] not in (b"[", b"{") and (table := _looks_like_table(path, first)):
-        raise BadInput(
-            f"{path}: looks like {table}, which is not read: make JSON lines of it, for example: "
-            + _from_table(path, table)
-        )
-    return first
-
-
-def _looks_like_table(path: Path, head: bytes) -> str | None:
-    """CSV or TSV, by the file's name or by a first line of several short names."""
-    line = head.split(b"\n", 1)[0]
-    for mark, name in ((b"\t", "TSV"), (b",", "CSV")):
-        cells = line.strip().split(mark)
-        named = path.name.removesuffix(".gz").endswith(f".{name.lower()}")
-        if named or (
-            len(cells) > 1 and all(0 < len(cell) <= 40 and cell[:1] not in b'{["' for cell in cells)
-        ):
-            return name
-    return None
-
-
-def _from_table(path: Path, table: str) -> str:
-    """The command that makes JSON lines of CSV or TSV, beside it."""
-    # Every cell is text: an answer of 007 or 1.50 is not to become a number, nor an empty one null.
-    form = "dtype=str, keep_default_na=False" + (", sep='\\t'" if table == "TSV" else "")
-    made = str(path.with_name(f"{path.name}.jsonl"))
-    written = f"to_json({made!r}, orient='records', lines=True, force_ascii=False)"
-    return shlex.join(["python", "-c", f"import pandas; pandas.read_csv({str(path)!r}, {form}).{written}"])
+    return head.removeprefix(_BOM).lstrip()
 
 
 class _Twice(Exception):
@@ -247,6 +221,27 @@ def _array_records(path: Path, stream: BinaryIO) -> Iterator[Record]:
         )
 
 
+def _spread(start: bytes) -> bool:
+    """Whether objects are written over several lines each, one after another (as Math23K's file has them)."""
+    text = start.decode("utf-8", "ignore")
+    if text.split("\n", 1)[0].strip() == "{":
+        return True
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return "\n" in text[:end]
+
+
+def _spread_records(path: Path, stream: BinaryIO) -> Iterator[Record]:
+    """Objects that follow each other, over any number of lines."""
+    window = _Window(path, stream)
+    row = 0
+    while window.next_mark(needed=False):
+        row += 1
+        yield Record(row, window.line, window.value("object"))
+
+
 class _Window:
     """A moving piece of the text of a file, with the line number of its start."""
 
@@ -294,7 +289,7 @@ class _Window:
             raise BadInput(f"{self.path}:{self.line}: broken JSON array: expected {mark!r}, found {found!r}")
         self.at += 1
 
-    def value(self) -> object:
+    def value(self, what: str = "array element") -> object:
         """Parse the value that begins here."""
         while True:
             try:
@@ -306,7 +301,7 @@ class _Window:
                     _json_message(error) if isinstance(error, RecursionError) else str(error).split(":")[0]
                 )
                 raise BadInput(
-                    f"{self.path}:{self.line}: broken JSON in the array element that begins here ({message})"
+                    f"{self.path}:{self.line}: broken JSON in the {what} that begins here ({message})"
                 ) from None
             if end == len(self.text) and self.fill():  # a number may go on in the next piece
                 continue

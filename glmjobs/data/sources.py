@@ -1,4 +1,4 @@
-"""Where rows come from: a JSON file, a parquet or arrow table, a Hugging Face data set, the generator.
+"""Where rows come from: a file of JSON or CSV, a parquet or arrow table, a Hugging Face data set, the generator.
 
 A source says what it is (``name``), what it holds (``digest``: equal for equal content) and gives its
 records.
@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from glmjobs.data.delimited import delimiter, read_delimited
 from glmjobs.data.reading import Problem, Record, read_json
 from glmjobs.data.rows import CONTEXT, Columns
 from glmjobs.data.synthetic import GENERATOR, make_problems
@@ -24,7 +25,7 @@ from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".parquet", ".arrow", ".txt", ".ndjson")
+_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".ndjson")
 _BATCH = 2048
 
 
@@ -40,8 +41,8 @@ class Source(Protocol):
         """A hash of the content."""
         ...
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        """Every record, in order: the wanted columns and those of :data:`~glmjobs.data.rows.CONTEXT`."""
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        """Every record, in order: the wanted columns and those of :data:`~glmjobs.data.rows.CONTEXT`; None: all."""
         ...
 
     @property
@@ -50,8 +51,11 @@ class Source(Protocol):
         ...
 
 
-def open_source(source: str | Path | Source) -> Source:
+def open_source(source: str | Path | Source, split: str = "train") -> Source:
     """The source that a path or a hub id names.
+
+    Args:
+        split: which to read where there are several.
 
     Raises:
         BadInput: there is no such file, and it cannot be a hub id.
@@ -60,7 +64,7 @@ def open_source(source: str | Path | Source) -> Source:
         return source
     path = Path(source).expanduser()
     if path.is_dir():
-        files, left_out = table_files(path)
+        files, left_out = table_files(path, split)
         return TableSource(str(source), files, path, left_out)
     if path.exists():
         if not path.is_file():
@@ -74,16 +78,16 @@ def open_source(source: str | Path | Source) -> Source:
             raise BadInput(f"{source}: cannot be read: {error.strerror or error}") from None
         if magic.startswith((b"PAR1", b"ARROW1")) or path.suffix == ".arrow":
             return TableSource(str(source), [path], path)
-        return JsonSource(path)
+        return TextSource(path)
     text = str(source)
     if _HUB_ID.fullmatch(text) and not text.endswith(_FILE_ENDINGS):
-        return HubSource(text)
+        return HubSource(text, split)
     raise BadInput(f"{source}: no such file")
 
 
 @dataclass(frozen=True)
-class JsonSource:
-    """JSON lines or a JSON array, plain or gzip."""
+class TextSource:
+    """JSON lines, a JSON array, CSV or TSV, plain or gzip."""
 
     path: Path
 
@@ -97,8 +101,9 @@ class JsonSource:
         except OSError as error:
             raise BadInput(f"{self.path}: cannot be read: {error.strerror or error}") from None
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        return read_json(self.path)
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        mark = delimiter(self.path)
+        return read_json(self.path) if mark is None else read_delimited(self.path, mark)
 
     @property
     def left_out(self) -> list[str]:
@@ -121,8 +126,9 @@ class MadeSource:
         settings = json.dumps([GENERATOR, self.rows, self.seed, self.knobs], sort_keys=True)
         return hashlib.sha256(settings.encode()).hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
-        names = {"instruction": columns.prompt, "input": columns.query or "input", "output": columns.response}
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
+        prompt, query, response = columns or Columns()
+        names = {"instruction": prompt, "input": query or "input", "output": response}
         for number, problem in enumerate(make_problems(self.rows, self.seed, **self.knobs), 1):
             yield Record(number, number, {names[key]: value for key, value in problem.items()})
 
@@ -144,7 +150,7 @@ class TableSource:
         parts = [f"{file.name} {sha256_file(file)}" for file in self.files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
         row = 0
         for file in self.files:
             with _unreadable_as(str(file), "cannot be read as a table"):
@@ -156,9 +162,10 @@ class TableSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the Hugging Face hub (its cache, where the hub is switched off); the split ``train``."""
+    """A data set of the Hugging Face hub (its cache, where the hub is switched off); one split of it."""
 
     name: str
+    split: str = "train"
 
     def digest(self, columns: Columns) -> str:
         digest = hashlib.sha256()
@@ -166,9 +173,9 @@ class HubSource:
             digest.update(json.dumps(record.value if isinstance(record, Record) else record.reason).encode())
         return digest.hexdigest()
 
-    def records(self, columns: Columns) -> Iterator[Record | Problem]:
+    def records(self, columns: Columns | None) -> Iterator[Record | Problem]:
         table = self._load()
-        wanted = [name for name in table.column_names if name in (*columns, *CONTEXT)] or table.column_names
+        wanted = _wanted(table.column_names, columns) or table.column_names
         row = 0
         for batch in table.select_columns(wanted).iter(batch_size=_BATCH):
             for values in zip(*(batch[name] for name in wanted), strict=True):
@@ -182,7 +189,7 @@ class HubSource:
         ):
             logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
             loaded = datasets.load_dataset(self.name)
-        return _one_split(self.name, loaded)
+        return _one_split(self.name, loaded, self.split)
 
     @property
     def left_out(self) -> list[str]:
@@ -197,14 +204,14 @@ def _datasets() -> Any:
     return datasets
 
 
-def _one_split(name: str, loaded: Any) -> Any:
-    """The split to read: ``train``, or the only one."""
+def _one_split(name: str, loaded: Any, split: str) -> Any:
+    """The split to read, or the only one."""
     if not isinstance(loaded, dict):
         return loaded
-    if "train" in loaded or len(loaded) == 1:
-        return loaded.get("train", next(iter(loaded.values())))
+    if split in loaded or len(loaded) == 1:
+        return loaded.get(split, next(iter(loaded.values())))
     raise BadInput(
-        f"{name}: has the splits {', '.join(loaded)}, but no 'train'; save the one you mean as a file"
+        f"{name}: has the splits {', '.join(loaded)}, but no {split!r}; save the one you mean as a file"
     )
 
 
@@ -245,19 +252,19 @@ def split_of(name: Path) -> str | None:
     return None
 
 
-def table_files(directory: Path) -> tuple[list[Path], list[str]]:
+def table_files(directory: Path, split: str = "train") -> tuple[list[Path], list[str]]:
     """A directory's table files, and what is there besides and not read, a line each.
 
-    Of a directory in the hub's layout, or saved with several splits, only ``train`` is read. Not read either are
+    Of a directory in the hub's layout, or saved with several splits, only ``split`` is read. Not read either are
     hidden folders, what ``datasets`` leaves there as its cache, and second copies of a file.
 
     Raises:
-        BadInput: no tables; several splits, and none of them is ``train``.
+        BadInput: no tables; several splits, and none of them is ``split``.
     """
     root, left_out = directory, []
     if (directory / "dataset_dict.json").is_file():
         splits = [entry.name for entry in sorted(directory.iterdir()) if entry.is_dir()]
-        root = directory / _one_split(str(directory), {name: name for name in splits})
+        root = directory / _one_split(str(directory), {name: name for name in splits}, split)
         left_out = [f"{name}/: another split" for name in splits if name != root.name]
     found = {
         ending: [file for file in sorted(root.rglob(f"*{ending}")) if not _is_cached(file.relative_to(root))]
@@ -275,17 +282,17 @@ def table_files(directory: Path) -> tuple[list[Path], list[str]]:
     by_split: dict[str | None, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(file.relative_to(root)), []).append(file)
-    split = "train" if "train" in by_split else next(iter(by_split))
-    if len(by_split) > 1 and split != "train":
+    kind = split if split in by_split else next(iter(by_split))
+    if len(by_split) > 1 and kind != split:
         names = ", ".join(sorted(name or "files of no split" for name in by_split))
         raise BadInput(
-            f"{directory}: holds {names}, but no split 'train'; name the file or folder that you mean"
+            f"{directory}: holds {names}, but no split {split!r}; name the file or folder that you mean"
         )
     for name, others in by_split.items():
-        if name != split:
+        if name != kind:
             left_out += [f"{file.relative_to(directory)}: {name or 'of no split'}" for file in others]
     kept: list[Path] = []
-    for file in by_split[split]:
+    for file in by_split[kind]:
         first = next((other for other in kept if _same_content(file, other)), None)
         if first is None:
             kept.append(file)
@@ -317,7 +324,11 @@ def _refuse_twice(file: Path, names: list[str]) -> None:
         raise BadInput(f"{file}: has the column {twice!r} twice; leave one of them")
 
 
-def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
+def _wanted(names: list[str], columns: Columns | None) -> list[str]:
+    return [name for name in names if columns is None or name in (*columns, *CONTEXT)]
+
+
+def _table_batches(file: Path, columns: Columns | None) -> Iterator[Any]:
     """Record batches of one parquet or arrow file, only with the wanted columns where it has them."""
     try:
         pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -327,7 +338,7 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         magic = raw.read(6)
     if magic.startswith(b"PAR1"):
         table = pq.ParquetFile(file)
-        wanted = [name for name in table.schema_arrow.names if name in (*columns, *CONTEXT)]
+        wanted = _wanted(table.schema_arrow.names, columns)
         _refuse_twice(file, wanted)
         yield from table.iter_batches(batch_size=_BATCH, columns=wanted or None)
         return
@@ -336,6 +347,6 @@ def _table_batches(file: Path, columns: Columns) -> Iterator[Any]:
         count = getattr(reader, "num_record_batches", None)
         batches = reader if count is None else (reader.get_batch(at) for at in range(count))
         for batch in batches:
-            wanted = [name for name in batch.schema.names if name in (*columns, *CONTEXT)]
+            wanted = _wanted(batch.schema.names, columns)
             _refuse_twice(file, wanted)
             yield batch.select(wanted) if wanted else batch

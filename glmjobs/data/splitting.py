@@ -59,7 +59,9 @@ class RowRanges:
 
     @property
     def highest(self) -> int:
-        """The highest row that must exist: the end of the last range, or its start where it is open."""
+        """The highest row that must exist: the end of the last range, or its start where it is open; 0 of no ranges."""
+        if not self.ranges:
+            return 0
         first, last = self.ranges[-1]
         return first if last == _END else last
 
@@ -78,12 +80,12 @@ class Split:
 
     @classmethod
     def parse(cls, dev_rows: str, train_rows: str = "rest") -> Split:
-        """Read both settings and refuse a row in both.
+        """Read both settings and refuse a row in both. ``dev_rows`` empty: no row is scored.
 
         Raises:
             BadInput: a range is malformed, or dev and train overlap.
         """
-        dev = RowRanges.parse(dev_rows, "data.dev_rows")
+        dev = RowRanges.parse(dev_rows, "data.dev_rows") if dev_rows else RowRanges("", ())
         if train_rows.strip() == "rest":
             return cls(dev, None)
         train = RowRanges.parse(train_rows, 'data.train_rows (or "rest")')

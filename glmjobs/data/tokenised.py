@@ -30,15 +30,16 @@ import numpy.typing as npt
 from glmjobs.data.framing import (
     LEFT_OUT,
     NO_LABEL,
+    Example,
     FamilyLike,
     Frame,
     Limits,
     TooLong,
-    plain_ids,
+    examples,
     tokenizer_fingerprint,
 )
 from glmjobs.data.prepared import Prepared
-from glmjobs.data.rows import Row, question_text
+from glmjobs.data.rows import LossOn, Row, answers
 from glmjobs.data.splitting import Part
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import beside, remove_stale, sync_directory, write_json
@@ -134,6 +135,7 @@ def tokenise(
     too_long: TooLong = "drop",
     label_sop: bool = False,
     positions: int | None = None,
+    loss_on: LossOn = "all",
 ) -> Tokenised:
     """The tokenised examples of ``part``, from the cache under ``out_dir`` where they are there already.
 
@@ -146,6 +148,8 @@ def tokenise(
             An over-long answer is left out in both: cut, it would teach the model to stop in mid-sentence.
         label_sop: the original's labels, where ``<sop>`` is a target too.
         positions: that the model has; what takes more is left out.
+        loss_on: of a conversation, "all" answers are learned, each an example with what was said before it in its
+            prompt (so that every prompt is the model's own), or the "last".
 
     Raises:
         BadInput: no example is short enough.
@@ -162,6 +166,9 @@ def tokenise(
         "frame": [frame.before, frame.between, frame.behind, frame.labels_between, frame.labels_behind],
         "limits": [max_source_length, max_target_length, too_long, positions],
     }
+    if prepared.conversations:
+        probe = family.chat_prompt(tokenizer, "question", [("asked", "answered")], "system")
+        settings["conversations"] = [loss_on, probe]
     text = json.dumps([FORMAT, settings], sort_keys=True, ensure_ascii=False)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     place = Path(out_dir) / f"tokenised-{part}-{fingerprint[:16]}"
@@ -170,7 +177,8 @@ def tokenise(
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(place.parent)
-        _make(place, fingerprint, prepared.rows(part), tokenizer, family, frame, limits)
+        batches = _token_batches(prepared.rows(part), tokenizer, family, frame, limits, loss_on)
+        _make(place, fingerprint, batches, frame, limits)
     except OSError as error:
         raise WorkFailed(f"{place}: cannot write the tokenised data: {error.strerror or error}") from None
     return Tokenised.load(place)
@@ -179,9 +187,7 @@ def tokenise(
 def _make(
     place: Path,
     fingerprint: str,
-    rows: Iterable[Row],
-    tokenizer: Any,
-    family: FamilyLike,
+    batches: Iterable[list[tuple[Row, Example]]],
     frame: Frame,
     limits: Limits,
 ) -> None:
@@ -192,8 +198,8 @@ def _make(
     try:
         writer = _Writer(temporary, frame, limits)
         with writer:
-            for batch, sources, targets in _token_batches(rows, tokenizer, family):
-                writer.add(batch, sources, targets)
+            for batch in batches:
+                writer.add(batch)
         figures = writer.figures()
         if not figures["examples"]:
             raise BadInput(_none_left(figures, limits))
@@ -213,26 +219,25 @@ def _make(
 
 
 def _token_batches(
-    rows: Iterable[Row], tokenizer: Any, family: FamilyLike
-) -> Iterator[tuple[list[Row], list[list[int]], list[list[int]]]]:
-    """Batches of rows with their questions' and answers' token ids.
+    rows: Iterable[Row], tokenizer: Any, family: FamilyLike, frame: Frame, limits: Limits, loss_on: LossOn
+) -> Iterator[list[tuple[Row, Example]]]:
+    """Batches of rows' answers in token ids; a conversation has several.
 
     The next batch is tokenised in a thread (compiled code, outside the interpreter's lock) while the caller
     frames and writes this one.
     """
     remaining = iter(rows)
 
-    def following() -> tuple[list[Row], list[list[int]], list[list[int]]]:
-        batch = list(islice(remaining, _BATCH))
-        questions = [family.prompt_text(question_text(row.instruction, row.input)) for row in batch]
-        ids = plain_ids(tokenizer, questions + [row.output for row in batch]) if batch else []
-        return batch, ids[: len(batch)], ids[len(batch) :]
+    def following() -> list[tuple[Row, Example]]:
+        batch = [(row, asked) for row in islice(remaining, _BATCH) for asked in answers(row, loss_on)]
+        found = examples([asked for _, asked in batch], tokenizer, family, frame, limits)
+        return [(row, example) for (row, _), example in zip(batch, found, strict=True)]
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(following)
         while True:
             found = future.result()
-            if not found[0]:
+            if not found:
                 return
             future = pool.submit(following)
             yield found
@@ -270,23 +275,24 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())
 
-    def add(self, rows: list[Row], sources: list[list[int]], targets: list[list[int]]) -> None:
+    def add(self, batch: list[tuple[Row, Example]]) -> None:
         """Frame and append one batch."""
         source_limit = self.limits.source()
         all_ids, all_labels = array("i"), array("i")
         end = self.offsets[-1]
-        for row, source, target in zip(rows, sources, targets, strict=True):
+        for row, example in batch:
+            source, target = example.asked(self.frame), len(example.target)
             if not target:
                 self._leave_out(row, "answer without tokens", 0)
                 continue
-            if why := self.limits.left_out(self.frame, len(source), len(target)):
-                tokens = {"long question": len(source), "long answer": len(target)}
-                self._leave_out(row, why, tokens.get(why, len(source) + len(target)))
+            if why := self.limits.left_out(self.frame, source, target, example.talk):
+                tokens = {"long question": source, "long answer": target}
+                self._leave_out(row, why, tokens.get(why, source + target))
                 continue
-            if len(source) > source_limit:
-                source = source[-source_limit:]
-                self.cut_questions += 1
-            ids, labels = self.frame.apply(source, target)
+            if source > source_limit:
+                example = example._replace(source=example.source[-source_limit:], shortened=True)
+            self.cut_questions += example.shortened
+            ids, labels = example.framed(self.frame)
             all_ids.extend(ids)
             all_labels.extend(labels)
             end += len(ids)

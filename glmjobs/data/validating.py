@@ -11,7 +11,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
+from glmjobs.data import forms
+from glmjobs.data.forms import AUTO, Form, Unusable
 from glmjobs.data.reading import Problem, Record, recode
 from glmjobs.data.rows import CONTEXT, Columns, Row
 from glmjobs.data.sources import Source
@@ -23,21 +26,22 @@ MAX_BAD_SHARE = 0.5
 BLANK = "blank line"
 _EARLY = 1000  # so many rows, all bad: no need to read the rest
 
-CONVERSATIONS = {
-    "messages": "OpenAI's form",
-    "conversations": "ShareGPT's form",
-    "conversation": "XTuner's form",
-}
+_LOOKED_AT = 20
+"""First rows that are looked at to find the form."""
+
 _SETTINGS = {"prompt": "data.prompt_column", "query": "data.query_column", "response": "data.response_column"}
 
 
 class Validator:
     """Turns a source's records into rows, and keeps count of what it saw."""
 
-    def __init__(self, source: Source, columns: Columns, allowed: float = MAX_BAD_SHARE) -> None:
+    def __init__(
+        self, source: Source, columns: Columns, allowed: float = MAX_BAD_SHARE, form: str = AUTO
+    ) -> None:
         """``allowed``: share of the rows that may be left out, or lose a column that the model was meant to see.
+        ``form``: of :data:`glmjobs.data.forms.TRAINING`, or found by looking.
 
-        Raises BadInput where two of the three columns are the same."""
+        Raises BadInput where two of the three columns are the same, or the form is not the rows'."""
         named = [name for name in columns if name]
         twice = [name for name in named if named.count(name) > 1]
         if twice:
@@ -46,8 +50,11 @@ class Validator:
                 f"response {columns.response!r}): give each its own; for no query: "
                 + hints.setting("data.query_column", "")
             )
-        self.source, self.columns, self.allowed = source, columns, allowed
+        self.source, self.allowed = source, allowed
+        self.form, self.columns = training_form(source, columns, form)
         self.rows = 0
+        self.talks = 0
+        """Kept rows in which something was said before, or a system prompt stands."""
         self.kept = 0
         self.problems: list[Problem] = []
         self.context: Counter[str] = Counter()
@@ -72,6 +79,7 @@ class Validator:
                     raise BadInput(self._explain())
             else:
                 self.kept += 1
+                self.talks += not checked.alone
                 self._note_context(record)
             yield checked
         if not self.rows:
@@ -82,21 +90,58 @@ class Validator:
         if self.context_rows > self.allowed * self.kept:
             raise BadInput(self._lost_context())
         whole = limit is None or self.rows < limit
-        if self.columns.query and not self._queries and whole:
+        if self.columns.query and not self.form.turns and not self._queries and whole:
             raise BadInput(self._missing("query", self.columns.query, 1, self.rows))
 
     def _note_context(self, record: Record | Problem) -> None:
         value = record.value if isinstance(record, Record) else None
         left = (
-            [name for name in CONTEXT if name not in self.columns and value.get(name)]
+            [name for name in CONTEXT if name not in self._read() and value.get(name)]
             if isinstance(value, dict)
             else []
         )
         self.context.update(left)
         self.context_rows += bool(left)
 
+    def _read(self) -> tuple[str, ...]:
+        """Columns that the form reads."""
+        context = ("history", "system") if self.form.context else ()
+        return (
+            (self.form.turns, "system", "tools", "functions")
+            if self.form.turns
+            else (*self.columns, *context)
+        )
+
     def check(self, record: Record) -> Row | Problem:
         """One record as a row, or why not."""
+        try:
+            row = self._talk(record) if self.form.turns else self._plain(record)
+        except Unusable as why:
+            return Problem(record.row, record.line, why.reason, why.detail)
+        if isinstance(row, Problem):
+            return row
+        for texts in (*row.history, (row.system,)):
+            if not all(map(_encodable, texts)):
+                return Problem(record.row, record.line, "not valid Unicode", "a lone surrogate")
+        if any(not text.strip() for turn in row.history for text in turn):
+            return Problem(record.row, record.line, "an empty turn")
+        return row
+
+    def _talk(self, record: Record) -> Row | Problem:
+        """A conversation."""
+        if not isinstance(record.value, dict):
+            return Problem(record.row, record.line, "not an object", f"found {type(record.value).__name__}")
+        talk = forms.read_turns(self.form, record.value)
+        if not talk.question.strip():
+            return Problem(record.row, record.line, "empty prompt")
+        if not talk.answer.strip():
+            return Problem(record.row, record.line, "empty response")
+        if not (_encodable(talk.question) and _encodable(talk.answer)):
+            return Problem(record.row, record.line, "not valid Unicode", "a lone surrogate")
+        return Row(record.row, talk.question, "", talk.answer, talk.history, talk.system)
+
+    def _plain(self, record: Record) -> Row | Problem:
+        """Prompt, query and response in columns."""
         value = record.value
         if not isinstance(value, dict):
             return Problem(record.row, record.line, "not an object", f"found {type(value).__name__}")
@@ -126,7 +171,10 @@ class Validator:
             return Problem(record.row, record.line, "empty prompt")
         if not response.strip():
             return Problem(record.row, record.line, "empty response")
-        return Row(record.row, prompt, query or "", response)
+        if not self.form.context:
+            return Row(record.row, prompt, query or "", response)
+        history, system = forms.read_history(value), forms.read_system(value)
+        return Row(record.row, prompt, query or "", response, history, system)
 
     def _explain(self) -> str:
         """What is wrong with the source as a whole: its most frequent problem, at its first line."""
@@ -178,18 +226,12 @@ class Validator:
         names = ", ".join(f"{name!r} ({count:,})" for name, count in self.context.most_common())
         return (
             f"{self.source.name}: {self.context_rows:,} of {self.kept:,} rows hold more than prompt, query and "
-            f"response, which training would not see: {names}; bring it into the prompt, or go on without it: "
-            f"{allow_setting(self.context_rows / self.kept)}"
+            f"response, which training would not see: {names}; name a form that reads it (data.form), bring it "
+            f"into the prompt, or go on without it: {allow_setting(self.context_rows / self.kept)}"
         )
 
     def _missing(self, part: str, column: str, line: int, count: int) -> str:
         names = [name for name, _ in self._names.most_common(12) if name != column]
-        talks = next((name for name in CONVERSATIONS if name in names), None)
-        if talks and part != "query":
-            return (
-                f"{self.source.name}:{line}: conversations ({CONVERSATIONS[talks]}, column {talks!r}), which are not "
-                'read: one row a question and its answer, such as {"instruction": …, "output": …}'
-            )
         near = [name for name in names if name.strip().lower() == column.lower()][:1]
         near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         have = ", ".join(repr(name) for name in names) or "none"
@@ -200,6 +242,56 @@ class Validator:
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
             f"(they have {have}); {hint}: set {_SETTINGS[part]}{typed}{none}"
         )
+
+
+def training_form(source: Source, columns: Columns, name: str = AUTO) -> tuple[Form, Columns]:
+    """The form of a source's rows, and what it calls the three parts.
+
+    Raises:
+        BadInput: the named form is not the rows', or theirs is a test set's.
+    """
+    first = [
+        record.value for record in islice(source.records(None), _LOOKED_AT) if isinstance(record, Record)
+    ]
+    rows = [value for value in first if isinstance(value, dict)]
+    if name != AUTO:
+        return _named_form(source, columns, name, rows)
+    found = next((form for row in rows if (form := forms.find_form(row, columns))), None)
+    if found is None:
+        return forms.named("belle")[0], columns  # whose refusal says which column is missing
+    if found.name in forms.PLAIN:
+        there = {key for row in rows for key in row}
+        return forms.plain_form(dict.fromkeys(there)), columns
+    if not found.trains:
+        raise BadInput(
+            f"{source.name}: looks like {found.title}, a test set without worked answers to learn: name it in "
+            "score.sets"
+        )
+    return found, _columns_of(found, rows[0], columns)
+
+
+def _named_form(source: Source, columns: Columns, name: str, rows: list[Any]) -> tuple[Form, Columns]:
+    wanted = forms.named(name)
+    if not wanted[0].trains:
+        raise BadInput(
+            f"data.form = {name}: {wanted[0].title} is a test set, for score.sets; training data are of the forms "
+            + ", ".join(forms.TRAINING)
+        )
+    if wanted[0].name in forms.PLAIN:
+        alike = not rows or any(columns.prompt in row or columns.response in row for row in rows)
+    else:
+        alike = not rows or any(form.fits(row) for form in wanted for row in rows)
+    if not alike:
+        raise BadInput(f"{source.name}: {forms.unlike(wanted[0].name, rows[0], 'data.form')}")
+    return wanted[0], _columns_of(wanted[0], rows[0] if rows else {}, columns)
+
+
+def _columns_of(form: Form, row: dict[str, Any], columns: Columns) -> Columns:
+    """What the rows of a form call the three parts: the recipe's names for a plain form, else the form's own."""
+    if form.turns or form.name in forms.PLAIN:
+        return columns
+    prompt, response = (forms.first_of(row, names) or names[0] for names in (form.question, form.response))
+    return Columns(prompt, "", response)
 
 
 def allow_setting(share: float) -> str:

@@ -180,6 +180,18 @@ class Family:
         """A query, with what was said before, as the text that becomes ``source_ids``."""
         raise NotImplementedError
 
+    def chat_prompt(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str]] = (), system: str = ""
+    ) -> list[int]:
+        """What generation starts from in a conversation, in the model's own format.
+
+        Args:
+            history: what was said before, ``(question, answer)`` turns.
+            system: a system prompt; a family that has no role for it has it in front, on lines of its own.
+        """
+        text = self.prompt_text(query, history)
+        return self.prompt(tokenizer, text_ids(tokenizer, [f"{system}\n{text}" if system else text])[0])
+
     def stop_id(self, tokenizer: Any) -> int:
         """The token that ends an answer: the last target in training, the stop of generation."""
         raise NotImplementedError
@@ -233,6 +245,15 @@ class Templated(Family):
     def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
         before, after = template_frame(tokenizer)
         return [*before, *source_ids, *after]
+
+    def chat_prompt(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str]] = (), system: str = ""
+    ) -> list[int]:
+        """The template's words around each text, each tokenised on its own, as question and answer are in training."""
+        turns = [("system", system)] if system else []
+        for asked, answered in history:
+            turns += [("user", asked), ("assistant", answered)]
+        return template_prompt(tokenizer, [*turns, ("user", query)])
 
     def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
         """Earlier turns in the template's words; the frame opens the first turn and closes the last."""
@@ -346,6 +367,38 @@ def special_id(tokenizer: Any, token: str) -> int:
     if not isinstance(found, int) or (found == getattr(tokenizer, "unk_token_id", None)):
         raise BadInput(f"{getattr(tokenizer, 'name_or_path', 'tokenizer')}: the vocabulary has no {token}")
     return found
+
+
+def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Plain token ids of each text."""
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return found
+
+
+def template_prompt(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> list[int]:
+    """A conversation's token ids in a chat template's words, up to where the next answer starts.
+
+    Args:
+        turns: ``(role, text)``, the last of them a user's.
+
+    Raises:
+        BadInput: the template has no place for a role.
+    """
+    words = [f"\u2402{at}\u2403" for at in range(len(turns))]  # in no template
+    messages = [{"role": role, "content": word} for (role, _), word in zip(turns, words, strict=True)]
+    name = getattr(tokenizer, "name_or_path", "tokenizer")
+    try:
+        rest = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises
+        why = " ".join(str(error).split())[:200]
+        raise BadInput(f"{name}: its chat template refuses the conversation: {why}") from None
+    pieces: list[str] = []
+    for (role, text), word in zip(turns, words, strict=True):
+        before, found, rest = rest.partition(word)
+        if not found:
+            raise BadInput(f"{name}: its chat template drops the {role}'s words")
+        pieces += [before, text]
+    return [token for ids in text_ids(tokenizer, [*pieces, rest]) for token in ids]
 
 
 def template_frame(tokenizer: Any) -> tuple[list[int], list[int]]:

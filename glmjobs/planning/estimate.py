@@ -6,17 +6,21 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from glmjobs.data.rows import Columns, Row
+from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
+from glmjobs.data.validating import Validator
 from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for, read_config
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Setting
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import Recipe, TrainSection
+from glmjobs.recipe.schema import DataSection, Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from glmjobs.run.lengths import Lengths
 from glmjobs.run.lengths import estimate as estimate_lengths
@@ -30,6 +34,9 @@ ROOM = 0.9
 
 GB = 10**9
 
+
+FIRST_ROWS = 500
+"""So many rows tell how many answers a conversation has."""
 
 BELLE_ROWS, BELLE_TOKENS = 248_481, 140
 """BELLE's school_math_0.25M: its lines, and the tokens of one framed example on average."""
@@ -51,11 +58,13 @@ class Work:
         rows: training examples.
         tokens: of one framed example on average.
         known: the rows were counted in the file, not assumed to be BELLE's.
+        sources: examples an epoch of each source, where there are several.
     """
 
     rows: int
     tokens: float
     known: bool
+    sources: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,18 +133,42 @@ def work_of(recipe: Recipe, tokens: float | None) -> Work:
     Raises:
         BadInput: the recipe's rows are not in the form of ranges.
     """
-    data = recipe.data
-    path = Path(str(data.path))
-    known = True
+    counted = [_train_examples(data) for data in recipe.data.apart()]
+    by_source: dict[str, int] = {}
+    for (examples, _), source in zip(counted, recipe.data.sources, strict=False):
+        by_source[source.name] = source.rows or round(examples * source.weight)
+    trained = sum(by_source.values()) or counted[0][0]
+    return Work(max(1, trained), tokens or BELLE_TOKENS, all(known for _, known in counted), by_source)
+
+
+def _train_examples(data: DataSection) -> tuple[int, bool]:
+    """How many answers of one source are learned in an epoch, and whether its rows were counted, not assumed."""
+    path, known = Path(str(data.path)), True
     if data.make is not None:
         rows = data.make.rows
-    elif path.is_file() and path.suffix in (".json", ".jsonl") and (counted := _lines(path)):
+    elif path.is_file() and (counted := _rows(path)):
         rows = counted
     else:
         rows, known = BELLE_ROWS, False
     split = Split.parse(data.dev_rows, data.train_rows)
-    trained = sum(split.part(row) == "train" for row in range(1, rows + 1))
-    return Work(max(1, trained), tokens or BELLE_TOKENS, known)
+    return round(sum(split.part(row) == "train" for row in range(1, rows + 1)) * _answers_a_row(data)), known
+
+
+def _answers_a_row(data: DataSection) -> float:
+    """Of a conversation several answers are learned: how many on average, in the first rows."""
+    if data.path is None or data.loss_on == "last" or not Path(data.path).exists():
+        return 1.0
+    columns = Columns(data.prompt_column, data.query_column, data.response_column)
+    check = Validator(open_source(data.path), columns, allowed=1.0, form=data.form)
+    rows = [row for row in islice(check.rows_and_problems(FIRST_ROWS), FIRST_ROWS) if isinstance(row, Row)]
+    return sum(1 + len(row.history) for row in rows) / max(1, len(rows))
+
+
+def _rows(path: Path) -> int:
+    """Rows of a text file; 0 where counting them takes reading all of it (an array over few lines)."""
+    if path.suffix in (".csv", ".tsv"):
+        return sum(1 for _ in open_source(path).records(None))
+    return _lines(path) if path.suffix in (".json", ".jsonl") else 0
 
 
 def _lines(path: Path) -> int:
@@ -318,7 +351,13 @@ def plan(
         "trained_parameters": given.setting.trained or a.parameters,
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
-        "data": {"rows": work.rows, "tokens_per_example": work.tokens, "counted": work.known, **too_long},
+        "data": {
+            "rows": work.rows,
+            "tokens_per_example": work.tokens,
+            "counted": work.known,
+            **too_long,
+            "sources": work.sources,
+        },
         "utilisation": share,
         "utilisation_from": "given" if utilisation else measured.time if measured else "assumed",
         "setting": _document(given, profile),

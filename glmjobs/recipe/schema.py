@@ -98,13 +98,58 @@ class MadeProblems(Section):
     seed: Seed = 0
 
 
+class SourceSection(Section):
+    """One of several sources of data."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in counts and scores"
+    )
+    path: str = Field(description="as data.path")
+    form: str = Field(default="auto", description="as data.form")
+    dev_rows: str = Field(default="", description='rows scored, never trained on: "1-500"; "": none')
+    weight: float = Field(
+        default=1.0, gt=0, le=100,
+        description="how often each of its train rows is read in an epoch; 0.5: a seeded half of them, 2: each twice",
+    )  # fmt: skip
+    rows: int | None = Field(
+        default=None, ge=1, description="so many of its train rows instead, a seeded choice"
+    )
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        return _training_form(name)
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> SourceSection:
+        from glmjobs.data.splitting import Split
+
+        Split.parse(self.dev_rows)
+        if self.rows is not None and self.weight != 1.0:
+            raise ValueError(f"data.sources: {self.name}: give weight or rows, not both")
+        return self
+
+
 class DataSection(Section):
     """Which rows, and which of them are for training and for scoring (rows count from 1, as lines of the file)."""
 
     path: str | None = Field(
-        default=None, description="JSON lines (.json, .jsonl, .gz), a .json array, or hub id"
+        default=None,
+        description="JSON lines, a JSON array, CSV or TSV (each also .gz), parquet, arrow, a directory that datasets "
+        "saved, or hub id",
     )
     make: MadeProblems | None = None
+    sources: tuple[SourceSection, ...] = Field(
+        default=(),
+        description="several at once, instead of path: [{name: belle, path: …, dev_rows: 1-500, weight: 1}, …]",
+    )
+    form: str = Field(
+        default="auto",
+        description="auto: found by looking, and said; or belle, alpaca, messages, sharegpt, … (docs/data.md)",
+    )
+    loss_on: Literal["all", "last"] = Field(
+        default="all", description="of a conversation, learn all answers, or the last alone"
+    )
     prompt_column: str = "instruction"
     query_column: str = Field(default="input", description="appended to the prompt where not empty")
     response_column: str = "output"
@@ -131,6 +176,11 @@ class DataSection(Section):
     def _none_is_empty(cls, value: Any) -> Any:
         return "" if value is None else value
 
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        return _training_form(name)
+
     @model_validator(mode="after")
     def _row_ranges(self) -> DataSection:
         from glmjobs.data.splitting import Split
@@ -144,9 +194,43 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
-        if (self.path is None) == (self.make is None):
-            raise ValueError("give exactly one of data.path and data.make")
+        if sum((self.path is not None, self.make is not None, bool(self.sources))) != 1:
+            raise ValueError("give exactly one of data.path, data.make and data.sources")
         return self
+
+    def apart(self) -> tuple[DataSection, ...]:
+        """Each source as a section of its own; this one, where there is one source."""
+        own = (
+            {"path": one.path, "form": one.form, "dev_rows": one.dev_rows, "sources": ()}
+            for one in self.sources
+        )
+        return tuple(self.model_copy(update=changes) for changes in own) or (self,)
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> DataSection:
+        if not self.sources:
+            return self
+        names = [source.name for source in self.sources]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.sources: two are called {twice!r}: give each a name of its own")
+        if not any(source.dev_rows for source in self.sources):
+            raise ValueError("data.sources: none has dev_rows: name some rows to be scored")
+        for name, value, default in (
+            ("dev_rows", self.dev_rows, "1-10000"), ("train_rows", self.train_rows, "rest"),
+            ("form", self.form, "auto"),
+        ):  # fmt: skip
+            if value != default:
+                raise ValueError(f"data.{name} = {value}: with data.sources, say it of a source")
+        return self
+
+
+def _training_form(name: str) -> str:
+    from glmjobs.data.forms import AUTO, TRAINING
+
+    if name not in (AUTO, *TRAINING):
+        raise ValueError(f"none of the forms of training data ({', '.join((AUTO, *TRAINING))})")
+    return name
 
 
 class LoraSection(Section):
@@ -311,6 +395,15 @@ class ConsolidateSection(Section):
         return value
 
 
+def _one_or_two_judges(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names or not all(name in JUDGES for name in names):
+        raise ValueError(f"one of {', '.join(JUDGES)}, or a list of two")
+    if why := wrong_names(tuple(names)):
+        raise ValueError(why)
+    return names
+
+
 class VerifierSection(Section):
     """The model that the judge ``verifier`` asks, behind an OpenAI-compatible server (vLLM, SGLang, an API).
 
@@ -349,8 +442,37 @@ class VerifierSection(Section):
         return value
 
 
+class TestSetSection(Section):
+    """A further test set, on which base and fine-tuned model are scored beside the dev rows: what was gained, and what
+    was forgotten."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in the report"
+    )
+    path: str = Field(description="a test set's file or directory (docs/data.md), reachable from every node")
+    form: str = Field(default="auto", description="auto: found by looking; or its name (docs/data.md)")
+    judge: tuple[JudgeName, ...] | None = Field(
+        default=None, description="null: the form's own (choice), else score.judge"
+    )
+    rows: int | None = Field(default=None, ge=1, description="the first so many; null: all of them")
+
+    @field_validator("form")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        from glmjobs.data.forms import AUTO, NAMES
+
+        if name not in (AUTO, *NAMES):
+            raise ValueError(f"none of the forms of test sets ({', '.join((AUTO, *NAMES))})")
+        return name
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _judges(cls, value: Any) -> Any:
+        return value if value is None else _one_or_two_judges(value)
+
+
 class ScoreSection(Section):
-    """Greedy answers on the dev rows, judged; base and fine-tuned model."""
+    """Greedy answers on the dev rows and further test sets, judged; base and fine-tuned model."""
 
     rows: int | None = Field(default=1000, description="the first so many dev rows; null: all of them", ge=1)
     base: bool = Field(default=True, description="score the base model too")
@@ -366,6 +488,9 @@ class ScoreSection(Section):
         "exact], the first decides the accuracy and the report shows where they disagree",
     )
     verifier: VerifierSection | None = Field(default=None, description="what the judge verifier asks")
+    sets: tuple[TestSetSection, ...] = Field(
+        default=(), description="further test sets: [{name: cmath, path: data/cmath.jsonl}, …]"
+    )
 
     @field_validator("batch_size", "shards", mode="before")
     @classmethod
@@ -377,26 +502,40 @@ class ScoreSection(Section):
     @field_validator("judge", mode="before")
     @classmethod
     def _one_or_two(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)) or not names or not all(name in JUDGES for name in names):
-            raise ValueError(f"one of {', '.join(JUDGES)}, or a list of two")
-        if why := wrong_names(tuple(names)):
-            raise ValueError(why)
-        return names
+        return _one_or_two_judges(value)
 
     @model_validator(mode="after")
     def _verifier_is_told(self) -> ScoreSection:
-        if "verifier" in self.judge and self.verifier is None:
+        judges = {*self.judge, *(name for given in self.sets for name in given.judge or ())}
+        if "verifier" in judges and self.verifier is None:
             raise ValueError(
                 "score.judge: verifier asks a model: give score.verifier.url and score.verifier.model"
             )
         return self
 
+    @model_validator(mode="after")
+    def _sets_differ(self) -> ScoreSection:
+        names = [given.name for given in self.sets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"score.sets: two are called {twice!r}: give each a name of its own")
+        if "dev" in names:
+            raise ValueError("score.sets: dev is what the run's own dev rows are called: choose another name")
+        return self
+
+    def judging_of(self, given: TestSetSection, own: str) -> Judging:
+        """The judges of a test set: those it names, else its form's ``own``, where that is another than by meaning."""
+        of_form = tuple(name for name in JUDGES if name == own and own != "meaning")
+        return Judging(given.judge or of_form or self.judge, self._endpoint)
+
     @property
     def judging(self) -> Judging:
         """The judges, as :mod:`glmjobs.scoring.evaluate` takes them."""
-        asked = self.verifier
-        return Judging(self.judge, Endpoint(**asked.model_dump()) if asked else None)
+        return Judging(self.judge, self._endpoint)
+
+    @property
+    def _endpoint(self) -> Endpoint | None:
+        return Endpoint(**self.verifier.model_dump()) if self.verifier else None
 
 
 class Limits(Section):

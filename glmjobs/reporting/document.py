@@ -47,6 +47,7 @@ def document(
         "summary": _summary(facts, recipe),
         "stages": _stages(facts),
         "accuracy": _accuracy(facts, anchor),
+        "sets": _sets(facts),
         "training": _training(facts),
         "gpu": _gpu(facts),
         "cost": _cost(facts, now),
@@ -150,10 +151,37 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
         }
         if facts.comparison
         else None,
+        "by_source": _breakdown(facts, "by_source"),
         "by_length": _breakdown(facts, "by_length"),
         "by_answer_type": _breakdown(facts, "by_answer_type"),
         "anchor": {"name": anchor[0], "base": anchor[1], "finetuned": anchor[2]} if anchor else None,
     }
+
+
+def _sets(facts: RunFacts) -> list[Json]:
+    """Further test sets, the run's own dev rows first: both models side by side, and the paired difference."""
+    if not facts.sets:
+        return []
+    own = {model: scores.summary for model, scores in facts.scores.items()}
+    found = []
+    for name, parts in {"dev rows": {**own, "comparison": facts.comparison}, **facts.sets}.items():
+        compared = _mapping(parts.get("comparison"))
+        models = {m: _scored(_mapping(parts[m])) for m in MODELS if parts.get(m)}
+        last = list(models.values())[-1] if models else {}
+        found.append(
+            {
+                "name": shown(name, 64),
+                "judge": last.get("judge", ""),
+                "models": {
+                    m: {key: scored[key] for key in ("rows", "correct", "accuracy", "interval", "not_marked")}
+                    for m, scored in models.items()
+                },
+                "difference": number(compared.get("difference")),
+                "difference_interval": _interval(compared.get("difference_interval")),
+                "mcnemar_p": number(compared.get("mcnemar_p")),
+            }
+        )
+    return found
 
 
 def _scored(summary: Mapping[str, Any]) -> Json:
@@ -166,7 +194,7 @@ def _scored(summary: Mapping[str, Any]) -> Json:
     }
     apart["judge"] = shown(summary.get("judge") or "meaning", 20)
     apart["second_judge"] = _second_judge(_mapping(summary.get("second_judge")))
-    skip = {*keys, *apart, "model", "interval", "by_length", "by_answer_type"}
+    skip = {*keys, *apart, "model", "interval", "by_source", "by_length", "by_answer_type"}
     other = {shown(k, 60): _tree(v) for k, v in summary.items() if k not in skip and v is not None}
     cut = _mapping(summary.get("finish")).get("length")
     return {
@@ -419,6 +447,15 @@ def _data(facts: RunFacts) -> Json | None:
     return {
         "source": shown(prepare.get("source"), 300),
         "fingerprint": shown(prepare.get("fingerprint"), 100),
+        "form": shown(_mapping(prepare.get("form")).get("title"), 100),
+        "sources": [
+            {
+                "name": shown(one.get("name"), 64),
+                **{key: number(one.get(key)) for key in ("train", "read", "dev")},
+            }
+            for one in prepare.get("sources") or ()
+            if isinstance(one, dict)
+        ],
         "rows": number(prepare.get("rows")),
         "train": number(prepare.get("train")),
         "dev": number(prepare.get("dev")),

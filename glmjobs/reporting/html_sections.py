@@ -36,6 +36,7 @@ def accuracy(doc: Json) -> Markup:
         return tag("p", "No model of this run has been scored yet.", class_="lead")
     cards = [tag("figure", tag("figcaption", tag("h3", "All rows")), figures.accuracy(doc), class_="card")]
     for key, title in (
+        ("by_source", "By source of the rows"),
         ("by_length", "By length of the problem"),
         ("by_answer_type", "By type of the answer"),
     ):
@@ -51,6 +52,7 @@ def accuracy(doc: Json) -> Markup:
         legend,
         tag("div", *cards, class_="grid"),
         table(wording.metrics_table(doc), caption="Both models in numbers"),
+        table(wording.sets_table(doc), caption="What was gained, and what was forgotten"),
     )
 
 

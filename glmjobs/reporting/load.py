@@ -54,6 +54,7 @@ class RunFacts:
     prepare: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, ModelScores] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)
+    sets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     last_signs: dict[str, float] = field(default_factory=dict)
@@ -88,6 +89,7 @@ def load_facts(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
     if len(facts.scores) == len(MODELS):
         why = "base and fine-tuned model are not compared row by row"
         facts.comparison = _document(facts, path / "scores" / "comparison.json", why)
+    facts.sets = _sets(facts, path / "scores" / "sets")
     facts.model = _model(facts, path / "model")
     facts.checkpoints = _checkpoints(facts, path / "checkpoints")
     newest = {stage: last_activity(path, stage) for stage in STAGES}
@@ -186,6 +188,32 @@ def _scores(facts: RunFacts, folder: Path, model: str) -> ModelScores | None:
     # counted.
     predictions = {str(row["id"]): row for row in rows if "id" in row}
     return ModelScores(summary, predictions) if summary or predictions else None
+
+
+def _sets(facts: RunFacts, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of every further test set, in the recipe's order: the models' summaries, and their "comparison"."""
+    score = (
+        facts.settings.get("recipe", {}).get("score")
+        if isinstance(facts.settings.get("recipe"), dict)
+        else None
+    )
+    named = score.get("sets") if isinstance(score, dict) else None
+    names = [str(given["name"]) for given in named or () if isinstance(given, dict) and "name" in given]
+    found = {}
+    for name in names:
+        there = folder / name
+        parts = {
+            model: _document(facts, there / model / "summary.json", "")
+            for model in MODELS
+            if (there / model).is_dir()
+        }
+        if (there / "comparison.json").is_file():
+            parts["comparison"] = _document(facts, there / "comparison.json", "")
+        if any(parts.values()):
+            found[name] = parts
+        elif folder.is_dir():
+            facts.missing.append(f"The test set {name} was not scored (scores/sets/{name}/ is not there).")
+    return found
 
 
 def _model(facts: RunFacts, folder: Path) -> dict[str, Any]:

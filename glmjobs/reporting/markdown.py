@@ -30,7 +30,12 @@ def render(doc: Json) -> str:
     parts.append(
         escape(" ".join(wording.accuracy_sentences(doc))) or "No model of this run has been scored yet."
     )
-    parts += [table(wording.metrics_table(doc)), *_breakdowns(doc), *_examples(doc)]
+    parts += [
+        table(wording.metrics_table(doc)),
+        table(wording.sets_table(doc)),
+        *_breakdowns(doc),
+        *_examples(doc),
+    ]
     if doc["training"]["steps"]:
         parts += ["## Training", escape(wording.training_sentence(doc)), _curve_table(doc)]
     if doc["gpu"]:
@@ -87,6 +92,7 @@ def _breakdowns(doc: Json) -> list[str]:
     labels = {m["model"]: m["label"] for m in doc["accuracy"]["models"]}
     parts = []
     for key, title in (
+        ("by_source", "By source of the rows"),
         ("by_length", "By length of the problem"),
         ("by_answer_type", "By type of the answer"),
     ):

@@ -163,6 +163,39 @@ def metrics_table(doc: Json) -> Table | None:
     return _trimmed(Table(head, rows, frozenset(range(1, len(head)))))
 
 
+def sets_table(doc: Json) -> Table | None:
+    """Gain and loss side by side: the run's dev rows and every further test set, a row each."""
+    if not doc["sets"]:
+        return None
+    head = [
+        "Test set",
+        "Judge",
+        "Rows",
+        "Base",
+        "95 % interval",
+        "Fine-tuned",
+        "95 % interval",
+        "Difference in points",
+    ]
+    head += ["95 % interval", "McNemar's p", ""]
+    rows = []
+    for one in doc["sets"]:
+        cells: list[str] = [one["name"], one["judge"]]
+        cells.append(plain(next((m["rows"] for m in one["models"].values()), None)))
+        for model in ("base", "finetuned"):
+            found = one["models"].get(model)
+            cells += [percent(found["accuracy"]), _range(found["interval"])] if found else ["", ""]
+        if one["difference"] is None or one["difference_interval"] is None:
+            cells += ["", "", "", ""]
+        else:
+            low, high = one["difference_interval"]
+            cells += [f"{100 * one['difference']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+            cells += [f"{one['mcnemar_p']:.2g}" if one["mcnemar_p"] is not None else ""]
+            cells.append("gained" if low > 0 else "lost" if high < 0 else "no clear difference")
+        rows.append(cells)
+    return Table(head, rows, frozenset(range(2, len(head) - 1)))
+
+
 def _range(interval: list[float] | None) -> str:
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}" if interval else ""
 
@@ -312,6 +345,13 @@ def data_pairs(doc: Json) -> list[tuple[str, str]]:
         f"{reason}: {plain(count)}" for reason, count in content["dropped_by_reason"].items()
     )
     pairs.append(("Dropped", plain(content["dropped"]) + (f" ({by_reason})" if by_reason else "")))
+    pairs += [
+        (
+            f"Source {one['name']}",
+            f"{plain(one['read'])} of {plain(one['train'])} train rows an epoch, {plain(one['dev'])} dev rows",
+        )
+        for one in content["sources"]
+    ]
     pairs.append(("Left out of training", content["left_out"]))
     pairs.append(("Files not read", "; ".join(content["files_left_out"])))
     overlap = content["overlap"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from glmjobs.data.mixing import Mixed, prepare_mixed
 from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.sources import Source
-from glmjobs.recipe.schema import DataSection
+from glmjobs.recipe.schema import DataSection, Recipe
 from glmjobs.run.directory import Run
 from glmjobs.zero.directories import with_bases
 from hpc.core.files import exclusive
@@ -27,6 +28,8 @@ def ensure(run: Run) -> Prepared:
 def ensure_data(run: Run) -> Prepared:
     """Read, check and split the recipe's data into ``RUN/data``; nothing is done where that has happened."""
     data = run.recipe.data
+    if data.sources:
+        return prepare_sources(run.recipe, run.data)
     if data.make is not None:
         from glmjobs.data.synthetic import write_problems
 
@@ -39,12 +42,24 @@ def ensure_data(run: Run) -> Prepared:
     return prepare_data(data, source, run.data)
 
 
+def prepare_sources(recipe: Recipe, out: Path) -> Prepared:
+    """The recipe's several sources, prepared in ``out``; where not all rows are read, ``train.seed`` decides which."""
+    data = recipe.data
+    sources = [
+        Mixed(one.name, one.path, one.form, one.dev_rows, one.weight, one.rows) for one in data.sources
+    ]
+    return prepare_mixed(
+        sources, out, seed=recipe.train.seed, prompt_column=data.prompt_column, query_column=data.query_column,
+        response_column=data.response_column, deduplicate=data.deduplicate, allow_dropped=data.allow_dropped,
+    )  # fmt: skip
+
+
 def prepare_data(data: DataSection, source: str | Path | Source, out: Path) -> Prepared:
     """``source`` prepared in ``out`` as the recipe's data section says."""
     return prepare(
         source, out, prompt_column=data.prompt_column, query_column=data.query_column,
         response_column=data.response_column, dev_rows=data.dev_rows, train_rows=data.train_rows,
-        deduplicate=data.deduplicate, allow_dropped=data.allow_dropped,
+        deduplicate=data.deduplicate, allow_dropped=data.allow_dropped, form=data.form,
     )  # fmt: skip
 
 

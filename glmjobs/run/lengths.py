@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.data.framing import BEYOND, LEFT_OUT
-from glmjobs.data.rows import Columns, Row, question_text
-from glmjobs.data.sources import JsonSource, open_source
+from glmjobs.data.rows import Asked, Columns, Row, answers
+from glmjobs.data.sources import TextSource, open_source
 from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator, allow_setting
 from glmjobs.recipe.schema import DataSection, Recipe
@@ -120,18 +120,19 @@ def estimate(recipe: Recipe) -> Lengths | None:
     model = recipe.model.path
     if (
         model is None
-        or recipe.data.path is None
+        or recipe.data.make is not None
         or find_spec("tokenizers") is None
         or find_spec("transformers") is None
     ):
         return None
-    given, exact = sample(recipe)
+    apart = [sample(data) for data in recipe.data.apart()]
+    given, exact = [row for rows, _ in apart for row in rows], all(whole for _, whole in apart)
     if not given:
         return None
     document = {
         "model": model, "family": recipe.model.family, "label_sop": recipe.train.label_sop,
         "limits": [recipe.data.max_source_length, recipe.data.max_target_length, recipe.data.too_long],
-        "rows": [[question_text(row.instruction, row.input), row.output] for row in given],
+        "asked": [asked for row in given for asked in answers(row, recipe.data.loss_on)],
     }  # fmt: skip
     try:
         done = subprocess.run(
@@ -146,27 +147,26 @@ def estimate(recipe: Recipe) -> Lengths | None:
     return Lengths(**{**answer, "exact": exact})
 
 
-def spread(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+def spread(rows: Sequence[Row], data: DataSection) -> list[Row]:
     """So many of the train rows, evenly."""
-    split = Split.parse(recipe.data.dev_rows, recipe.data.train_rows)
+    split = Split.parse(data.dev_rows, data.train_rows)
     mine = [row for row in rows if split.part(row.id) == "train"]
     step = max(1.0, len(mine) / SAMPLE)
     return [mine[int(at * step)] for at in range(min(SAMPLE, len(mine)))]
 
 
-def sample(recipe: Recipe) -> tuple[list[Row], bool]:
+def sample(data: DataSection) -> tuple[list[Row], bool]:
     """Train rows (of a large file of JSON lines, from all over it, dev rows too), and whether they are all of them."""
-    data = recipe.data
     path, columns = Path(str(data.path)), Columns(data.prompt_column, data.query_column, data.response_column)
     source = open_source(path)
-    if not isinstance(source, JsonSource) or path.stat().st_size <= READ_BYTES or not _json_lines(path):
+    if not isinstance(source, TextSource) or path.stat().st_size <= READ_BYTES or not _json_lines(path):
         first = Split.parse(data.dev_rows, data.train_rows).highest + SAMPLE
         limit = max(first, 4 * SAMPLE)
-        check = Validator(source, columns)
+        check = Validator(source, columns, form=data.form)
         rows = [row for row in check.rows_and_problems(limit) if isinstance(row, Row)]
-        taken = spread(rows, recipe)
+        taken = spread(rows, data)
         return taken, check.rows < limit and len(taken) < SAMPLE
-    check = Validator(source, columns)
+    check = Validator(source, columns, form=data.form)
     return [row for record in _anywhere(path) if isinstance(row := check.check(record), Row)], False
 
 
@@ -198,7 +198,7 @@ def measure(given: dict[str, Any]) -> Lengths:
     Raises:
         BadInput: the tokenizer cannot be used, or does not fit the model.
     """
-    from glmjobs.data.framing import Frame, Limits, plain_ids
+    from glmjobs.data.framing import Frame, Limits, examples
     from glmjobs.models.family import family_for, read_config
 
     family, directory = family_for(given["family"]), Path(given["model"])
@@ -225,17 +225,15 @@ def measure(given: dict[str, Any]) -> Lengths:
         positions=family.positions(config),
         apart=family.positions_apart,
     )
-    questions = [family.prompt_text(question) for question, _ in given["rows"]]
-    asked = [len(ids) for ids in plain_ids(tokenizer, questions)]
-    answered = [len(ids) for ids in plain_ids(tokenizer, [answer for _, answer in given["rows"]])]
+    asked = [Asked(*one) for one in given["asked"]]
     too_long, cut, tokens, kept = dict.fromkeys(LEFT_OUT, 0), 0, 0, 0
-    for source, target in zip(asked, answered, strict=True):
-        if why := limits.left_out(frame, source, target):
+    for example in examples(asked, tokenizer, family, frame, limits):
+        source, target = example.asked(frame), len(example.target)
+        if why := limits.left_out(frame, source, target, example.talk):
             too_long[why] += 1
             continue
-        if source > limits.source():
-            source, cut = limits.source(), cut + 1
-        tokens, kept = tokens + source + target + frame.tokens, kept + 1
+        cut += example.shortened or source > limits.source()
+        tokens, kept = tokens + min(source, limits.source()) + target + frame.tokens, kept + 1
     return Lengths(len(asked), too_long, cut, tokens / max(1, kept))
 
 

@@ -11,8 +11,8 @@ from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import Recipe
-from glmjobs.run import lengths, locate, sharing
+from glmjobs.recipe.schema import DataSection, Recipe, ScoreSection, TestSetSection
+from glmjobs.run import lengths, locate, scored_sets, sharing
 from glmjobs.run.directory import Shape
 from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
 from glmjobs.zero.directories import with_bases
@@ -40,8 +40,14 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     try:
         if model.path is not None:
             model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
-        if data.path is not None:
-            data = data.model_copy(update={"path": check_data(recipe)})
+        if data.sources:
+            paths = [check_data(one) for one in data.apart()]
+            pairs = zip(data.sources, paths, strict=True)
+            sources = tuple(one.model_copy(update={"path": path}) for one, path in pairs)
+            data = data.model_copy(update={"sources": sources})
+        elif data.path is not None:
+            data = data.model_copy(update={"path": check_data(data)})
+        if data.make is None:
             check_lengths(recipe)
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot be read: {error.strerror or error}") from None
@@ -50,7 +56,8 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
     if train.deepspeed is not None and Path(train.deepspeed).is_file():
         train = train.model_copy(update={"deepspeed": str(Path(train.deepspeed).absolute())})
     deepspeed_config(train)
-    return recipe.model_copy(update={"model": model, "data": data, "train": train})
+    score = recipe.score.model_copy(update={"sets": check_sets(recipe.score)})
+    return recipe.model_copy(update={"model": model, "data": data, "train": train, "score": score})
 
 
 def check_local_gpus(shape: Shape) -> None:
@@ -109,14 +116,13 @@ def check_model(path: Path, family: str) -> Path:
     return path.absolute()
 
 
-def check_data(recipe: Recipe) -> str:
+def check_data(data: DataSection) -> str:
     """The data are there, and what the first rows rule out is said now; the run itself checks all of them.
 
     Raises:
         BadInput: there is no such file, its form or columns are not the recipe's, or too many of the first rows cannot
             be used or are too long.
     """
-    data = recipe.data
     path = Path(str(data.path))
     if not path.exists():
         raise BadInput(
@@ -125,16 +131,35 @@ def check_data(recipe: Recipe) -> str:
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     split = Split.parse(data.dev_rows, data.train_rows)
     limit = max(FIRST_ROWS, split.highest + 1)
-    validator = Validator(open_source(path), columns, data.allow_dropped)
+    validator = Validator(open_source(path), columns, data.allow_dropped, data.form)
     rows = [row for row in validator.rows_and_problems(limit) if isinstance(row, Row)]
     if validator.rows < limit:  # that was all of it
         split.check(validator.rows, str(path))
-        for part in ("train", "dev"):
+        for part in ("train", *(["dev"] if data.dev_rows else [])):
             if not any(split.part(row.id) == part for row in rows):
                 raise BadInput(
                     f"{path}: no {part} row is left of its {validator.rows} rows; change data.dev_rows"
                 )
+    if validator.form.name != "belle":
+        print(f"data  {path}: form {validator.form.name}, {validator.form.title}", file=sys.stderr)
     return str(path.absolute())
+
+
+def check_sets(score: ScoreSection) -> tuple[TestSetSection, ...]:
+    """Every test set can be read; they are said, and their paths made absolute.
+
+    Raises:
+        BadInput: one is not there, or of another form.
+    """
+    for given in score.sets:
+        found = scored_sets.read(given)
+        judges = ", ".join(score.judging_of(given, found.form.judge).names)
+        print(
+            f"score {given.name}: {len(found.questions):,} questions, form {found.form.name} ({found.form.title}), "
+            f"judge {judges}",
+            file=sys.stderr,
+        )  # fmt: skip
+    return tuple(g.model_copy(update={"path": str(Path(g.path).absolute())}) for g in score.sets)
 
 
 def check_lengths(recipe: Recipe) -> None:

@@ -11,11 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from glmjobs.data.framing import fitting_prompt
+from glmjobs.models.family import Family
 from glmjobs.scoring import predictions as store
 from glmjobs.scoring.judges import BY_MEANING, Judge, Judging, mark_all, not_marked
 from glmjobs.scoring.predictions import Answer, Shard, Writer
@@ -77,13 +79,17 @@ class Work:
     fingerprint: str
     keys: Sequence[str]
     judging: Judging = BY_MEANING
+    sources: Mapping[int | str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, model_dir: Path, questions: Sequence[Question], folder: Path, settings: Settings,
-        judging: Judging = BY_MEANING,
+        judging: Judging = BY_MEANING, sources: Mapping[int | str, str] | None = None,
     ) -> Work:  # fmt: skip
         """Fingerprint the model.
+
+        Args:
+            sources: where rows came from, by their ids; each source's accuracy is then told apart.
 
         Raises:
             BadInput: there is no model directory.
@@ -99,7 +105,7 @@ class Work:
             decisive["cpu_dtype"] = settings.cpu_dtype
         fingerprint = store.settings_fingerprint(model=store.model_fingerprint(model_dir), **decisive)
         keys = [store.row_key(fingerprint, question._asdict()) for question in questions]
-        return cls(model_dir, questions, folder, settings, fingerprint, keys, judging)
+        return cls(model_dir, questions, folder, settings, fingerprint, keys, judging, sources or {})
 
     def missing(self) -> list[int]:
         """Positions of the rows without a prediction."""
@@ -172,11 +178,13 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     room = positions if family.positions_apart else positions // 2
     longest = max(1, min(settings.max_source_length, room - family.frame_tokens))
     # All rows, whichever of them are left to do: an answer must not depend on that.
-    texts = [family.prompt_text(row.question) for row in work.questions]
-    sources = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    taken = 1 if family.positions_apart else family.frame_tokens + min(longest, max(map(len, sources)))
+    asked = [_prompt(family, tokenizer, row, longest) for row in work.questions]
+    frame = len(family.prompt(tokenizer, []))
+    taken = (
+        1 if family.positions_apart else family.frame_tokens + max(len(prompt) for prompt, _ in asked) - frame
+    )
     new = max(1, min(settings.max_new_tokens, positions - taken))
-    prompts = [family.prompt(tokenizer, sources[p][-longest:]) for p in todo]
+    prompts = [asked[p][0] for p in todo]
     from glmjobs.generation import decoder
     from glmjobs.generation.vllm import generate_vllm
 
@@ -185,9 +193,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         results = generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"
     else:
-        engine = load_engine(
-            work.model_dir, settings.dtype, stop_ids, family.banned_ids(tokenizer), settings.cpu_dtype
-        )
+        engine = _engine(work, stop_ids, family.banned_ids(tokenizer))
         results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     if new < settings.max_new_tokens:
@@ -199,8 +205,35 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
-    cut = (p for p in todo if len(sources[p]) > longest)
+    cut = (p for p in todo if asked[p][1])
     return _Answers(rows, where, frozenset(cut))
+
+
+_loaded: dict[str, Any] = {}
+"""The model that was loaded last, by its content: one that answers several test sets is loaded once."""
+
+
+def _engine(work: Work, stop_ids: list[int], banned_ids: list[int]) -> Any:
+    """The work's model, ready to decode."""
+    if work.fingerprint not in _loaded:
+        _loaded.clear()  # before the next is loaded: a GPU may not hold two
+        _loaded[work.fingerprint] = load_engine(
+            work.model_dir, work.settings.dtype, stop_ids, banned_ids, work.settings.cpu_dtype
+        )
+    return _loaded[work.fingerprint]
+
+
+def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
+    """A question's prompt, and whether something of it was cut: the oldest turns of a conversation, then the beginning
+    of the question itself, so that at most ``longest`` tokens stand in the frame."""
+    if row.history or row.system:
+        room = longest + len(family.prompt(tokenizer, []))
+        prompt, cut = fitting_prompt(family, tokenizer, row.question, row.history, row.system, room)
+        if len(prompt) <= room:
+            return prompt, cut
+    source = tokenizer([family.prompt_text(row.question)], add_special_tokens=False)["input_ids"][0]
+    talk = bool(row.history or row.system)
+    return family.prompt(tokenizer, source[-longest:]), talk or len(source) > longest
 
 
 def load_engine(
@@ -324,11 +357,13 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
         "marker_failures": marker_failures(rows),
         "unsure": sum(row.get("sure", 1.0) < UNSURE for row in marked),
         "by_length": _grouped(marked, lambda row: length_class(row["question"]), length_classes()),
+        "by_source": _grouped(marked, lambda row: work.sources[row["id"]]) if work.sources else {},
         "by_answer_type": _grouped(marked, lambda row: str(answer_type(row["gold"], row["question"]))),
         **{name: round(value, 4) for name, value in texts.as_dict().items()},
         "gold_false_equations": {"rows": noisy, "share": noisy / len(rows) if rows else 0.0},
         "finish": {kind: sum(row["finish"] == kind for row in rows) for kind in ("stop", "length")},
         "empty": sum(not row["prediction"] for row in rows),
+        "taken": sum(bool(row.get("taken")) for row in rows),
         "questions_cut": sum(bool(row.get("cut")) for row in rows),
         "tokens": tokens,
         "seconds": round(wall, 3),

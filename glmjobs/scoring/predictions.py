@@ -113,8 +113,11 @@ class Prediction(Answer):
 
 def row_key(fingerprint: str, row: Mapping[str, Any]) -> str:
     """Digest that ties a prediction to its model, its settings (``fingerprint``) and its row (id, question,
-    gold)."""
-    text = json.dumps([fingerprint, row["id"], row["question"], row["gold"]], ensure_ascii=False)
+    gold, and what was said before)."""
+    said_before = [row[name] for name in ("history", "system") if row.get(name)]
+    text = json.dumps(
+        [fingerprint, row["id"], row["question"], row["gold"], *said_before], ensure_ascii=False
+    )
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -1,107 +1,170 @@
-"""Questions with gold answers, from the file forms people have: BELLE, CMATH, MGSM. No torch."""
+"""Test sets: questions with gold answers, of any form (:mod:`glmjobs.data.forms`) and file that people have. No torch.
+
+>>> read_set(Path("cmath_dev.jsonl")).form.title  # doctest: +SKIP
+'CMATH'
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glmjobs.data.reading import Problem, read_json
-from glmjobs.data.rows import question_text
+from glmjobs.data import forms
+from glmjobs.data.delimited import delimiter, first_cells, read_delimited
+from glmjobs.data.forms import AUTO, Form, Unusable
+from glmjobs.data.reading import Problem, Record
+from glmjobs.data.sources import TextSource, open_source
 from hpc.core.errors import BadInput
 
-FORMS: dict[str, tuple[str, str, str]] = {
-    "BELLE": ("instruction", "input", "output"),
-    "CMATH": ("input", "", "golden"),
-    "MGSM": ("question", "", "answer"),
-}
-"""Form: its columns for the prompt, the optional query after it, and the gold answer. The first that fits is
-taken."""
+_LOOKED_AT = 20
+_HEADERLESS = {2: ("question", "answer"), 6: ("question", "A", "B", "C", "D", "answer")}
+"""What the cells of a table without a header are, by their number: MGSM's and MMLU's files have none."""
+_LETTERS = ("A", "B", "C", "D")
 
 
 class Question(NamedTuple):
-    """One row to answer. ``id`` is the row's own id where it has one, else its line number from 1."""
+    """One row to answer. ``id`` is the row's own id where it has one, else its line number from 1. Of a conversation,
+    ``question`` is asked last, after the ``(question, answer)`` turns of ``history``."""
 
     id: int | str
     question: str
     gold: str
+    history: tuple[tuple[str, str], ...] = ()
+    system: str = ""
+
+
+class QuestionSet(NamedTuple):
+    """A file's questions, the form they were found in, and so which judge marks them (``form.judge``)."""
+
+    form: Form
+    questions: list[Question]
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
-    """The rows of a file: JSON lines, a JSON array (either may be gzipped), or MGSM's ``question TAB answer``
-    lines.
+    """The questions of :func:`read_set`, in the form that is found by looking."""
+    return read_set(path, limit=limit).questions
+
+
+def read_set(path: Path, form: str = AUTO, limit: int | None = None) -> QuestionSet:
+    """The rows of a file or directory: JSON, JSON lines, CSV, TSV (each also gzipped), parquet, or what ``datasets``
+    saved, of which the split ``test`` is read.
 
     Args:
+        form: one of :data:`glmjobs.data.forms.NAMES`, or found by looking.
         limit: only the first so many.
 
     Raises:
-        BadInput: the file is missing, empty, or a row of it cannot be read, with its line and what would be
-            right.
+        BadInput: the file is missing, empty, of no form that is known, or a row of it cannot be read, with its line and
+            what would be right.
     """
-    rows = _tab_separated(path) if path.suffix.lower() == ".tsv" else _json(path)
+    by_line, records = _records(path)
+    head = list(islice(records, min(_LOOKED_AT, limit or _LOOKED_AT)))
+    if not head:
+        raise BadInput(f"{path}: no rows in this file")
+    found = _form(path, form, head)
+    rows: Iterable[Record] = chain(head, records)
+    first = None
+    if found.options:  # whether its numbers are counted from 0 or 1, all rows tell
+        rows = list(rows)
+        try:
+            first = forms.counted_from(found, (row.value for row in rows if isinstance(row.value, dict)))
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from None
     questions: list[Question] = []
     seen: set[int | str] = set()
-    for question in rows:
-        if limit is not None and len(questions) >= limit:
-            break
+    for record in islice(rows, limit):
+        question = _question(path, record, found, first, by_line)
         if question.id in seen:
             raise BadInput(f"{path}: two rows have the id {question.id!r}; ids must differ")
         seen.add(question.id)
         questions.append(question)
-    if not questions:
-        raise BadInput(f"{path}: no rows in this file")
-    return questions
+    return QuestionSet(found, questions)
 
 
-def _json(path: Path) -> Iterator[Question]:
-    form: tuple[str, str, str] | None = None
-    for record in read_json(path):
-        if isinstance(record, Problem):
-            if record.reason == "blank line":
-                continue
-            raise BadInput(
-                f"{path}:{record.line}: {record.reason}{f' ({record.detail})' if record.detail else ''}"
-            )
-        if not isinstance(record.value, Mapping):
-            raise BadInput(f"{path}:{record.line}: a row is a JSON object, not {type(record.value).__name__}")
-        row: Mapping[str, Any] = record.value
-        form = form or _form(row, f"{path}:{record.line}")
-        prompt, query, gold = form
-        for column in (prompt, gold):
-            if not isinstance(row.get(column), (str, int, float)) or isinstance(row.get(column), bool):
-                found = "is missing" if column not in row else f"is {type(row[column]).__name__}, not text"
-                raise BadInput(f"{path}:{record.line}: column {column!r} {found}")
-        given = row.get("id")
-        number = given if isinstance(given, (int, str)) and not isinstance(given, bool) else record.row
-        text = question_text(str(row[prompt]), str(row.get(query) or "") if query else "")
-        yield Question(number, text, str(row[gold]))
-
-
-def _form(row: Mapping[str, Any], where: str) -> tuple[str, str, str]:
-    for form in FORMS.values():
-        if form[0] in row and form[2] in row:
-            return form
-    known = "; ".join(f"{name}: {form[0]} and {form[2]}" for name, form in FORMS.items())
-    found = ", ".join(map(str, list(row)[:8])) or "none"
-    raise BadInput(f"{where}: no known pair of question and answer columns; found: {found}; known: {known}")
-
-
-def _tab_separated(path: Path) -> Iterator[Question]:
+def _question(path: Path, record: Record, form: Form, first: int | None, by_line: bool) -> Question:
+    where = f"{path}:{record.line}"
+    if not isinstance(record.value, dict):
+        raise BadInput(f"{where}: a row is a JSON object, not {type(record.value).__name__}")
+    row: dict[str, Any] = record.value
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: not UTF-8") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
-    for number, line in enumerate(lines, 1):
-        line = line.rstrip("\r")
-        if not line.strip():
-            continue
-        parts = line.split("\t")
-        if number == 1 and tuple(part.strip().lower() for part in parts) in {
-            (f[0], f[2]) for f in FORMS.values()
-        }:
-            continue  # a header
-        if len(parts) != 2 or not parts[0].strip() or not parts[1].strip():
-            raise BadInput(f"{path}:{number}: expected question TAB answer, found {len(parts)} fields")
-        yield Question(number, parts[0], parts[1])
+        asked = forms.read_question(form, row, first)
+    except Unusable as why:
+        raise BadInput(f"{where}: {why.reason}{f' ({why.detail})' if why.detail else ''}") from None
+    given = row.get("id")
+    number = given if isinstance(given, (int, str)) and not isinstance(given, bool) and given != "" else None
+    place = record.line if by_line else record.row
+    return Question(place if number is None else number, *asked)
+
+
+def _records(path: Path) -> tuple[bool, Iterator[Record]]:
+    """Whether rows are called by their lines, and the rows."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
+    source = open_source(path, split="test")
+    if isinstance(source, TextSource) and (mark := delimiter(path)) is not None:
+        return True, _whole(path, _table(path, mark))
+    return False, _whole(path, source.records(None))
+
+
+def _whole(path: Path, records: Iterator[Record | Problem]) -> Iterator[Record]:
+    """Every record; blank lines are none.
+
+    Raises:
+        BadInput: a row cannot be read.
+    """
+    for record in records:
+        if isinstance(record, Record):
+            yield record
+        elif record.reason != "blank line":
+            detail = f" ({record.detail})" if record.detail else ""
+            raise BadInput(f"{path}:{record.line}: {record.reason}{detail}")
+
+
+def _table(path: Path, mark: str) -> Iterator[Record | Problem]:
+    """A table's rows, with a header (in any case) or without one."""
+    names = [cell.strip() for cell in first_cells(path, mark)]
+    if forms.find_form(dict.fromkeys(names, "#### A")) is not None:
+        return read_delimited(path, mark)
+    lower = [name.lower() for name in names]
+    if forms.find_form(dict.fromkeys(lower, "#### A")) is not None:
+        return islice(read_delimited(path, mark, lower), 1, None)
+    bare = _HEADERLESS.get(len(names))
+    if (
+        bare
+        and not set(lower) & {"question", "id", "answer"}
+        and (len(names) == 2 or names[-1].upper() in _LETTERS)
+    ):
+        return read_delimited(path, mark, bare)
+    return read_delimited(path, mark)
+
+
+def _form(path: Path, name: str, records: Sequence[Record]) -> Form:
+    rows = [record.value for record in records[:_LOOKED_AT] if isinstance(record.value, dict)]
+    if not rows:
+        raise BadInput(
+            f"{path}:{records[0].line}: a row is a JSON object, not {type(records[0].value).__name__}"
+        )
+    if name == AUTO:
+        found = next((form for row in rows if (form := forms.find_form(row)) is not None), None)
+        if found is None:
+            raise BadInput(f"{path}:{records[0].line}: {_unknown(rows[0])}")
+        return found
+    wanted = forms.named(name)
+    fitting = next((form for form in wanted for row in rows if form.fits(row)), None)
+    if fitting is None:
+        raise BadInput(f"{path}: {forms.unlike(wanted[0].name, rows[0], 'form')}")
+    return fitting
+
+
+def _unknown(row: dict[str, Any]) -> str:
+    """Why a row is of none of the forms."""
+    have = ", ".join(map(str, list(row)[:8])) or "none"
+    if {"A", "B"} <= row.keys() or {"choices", "options"} & row.keys():
+        return (
+            f"questions with options, but no column of gold answers (answer, Answer or label); found: {have}; a test "
+            "split often comes without: take the one for validation"
+        )
+    known = "; ".join(dict.fromkeys(f"{form.name}: {form.said}" for form in forms.FORMS))
+    return f"no known columns of question and answer; found: {have}; known: {known}"

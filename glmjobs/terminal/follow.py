@@ -124,6 +124,8 @@ def result(run: Run) -> None:
     rows = (ledger.marker(run.path, "preflight") or {}).get("figures", {})
     if "dev_rows_in_train" in rows:
         counts = f"{rows['train_rows']} train rows, {rows['dev_rows']} dev rows"
+        for name, (read, dev) in rows.get("sources", {}).items():
+            console.print(f"data    {name}: {read} train rows, {dev} dev rows", highlight=False, markup=False)
         console.print(
             f"data    {counts}, {rows['dev_rows_in_train']} of them in train (checked)", highlight=False
         )

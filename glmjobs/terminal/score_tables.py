@@ -20,6 +20,7 @@ def show(
     *,
     as_json: bool,
     files: Path | None = None,
+    sets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] | None = None,
 ) -> None:
     """Print the summaries of one model or two.
 
@@ -29,9 +30,14 @@ def show(
         anchor: a published result to show beside: model, accuracy before and after, as fractions of 1.
         as_json: one JSON document instead.
         files: where the predictions are.
+        sets: of further test sets, by name: summaries of the models, and their comparison.
     """
     if as_json:
-        beside = {"comparison": comparison} if comparison else {}
+        beside: dict[str, Any] = {"comparison": comparison} if comparison else {}
+        if sets:
+            beside["sets"] = {
+                name: {**found, "comparison": compared} for name, (found, compared) in sets.items()
+            }
         print(json.dumps({**models, **beside}, ensure_ascii=False))
         return
     from rich.console import Console
@@ -44,6 +50,8 @@ def show(
         )
     if (kinds := _by_kind(models)) is not None:
         console.print(kinds)
+    if sets:
+        console.print(_sets(sets))
     for line in _remarks(comparison, list(models.values())[-1]):
         console.print(line, highlight=False, markup=False)
     if files is not None:
@@ -62,10 +70,31 @@ def _scores(models: Mapping[str, Any], anchor: tuple[str, float, float] | None) 
     for name, summary in models.items():
         cells = [
             escape(LABELS.get(name, name)), _accuracy(summary), f"{summary['correct']}/{summary['rows']}",
-            f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}", f"{summary['tokens_per_s'] or 0:.0f}",
+            f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}",
+            f"{summary['tokens_per_s']:.0f}" if summary["tokens_per_s"] else "",
         ]  # fmt: skip
         table.add_row(*cells, *([percent(beside[name])] if name in beside else []))
     return table
+
+
+def _sets(sets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> Any:
+    """Gain and loss on further test sets."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Test sets")
+    for name in ("set", "rows", *LABELS.values(), "difference (95 %)"):
+        table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
+    for name, (found, compared) in sets.items():
+        cells = [_accuracy(found[model]) if model in found else "" for model in LABELS]
+        rows = next(iter(found.values()))["rows"]
+        table.add_row(escape(name), str(rows), *cells, _difference(compared) if compared else "")
+    return table
+
+
+def _difference(compared: Mapping[str, Any]) -> str:
+    low, high = (100 * end for end in compared["difference_interval"])
+    return f"{100 * compared['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _by_kind(models: Mapping[str, Any]) -> Any:
@@ -77,8 +106,12 @@ def _by_kind(models: Mapping[str, Any]) -> Any:
     for column in ("", "rows", *(LABELS.get(name, name) for name in models)):
         table.add_column(escape(column), justify="right" if column else "left", no_wrap=True)
     last = list(models.values())[-1]
-    for key, said in (("by_length", "question of "), ("by_answer_type", "answer: ")):
-        if len(last[key]) < 2:
+    for key, said in (
+        ("by_source", "source: "),
+        ("by_length", "question of "),
+        ("by_answer_type", "answer: "),
+    ):
+        if len(last.get(key, ())) < 2:
             continue
         for kind, part in last[key].items():
             parts = (summary[key].get(kind) for summary in models.values())

@@ -138,6 +138,7 @@ def tokens_of(part: Part, recipe: Recipe, folder: Path, tokenizer: Any, position
         Prepared.load(folder), part, tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
         too_long=recipe.data.too_long, label_sop=recipe.train.label_sop, positions=positions,
+        loss_on=recipe.data.loss_on,
     )  # fmt: skip
 
 

@@ -37,4 +37,4 @@ class CharTokenizer:
         return {}
 
     def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        return f"<u>{messages[0]['content']}<a>"
+        return "".join(f"<{m['role'][0]}>{m['content']}" for m in messages) + "<a>"

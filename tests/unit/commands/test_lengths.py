@@ -59,7 +59,7 @@ def test_every_familys_rows_are_measured_without_torch(family: str, bases: Path,
     )
     document = {
         "model": str(bases / family), "family": family, "label_sop": False, "limits": [64, 40, "drop"],
-        "rows": [["一", "二"], ["一", LONG]],
+        "asked": [["一", [], "", "二"], ["一", [], "", LONG]],
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", script], input=json.dumps(document), capture_output=True, text=True, check=True

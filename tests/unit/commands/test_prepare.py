@@ -85,7 +85,7 @@ def test_recipe_gives_the_settings_and_the_file(
         (["belle.json", "--recipe", "none.yaml"], "none.yaml: no such recipe file"),
         (["empty.json"], "empty.json: the file is empty"),
         (["gbk.json"], "gbk.json:1: not UTF-8 (looks like GB18030)"),
-        (["broken.json"], "broken.json: looks like CSV"),
+        (["broken.json"], "broken.json:2: no column 'instruction'"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_writes_nothing(

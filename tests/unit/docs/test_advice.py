@@ -32,6 +32,7 @@ from tests.support.small_chain import tell
 
 HERE, SLURM = "tests/unit/docs/test_advice.py", "tests/slurm/test_advice_on_slurm.py"
 BASES, DATA = "tests/unit/commands/test_base_models.py", "tests/unit/commands/test_data_forms.py"
+FORMS = "tests/unit/data/test_forms.py"
 SAVES = "tests/e2e/test_interrupted_saves.py"
 STOPS = "tests/slurm/test_interruptions.py"
 CHANGES = "tests/e2e/test_heal_changes.py"
@@ -88,6 +89,10 @@ HELD: dict[str, str] = {
     "quantised weights are not supported": f"{BASES}::test_submit_refuses",
     "a Git LFS pointer": f"{BASES}::test_submit_refuses",
     "no such data (data.path)": f"{DATA}::test_not_a_file",
+    "data.form = … needs …, but its rows have …": f"{FORMS}::test_a_named_form_that_is_not_the_rows",
+    "tools or function calls, which are not read": (
+        f"{FORMS}::test_a_conversation_that_cannot_be_used_is_left_out_and_counted"
+    ),
     "no column … in … of … rows": f"{DATA}::test_columns_that_are_numbers_can_be_named",
     "this is a model of the family …, the recipe says model.family = …": f"{HERE}::test_another_family",
     "sbatch refused the job: …": f"{ONCE}::test_refused_in_the_middle_leaves_no_half_chain",

@@ -204,7 +204,7 @@ def test_merging_needs_no_torch(run: Run) -> None:
     program = (
         "import sys; from glmjobs import score; from glmjobs.run.directory import Run; "
         f"found = score.summarise(Run.open({str(run.path)!r})); "
-        "assert set(found) == {'base', 'finetuned'}, found; assert 'torch' not in sys.modules"
+        "assert set(found['dev']) == {'base', 'finetuned'}, found; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
     assert (run.scores / "base" / "summary.json").is_file()
@@ -254,8 +254,8 @@ def test_bad_input_is_one_line(
         ((tmp_path / "absent",), "no run of this name"),
         ((tmp_path / "absent", good), "no such model directory"),
         ((tmp_path, good), "no model directory (a directory with config.json and weights)"),
-        ((models[0], tmp_path / "absent.jsonl"), "absent.jsonl: cannot be read"),
-        ((models[0], bad), "no known pair of question and answer columns; found: text"),
+        ((models[0], tmp_path / "absent.jsonl"), "absent.jsonl: no such file"),
+        ((models[0], bad), "no known columns of question and answer; found: text"),
         ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, not chatglm"),
         ((run.path,), "no fine-tuned model yet"),
         (

@@ -1,0 +1,222 @@
+"""The forms of training data: each found by looking or named, and turned into rows; what doesn't fit is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmjobs.data import forms, prepare
+from glmjobs.data.prepared import Prepared
+from glmjobs.data.reading import Problem
+from glmjobs.data.rows import Columns, Row, answers
+from glmjobs.data.sources import open_source
+from glmjobs.data.validating import Validator
+from hpc.core.errors import BadInput
+from tests.support.jsonl import write_jsonl
+
+SYSTEM = "你是一位数学老师。"
+HISTORY = (("我叫小明。", "好的，小明。"),)
+QUESTION, ANSWER = "1+1=？", "等于2。"
+TALK = [
+    ("system", SYSTEM),
+    ("user", HISTORY[0][0]),
+    ("assistant", HISTORY[0][1]),
+    ("user", QUESTION),
+    ("assistant", ANSWER),
+]
+OTHER_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
+WHOLE: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [{"role": role, "content": text} for role, text in TALK]},
+    "messages in parts": {
+        "messages": [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK], "tools": [],
+    },
+    "sharegpt": {"conversations": [{"from": OTHER_NAMES[role], "value": text} for role, text in TALK]},
+    "sharegpt with a column": {
+        "conversations": [{"from": OTHER_NAMES[role], "value": text} for role, text in TALK[1:]],
+        "system": SYSTEM, "tools": "[]",
+    },
+    "sharegpt with OpenAI's names": {"conversations": [{"role": role, "content": text} for role, text in TALK]},
+    "xtuner": {
+        "conversation": [
+            {"system": SYSTEM, "input": HISTORY[0][0], "output": HISTORY[0][1]},
+            {"input": QUESTION, "output": ANSWER},
+        ]
+    },
+    "alpaca": {
+        "instruction": QUESTION, "input": "", "output": ANSWER, "history": [list(HISTORY[0])], "system": SYSTEM,
+    },
+}  # fmt: skip
+
+
+def read(path: Path, form: str = "auto", allowed: float = 1.0) -> tuple[list[Row], list[Problem], str]:
+    validator = Validator(open_source(path), Columns(), allowed, form)
+    rows = list(validator.rows_and_problems())
+    return (
+        [r for r in rows if isinstance(r, Row)],
+        [r for r in rows if isinstance(r, Problem)],
+        validator.form.name,
+    )
+
+
+def refused(path: Path, form: str = "auto", allowed: float = 0.05) -> str:
+    with pytest.raises(BadInput) as error:
+        read(path, form, allowed)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv", "saved"])
+def test_one_conversation_in_every_form(name: str, kind: str, tmp_path: Path) -> None:
+    """The same row, whatever the form and the file; a table of text holds lists as JSON."""
+    path = written([WHOLE[name]] * 3, kind, tmp_path)
+    rows, problems, form = read(path)
+    assert form == name.split()[0] and not problems
+    assert rows == [Row(number, QUESTION, "", ANSWER, HISTORY, SYSTEM) for number in (1, 2, 3)]
+    assert read(path, form)[0] == rows
+
+
+def written(rows: list[dict[str, Any]], kind: str, folder: Path) -> Path:
+    if kind == "jsonl":
+        return write_jsonl(folder / "rows.jsonl", rows)
+    if kind == "csv":
+        import csv
+
+        cells = [{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows]
+        with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(cells[0]))
+            table.writeheader()
+            table.writerows(cells)
+        return folder / "rows.csv"
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_list(rows)
+    if kind == "parquet":
+        table.to_parquet(folder / "rows.parquet")
+        return folder / "rows.parquet"
+    table.save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def test_the_answers_that_are_learned() -> None:
+    row = Row(1, QUESTION, "", ANSWER, HISTORY, SYSTEM)
+    assert list(answers(row, "all")) == [
+        (HISTORY[0][0], (), SYSTEM, HISTORY[0][1]),
+        (QUESTION, HISTORY, SYSTEM, ANSWER),
+    ]
+    assert list(answers(row, "last")) == [(QUESTION, HISTORY, SYSTEM, ANSWER)]
+    assert Row.of(row.as_dict()) == row and Row.of(json.loads(json.dumps(row.as_dict()))) == row
+
+
+def said(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({**WHOLE["messages"], "tools": [{"name": "f"}]}, forms.TOOLS),
+        ({"messages": [*WHOLE["messages"]["messages"], {"role": "tool", "content": "3"}]}, forms.TOOLS),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, forms.TOOLS),
+        (said(("user", "a")), "a conversation that ends with a question"),
+        (said(("user", "a"), ("user", "b"), ("assistant", "c")), "two questions in a row, without an answer between"),
+        (said(("assistant", "c")), "a conversation that begins with an answer"),
+        (said(("user", "a"), ("assistant", "b"), ("assistant", "c")), "two answers in a row"),
+        (said(("user", "a"), ("assistant", "b"), ("system", "c")), "a system prompt in the middle of a conversation"),
+        (said(("system", "a")), "a conversation without a question"),
+        (said(("critic", "a")), "a turn of an unknown role"),
+        (said(("user", "a"), ("assistant", " ")), "empty response"),
+        (said(("user", " "), ("assistant", "b")), "empty prompt"),
+        (said(("user", "a"), ("assistant", ""), ("user", "a"), ("assistant", "b")), "an empty turn"),
+        (said(("user", "a"), ("assistant", "\udcff")), "not valid Unicode"),
+        ({"messages": []}, "'messages' is no list of turns"),
+        ({"messages": "text"}, "'messages' is no list of turns"),
+        ({"messages": ["text"]}, "a turn that is no object"),
+        ({"messages": [{"role": "user", "content": 3}]}, "a turn that is not text"),
+        ({"messages": [{"role": "user", "content": [{"image": 1}]}]}, "pictures or other parts that are no text"),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_cannot_be_used_is_left_out_and_counted(
+    bad: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [WHOLE["messages"], bad]), encoding="utf-8")
+    rows, problems, _ = read(path)
+    assert [row.id for row in rows] == [1] and [(p.row, p.reason) for p in problems] == [(2, reason)]
+    assert f"{path}:2: {reason}" in refused(path)
+
+
+def test_a_history_that_is_none(tmp_path: Path) -> None:
+    for history in (["a", "b"], [["a"]], [["a", 1]], "a", 3):
+        path = write_jsonl(
+            tmp_path / "rows.jsonl", [WHOLE["alpaca"], {**WHOLE["alpaca"], "history": history}]
+        )
+        assert [p.reason for p in read(path)[1]] == ["'history' is no list of [question, answer]"]
+    for nothing in (None, [], ""):
+        path = write_jsonl(
+            tmp_path / "rows.jsonl", [WHOLE["alpaca"], {**WHOLE["alpaca"], "history": nothing}]
+        )
+        assert read(path)[0][1].history == ()
+
+
+def test_a_named_form_that_is_not_the_rows(tmp_path: Path) -> None:
+    """One line that names the form that it looks like, and how to say so."""
+    path = write_jsonl(tmp_path / "rows.jsonl", [WHOLE["messages"]] * 3)
+    message = refused(path, "belle")
+    assert "data.form = belle needs instruction and output, but its rows have 'messages'" in message
+    assert message.endswith("it looks like OpenAI's messages: --set data.form=messages")
+    path = write_jsonl(tmp_path / "rows.jsonl", [WHOLE["alpaca"]] * 3)
+    assert refused(path, "sharegpt").endswith("it looks like alpaca's columns: --set data.form=alpaca")
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
+    assert refused(path, "sharegpt").endswith("but its rows have 'a'; choose another form")
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"question": "1+1?", "golden": "2"}])
+    assert "looks like CMATH, a test set without worked answers" in refused(path)
+    with pytest.raises(
+        BadInput, match=r"data\.form = cmath: CMATH is a test set, for score\.sets; training data are"
+    ):
+        read(path, "cmath")
+
+
+@pytest.mark.parametrize(
+    ("row", "form", "prompt", "response"),
+    [
+        ({"question": "1+1?", "answer": "1+1=2\n#### 2"}, "gsm8k", "1+1?", "1+1=2\n#### 2"),
+        ({"question": "q", "answer": "a", "question_zh": "问", "answer_zh": "#### 2", "answer_only": "2"}, "gsm8k-zh",
+         "问", "#### 2"),
+        ({"problem": "1+1?", "solution": "it is \\boxed{2}", "level": "1"}, "math", "1+1?", "it is \\boxed{2}"),
+    ],
+)  # fmt: skip
+def test_sets_with_worked_answers_can_be_learned(
+    row: dict[str, Any], form: str, prompt: str, response: str, tmp_path: Path
+) -> None:
+    rows, _, found = read(write_jsonl(tmp_path / "rows.jsonl", [row] * 2))
+    assert found == form and rows[0] == Row(1, prompt, "", response)
+
+
+def test_prepared_conversations(tmp_path: Path) -> None:
+    """Kept whole, counted, and a dev conversation's question is not one of train's unless all before it is the same."""
+    other = said(("user", "别的话"), ("assistant", "嗯"), ("user", QUESTION), ("assistant", ANSWER))
+    path = write_jsonl(
+        tmp_path / "rows.jsonl", [WHOLE["messages"], other, WHOLE["messages"], other | {"id": 4}]
+    )
+    done = prepare(path, tmp_path / "data", dev_rows="1")
+    assert (done.dev, done.train, done.conversations) == (1, 2, 4)
+    assert done.record["overlap"]["rows"] == [3] and done.record["form"]["name"] == "messages"
+    assert [row.history for row in done.rows("train")] == [(("别的话", "嗯"),)] * 2
+    assert next(iter(Prepared.load(tmp_path / "data").rows("dev"))) == Row(
+        1, QUESTION, "", ANSWER, HISTORY, SYSTEM
+    )
+    assert prepare(path, tmp_path / "data", dev_rows="1", form="messages").fingerprint == done.fingerprint
+
+
+def test_data_prepared_before_there_were_forms_stay_valid(tmp_path: Path) -> None:
+    """Its fingerprint is that of the three columns alone."""
+    row = {"instruction": "问", "input": "", "output": "答"}
+    path = write_jsonl(tmp_path / "rows.jsonl", [row, row | {"instruction": "又问"}])
+    done = prepare(path, tmp_path / "data", dev_rows="1")
+    assert done.fingerprint == "b503efbfaf3642f87618ef5f268934f5978db758466b5e890342e4f8c1a9bcf6"
+    assert (tmp_path / "data" / "train.jsonl").read_text(encoding="utf-8") == (
+        '{"id": 2, "instruction": "又问", "input": "", "output": "答"}\n'
+    )
