@@ -100,7 +100,7 @@ def _stages(facts: RunFacts) -> list[Json]:
             "cancelled": "cancelled",
             "not_cancelled": "running" if stage in nodes else "queued",
         }.get(str(kind))
-        outcome = event.get("outcome") if kind == "ended" else state
+        outcome = event.get("outcome") if kind in ("ended", "not_requeued") else state
         if kind == "attempt" and event.get("nodes"):
             nodes.setdefault(stage, {})[shown(event["nodes"], 200)] = None
         if outcome:
