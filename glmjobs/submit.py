@@ -31,6 +31,11 @@ from hpc.chain import submission
 from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError
 
+NEVER_AGAIN = (
+    "no job is queued again here (cluster.requeue): a training that its time limit ends waits for heal; "
+    f"{hints.setting('jobs.train.attempts', '3')} has three attempts in the queue from the start"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -111,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     recipe = decide(recipe, profile, shape)
+    if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
+        print(f"note: {NEVER_AGAIN}", file=sys.stderr)
     if "train" in stages:
         for remark in demands.check(recipe, profile, shape, parent):
             print(f"note: {remark}", file=sys.stderr)
