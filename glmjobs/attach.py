@@ -140,11 +140,11 @@ def own_place(profile: Profile, shown: Mapping[str, str] | None = None) -> Profi
         if (value := known.get(name, "")) not in NOTHING and not (
             option == "mail-user" and "MailType" not in known
         ):
-            profile = _with(profile, "sbatch", [*profile.sbatch, f"--{option}={value}"])
+            profile = _with(profile, "sbatch", {**profile.sbatch, option: value})
     return profile
 
 
-def _with(profile: Profile, field: str, value: str | list[str]) -> Profile:
+def _with(profile: Profile, field: str, value: object) -> Profile:
     try:
         return config_files.validate(
             Profile, {**profile.model_dump(mode="json"), field: value}, source="this job"

@@ -31,6 +31,11 @@ from hpc.chain import submission
 from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError
 
+NEVER_AGAIN = (
+    "no job is queued again here (cluster.requeue): a training that its time limit ends waits for heal; "
+    f"{hints.setting('jobs.train.attempts', '3')} has three attempts in the queue from the start"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -136,6 +141,8 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
     recipe = decide(recipe, profile, shape)
+    if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
+        print(f"note: {NEVER_AGAIN}", file=sys.stderr)
     for remark in demands.check(recipe, profile, shape, locate.parent()):
         print(f"note: {remark}", file=sys.stderr)
     return recipe

@@ -40,7 +40,7 @@ TOOLS=hpc/batch  # of the checkout; else of the package that is installed in VEN
 source "$TOOLS/modules.sh"
 load_modules "${MODULE_INIT-}" ${MODULES-cuda/11.7 nccl/2.14.3-1 cudnn/8.8.1.3}
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONUTF8=1
-export HPC_JOB_GPUS=$SLURM_NTASKS SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+export HPC_JOB_GPUS=${SLURM_NTASKS:-$((${SLURM_NNODES:-1} * ${SLURM_NTASKS_PER_NODE:-8}))} SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 # The run directory and the jobs that follow this one are made (only once: a requeued job finds them). Then each node is
 # checked, and one task per GPU trains with DeepSpeed: `srun` as in the script that `glmjobs submit --dry-run` prints.

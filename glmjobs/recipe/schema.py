@@ -583,10 +583,23 @@ class Limits(Section):
         return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+class TrainLimits(Limits):
+    """What the train job asks of Slurm."""
+
+    attempts: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="so many are queued from the start, one after the other, each going on where the one before "
+        "stopped; those left over are cancelled. For clusters where no job may be queued again (cluster.requeue: "
+        "false); 1: the job is queued again",
+    )
+
+
 class JobsSection(Section):
     """Time and memory of each job, and when to give up."""
 
-    train: Limits = Limits(time="24:00:00", cpus_per_task=8)
+    train: TrainLimits = TrainLimits(time="24:00:00", cpus_per_task=8)
     consolidate: Limits = Limits(time="01:00:00", cpus_per_task=8, memory="16G")
     score: Limits = Limits(time="06:00:00", cpus_per_task=8)
     report: Limits = Limits(time="00:15:00", cpus_per_task=1, memory="4G")

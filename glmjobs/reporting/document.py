@@ -101,7 +101,7 @@ def _stages(facts: RunFacts) -> list[Json]:
             "cancelled": "cancelled",
             "not_cancelled": "running" if stage in nodes else "queued",
         }.get(str(kind))
-        outcome = event.get("outcome") if kind == "ended" else state
+        outcome = event.get("outcome") if kind in ("ended", "not_requeued") else state
         if kind == "attempt" and event.get("nodes"):
             nodes.setdefault(stage, {})[shown(event["nodes"], 200)] = None
         if outcome:
@@ -272,7 +272,9 @@ def _training(facts: RunFacts) -> Json:
         result["loss_first"], result["loss_last"] = loss["points"][0][1], loss["points"][-1][1]
         loss["dev"] = curves.thin(curves.curve(curves.training_rows(evaluated)[0], "dev_loss"))
     result["evaluation"] = _evaluation(facts, evaluated)
-    answered = [row for row in curves.training_rows(evaluated)[0] if number(row.get("dev_answers")) is not None]
+    answered = [
+        row for row in curves.training_rows(evaluated)[0] if number(row.get("dev_answers")) is not None
+    ]
     if answered:
         result["curves"]["dev_answers"] = {
             "points": [(step, 100 * share) for step, share in curves.curve(answered, "dev_answers")],

@@ -59,7 +59,7 @@ def requests(
     """
     gpus = min(local_gpus, shape.gpus) if local else shape.gpus
     made = {
-        "train": lambda: _train(recipe, shape, gpus),
+        "train": lambda: _train(recipe, shape, gpus, local=local),
         "consolidate": lambda: _single(recipe, "consolidate", recipe.jobs.consolidate),
         "score": lambda: _score(recipe, shape, local=local),
         "report": lambda: _single(recipe, "report", recipe.jobs.report),
@@ -67,7 +67,7 @@ def requests(
     return [made[stage]() for stage in CHAIN if stage in stages]
 
 
-def _train(recipe: Recipe, shape: Shape, gpus: int) -> Job:
+def _train(recipe: Recipe, shape: Shape, gpus: int, *, local: bool) -> Job:
     return Job(
         stage="train",
         name=f"{recipe.name}-train",
@@ -79,6 +79,7 @@ def _train(recipe: Recipe, shape: Shape, gpus: int) -> Job:
         time=recipe.jobs.train.time,
         memory=recipe.jobs.train.memory,
         signal_seconds=recipe.jobs.signal_seconds,
+        attempts=1 if local else recipe.jobs.train.attempts,
         attempt_limit=recipe.jobs.max_attempts_without_progress,
         advice="give the job more time (jobs.train.time), or save more often (train.save_steps)",
         own_markers=True,

@@ -34,7 +34,9 @@ def add_progress(path: Path, stage: StageState) -> None:
     stage.step, stage.of = _int(progress.get("step")), _int(progress.get("of"))
     stage.epoch, stage.tokens = _float(progress.get("epoch")), _int(progress.get("tokens"))
     said = progress
-    if stage.stage == "train" and stage.step is not None and progress.get("loss") is None:  # a save's news has none
+    if (
+        stage.stage == "train" and stage.step is not None and progress.get("loss") is None
+    ):  # a save's news has none
         rows = last_rows(path / "checkpoints" / "train_log.jsonl", 2048)
         said = next((row for row in reversed(rows) if "loss" in row), {})
     stage.loss, stage.tokens_per_s = _float(said.get("loss")), _float(said.get("tokens_per_s"))

@@ -126,7 +126,7 @@ def _merge(path: Path, stage: StageState, found: Found, run: RunState) -> bool:
     info = found.info
     if info is None:
         return _forgotten(path, stage, found, run)
-    parts = [i for i in found.parts or found.over if "_" in i.id]
+    parts = [i for i in found.parts or found.over if "_" in i.id and found.claim.attempts == 1]
     if stage.stage != "preflight" and parts:
         stage.elements = _count(parts)
     if info.state.is_pending:

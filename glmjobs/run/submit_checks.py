@@ -33,6 +33,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
         BadInput: the model, the data or the DeepSpeed configuration is not there, or not what the recipe says.
     """
     if executor == "slurm":
+        check_sbatch(profile)
         check_slurm_gpus(profile, shape)
     elif recipe.train.device == "cuda" and "train" in stages:
         check_local_gpus(shape)
@@ -70,13 +71,22 @@ def check_local_gpus(shape: Shape) -> None:
         )
 
 
+def check_sbatch(profile: Profile) -> None:
+    """Options of sbatch for one job are under a job's name."""
+    from glmjobs.run.jobs import CHAIN
+
+    for name, value in profile.sbatch.items():
+        if isinstance(value, dict) and name not in CHAIN:
+            raise BadInput(f"cluster.sbatch.{name}: {name!r} is not a job; jobs: {', '.join(CHAIN)}")
+
+
 def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
     """Slurm knows enough nodes with the GPUs asked for."""
     from hpc.slurm import client as slurm
 
     if profile.gpu_request == "none":  # Slurm knows of none here
         return
-    nodes = slurm.gres(profile.partition)
+    nodes = slurm.gres(profile.partition, name=profile.gpu_gres)
     wanted = profile.gpu_type
     fitting = {node for node, kind, count in nodes if count >= shape.gpus and wanted in (None, kind)}
     if len(fitting) >= shape.nodes:

@@ -168,7 +168,9 @@ class Session:
         trainer = self.trainer
         try:
             result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        except EndedEarly:  # what the steps after the last log line had summed up would be added at the next one
+        except (
+            EndedEarly
+        ):  # what the steps after the last log line had summed up would be added at the next one
             trainer._total_loss_scalar += trainer.carried_loss or 0.0
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             return {}

@@ -129,7 +129,11 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         took = f"{metrics['dev_examples']:,} examples in {duration(metrics['dev_seconds'])}"
         print(f"step {state.global_step}/{self.total}  {words}  ({took})", file=sys.stderr, flush=True)
         if self.board is not None:
-            for name, value in (("loss", loss), ("token_accuracy", accuracy), ("answers", metrics.get("dev_answers"))):
+            for name, value in (
+                ("loss", loss),
+                ("token_accuracy", accuracy),
+                ("answers", metrics.get("dev_answers")),
+            ):
                 if value is not None:
                     self.board.add_scalar(f"dev/{name}", value, state.global_step)
 

@@ -256,5 +256,8 @@ class StopTogether(TrainerCallback):  # type: ignore[misc]
             self.request.unlink()
             then = "the file is removed"
         except OSError as error:  # it would ask again at every step
-            self.answered, then = True, f"the file cannot be removed ({error.strerror}), and is not looked at again"
+            self.answered, then = (
+                True,
+                f"the file cannot be removed ({error.strerror}), and is not looked at again",
+            )
         save.say(f"checkpoint-{state.global_step} {done}, as {self.request} asked; {then}")

@@ -40,6 +40,8 @@ class Job:
         after: stages whose jobs have to be done first.
         lane: of all your jobs in the lane of this name one runs at a time, in the order of their submission (Slurm's
             "singleton", by the job's name, which is the lane's); "": it is in none. For a job that waits for no other.
+        attempts: so many are in the queue from the start, one after the other, each going on where the one before
+            stopped; those left over are cancelled. For a site where no job may be queued again. 1: it is queued again.
         attempt_limit: so many attempts in a row without a new checkpoint are one too many.
         advice: what to do where the time limit ends it again and again before it has saved anything; "": in general.
         own_markers: its stages say themselves that they are done (:func:`hpc.chain.ledger.write_marker`, as their last
@@ -59,9 +61,14 @@ class Job:
     signal_seconds: int | None = None
     after: tuple[str, ...] = ()
     lane: str = ""
+    attempts: int = 1
     attempt_limit: int = 3
     advice: str = ""
     own_markers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or (self.attempts > 1 and self.array is not None):
+            raise ValueError(f"{self.stage}: attempts is 1 or more, and 1 for an array")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -99,6 +106,12 @@ class Chain:
     name: str = "hpc"
     made_by: str = ""
     repair_command: str = ""
+
+    def __post_init__(self) -> None:
+        several = {job.stage for job in self.jobs if job.attempts > 1}
+        for job in self.jobs:
+            if len(job.after) > 1 and several & set(job.after):
+                raise ValueError(f"{job.stage}: a job with queued attempts can be waited for alone only")
 
     def comment(self, stage: str) -> str:
         """What a job carries so that it can be found again: the chain's name and key, and the stage."""

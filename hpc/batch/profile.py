@@ -14,6 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, field_validator
 
+from hpc.batch import sbatch_options
 from hpc.core import config_files
 from hpc.core.config_files import Closed
 from hpc.core.errors import BadInput
@@ -25,9 +26,6 @@ FEATURES = re.compile(r"[A-Za-z0-9_.:@%+=/,&|*()\[\]-]+\Z")
 
 PLAIN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/\[\]-]*\Z")
 
-
-THE_CHAINS_OWN = ("--array", "--comment", "--dependency", "--output", "--wrap")
-"""Options by which a chain's jobs wait for each other and are found again."""
 
 OF_THE_SHELL = {
     f"SBATCH_{field.upper()}": field for field in ("partition", "account", "qos", "reservation", "constraint")
@@ -237,18 +235,41 @@ class Profile(Closed):
         default=None, description='nodes never to use, as Slurm writes them: "node[3,7]"'
     )
     gpu_type: str | None = Field(default=None, description="GRES type, as in gpu:a100:8; null: any")
-    gpu_request: Literal["gres", "gpus-per-node", "none"] = Field(
+    gpu_request: Literal["gres", "gpus-per-node", "gpus", "none"] = Field(
         default="gres",
-        description="--gres works on every release; --gpus-per-node needs cons_tres; none: Slurm knows no GPUs here, "
-        "whole nodes are asked for (--exclusive)",
+        description="--gres works on every release; --gpus-per-node and --gpus (of all nodes together) need cons_tres; "
+        "none: Slurm knows no GPUs here, whole nodes are asked for (--exclusive)",
+    )
+    gpu_gres: str = Field(
+        default="gpu",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description='the GRES that stands for GPUs, where the site has named it otherwise: "dcu"',
     )
     memory_request: Literal["mem", "mem-per-cpu", "mem-per-gpu", "none"] = Field(
         default="mem", description="how a job's memory of a node is asked for; none: the site's own limit"
     )
     gpu_memory_gb: int = Field(default=80, ge=1, description="memory of one GPU, GB; the plan is made for it")
+    requeue: bool = Field(
+        default=True,
+        description="jobs put themselves back into the queue, to go on after their time limit; false: the site refuses "
+        "that (--no-requeue), and such a job waits for a repair, or for the next of its queued attempts",
+    )
     cpu_partition: str | None = Field(default=None, description="where jobs without GPUs go; null: partition")
-    sbatch: tuple[str, ...] = Field(
-        default=(), description='further options of every job, as sbatch takes them: "--licenses=scratch:1"'
+    cpu_job_gpus: int = Field(
+        default=0,
+        ge=0,
+        description="GPUs that a job which needs none asks for, where its partition refuses it otherwise; nothing "
+        "where there is a cpu_partition",
+    )
+    mail: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?$",
+        description="whom Slurm writes to when the chain has ended, or a job of it has failed and waits for somebody",
+    )
+    sbatch: dict[str, str | dict[str, str]] = Field(
+        default_factory=dict,
+        description='further options of sbatch: {licenses: "scratch:1", exclusive: true}; of one job under its name: '
+        "{train: {nice: 100}}",
     )
     environment: Environment = Environment()
     preflight: Floor = Floor()
@@ -263,15 +284,17 @@ class Profile(Closed):
             raise ValueError(f"{value!r} is not the type of a GPU, such as a100")
         return value
 
-    @field_validator("sbatch")
+    @field_validator("sbatch", mode="before")
     @classmethod
-    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for word in value:
-            if not re.fullmatch(r"--[a-z][a-z-]*(=[^\s\x00]+)?", word):
-                raise ValueError(f'{word!r} is not one option such as "--licenses=scratch:1"')
-            if word.partition("=")[0] in THE_CHAINS_OWN:
-                raise ValueError(f"{word}: the chain itself needs this option")
-        return value
+    def _options(cls, value: object) -> object:
+        """A mapping; also a list as a command line has it: ["--licenses=scratch:1"]."""
+        return sbatch_options.read(value)
+
+    def options_of(self, job: str) -> dict[str, str]:
+        """The further options of one job by its stage; "" for those without a value."""
+        own = self.sbatch.get(job)
+        common = {name: text for name, text in self.sbatch.items() if isinstance(text, str)}
+        return {**common, **own} if isinstance(own, dict) else common
 
     @field_validator("constraint")
     @classmethod

@@ -19,19 +19,25 @@ from hpc.core.errors import BadInput
 from hpc.core.last_words import IMAGE
 
 
-def directives(job: Job, profile: Profile, log: Path) -> list[str]:
-    """The ``#SBATCH`` options of a job, one a line, without the ``#SBATCH``. ``log``: directory of its output."""
-    gpu = job.gpus_per_node > 0
+def directives(job: Job, profile: Profile, log: Path, *, last: bool = False) -> list[str]:
+    """The ``#SBATCH`` options of a job, one a line, without the ``#SBATCH``.
+
+    Args:
+        log: directory of its output.
+        last: nothing of its chain comes after it.
+    """
+    gpus = gpus_held(job, profile)
+    gpu = gpus > 0
     partition = profile.partition if gpu else (profile.cpu_partition or profile.partition)
     options: dict[str, str | None] = {
         "job-name": job.lane or job.name or job.stage,
         "nodes": str(job.nodes),
         "ntasks-per-node": str(job.tasks_per_node),
         "cpus-per-task": str(job.cpus_per_task),
-        **gpu_option(job.gpus_per_node, profile),
+        **gpu_option(gpus, profile, nodes=job.nodes),
         **memory_option(job, profile),
         "time": job.time,
-        "array": f"0-{job.array - 1}" if job.array is not None else None,
+        "array": array(job),
         "partition": partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -41,15 +47,30 @@ def directives(job: Job, profile: Profile, log: Path) -> list[str]:
         "signal": f"B:USR1@{job.signal_seconds}" if job.signal_seconds else None,
         "open-mode": "append",
         "output": _path_option(log, log_name(job)),
+        "mail-user": profile.mail,
+        "mail-type": None if profile.mail is None else "END,FAIL" if last else "FAIL",
+        **profile.options_of(job.stage),
+        "requeue" if profile.requeue else "no-requeue": "",
     }
     given = {name: value for name, value in options.items() if value is not None}
-    named = [f"--{name}={value}" if value else f"--{name}" for name, value in given.items()]
-    return [*named, *profile.sbatch, "--requeue"]
+    return [f"--{name}={value}" if value else f"--{name}" for name, value in given.items()]
+
+
+def gpus_held(job: Job, profile: Profile) -> int:
+    """GPUs of a node that a job asks for: what it needs, or what the site wants asked for all the same."""
+    return job.gpus_per_node or (0 if profile.cpu_partition else profile.cpu_job_gpus)
+
+
+def array(job: Job) -> str | None:
+    """A job's elements: pieces of its work side by side, or its attempts one after the other; None where it is one."""
+    if job.attempts > 1:
+        return f"0-{job.attempts - 1}%1"
+    return f"0-{job.array - 1}" if job.array is not None else None
 
 
 def log_name(job: Job) -> str:
     """The file that a job's output goes to, in Slurm's patterns."""
-    return "%A_%a.out" if job.array is not None else "%j.out"
+    return "%A_%a.out" if array(job) else "%j.out"
 
 
 def output(chain: Chain, job: Job) -> str:
@@ -66,7 +87,7 @@ def asks(job: Job, chain: Chain) -> dict[str, str]:
     found: dict[str, str] = {"attempt_limit": str(job.attempt_limit)}
     if chain.code:
         found["code"] = chain.code
-    for option in directives(job, chain.profile, Path("/")):
+    for option in directives(job, chain.profile, Path("/"), last=job == chain.jobs[-1]):
         name, _, value = option.removeprefix("--").partition("=")
         found[name] = value
     del found["output"]
@@ -90,15 +111,17 @@ def asked(script: str) -> dict[str, str]:
     return {name: value for name, value in pairs if name != "output"}
 
 
-def gpu_option(gpus: int, profile: Profile) -> dict[str, str]:
-    """GPUs of one node, as this cluster wants them asked for."""
+def gpu_option(gpus: int, profile: Profile, *, nodes: int = 1) -> dict[str, str]:
+    """So many GPUs of each node, as this cluster wants them asked for."""
     if gpus == 0:
         return {}
     if profile.gpu_request == "none":
         return {"exclusive": ""}
     kind = f"{profile.gpu_type}:" if profile.gpu_type else ""
     if profile.gpu_request == "gres":
-        return {"gres": f"gpu:{kind}{gpus}"}
+        return {"gres": f"{profile.gpu_gres}:{kind}{gpus}"}
+    if profile.gpu_request == "gpus":
+        return {"gpus": f"{kind}{gpus * nodes}"}
     return {"gpus-per-node": f"{kind}{gpus}"}
 
 
@@ -110,7 +133,7 @@ def memory_option(job: Job, profile: Profile) -> dict[str, str]:
     """
     if job.memory is None or profile.memory_request == "none":
         return {}
-    shares = {"mem-per-cpu": job.tasks_per_node * job.cpus_per_task, "mem-per-gpu": job.gpus_per_node}
+    shares = {"mem-per-cpu": job.tasks_per_node * job.cpus_per_task, "mem-per-gpu": gpus_held(job, profile)}
     parts = shares.get(profile.memory_request, 0)
     if not parts or job.memory == "0":
         return {"mem": job.memory}
@@ -135,7 +158,8 @@ def _path_option(folder: Path, name: str) -> str:
 def render(job: Job, chain: Chain) -> str:
     """The whole script, exactly as it goes to sbatch; of a local chain, the same for bash on this machine."""
     log = chain.run / "jobs" / job.stage
-    lines = [] if chain.local else [f"#SBATCH {o}" for o in directives(job, chain.profile, log)]
+    options = [] if chain.local else directives(job, chain.profile, log, last=job == chain.jobs[-1])
+    lines = [f"#SBATCH {option}" for option in options]
     head = "".join(f"\n{line}" for line in lines)
     return f"""#!/bin/bash
 # {job.name or job.stage}: the {job.stage} job of a run, made by {chain.made_by or chain.name}.{head}
@@ -167,10 +191,11 @@ def environment(job: Job, chain: Chain) -> str:
     path = (
         f"PYTHONPATH={shlex.quote(str(chain.project))}${{PYTHONPATH:+:$PYTHONPATH}} " if chain.project else ""
     )
+    gpus = job.gpus_per_node if chain.local else gpus_held(job, chain.profile)
     lines = [
         modules.prologue(chain.profile.environment),
         f"export {path}PYTHONUNBUFFERED=1 PYTHONUTF8=1",
-        f"export HPC_JOB_GPUS={job.nodes * job.gpus_per_node} SRUN_CPUS_PER_TASK={job.cpus_per_task}",
+        f"export HPC_JOB_GPUS={job.nodes * gpus} SRUN_CPUS_PER_TASK={job.cpus_per_task}",
     ]
     if (container := chain.profile.environment.container) is not None:
         lines.append(f"export {IMAGE}={shlex.quote(container.image)}")
@@ -183,6 +208,7 @@ def body(job: Job, chain: Chain) -> str:
     """The one command a script ends in."""
     advice = f" --advice {shlex.quote(job.advice)}" if job.advice else ""
     mark = "" if job.own_markers else " --mark"
+    mark += " --queued" if job.attempts > 1 else ""
     lines = [f'exec python -m hpc.runtime.attempt "$RUN" --limit {job.attempt_limit}{mark}{advice}']
     container = chain.profile.environment.container
     for step in job.steps:

@@ -128,9 +128,9 @@ def reopen(run: Path, stage: str, why: str, **figures: Any) -> None:
 
 def is_ending(run: Path) -> bool:
     """Whether the last that was heard of a run is that a stage ended, and not well, or its chain on this machine."""
-    kinds = ("submitted", "healed", "attempt", "ended", "requeued", "chain_ended")
+    kinds = ("submitted", "healed", "attempt", "ended", "requeued", "not_requeued", "chain_ended")
     last = next((e for e in reversed(read(run)) if e.get("event") in kinds), {})
-    return last.get("event") == "chain_ended" or (
+    return last.get("event") in ("chain_ended", "not_requeued") or (
         last.get("event") == "ended" and last.get("outcome") != "done"
     )
 

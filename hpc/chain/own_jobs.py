@@ -64,6 +64,12 @@ class Found:
         return summary(self.claim.job, records)
 
     @property
+    def standing(self) -> tuple[JobInfo, ...]:
+        """Its records that tell how it is: of queued attempts those that are not over, while there are such."""
+        to_come = tuple(info for info in self.parts if not info.state.is_final)
+        return to_come if self.claim.attempts > 1 and to_come else self.parts
+
+    @property
     def late(self) -> float | None:
         """Seconds since it was accepted, where those are so few that it may not be listed yet."""
         if self.parts or self.over or self.taken or self.elsewhere or self.claim.recorded is None:
@@ -92,6 +98,7 @@ def claim(event: Json, mark: str = "") -> Claim:
         recorded=_time(when),
         cluster=str(event.get("cluster") or ""),
         named=bool(event.get("named")),
+        attempts=int(event.get("attempts") or 1),
     )
 
 

@@ -54,7 +54,7 @@ def decide(stage: str, known: Found | None, done: bool, changed: str = "", reope
         return Action(
             stage=stage, what=DONE if done else SUBMIT, why="" if done else "it was never submitted"
         )
-    job, infos = known.claim.job, known.parts
+    job, infos = known.claim.job, known.standing
     if done:
         return Action(stage=stage, what=DONE, job=job)
     if not infos and (late := known.late) is not None:
@@ -72,7 +72,7 @@ def decide(stage: str, known: Found | None, done: bool, changed: str = "", reope
         bad = next((i for i in infos if i.state.is_final and not i.state.is_success), None)
         return Action(
             stage=stage,
-            what=REQUEUE,
+            what=REQUEUE if known.claim.attempts == 1 else REPLACE,
             job=job,
             why=reasons.ending(bad) if bad else reopened or "it left no result",
         )
@@ -160,7 +160,7 @@ class ChainRepair:
         taken = []
         for action, job in zip(decided, self.chain.jobs, strict=True):
             found = known.get(job.stage)
-            taken.append(self._do(action, job, found.parts if found else ()))
+            taken.append(self._do(action, job, found.standing if found else ()))
             tell(taken[-1])
         return taken
 
@@ -275,11 +275,13 @@ class ChainRepair:
         waits = self._waits(job)
         has = infos[0].dependency
         in_turn = bool(job.lane) and has.startswith(submission.IN_TURN)
-        right = all(w in has for w in waits) if waits else in_turn or not has
+        named = all(w in has for wait in waits for w in wait.split(submission.OR))
+        right = named if waits else in_turn or not has
+        hopeless = "failed" in has and not (submission.OR in has and "unfulfilled" in has)
         if (
             right
             and not self.moved & set(waits)
-            and "failed" not in has
+            and not hopeless
             and not any(i.reason == "DependencyNeverSatisfied" for i in infos)
         ):
             return False

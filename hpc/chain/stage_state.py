@@ -87,6 +87,11 @@ def _apply(state: StageState, tasks: dict[Any, str], event: Json) -> None:
         state.reason = REQUEUED + failed
         for key in [k for k, word in tasks.items() if word in (STOPPED, FAILED)]:
             tasks[key] = WAITING
+    elif kind == "not_requeued":
+        outcome = STOPPED if event.get("outcome") == "stopped" else FAILED
+        for key in [k for k, word in tasks.items() if word == WAITING and k == task]:
+            tasks[key] = outcome
+        state.state, state.error, state.reason = outcome, event.get("error"), ""
     elif kind == "healed" and event.get("action") != "replace":
         for key in [k for k, word in tasks.items() if word != DONE]:
             tasks[key] = WAITING

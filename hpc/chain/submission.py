@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hpc.batch import refusals
 from hpc.batch.jobs import Chain, Job
-from hpc.batch.script import asks, output, render
+from hpc.batch.script import asks, gpus_held, output, render
 from hpc.chain import ledger, own_jobs
 from hpc.core import timestamps
 from hpc.core.errors import BadInput, HpcError, WorkFailed
@@ -156,12 +157,24 @@ def options(chain: Chain, job: Job, waits: Sequence[str]) -> list[str]:
 
 def waiting(job: Job, waits: Sequence[str]) -> str:
     """Slurm's word for what a job waits for: other jobs to be done, or its turn in its lane; "" for nothing."""
-    if waits:
-        return f"afterok:{':'.join(waits)}"
-    return IN_TURN if job.lane else ""
+    return after_ok(waits) or (IN_TURN if job.lane else "")
 
 
 IN_TURN = "singleton"
+
+OR = "?"
+"""Between the attempts of a job that is waited for: one of them has to end well."""
+
+
+def after_ok(waits: Sequence[str]) -> str:
+    """Slurm's word for jobs to wait for; "" for none.
+
+    It takes commas for "all of these" or question marks for "one of these", never both (sbatch's manual,
+    --dependency): :class:`hpc.batch.jobs.Chain` sees to it that a job with queued attempts is waited for alone.
+    """
+    if any(OR in job for job in waits):
+        return OR.join(f"afterok:{attempt}" for job in waits for attempt in job.split(OR))
+    return f"afterok:{':'.join(waits)}" if waits else ""
 
 
 def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = ()) -> list[str]:
@@ -181,7 +194,9 @@ def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[st
         if ledger.is_done(chain.run, stage):
             continue
         if ids[stage] in fresh:
-            found.append(ids[stage])
+            attempts = next((j.attempts for j in chain.jobs if j.stage == stage), 1)
+            every = [f"{ids[stage]}_{n}" for n in range(attempts)]
+            found.append(OR.join(every) if attempts > 1 else ids[stage])
             continue
         claim = records.get(stage)
         if claim is None or claim.job != ids[stage]:
@@ -192,16 +207,21 @@ def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[st
             raise WorkFailed(
                 f"{gone} and {stage} is not done: nothing may wait for it; {chain.repair_hint()} submits it again"
             )
-        found += to_wait_for(claim.job, known.parts)
+        found += to_wait_for(claim, known.parts)
     return found
 
 
-def to_wait_for(job: str, parts: Sequence[JobInfo]) -> list[str]:
-    """The ids to name in ``afterok``: the job; of an array that is on its way, each element that has not ended well.
+def to_wait_for(claim: Claim, parts: Sequence[JobInfo]) -> list[str]:
+    """The ids to name in ``afterok``: the job; of an array that is on its way, each element that has not ended well; of
+    queued attempts, those that have not failed, any one of which is enough.
 
     Slurm keeps the worst exit code of an array for ever (observed on 22.05): after one element failed and was queued
     again, ``afterok:ARRAY`` is never satisfied, however well the element then ends. ``afterok:ARRAY_3`` is.
     """
+    job = claim.job
+    if claim.attempts > 1:
+        able = [info.id for info in parts if info.state.is_success or not info.state.is_final]
+        return [OR.join(able)] if able else [job]
     if parts[0].id == job or not any(info.restarts or info.state.is_final for info in parts):
         return [job]
     return [info.id for info in parts if not info.state.is_success] or [job]
@@ -231,6 +251,10 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
             found = look_up(chain, job, pauses=LOOK_UP_PAUSES)
             if found is None and last:
                 raise
+        except WorkFailed as error:
+            ledger.append(run, "not_submitted", stage=stage)
+            mend = refusals.hint(str(error), gpus=gpus_held(job, chain.profile) > 0)
+            raise WorkFailed(f"{error} (in the cluster profile, {mend})" if mend else str(error)) from None
         except HpcError:
             ledger.append(run, "not_submitted", stage=stage)
             raise
@@ -264,6 +288,7 @@ def record(
         dependency=list(waits) or None, found_by_comment=found or None, comment=claim.comment, output=claim.output,
         name=shown.name if shown else None, submit_time=_submit_time(shown),
         cluster=(clusters if named else slurm.cluster_name()) or None, named=named or None, asks=asks(job, chain),
+        attempts=job.attempts if job.attempts > 1 else None,
     )  # fmt: skip
     return number
 

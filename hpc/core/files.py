@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hpc.core import leases
+
 Json = dict[str, Any]
 
 CHUNK = 1 << 20
@@ -149,8 +151,8 @@ def lock(descriptor: int, *, wait: bool = True) -> bool | None:
 def exclusive(path: Path, *, patience: float | None = 0.0) -> Iterator[bool]:
     """Hold ``path`` as a lock file; yields False where another process kept it for ``patience`` seconds.
 
-    The lock goes with the process that holds it, however that ends. On a file system that has no locks it is
-    given to everyone: see :func:`lock`. ``patience`` None waits as long as it takes.
+    The lock goes with the process that holds it, however that ends. On a file system that has no locks a second
+    file stands for it (:mod:`hpc.core.leases`). ``patience`` None waits as long as it takes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -160,7 +162,11 @@ def exclusive(path: Path, *, patience: float | None = 0.0) -> Iterator[bool]:
         while held is False and time.monotonic() < until:
             time.sleep(0.1)
             held = lock(descriptor, wait=False)
-        yield held is not False
+        if held is None:
+            with leases.lease(path.with_name(f"{path.name}.held"), patience=patience) as leased:
+                yield leased
+        else:
+            yield held
     finally:
         os.close(descriptor)
 

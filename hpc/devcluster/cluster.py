@@ -304,6 +304,8 @@ class DevCluster:
             _write(where.hosts(node), config.hosts_file(self.options, host))
         if cgroups:
             _write(where.etc / "cgroup.conf", config.cgroup_conf())
+        if self.options.job_submit:
+            _write(where.etc / "job_submit.lua", self.options.job_submit)
         if self.options.accounting and not self.options.beside:
             password = secrets.token_hex(16)
             _write(where.etc / "slurmdbd.conf", config.slurmdbd_conf(where, host, ports, password), 0o600)

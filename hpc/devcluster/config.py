@@ -53,6 +53,8 @@ class Options:
     between the two."""
     extra: tuple[str, ...] = ()
     """Further lines for slurm.conf."""
+    job_submit: str = ""
+    """A site's job_submit.lua: what it refuses or changes of every job. (Debian's Slurm has the plugin.)"""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -213,6 +215,7 @@ def slurm_conf(
         # A job's --signal reaches it at preemption only with this word, which later moved.
         lines += ["SlurmctldParameters=preempt_send_user_signal"]
         lines += ["PreemptParameters=send_user_signal"] if version >= (24, 5) else []
+    lines += ["JobSubmitPlugins=lua"] if options.job_submit else []
     lines += options.extra
     sockets = 2 if options.cpus % 2 == 0 else 1
     gres = f" Gres=gpu:{options.gpu_type}:{options.gpus}" if options.gpus else ""

@@ -41,14 +41,19 @@ def draft() -> str:
 
 def cluster_name() -> str:
     """Slurm's ClusterName, else this machine's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", slurm_setting("ClusterName") or os.uname().nodename.split(".")[0])[
+        :64
+    ]
+
+
+def slurm_setting(name: str) -> str:
+    """A setting of the controller's; "" where it does not tell."""
     try:
-        found = re.search(
-            r"^ClusterName\s*=\s*(\S+)", slurm.run(["scontrol", "show", "config"], pauses=()), re.M
-        )
+        text = slurm.run(["scontrol", "show", "config"], pauses=())
     except HpcError:
-        found = None
-    name = found[1] if found else os.uname().nodename.split(".")[0]
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64]
+        return ""
+    found = re.search(rf"^{name}\s*=\s*(\S+)", text, re.M)
+    return found[1] if found else ""
 
 
 def slurm_lines() -> list[str]:
@@ -71,6 +76,10 @@ def slurm_lines() -> list[str]:
     without = [name for name in known if name not in with_gpus]
     if chosen in with_gpus and without:
         lines.append(f"cpu_partition: {_yaml(without[0])}   # for the jobs that need no GPU")
+    elif with_gpus:
+        lines.append("# cpu_job_gpus: 1   # where jobs without GPUs are refused")
+    if slurm_setting("JobRequeue") == "0":
+        lines.append("# requeue: false   # JobRequeue=0 here: where the site refuses --requeue")
     lines.append(f"account: {_yaml(account())}")
     kinds = Counter(kind for _, kind, _ in gres.get(chosen or "", []) if kind)
     kind = kinds.most_common(1)[0][0] if kinds else None

@@ -9,8 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hpc.batch import refusals
+from hpc.batch.jobs import Job
 from hpc.batch.profile import Profile
-from hpc.batch.script import gpu_option
+from hpc.batch.script import directives
 from hpc.core.errors import HpcError
 from hpc.doctor.checklist import Row, State
 from hpc.slurm import client as slurm
@@ -42,7 +44,7 @@ def check(profile: Profile) -> list[Row]:
             rows += look(profile)
         except HpcError as error:
             rows.append(Row(SECTION, look.__name__.removeprefix("check_"), "bad", str(error)))
-    return rows + check_settings(settings)
+    return rows + check_settings(settings, profile)
 
 
 def partitions() -> dict[str, dict[str, str]]:
@@ -111,7 +113,7 @@ def check_partitions(profile: Profile) -> list[Row]:
 
 def check_gres(profile: Profile) -> list[Row]:
     """GPU types as configured against the profile's."""
-    found = slurm.gres(profile.partition)
+    found = slurm.gres(profile.partition, name=profile.gpu_gres)
     if profile.gpu_request == "none":
         seen = ", ".join(sorted({kind or "(no type)" for _, kind, _ in found}))
         mend = "gpu_request: gres, so that jobs take what they need and no whole nodes"
@@ -139,48 +141,27 @@ def check_gres(profile: Profile) -> list[Row]:
 
 
 def check_request(profile: Profile) -> list[Row]:
-    """A job like this profile's: ``sbatch --test-only`` says whether it could ever run."""
-    fitting = [c for _, kind, c in slurm.gres(profile.partition) if profile.gpu_type in (None, kind)]
-    gpus = max(fitting, default=0)
-    named = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "reservation": profile.reservation,
-        "exclude": profile.exclude,
-        "time": "00:10:00",
-        "nodes": "1",
-        **gpu_option(gpus, profile),
-    }
-    options = [f"--{name}={value}" for name, value in named.items() if value]
-    options += ["--exclusive"] if profile.gpu_request == "none" else []
+    """Jobs like this profile's, with GPUs and without: ``sbatch --test-only`` says whether they could ever run."""
+    found = slurm.gres(profile.partition, name=profile.gpu_gres)
+    gpus = max((count for _, kind, count in found if profile.gpu_type in (None, kind)), default=0)
+    asked = {"a job of this profile": gpus, "a job without GPUs": 0}
+    return [_could_run(profile, title, count) for title, count in asked.items()]
+
+
+def _could_run(profile: Profile, title: str, gpus: int) -> Row:
+    job = Job(stage="train" if gpus else "report", steps=(), gpus_per_node=gpus, time="00:10:00")
+    options = [
+        o for o in directives(job, profile, Path("/tmp")) if not o.startswith(("--output", "--open-mode"))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "asked.sh"
         script.write_text("#!/bin/bash\nexit 0\n", encoding="utf-8")
         try:
             slurm.test_only(script, extra=options)
         except slurm.SlurmRefused as error:
-            return [
-                Row(SECTION, "a job of this profile", "bad", str(error), " ".join(options), hint(str(error)))
-            ]
-    return [Row(SECTION, "a job of this profile", "ok", "could run", " ".join(options))]
-
-
-def hint(said: str) -> str:
-    """What sbatch's refusal is mended by."""
-    words = said.lower()
-    for sign, text in (
-        ("partition", "partition: `sinfo` lists them"),
-        ("account", "account: `sacctmgr show assoc user=$USER format=account,partition,qos` lists yours"),
-        ("qos", "qos: `sacctmgr show assoc user=$USER format=qos` lists yours"),
-        ("reservation", "reservation: `scontrol show reservation` lists them"),
-        ("feature", "constraint: `sinfo -o %f` lists what there is"),
-        ("generic resource", "gpu_type: `sinfo -o %G` lists the names"),
-    ):
-        if sign in words:
-            return text
-    return "sbatch's own words say what is wrong"
+            mend = refusals.hint(str(error), gpus=gpus > 0) or "sbatch's own words say what is wrong"
+            return Row(SECTION, title, "bad", str(error), " ".join(options), mend)
+    return Row(SECTION, title, "ok", "could run", " ".join(options))
 
 
 def check_limits(profile: Profile) -> list[Row]:
@@ -231,9 +212,15 @@ def check_limits(profile: Profile) -> list[Row]:
     return [*rows, Row(SECTION, "account limits", "ok", "; ".join(said))]
 
 
-def check_settings(settings: dict[str, str]) -> list[Row]:
+def check_settings(settings: dict[str, str], profile: Profile) -> list[Row]:
     """Settings of the controller's that change what a chain does."""
     rows = []
+    if settings.get("JobRequeue", "").strip() == "0" and profile.requeue:
+        said = "jobs ask for --requeue themselves; where that is not wanted here: requeue: false"
+        rows.append(Row(SECTION, "JobRequeue", "warn", "0", "1", said))
+    if not profile.requeue:
+        said = "a job that its time limit ends waits for a repair, or for the next of its queued attempts"
+        rows.append(Row(SECTION, "requeue", "warn", "false (this profile)", "true", said))
     size = settings.get("MaxArraySize", "").strip()
     if size.isdigit():
         rows.append(

@@ -33,6 +33,7 @@ from hpc.runtime.attempt_words import Words, parse
 from hpc.runtime.failures import first_failure, lost_a_peer
 from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
+from hpc.runtime.this_job import ThisJob
 from hpc.slurm.variables import for_steps
 
 RIVAL_SECONDS = 180.0
@@ -50,18 +51,11 @@ STACKS_SECONDS = 5.0
 
 
 class Attempt:
-    """The stages of one job, run once. ``job`` is Slurm's job id, or ``local-PID``."""
+    """The stages of one job, run once. ``job``: its name on record (:class:`hpc.runtime.this_job.ThisJob`)."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, words: Words, this: ThisJob) -> None:
         self.words, self.run, self.stages = words, words.run, words.stages
-        env = os.environ
-        self.on_slurm = "SLURM_JOB_ID" in env
-        self.job = env.get("SLURM_JOB_ID") or f"local-{os.getpid()}"
-        # Slurm's commands take an element of an array by this name; its own id may mean the whole array.
-        element = f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}"
-        self.slurm_id = element if "SLURM_ARRAY_TASK_ID" in env else self.job
-        task = env.get("SLURM_ARRAY_TASK_ID", "")
-        self.task = int(task) if task.isdigit() else None
+        self.this, self.on_slurm, self.job, self.task = this, this.on_slurm, this.name, this.task
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped: int | None = None
         self.terminated = False
@@ -70,10 +64,14 @@ class Attempt:
         """Run the stages; the exit code for the batch script."""
         for number in (*stop.SIGNALS, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        last = self.stages[-1][0]
+        if self.this.dropped(self.run):
+            return 0 if ledger.is_done(self.run, last) else 1
         for stage, command in self.stages:
             code = self._stage(stage, command)
             if code != 0:
                 return code
+        self.this.drop_later(self.run, last)
         return 0
 
     def _stage(self, stage: str, command: list[str]) -> int:
@@ -110,7 +108,7 @@ class Attempt:
                 self._mark(stage, started)
                 return 0
             unasked = self.on_slurm and self.stopped is None and intends == retry_policy.RUNNING
-            if unasked and exclude_nodes.start_again(self.run, stage, self.job, self.slurm_id):
+            if unasked and exclude_nodes.start_again(self.run, stage, self.this):
                 return code
             decided = retry_policy.decide(
                 ledger.read(self.run), (stage, self.stages[-1][0]), self.job, outcome, first or code,
@@ -122,10 +120,13 @@ class Attempt:
                 if intends == retry_policy.ENDING and self.on_slurm and decided.reason != "cancelled":
                     ledger.append(self.run, "cancelled", stage=stage, job=self.job)
                 self._explain(stage, outcome, code, failure, decided.reason)
+                if decided.useless:
+                    self.this.drop_later(self.run, stage)
                 final = first if first in retry_policy.FINAL_CODES else code
                 return 1 if final == EXIT_FATAL else final
             if self.on_slurm:
-                return self._requeue(stage, code)
+                self._next(stage, outcome, failure)
+                return code  # a code other than 0 keeps afterok dependents waiting
             ledger.append(self.run, "requeued", stage=stage, job=self.job)
 
     def _may_start(self, stage: str) -> bool:
@@ -170,9 +171,8 @@ class Attempt:
             attempt=len(ledger.events(self.run, event="attempt", stage=stage)) + 1,
             gpus=int(env["HPC_JOB_GPUS"]) if env.get("HPC_JOB_GPUS", "").isdigit() else None,
             checkpoint=self._checkpoint(self.stages[-1][0]),
-            restart=int(env["SLURM_RESTART_COUNT"]) if env.get("SLURM_RESTART_COUNT", "").isdigit() else None,
-            array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before,
-            array_task=self.task,
+            restart=self.this.restarts if "SLURM_RESTART_COUNT" in env else None,
+            array_job=env.get("SLURM_ARRAY_JOB_ID"), before_until=before, array_task=self.task,
         )  # fmt: skip
         return str(record["time"])
 
@@ -266,7 +266,7 @@ class Attempt:
         from hpc.slurm import client as slurm
 
         try:
-            slurm.kill_steps(self.job)  # srun ends when its tasks have
+            slurm.kill_steps(self.this.number)  # srun ends when its tasks have
         except HpcError as error:
             print(f"error: cannot kill the step: {error}", file=sys.stderr)
             self.process.kill()
@@ -295,10 +295,7 @@ class Attempt:
         from hpc.slurm import client as slurm
 
         try:
-            restarts = os.environ.get("SLURM_RESTART_COUNT", "")
-            return retry_policy.slurm_intends(
-                slurm.show(self.slurm_id), int(restarts) if restarts.isdigit() else 0
-            )
+            return retry_policy.slurm_intends(slurm.show(self.this.slurm_id), self.this.restarts)
         except HpcError:
             return retry_policy.UNKNOWN
 
@@ -335,30 +332,27 @@ class Attempt:
         error = f"{ended}; it wrote: {said}" if said and code > 128 else said or ended
         return {"rank": None, "host": None, "error": error}
 
-    def _requeue(self, stage: str, code: int) -> int:
-        """Requeue this job. On the record first: Slurm may end this very process before the call returns."""
-        from hpc.slurm import client as slurm
-
-        ledger.append(self.run, "requeued", stage=stage, job=self.job)
+    def _next(self, stage: str, outcome: str, failure: Json | None) -> None:
+        """Have the next attempt come, on the record first: Slurm may end this very process before a call returns."""
+        ledger.append(self.run, "requeued", stage=stage, job=self.job, array_task=self.task)
         self.terminated = False
-        try:
-            slurm.requeue(self.slurm_id)
-        except HpcError as error:
-            if self.terminated or self._intends() == retry_policy.LOST:
-                return code  # it was heard: Slurm is ending this job's processes, scontrol among them
-            text = f"{stage} has more to do, but requeue failed: {error}"
-            print(f"error: {text}", file=sys.stderr)
-            ledger.append(
-                self.run,
-                "ended",
-                stage=stage,
-                job=self.job,
-                array_task=self.task,
-                outcome=retry_policy.FAILED,
-                exit_code=code,
-                error=text,
-            )
-        return code  # a code other than 0 keeps afterok dependents waiting
+        why = self.this.again()
+        if not why or self.terminated or self._intends() == retry_policy.LOST:
+            return  # also where it was heard: Slurm is ending this job's processes, scontrol among them
+        step = self._checkpoint(stage)
+        kept = f"checkpoint {step} is kept" if step is not None else "nothing is saved yet"
+        had = one_line(failure["error"]) if failure else f"stopped: {kept}"
+        text = f"{had}; {why}: `heal` goes on from there"
+        print(f"{'error: ' if failure else ''}{stage}: {text}", file=sys.stderr)
+        ledger.append(
+            self.run,
+            "not_requeued",
+            stage=stage,
+            job=self.job,
+            array_task=self.task,
+            outcome=outcome,
+            error=text,
+        )
 
     def _explain(self, stage: str, outcome: str, code: int, failure: Json | None, reason: str) -> None:
         logs = self.run / "jobs" / stage
@@ -376,21 +370,20 @@ class Attempt:
         print(f"error: {text} ({reason}; logs: {logs})", file=sys.stderr)
 
 
-def work_lock(run: Path, stage: str) -> Path:
-    """The file that an attempt holds locked while it works: never two of one stage (or array element) of a run."""
-    task = os.environ.get("SLURM_ARRAY_TASK_ID")
-    return run / "jobs" / stage / (f"work-{task}.lock" if task else "work.lock")
+def work_lock(run: Path, stage: str, task: int | None) -> Path:
+    """The file that an attempt holds locked while it works: never two of one stage (or piece of an array) of a run."""
+    return run / "jobs" / stage / ("work.lock" if task is None else f"work-{task}.lock")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The batch process of a job."""
     try:
         words = parse(sys.argv[1:] if argv is None else argv)
-        stage = words.stages[-1][0]
-        with exclusive(work_lock(words.run, stage), patience=RIVAL_SECONDS) as alone:
+        stage, this = words.stages[-1][0], ThisJob.here(queued=words.queued)
+        with exclusive(work_lock(words.run, stage, this.task), patience=RIVAL_SECONDS) as alone:
             if not alone:
                 raise WorkFailed(f"{stage} of {words.run} is at work in another job: this one does nothing")
-            return Attempt(words).execute()
+            return Attempt(words, this).execute()
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -15,16 +15,17 @@ from hpc.chain import ledger
 from hpc.core.errors import HpcError
 from hpc.core.files import Json, read_json
 from hpc.health.exchange import VERDICT
+from hpc.runtime.this_job import ThisJob
 from hpc.slurm import client as slurm
 
 EXCLUDE_SECONDS = 20.0
 """For a requeued job to count as pending; it starts no earlier, since its end is cleaned up first."""
 
 
-def start_again(run: Path, stage: str, job: str, slurm_id: str) -> bool:
+def start_again(run: Path, stage: str, this: ThisJob) -> bool:
     """After a failed stage: whether its verdict on the nodes had the job requeued without some. Says what it did."""
     told = read_json(run / "jobs" / stage / VERDICT)
-    start = f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-"
+    start = f"{this.number}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-"
     if told is None or not str(told.get("tag", "")).startswith(start):
         return False
     print(told["table"], file=sys.stderr)
@@ -32,25 +33,23 @@ def start_again(run: Path, stage: str, job: str, slurm_id: str) -> bool:
     if not bad or told["configuration"]:
         return False
     try:
-        return _requeue(
-            run, stage, job, slurm_id, bad, limit=int(told["requeues"]), wanted=len(told["nodes"])
-        )
+        return _requeue(run, stage, this, bad, limit=int(told["requeues"]), wanted=len(told["nodes"]))
     except HpcError as error:
         print(f"error: cannot start again without {', '.join(bad)}: {error}", file=sys.stderr)
         return False
 
 
-def _requeue(
-    run: Path, stage: str, job: str, slurm_id: str, bad: list[str], *, limit: int, wanted: int
-) -> bool:
-    before = earlier(run, job)
+def _requeue(run: Path, stage: str, this: ThisJob, bad: list[str], *, limit: int, wanted: int) -> bool:
+    before = earlier(run, this.name)
     if len(before) >= limit:
         print(
             f"error: started again {len(before)} times without bad nodes already (preflight.requeues)",
             file=sys.stderr,
         )
         return False
-    shown = slurm.show(slurm_id) or {}
+    if this.queued and not this.later:
+        return False
+    shown = slurm.show(this.slurm_id) or {}
     excluded = [n for n in slurm.expand_hosts(_value(shown.get("ExcNodeList"))) if n not in bad] + bad
     left = slurm.usable_nodes(shown.get("Partition") or None) - set(excluded)
     if len(left) < wanted:
@@ -60,13 +59,20 @@ def _requeue(
         )
         return False
     print(f"starting again without {', '.join(bad)} ({len(before) + 1} of {limit})", file=sys.stderr)
-    ledger.append(run, "requeued", stage=stage, job=job, excluded=bad)
+    if this.queued:
+        slurm.update_excluded(this.later, excluded)
+        ledger.append(run, "requeued", stage=stage, job=this.name, excluded=bad)
+        return True
+    ledger.append(run, "requeued", stage=stage, job=this.name, excluded=bad)
     # On the record first, and the exclusion before anything else: Slurm ends this very process after KillWait.
-    slurm.requeue(slurm_id)
+    if why := this.again():
+        ledger.append(run, "not_requeued", stage=stage, job=this.name, outcome="failed", error=why)
+        print(f"error: cannot start again without {', '.join(bad)}: {why}", file=sys.stderr)
+        return False
     end = time.monotonic() + EXCLUDE_SECONDS
     while True:
         try:
-            slurm.update_excluded(slurm_id, excluded)
+            slurm.update_excluded(this.slurm_id, excluded)
             return True
         except HpcError as error:
             if time.monotonic() > end:

@@ -41,10 +41,14 @@ that thirty times did not get as far as a checkpoint will not at the thirty-firs
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether another attempt follows, and the reason where none does."""
+    """Whether another attempt follows, and the reason where none does.
+
+    ``useless``: none would help, before somebody has mended what is wrong.
+    """
 
     again: bool
     reason: str = ""
+    useless: bool = False
 
 
 def outcome(code: int, *, told: bool, marked: bool, failed: bool = False, progressed: bool = False) -> str:
@@ -126,7 +130,7 @@ def decide(
     if cancelled(events, job):
         return Verdict(False, "cancelled")
     if code in FINAL_CODES:
-        return Verdict(False, "trying again cannot help")
+        return Verdict(False, "trying again cannot help", useless=True)
     if intends == LOST:
         return Verdict(False, "Slurm starts it again by itself")
     if intends == PREEMPTED:
@@ -144,8 +148,9 @@ def decide(
         return Verdict(
             False, f"{count} attempts in a row were stopped by the time limit before they saved a new checkpoint; "
             f"{advice or 'give the job more time, or save more often'}",
+            useless=True,
         )  # fmt: skip
-    return Verdict(False, f"{count} attempts in a row failed without a new checkpoint")
+    return Verdict(False, f"{count} attempts in a row failed without a new checkpoint", useless=True)
 
 
 def cancelled(events: Sequence[Json], job: str) -> bool:

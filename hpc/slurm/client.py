@@ -455,14 +455,17 @@ def node_states(
     return dict(line.split() for line in text.splitlines() if line.strip())
 
 
-def gres(partition: str | None = None, *, env: Mapping[str, str] | None = None) -> list[tuple[str, str, int]]:
-    """(node, GPU type, count) of every kind of GPU of every node, as configured; the type may be ""."""
+def gres(
+    partition: str | None = None, *, name: str = "gpu", env: Mapping[str, str] | None = None
+) -> list[tuple[str, str, int]]:
+    """(node, GPU type, count) of every kind of GPU of every node, as configured; the type may be "". ``name``: the
+    site's for GPUs."""
     chosen = ["-p", partition] if partition else []
     text = run(["sinfo", "-h", "-N", "-o", "%N %G", *chosen], env=env)
     rows = dict.fromkeys(
         tuple(line.split(None, 1)) for line in text.splitlines() if len(line.split(None, 1)) == 2
     )
-    return [(node, kind, count) for node, words in rows for kind, count in parse_gres(words)]
+    return [(node, kind, count) for node, words in rows for kind, count in parse_gres(words, name)]
 
 
 def _squeue(

@@ -30,6 +30,7 @@ class Claim:
         name, output, submitted: as Slurm showed them then; "" and None where it did not answer.
         recorded: when its submission was put on record.
         cluster: the cluster's name; "" where it is not on record.
+        attempts: its array's elements are so many attempts, one after the other; 1: they are pieces of its work.
         named: Slurm's commands have to be told the cluster's name: it was not the default one.
     """
 
@@ -41,6 +42,7 @@ class Claim:
     recorded: datetime | None = None
     cluster: str = ""
     named: bool = False
+    attempts: int = 1
 
 
 def is_ours(job: JobInfo, claim: Claim) -> bool:

@@ -323,12 +323,14 @@ def parse_duration(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def parse_gres(text: str) -> list[tuple[str, int]]:
+def parse_gres(text: str, name: str = "gpu") -> list[tuple[str, int]]:
     """(type, count) of each GPU entry of a node's Gres: ``gpu:a100:8(S:0-1),shard:16`` → [("a100", 8)].
-    The type is "" where none is configured."""
+    The type is "" where none is configured. ``name``: the site's name for GPUs."""
     found = []
     for entry in re.split(r",(?![^(]*\))", text):
-        match = re.fullmatch(r"gpu(?::([^:(]*[^\d:(][^:(]*))?(?::(\d+))?(?:\(.*\))?", entry.strip())
+        match = re.fullmatch(
+            re.escape(name) + r"(?::([^:(]*[^\d:(][^:(]*))?(?::(\d+))?(?:\(.*\))?", entry.strip()
+        )
         if match:
             found.append((match[1] or "", int(match[2] or 1)))
     return found

@@ -72,11 +72,19 @@ def stand_in(stage: str) -> tuple[str, ...]:
     return (sys.executable, str(script), "$RUN", f"glmjobs.{stage}")
 
 
-def endure(cluster: DevCluster, disk: Path | None, faults: int) -> None:
+def endure(
+    cluster: DevCluster,
+    disk: Path | None,
+    faults: int,
+    settings: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+) -> None:
     """A campaign; its table is printed however it ends."""
     seed = int(os.environ.get("CHAOS_SEED", "1"))
     wanted = int(os.environ.get("CHAOS_FAULTS", faults))
-    campaign = Campaign(cluster, Path(os.environ["GLMJOBS_RUNS"]), disk, seed, wanted)
+    campaign = Campaign(
+        cluster, Path(os.environ["GLMJOBS_RUNS"]), disk, seed, wanted, settings=settings, without=without
+    )
     print()
     try:
         campaign.execute()
@@ -94,6 +102,27 @@ def test_a_few_faults(stage: DevCluster, disk: Path | None, light: None) -> None
 def test_many_faults(stage: DevCluster, disk: Path | None, light: None, capsys: Capture) -> None:
     with capsys.disabled():
         endure(stage, disk, 60)
+
+
+BY_REQUEUE = ("drain a node", "read-only run directory")
+"""An administrator's requeue is part of these."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("cluster.requeue=false",),
+        ("cluster.requeue=false", "jobs.train.attempts=4", "cluster.cpu_job_gpus=1"),
+    ],
+    ids=["no requeue", "queued attempts"],
+)
+def test_faults_at_a_strict_site(
+    settings: tuple[str, ...], stage: DevCluster, disk: Path | None, light: None, capsys: Capture
+) -> None:
+    with capsys.disabled():
+        endure(stage, disk, 15, settings, BY_REQUEUE)
 
 
 @pytest.mark.slow

@@ -13,17 +13,11 @@ import pytest
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
-from tests.support.by_hand import sbatch_training
+from tests.support.by_hand import on_nodes, sbatch_training
 from tests.support.small_chain import ids, start
 
 pytestmark = pytest.mark.slurm
 
-ON_A_NODE = """#!/bin/bash
-case $(hostname) in
-node*) {what} ;;
-esac
-exec {real} "$@"
-"""
 DENIED = 'echo "sbatch: error: Batch job submission failed: Access/permission denied" >&2; exit 1'
 AWAY = 'echo "sbatch: error: Unable to contact slurm controller (connect failure)" >&2; exit 1'
 ABSENT = "echo \"timeout: failed to run command 'sbatch': No such file or directory\" >&2; exit 127"
@@ -34,16 +28,6 @@ REST = ("consolidate", "score", "report")
 def here(tmp_path: Path, slurm_env: dict[str, str], cluster: DevCluster, clean_queue: Any) -> Path:
     clean_queue(cluster)
     return tmp_path
-
-
-def on_nodes(folder: Path, command: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on the command does ``what`` on the nodes, and on the login node what it always does."""
-    real = slurm.shutil.which(command)
-    (folder / "bin").mkdir(exist_ok=True)
-    shim = folder / "bin" / command
-    shim.write_text(ON_A_NODE.format(what=what, real=real))
-    shim.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize("what", [DENIED, AWAY, ABSENT], ids=["denied", "away", "absent"])

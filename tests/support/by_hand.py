@@ -1,13 +1,24 @@
-"""A small training by the project's own batch script, as a person would submit it."""
+"""A small training by the project's own batch script, as a person would submit it; nodes that refuse commands."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import REPO
+
+ON_A_NODE = """#!/bin/bash
+case $(hostname) in
+node*) {what} ;;
+esac
+exec {real} "$@"
+"""
 
 
 def sbatch_training(
@@ -31,3 +42,13 @@ def sbatch_training(
         cwd=REPO, env={**environ, **words}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()
+
+
+def on_nodes(folder: Path, command: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the command does ``what`` on the nodes, and on the login node what it always does."""
+    real = shutil.which(command)
+    (folder / "bin").mkdir(exist_ok=True)
+    shim = folder / "bin" / command
+    shim.write_text(ON_A_NODE.format(what=what, real=real))
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")

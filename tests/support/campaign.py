@@ -63,6 +63,10 @@ class Campaign:
     seed: int
     wanted: int
     faults_a_run: int = 10
+    settings: tuple[str, ...] = ()
+    """Besides :data:`SETTINGS`: a strict site's profile."""
+    without: tuple[str, ...] = ()
+    """Faults that cannot strike such a site."""
     struck: list[Struck] = field(default_factory=list)
     runs: int = 0
     say: Callable[[str], None] = print
@@ -78,7 +82,8 @@ class Campaign:
             run = self.start(f"run{self.runs}")
             scene = Scene(run, self.cluster, self.disk, dice, self.wait)
             for _ in range(min(self.faults_a_run, self.wanted - len(self.struck))):
-                deck = deck or dice.sample(list(FAULTS), len(FAULTS))
+                able = [name for name in FAULTS if name not in self.without]
+                deck = deck or dice.sample(able, len(able))
                 if not self.strike(scene, deck):
                     break
             self.finish(run)
@@ -87,7 +92,7 @@ class Campaign:
     def start(self, name: str) -> Run:
         words = ["--recipe", "configs/tiny.yaml", "--cluster", "configs/clusters/devcluster.yaml"]
         words += ["--executor", "slurm", "--gpus", "2", "--name", name]
-        for item in SETTINGS:
+        for item in (*SETTINGS, *self.settings):
             words += ["--set", item]
         code, said = quietly(submit.main, words)
         assert code == 0, said

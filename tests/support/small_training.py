@@ -237,5 +237,14 @@ def _compare(where: str, one: Any, other: Any, found: list[str]) -> None:
 def logged(run: Run) -> list[dict[str, Any]]:
     """The log without times and speeds, evaluations included."""
     lines = read_jsonl(run.checkpoints / "train_log.jsonl")
-    told = ("step", "loss", "grad_norm", "learning_rate", "tokens", "dev_loss", "dev_token_accuracy", "dev_set")
+    told = (
+        "step",
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "tokens",
+        "dev_loss",
+        "dev_token_accuracy",
+        "dev_set",
+    )
     return [{key: row[key] for key in told if key in row} for row in lines]

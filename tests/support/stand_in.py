@@ -3,19 +3,22 @@
     python tests/support/stand_in.py RUN STAGE
 
 ``RUN/behaviour/STAGE`` says what it does: ``ok`` (default); ``fail N`` (exit code N); ``wait`` (until the file
-``RUN/go`` is there); ``nothing`` (ends with 0, without a marker). Each start leaves a line in ``RUN/starts/STAGE``. The
+``RUN/go`` is there); ``save`` (likewise, and told to stop by USR1 it saves a checkpoint first); ``nothing`` (ends with
+0, without a marker). Each start leaves a line in ``RUN/starts/STAGE``. The
 marker is written when all elements of an array have been here.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from hpc.chain import ledger
 from hpc.core import timestamps
+from hpc.runtime.stop import EXIT_REQUEUE
 
 
 def main() -> int:
@@ -25,6 +28,8 @@ def main() -> int:
         int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")),
     )
     started = timestamps.now()
+    told_to_stop: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: told_to_stop.append(number))
     (run / "starts").mkdir(exist_ok=True)
     with (run / "starts" / stage).open("a") as file:
         file.write(f"{task}\n")
@@ -34,8 +39,12 @@ def main() -> int:
     if words[0] == "fail":
         print(f"error: {stage} was told to fail", file=sys.stderr)
         return int(words[1])
-    while words[0] == "wait" and not (run / "go").exists():
+    while words[0] in ("wait", "save") and not (run / "go").exists():
         time.sleep(0.05)
+        if words[0] == "save" and told_to_stop:
+            saved = int(ledger.progress(run, stage).get("checkpoint") or 0)
+            ledger.write_progress(run, stage, step=saved + 1, checkpoint=saved + 1)
+            return EXIT_REQUEUE
     if words[0] == "nothing":
         return 0
     (run / "starts" / f"{stage}-{task}.done").touch()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpc.batch import profile as profiles
-from hpc.batch.jobs import Job, Step
+from hpc.batch import refusals
+from hpc.batch.jobs import Chain, Job, Step
 from hpc.batch.profile import Profile
-from hpc.batch.script import directives
+from hpc.batch.script import directives, render
+from hpc.chain.submission import after_ok
 from hpc.core.errors import BadInput
 
 
@@ -123,3 +127,101 @@ def test_memory_as_the_site_wants_it_asked_for(
     profile = loaded(tmp_path, f"memory_request: {request_by}\n")
     words = [w for w in directives(job(**fields), profile, tmp_path) if w.startswith("--mem")]
     assert words == [w for w in [expected] if w]
+
+
+def test_options_of_sbatch_in_both_forms(tmp_path: Path) -> None:
+    listed = loaded(tmp_path, 'sbatch: ["--licenses=scratch:1", "--exclusive"]\n')
+    named = loaded(tmp_path, 'sbatch: {licenses: "scratch:1", exclusive: true, nice: false}\n')
+    assert listed.sbatch == named.sbatch == {"licenses": "scratch:1", "exclusive": ""}
+    assert {"--licenses=scratch:1", "--exclusive"} < set(directives(job(), named, tmp_path))
+    assert loaded(tmp_path, "name: x\n", "sbatch.mail-user=me@x").options_of("train") == {"mail-user": "me@x"}
+
+
+def test_options_of_one_job(tmp_path: Path) -> None:
+    profile = loaded(tmp_path, "sbatch: {nice: 5, train: {nice: 100}, score: {licenses: a}}\n")
+    assert "--nice=100" in directives(job(), profile, tmp_path)
+    assert profile.options_of("report") == {"nice": "5"}
+    assert profile.options_of("score") == {"nice": "5", "licenses": "a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sbatch: {output: x}", "--output: by it a chain's jobs wait for each other"),
+        ('sbatch: ["--dependency=singleton"]', "--dependency: by it"),
+        ("sbatch: {train: {time: 5}}", "--time: the job's own fields say it"),
+        ("sbatch: {no-requeue: true}", "--no-requeue: the profile's field requeue says it"),
+        ("sbatch: {qos: a}", "--qos: it is a field of the profile"),
+        ("sbatch: {mem: 0}", "--mem: memory_request"),
+        ("sbatch: {mail-user: a b}", "is no option of sbatch with one word as its value"),
+        ("sbatch: {Nice: 1}", "is no option of sbatch"),
+        ('sbatch: ["nice=5"]', "is not one option such as"),
+        ("sbatch: 5", "options of sbatch by name"),
+        ("sbatch: {train: {nice: {a: 1}}}", "is no option of sbatch"),
+    ],
+)
+def test_what_is_no_option_or_the_chains_own(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)) as refused:
+        loaded(tmp_path, text + "\n")
+    assert "\n" not in str(refused.value)
+
+
+def test_strict_sites(tmp_path: Path) -> None:
+    """What each asks for, in a job with GPUs and in one without."""
+    cpu = {"gpus_per_node": 0, "tasks_per_node": 1}
+    strict = Profile(requeue=False, cpu_job_gpus=1, gpu_request="gpus", gpu_type="a100", mail="me@x")
+    asked = directives(job(nodes=2), strict, tmp_path)
+    assert {"--gpus=a100:16", "--no-requeue", "--mail-type=FAIL"} < set(asked) and "--requeue" not in asked
+    assert {"--gpus=a100:1", "--mail-type=END,FAIL"} < set(
+        directives(job(**cpu), strict, tmp_path, last=True)
+    )
+    elsewhere = directives(job(**cpu), Profile(cpu_job_gpus=1, cpu_partition="cpu"), tmp_path)
+    assert "--partition=cpu" in elsewhere and not [o for o in elsewhere if "gpu" in o]
+    assert "--gres=dcu:8" in directives(job(), Profile(gpu_gres="dcu"), tmp_path)
+    assert not [o for o in directives(job(), Profile(memory_request="none"), tmp_path) if "mem" in o]
+
+
+def test_attempts_are_an_array_one_after_the_other(tmp_path: Path) -> None:
+    chain = Chain(run=tmp_path, jobs=(job(attempts=3),), profile=Profile(requeue=False))
+    text = render(chain.jobs[0], chain)
+    assert "#SBATCH --array=0-2%1\n" in text and "%A_%a.out" in text and " --queued" in text
+    with pytest.raises(ValueError, match="1 for an array"):
+        job(attempts=2, array=4)
+    one, two = job(attempts=2), replace(job(), stage="other")
+    last = replace(job(), stage="last", after=("train", "other"))
+    with pytest.raises(ValueError, match="waited for alone"):
+        Chain(run=tmp_path, jobs=(one, two, last))
+
+
+@pytest.mark.parametrize(
+    ("waits", "said"),
+    [
+        ([], ""),
+        (["7"], "afterok:7"),
+        (["7", "8_1"], "afterok:7:8_1"),
+        (["7_0?7_1"], "afterok:7_0?afterok:7_1"),
+    ],
+)
+def test_the_dependency_in_slurms_words(waits: list[str], said: str) -> None:
+    assert after_ok(waits) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "mend"),
+    [
+        ("sbatch: error: requeue not allowed here", True, "requeue: false"),
+        ("sbatch: error: requeue not allowed here", False, "requeue: false"),
+        (
+            "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            False,
+            "cpu_job_gpus",
+        ),
+        ("please request at least one GPU", False, "cpu_partition"),
+        ("Memory specification can not be satisfied", True, "memory_request"),
+        ("invalid partition specified: x", True, "partition: `sinfo`"),
+        ("something else entirely", True, ""),
+    ],
+)
+def test_which_field_mends_a_refusal(said: str, gpus: bool, mend: str) -> None:
+    found = refusals.hint(said, gpus=gpus)
+    assert mend in found and bool(mend) == bool(found)

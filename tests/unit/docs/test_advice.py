@@ -39,6 +39,7 @@ CHANGES = "tests/e2e/test_heal_changes.py"
 PREFLIGHT = "tests/slurm/test_preflight.py"
 ONCE = "tests/slurm/test_once.py"
 STATUS = "tests/slurm/test_status.py"
+STRICT = "tests/slurm/test_strict_sites.py"
 SAVING = "tests/unit/training/test_saving.py"
 DEMANDS = "tests/unit/planning/test_demands.py"
 GENERATION = "tests/unit/generation/test_generation.py"
@@ -67,6 +68,8 @@ HELD: dict[str, str] = {
         "tests/unit/commands/test_lengths.py"
         "::test_examples_beyond_the_models_positions_are_counted_and_not_the_recipes_limits"
     ),
+    "it could not be queued again from … (…)": (f"{STRICT}::test_a_job_that_may_not_be_queued_again"),
+    "no queued attempt is left": f"{STRICT}::test_all_of_them_used_up",
     "its process is gone (killed, or the machine restarted)": f"{HERE}::test_its_process_is_gone",
     "… attempts in a row failed without a new checkpoint": f"{HERE}::test_the_same_error_each_time",
     "the loss or its gradient is not finite (NaN or infinite)": (

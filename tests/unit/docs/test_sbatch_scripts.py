@@ -86,3 +86,29 @@ def test_the_two_training_scripts_differ_in_the_model_only() -> None:
     one = (REPO / "sbatch" / "chatglm6b.sh").read_text()
     other = (REPO / "sbatch" / "glm10b.sh").read_text()
     assert one.replace("chatglm6b", "glm10b").replace("ChatGLM-6B", "GLM-10B") == other
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    ("given", "gpus"),
+    [
+        ({}, "8"),
+        ({"SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "4"}, "8"),
+        ({"SLURM_NTASKS": "3", "SLURM_CPUS_PER_TASK": "2"}, "3"),
+    ],
+    ids=["nothing", "no SLURM_NTASKS", "all"],
+)
+def test_it_needs_little_of_slurms_variables(
+    path: Path, given: dict[str, str], gpus: str, tmp_path: Path
+) -> None:
+    """Which of them a job has differs between releases and ways to ask: SLURM_NTASKS only where --ntasks was given."""
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/bash\necho "gpus=${HPC_JOB_GPUS-} $*"\n')
+    program.chmod(0o755)
+    environ = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(REPO), "MODULES": "",
+               "VENV": str(tmp_path), "RUN": str(tmp_path / "run"), **given}  # fmt: skip
+    done = subprocess.run(["bash", str(path)], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    held = {"consolidate.sh": "", "score.sh": "1"}.get(path.name, gpus)
+    assert done.stdout.startswith(f"gpus={held} -m glmjobs.attach {tmp_path}/run --exec"), done.stdout
