@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ NO_REQUEUE = "cluster.requeue=false"
 def warn(run: Any) -> None:
     """As Slurm does before the time limit."""
     at_work = next(i.id for i in slurm.shown(ids(run)["train"]) if i.state.is_active)
-    slurm.run(["scancel", "-b", "-s", "USR1", at_work])
+    # Not by slurm.run: said twice, it would find the attempt gone.
+    subprocess.run(["scancel", "-b", "-s", "USR1", at_work], check=False)
 
 
 def over(run: Any) -> RunState | None:
