@@ -131,6 +131,16 @@ class Batch:
         """Whether pipefail is on, or the command's own code is asked for by PIPESTATUS."""
         return self.shell_option("", "pipefail", at) or "PIPESTATUS" in self.script.text
 
+    def beside(self, command: Command) -> bool:
+        """Whether a command runs beside the script: in the background, alone or with the pipe that it is in."""
+        for following in self.commands[self.index(command) :]:
+            goes_on = (
+                following.piped or following.substituted or {"while", "until", "if"} & set(following.keywords)
+            )
+            if following.background or not goes_on:
+                return following.background
+        return False
+
     def works(self, command: Command) -> bool:
         """Whether a command is the job's work, or calls a function of the script that does it."""
         return command.name in WORK or (command.name in self.working_functions and not command.function)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hpc.lint.batch import WORK, Batch, options, raw_text, rule, split
+from hpc.lint.shell import Command
 
 
 @rule("directive-ignored")
@@ -133,9 +134,7 @@ def _shared(pattern: str) -> bool:
 def _append(batch: Batch) -> Iterator[tuple[int, str, str]]:
     requeues = [d for d in batch.script.directives if d.heeded and "--requeue" in split(d.text)]
     lines = [d.line for d in requeues]
-    lines += [
-        c.line for c in batch.commands if c.name == "scontrol" and "requeue" in [w.text for w in c.words]
-    ]
+    lines += [c.line for c in batch.commands if _requeues(c)]
     if not lines:
         return
     if not batch.options.get("open-mode", "").startswith("a"):
@@ -147,6 +146,15 @@ def _append(batch: Batch) -> Iterator[tuple[int, str, str]]:
                 "a requeued job's srun --output empties the file",
                 "srun --open-mode=append",
             )
+
+
+def _requeues(command: Command) -> bool:
+    """Runs ``scontrol requeue``, or has a trap do it, or a shell: then it stands in one of their words."""
+    words = [word.text for word in command.words]
+    if command.name == "scontrol":
+        return "requeue" in words
+    told = words[1:2] if command.name == "trap" else words if command.name in ("bash", "sh", "eval") else []
+    return any(re.search(r"\bscontrol\s(.*\s)?requeue\s", text) for text in told)
 
 
 @rule("export-none")

@@ -14,7 +14,7 @@ from hpc.lint.shell import Command
 def _foreground(batch: Batch) -> Iterator[tuple[int, str, str]]:
     traps = [c for c in batch.commands if c.name == "trap" and _signals(c)]
     for c in batch.work:
-        inside = c.substituted or c.function or c.is_exec or c.after in ("&", "|", "|&")
+        inside = c.substituted or c.function or c.is_exec or batch.beside(c)
         before = [t for t in traps if t.line <= c.line and not t.function]
         inside = inside or any(step.errand for step in batch.steps if step.command is c)
         if before and not inside and c.name in LAUNCHERS | {"python", "python3"}:

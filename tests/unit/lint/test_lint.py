@@ -325,3 +325,39 @@ def test_a_long_script_takes_time_in_proportion() -> None:
     for check in RULES.values():
         list(check(batch))
     assert looked < 10 * len(script.commands)
+
+
+@pytest.mark.parametrize(
+    ("work", "found"),
+    [
+        ("srun python train.py | tee log\n", True),
+        ("srun python train.py 2>&1 | grep -v warn |& tee log\n", True),
+        ("{ date; srun python train.py; } | tee log\n", True),
+        ("srun python train.py | tee log &\nwait $!\n", False),
+        ("srun python train.py | tee $(date +%F).log &\nwait $!\n", False),
+        ("{ srun python train.py; date; } | tee log &\nwait $!\n", False),
+        ("( srun python train.py | tee log ) &\nwait $!\n", False),
+        ("srun python train.py | while read line; do echo $line; done &\nwait $!\n", False),
+    ],
+)
+def test_a_trap_waits_for_a_pipe_in_the_foreground_only(work: str, found: bool) -> None:
+    text = f"#!/bin/bash\nset -eo pipefail\ntrap 'touch stop' USR1\n{work}"
+    assert ("trap-behind-foreground" in rules(text)) is found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("trap 'scontrol requeue $SLURM_JOB_ID' USR1", True),
+        ('trap "touch stop; /usr/bin/scontrol requeue $SLURM_JOB_ID" USR1 TERM', True),
+        ("again() { scontrol requeue $SLURM_JOB_ID; }; trap again USR1", True),
+        ("bash -c 'scontrol -Q requeue 17'", True),
+        ("trap 'scontrol show job $SLURM_JOB_ID' USR1", False),
+        ("echo 'scontrol requeue 17'", False),
+    ],
+)
+def test_a_log_is_emptied_however_the_requeue_is_written(line: str, found: bool) -> None:
+    text = f"#!/bin/bash\n#SBATCH --output=%x-%j.out\n{line}\nsrun hostname &\nwait $!\n"
+    assert ("log-truncated-at-requeue" in rules(text)) is found
+    right = text.replace("#SBATCH", "#SBATCH --open-mode=append\n#SBATCH", 1)
+    assert "log-truncated-at-requeue" not in rules(right)
