@@ -104,8 +104,9 @@ class Kept:
     def computes_on(self) -> bool:
         """The last statement goes on with the chosen value (240个。4小时就是240×4=960个)."""
         end, names = self.end, self.question.main.expect.names
-        if self.so is end:
-            return False
+        turn = PHRASES["difference"].search(end.text)
+        if self.so is end or (turn and turn[0] not in self.question.main.clause):
+            return False  # 现价204元。也就是说，便宜了240-204=36元
         quantities = [i for i in end.items if isinstance(i, Quantity)]
         return any(i.result and any(u.name in names for u in i.units) for i in quantities) and any(
             operand(end.text, show(i.value))

@@ -97,6 +97,9 @@ def _in_words(match: re.Match[str]) -> str:
     return str(tens + more) if tens >= 20 or not ones else match[0]
 
 
+_NEGATIVE_ROOT = re.compile(r"(?<![\w)])-\s?\((\d{0,9}√\([^()]{1,20}\))\)/")  # -\frac{\sqrt{2}}{10}
+
+
 def _latex(text: str) -> str:
     """LaTeX to plain notation: fractions, boxes, spacing, words."""
     text = re.sub(r"\\([%$&#_{}])(?!\w)|\\([%$&#_])", lambda m: m[1] or m[2], text)
@@ -120,6 +123,7 @@ def _latex(text: str) -> str:
         text = _BOX.sub(BOX_OPEN + r"\1" + BOX_CLOSE, text)
         if text == before:
             break
+    text = _NEGATIVE_ROOT.sub(r"(-\1)/", re.sub(r"(?<=\d) (?=√)", "", text))
     text = _SHORT_FRAC.sub(lambda m: f"{m[1]}{'又' if m[1] else ''}{m[2]}/{m[3]}", text)
     text = re.sub(r"\\\\", "\n", text)
     text = re.sub(r"\\[()\[\]]", " ", text)

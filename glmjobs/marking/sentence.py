@@ -19,6 +19,7 @@ PHRASES = {
     for name in (
         "marked", "so", "only_concludes", "withdrawn", "refused", "check", "remark", "marking_claim", "supposed",
         "all_supposed", "reason", "explanation", "other_way", "next_task", "unfinished", "ends_well",
+        "about_a_claim", "difference",
     )
 }  # fmt: skip
 MARKED, SO = PHRASES["marked"], PHRASES["so"]

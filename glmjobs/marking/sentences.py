@@ -50,7 +50,7 @@ def _takes_back(s: Sentence) -> str | None:
     if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
         return None
     head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
-    if not s.kept and (not head or not s.speaks(tail)):
+    if not s.kept and (not head or not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
         return None  # nothing to take back: 这句话不对 is a verdict
     if _denies_value(s, head, tail):
         return None

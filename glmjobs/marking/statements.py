@@ -143,6 +143,12 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: anothers(p.text, p.item, p.question),
         "乙仓有3吨 where 甲仓 is asked",
     ),
+    Rule(
+        "differs_by",
+        "leave out",
+        lambda p: not _DIFFERENCE.search(p.question.main.clause) and _DIFFERS.search(p.before(16)),
+        "比小红多3颗",
+    ),
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
     Rule(
