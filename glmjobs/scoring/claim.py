@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from glmjobs.data.rows import Columns
+from glmjobs.data.sources import open_source
 from glmjobs.scoring.predictions import model_fingerprint
 from hpc.core.errors import BadInput
-from hpc.core.files import read_json, sha256_file, write_json
+from hpc.core.files import read_json, write_json
 
 NOTE = "scored.json"
 
@@ -23,7 +25,7 @@ def claim(folder: Path, model: Path, data: Path) -> None:
     """
     own = {
         "model": {"path": str(model.resolve()), "digest": model_fingerprint(model)},
-        "data": {"path": str(data.resolve()), "digest": sha256_file(data)},
+        "data": {"path": str(data.resolve()), "digest": open_source(data, split="test").digest(Columns())},
     }
     if next(folder.glob("predictions*"), None) is not None:
         for what, held in _held(folder).items():

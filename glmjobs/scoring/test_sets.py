@@ -154,7 +154,7 @@ def _form(path: Path, name: str, records: Sequence[Record]) -> Form:
     wanted = forms.named(name)
     fitting = next((form for form in wanted for row in rows if form.fits(row)), None)
     if fitting is None:
-        raise BadInput(f"{path}: {forms.unlike(wanted[0].name, rows[0], 'form')}")
+        raise BadInput(f"{path}: {forms.unlike(wanted[0].name, rows[0])}")
     return fitting
 
 

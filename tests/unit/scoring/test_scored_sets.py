@@ -155,7 +155,7 @@ def test_what_submit_says_of_the_sets(
     assert "score cmath: 1 questions, form cmath (CMATH), judge meaning" in capsys.readouterr().err
     with pytest.raises(BadInput, match=r"none\.csv: no such file"):
         submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "none.csv"}]).score)
-    with pytest.raises(BadInput, match=r"it looks like CMATH: --set form=cmath"):
+    with pytest.raises(BadInput, match=r"it looks like CMATH: form cmath"):
         submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "cmath.jsonl", "form": "math"}]).score)
 
 
