@@ -123,6 +123,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         # where the disk is full, a resumed training evaluates this step anew
         with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
+            news = {**ledger.progress(self.run, "train"), "dev_loss": loss}
+            ledger.write_progress(self.run, "train", **{k: v for k, v in news.items() if k != "time"})
         words = f"dev loss {'none' if loss is None else f'{loss:.4f}'}  token accuracy {accuracy:.1%}"
         if metrics.get("dev_answers") is not None:
             words += f"  answers right {metrics['dev_answers']:.1%} of {metrics['dev_answers_marked']:,}"
