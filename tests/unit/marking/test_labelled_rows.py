@@ -9,6 +9,7 @@ import pytest
 
 from glmjobs.marking import answer_type, judge
 from tests.support.labelled_rows import MANIFEST, Row, agreement, of, rows, verdict
+from tests.support.paths import REPO
 
 WANTED = 0.97
 """Of all rows."""
@@ -117,3 +118,10 @@ def test_a_changed_gold_is_not_accepted() -> None:
             accepted.append((gold, row["prediction"]))
     assert tried >= 700
     assert not accepted
+
+
+def test_the_page_says_how_many_rows_are_given_up() -> None:
+    given_up = [row for row in rows() if verdict(row).correct != row["correct"]]
+    accepted = sum(not row["correct"] for row in given_up)
+    page = (REPO / "docs" / "scoring.md").read_text(encoding="utf-8")
+    assert f"{len(given_up)} are marked otherwise than labelled, {accepted} of them accepted wrongly" in page
