@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import pretended_gpus
@@ -49,7 +50,7 @@ class Memory:
     """What lies on the pretended GPU, and where the host waited for it.
 
     Attributes:
-        waits: "operation at file:line" each time.
+        waits: "operation at file:line code" each time.
         inside: a function of torch's is running that was given tensors which lie here.
     """
 
@@ -80,7 +81,7 @@ class Memory:
             f for f in traceback.extract_stack() if "/torch/" not in f.filename and f.filename not in OWN
         ]
         at = frames[-1]
-        self.waits.append(f"{operation} at {at.filename.rpartition('/')[2]}:{at.lineno} {at.line}")
+        self.waits.append(f"{operation} at {at.filename}:{at.lineno} {at.line}")
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -187,3 +188,34 @@ def pretended_memory() -> Iterator[Memory]:
     memory = Memory()
     with Follow(memory), OnTheGPU(memory):
         yield memory
+
+
+class Everywhere(Memory):
+    """Of a process whose tensors are not told apart: every value that the host reads is a wait."""
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        return True
+
+    def take(self, tensor: torch.Tensor) -> None:
+        """It is here already."""
+
+
+class Reads(TorchFunctionMode):
+    """Notes what reads a whole tensor: on the CPU, torch tells nobody else."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (*OnTheGPU.READ, torch.Tensor.cpu):
+            self.memory.wait(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def noted_waits() -> list[str]:
+    """From here on, in this process, where the host reads a value out of any tensor is noted in this list."""
+    memory = Everywhere()
+    Follow(memory).__enter__()
+    Reads(memory).__enter__()
+    return memory.waits

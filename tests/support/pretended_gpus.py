@@ -32,7 +32,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 @contextmanager
@@ -315,6 +315,7 @@ class Job:
         ranks: how many.
         visible: how many GPUs each of them sees.
         stop_after: the step after which rank 0 is told to stop; 0: never.
+        watch: write down in ``waits-RANK.json``, a list a step, where the host reads a value out of a tensor.
         codes: of the ranks, when it is over.
     """
 
@@ -323,6 +324,7 @@ class Job:
     ranks: int = 2
     visible: int = 2
     stop_after: int = 0
+    watch: bool = False
     codes: list[int] | None = None
 
 
@@ -353,6 +355,8 @@ def _rank(job: Job, place: Any) -> None:
     os.dup2(log, 2)
     DRIVER.visible = job.visible
     try:
+        if job.watch:
+            _watch(f"{job.run}/waits-{place.rank}.json")
         code = _stage(job, place.rank)
     except SystemExit as left:
         code = int(left.code or 0)
@@ -362,6 +366,25 @@ def _rank(job: Job, place: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _watch(path: str) -> None:
+    """From here on, in this process; the waits of a step are those between its begin and its end."""
+    from glmjobs.training.trainer import StopTogether
+    from tests.support.pretended_device import noted_waits
+
+    waits, steps = noted_waits(), list[list[str]]()
+    ended = StopTogether.on_step_end
+
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        waits.clear()
+
+    def end(self: Any, *args: Any, **kwargs: Any) -> None:
+        ended(self, *args, **kwargs)
+        steps.append(waits.copy())
+        Path(path).write_text(json.dumps(steps))
+
+    StopTogether.on_step_begin, StopTogether.on_step_end = begin, end  # type: ignore[method-assign]
 
 
 def _stage(job: Job, rank: int) -> int:

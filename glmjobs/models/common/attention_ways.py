@@ -17,7 +17,8 @@ from torch import nn
 
 from glmjobs.models.common.attention import WAYS
 
-ROUNDS = 5  # timed; the two before them warm up, and compile FlexAttention
+ROUNDS, SECONDS = 5, 2.0
+"""So many passes are timed, or as many as begin within so long; the two before them warm up, and compile FlexAttention."""
 
 
 def possible_ways(device: torch.device, config: Any = None) -> tuple[str, ...]:
@@ -85,11 +86,11 @@ def _one_layer(model: Any, device: torch.device) -> Any:
 
 
 def _least_seconds(layer: Any, batch: Mapping[str, Any]) -> float:
-    """Of :data:`ROUNDS` passes, after two that warm up. One target alone: the output matrix is every way's, and costs
+    """Of a few passes, after two that warm up. One target alone: the output matrix is every way's, and costs
     as much as some layers."""
     one_target = {**batch, "target_positions": batch["target_positions"][:1], "num_items_in_batch": 1}
     cuda, times = batch["input_ids"].is_cuda, []
-    for _ in range(2 + ROUNDS):
+    while len(times) < 3 or (len(times) < 2 + ROUNDS and sum(times[2:]) < SECONDS):
         start = time.perf_counter()
         layer(**one_target).loss.backward()
         if cuda:
