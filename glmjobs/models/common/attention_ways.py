@@ -18,7 +18,7 @@ from torch import nn
 from glmjobs.models.common.attention import WAYS
 
 ROUNDS, SECONDS = 5, 2.0
-"""So many passes are timed, or as many as begin within so long; the two before them warm up, and compile FlexAttention."""
+"""So many passes are timed, or as many as begin within so long. Two before them warm up, and compile FlexAttention."""
 
 
 def possible_ways(device: torch.device, config: Any = None) -> tuple[str, ...]:
