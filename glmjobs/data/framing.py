@@ -50,6 +50,8 @@ class FamilyLike(Protocol):
         self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
     ) -> FramedExample: ...
 
+    def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]: ...
+
     def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str: ...
 
     def chat_prompt(
@@ -59,13 +61,18 @@ class FamilyLike(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """The constant parts: ``before`` question ``between`` answer ``behind``, and the labels' own two."""
+    """The constant parts: ``before`` question ``between`` answer ``behind``, and the labels' own two.
+
+    ``opening`` tokens of ``between`` end a prompt, from which generation starts; the rest of it is already learned (the
+    new line behind ChatGLM3's ``<|assistant|>``).
+    """
 
     before: list[int]
     between: list[int]
     behind: list[int]
     labels_between: list[int]
     labels_behind: list[int]
+    opening: int
 
     @classmethod
     def of(cls, family: FamilyLike, tokenizer: Any, label_sop: bool) -> Frame:
@@ -74,12 +81,19 @@ class Frame:
         if ids.count(_SOURCE) != 1 or ids.count(_TARGET) != 1 or labels.count(_TARGET) != 1:
             raise WorkFailed(f"family {family.name}: its frame doesn't hold question and answer once each")
         source, target, label = ids.index(_SOURCE), ids.index(_TARGET), labels.index(_TARGET)
+        prompt = list(family.prompt(tokenizer, [_SOURCE]))
+        opening = len(prompt) - source - 1
+        if prompt != ids[: source + 1 + opening] or source + opening >= target:
+            raise WorkFailed(
+                f"family {family.name}: its frame does not begin with what generation starts from"
+            )
         frame = cls(
             ids[:source],
             ids[source + 1 : target],
             ids[target + 1 :],
             labels[source + 1 : label],
             labels[label + 1 :],
+            opening,
         )
         for asked, answered in (([], [7]), ([5, 6], [7, 8, 9])):  # the shape must not depend on the lengths
             if frame.apply(asked, answered) != _framed(family, tokenizer, asked, answered, label_sop):
@@ -103,15 +117,15 @@ class Frame:
         return ids, [*[NO_LABEL] * unlabelled, *self.labels_between, *target, *self.labels_behind]
 
     def answered(self, prompt: list[int], target: list[int]) -> tuple[list[int], list[int]]:
-        """The same of a whole prompt (:meth:`FamilyLike.chat_prompt`), which ends as the frame of a question does."""
-        ids = [*prompt, *target, *self.behind]
-        unlabelled = len(prompt) - len(self.between)
+        """The same of a whole prompt (:meth:`FamilyLike.chat_prompt`), which ends as that of a question does."""
+        ids = [*prompt, *self.between[self.opening :], *target, *self.behind]
+        unlabelled = len(prompt) - self.opening
         return ids, [*[NO_LABEL] * unlabelled, *self.labels_between, *target, *self.labels_behind]
 
     @property
     def prompt_tokens(self) -> int:
-        """Number of tokens the frame adds to a question."""
-        return len(self.before) + len(self.between)
+        """Number of tokens that a prompt adds to a question."""
+        return len(self.before) + self.opening
 
 
 @dataclass(frozen=True)

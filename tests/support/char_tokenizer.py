@@ -13,6 +13,11 @@ SPECIAL = (
     "<|endoftext|>",
     "<|startofpiece|>",
     "<|endofpiece|>",
+    "sop",
+    "</s>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
 )
 
 
@@ -20,6 +25,7 @@ class CharTokenizer:
     """One token a character; the ids after that are the special tokens of every family."""
 
     eos_token_id = 70_000
+    newline_ids = (10,)
 
     def __init__(self, shift: int = 0) -> None:
         self.shift = shift
@@ -32,6 +38,10 @@ class CharTokenizer:
 
     def convert_tokens_to_ids(self, token: str) -> int:
         return 60_000 + SPECIAL.index(token)
+
+    def message(self, role: str, text: str) -> list[int]:
+        """As the tokenizers of models whose roles are tokens."""
+        return [self.convert_tokens_to_ids(f"<|{role}|>"), *self.newline_ids, *(ord(c) for c in text)]
 
     def get_vocab(self) -> dict[str, int]:
         return {}

@@ -89,7 +89,8 @@ def _least_seconds(layer: Any, batch: Mapping[str, Any]) -> float:
     """Of a few passes, after two that warm up. One target alone: the output matrix is every way's, and costs
     as much as some layers."""
     one_target = {**batch, "target_positions": batch["target_positions"][:1], "num_items_in_batch": 1}
-    cuda, times = batch["input_ids"].is_cuda, []
+    cuda = batch["input_ids"].is_cuda
+    times: list[float] = []
     while len(times) < 3 or (len(times) < 2 + ROUNDS and sum(times[2:]) < SECONDS):
         start = time.perf_counter()
         layer(**one_target).loss.backward()

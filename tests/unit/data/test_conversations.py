@@ -56,14 +56,15 @@ def test_every_answer_behind_the_models_own_prompt(
     ]  # fmt: skip
     wanted = every if loss_on == "all" else [every[2], every[4], every[5]]
     assert found.rows.tolist() == [row for row, *_ in wanted]
-    behind = Frame.of(family, tokenizer, False).behind
+    frame = Frame.of(family, tokenizer, False)
+    begun = frame.between[frame.opening :]  # learned with the answer, as ChatGLM3's new line behind the role
     for at, (_, (question, answer), history, system) in enumerate(wanted):
         ids, labels = (numbers.tolist() for numbers in found.example(at))
         prompt = family.chat_prompt(tokenizer, question, history, system)
         target = [ord(c) for c in answer]
-        assert ids == [*prompt, *target, *behind]
+        assert ids == [*prompt, *begun, *target, *frame.behind]
         learned = [n for n in labels if n != NO_LABEL]
-        assert learned == [*target, family.stop_id(tokenizer)] and labels[-len(learned) :] == learned
+        assert learned == [*begun, *target, family.stop_id(tokenizer)] and labels[-len(learned) :] == learned
         if not history and not system:  # a conversation's first turn is a question on its own
             assert prompt == family.prompt(tokenizer, [ord(c) for c in family.prompt_text(question)])
     assert found.figures["examples"] == len(wanted) and not found.figures["cut_questions"]

@@ -42,7 +42,7 @@ def test_ids_and_labels_are_the_familys(prepared: Prepared, tmp_path: Path, name
     assert found.rows.tolist() == [row.id for row in rows]
     assert (found.input_ids.dtype, found.labels.dtype, found.offsets.dtype) == (np.int32, np.int32, np.int64)
     for at, row in enumerate(rows):
-        source = [ord(c) for c in question_text(row.instruction, row.input)]
+        source = [ord(c) for c in family.prompt_text(question_text(row.instruction, row.input))]
         expected = family.frame(tokenizer, source, [ord(c) for c in row.output])
         ids, labels = found.example(at)
         assert (ids.tolist(), labels.tolist()) == (expected.input_ids, expected.labels)
@@ -196,6 +196,9 @@ class Odd(NamedTuple):
 
     kind: str
     name: str = "odd"
+
+    def prompt(self, tokenizer: Any, source_ids: Sequence[int]) -> list[int]:
+        return list(source_ids)
 
     def frame(
         self, tokenizer: Any, source_ids: Sequence[int], target_ids: Sequence[int], *, label_sop: bool = False
