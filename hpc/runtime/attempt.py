@@ -34,7 +34,6 @@ from hpc.runtime.failures import first_failure, lost_a_peer
 from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
 from hpc.runtime.this_job import ThisJob
-from hpc.slurm.variables import for_steps
 
 RIVAL_SECONDS = 180.0
 """How long a job waits for another that is at the same stage of the same run: an earlier start of its own, on a node
@@ -219,7 +218,7 @@ class Attempt:
         watch = heartbeat.Watch(self.run / "jobs" / stage / "heartbeat")
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm, env=for_steps(os.environ),
+                command, stdin=subprocess.DEVNULL, start_new_session=not self.on_slurm, env=self.this.for_steps(),
                 stderr=subprocess.PIPE, preexec_fn=None if self.on_slurm else die_with_parent,
             )  # fmt: skip
             assert self.process.stderr is not None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hpc.chain import ledger
 from hpc.core.errors import HpcError
+from hpc.slurm.variables import for_steps
 
 DROPPED = "attempts_dropped"
 """The event after which no further queued attempt of a job does anything."""
@@ -63,6 +64,11 @@ class ThisJob:
             queued=in_turn,
             restarts=int(restarts) if restarts.isdigit() else 0,
         )
+
+    def for_steps(self) -> dict[str, str]:
+        """The environment of its commands: of queued attempts each is the whole job."""
+        found = for_steps(os.environ)
+        return {n: v for n, v in found.items() if not (self.queued and n.startswith("SLURM_ARRAY_"))}
 
     def dropped(self, run: Path) -> bool:
         """Whether this is an attempt that was left over: the work is done, or no attempt can help."""
