@@ -34,6 +34,7 @@ from glmjobs.recipe.schema import ScoreSection, TrainSection
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
 from glmjobs.run.remedies import REMEDIES
+from glmjobs.scoring.judges import load
 from glmjobs.zero import committed
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
@@ -184,11 +185,13 @@ def compile_adam(command: Sequence[str] = COMPILE_ADAM) -> Finding:
 
 def check_judges(score: ScoreSection) -> list[Finding]:
     """What a judge of the recipe lacks, hours before it is wanted; nothing where none lacks anything."""
+    named = {*score.judge, *(name for given in score.sets for name in given.judge or ())}
     try:
-        score.judging.load()
+        for name in sorted(named - {"verifier"}):  # whether its server runs by then cannot be known now
+            load(name)
     except NotFit as error:
         return [
-            Finding(what="judge", ok=False, blame="configuration", needed=", ".join(score.judge), found=str(error),
+            Finding(what="judge", ok=False, blame="configuration", needed=", ".join(sorted(named)), found=str(error),
                     remedy="install it where the jobs run, or python -m glmjobs.heal RUN --set score.judge=meaning")
         ]  # fmt: skip
     return []

@@ -18,7 +18,7 @@ PHRASES = {
     name: phrase(name)
     for name in (
         "marked", "so", "only_concludes", "withdrawn", "refused", "check", "remark", "marking_claim", "supposed",
-        "all_supposed", "reason", "explanation", "other_way", "next_task", "unfinished", "ends_well",
+        "reason", "explanation", "other_way", "next_task", "unfinished", "ends_well",
         "about_a_claim", "difference",
     )
 }  # fmt: skip

@@ -37,8 +37,6 @@ def _supposes(s: Sentence) -> bool:
     if any(k.rank >= Rank.RESTATED for k in s.kept):
         return True
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
-    if PHRASES["all_supposed"].search(condition):
-        return False  # the method of 鸡兔同笼, or an unknown
     return says_new(scan(condition), s.question)
 
 

@@ -101,10 +101,6 @@ class Place:
         return self.text[max(0, self.item.start - size) : self.item.start]
 
 
-_DIFFERENCE = re.compile(
-    "比|相差|差|[多少高矮低长短大小重轻快慢贵早晚远近便宜](?:多少|了|几)|还[要需剩]|各|分别|[增减提降超节]"
-)
-_DIFFERS = re.compile("比[^,。;]{1,8}(?:[多少大小高矮低长短贵快慢重轻早晚]|便宜)(?:了|出)?\\s?$")
 _BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]|以上|以下|不到")
 _LETTER_BOUND = re.compile(r"[a-zA-Z]\s?[<>≤≥]\s?$")
 _RECEIVERS = re.compile("个?(朋友|小朋友|孩子|同学|孙子|邻居|班|人|伙伴|同伴)")
@@ -142,12 +138,6 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         "leave out",
         lambda p: anothers(p.text, p.item, p.question),
         "乙仓有3吨 where 甲仓 is asked",
-    ),
-    Rule(
-        "differs_by",
-        "leave out",
-        lambda p: not _DIFFERENCE.search(p.question.main.clause) and _DIFFERS.search(p.before(16)),
-        "比小红多3颗",
     ),
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),

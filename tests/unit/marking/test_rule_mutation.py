@@ -10,7 +10,7 @@ from glmjobs.marking.tables import RULES
 from tests.support.labelled_rows import rows
 from tests.support.rule_mutation import correct, mutate
 
-UNDECIDED = 0.45
+UNDECIDED = 0.2
 """The share of rules that may decide no labelled row: those for real answers have theirs in test_real_answers.py."""
 
 

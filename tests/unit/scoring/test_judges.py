@@ -102,6 +102,10 @@ def test_without_math_verify_it_is_one_line_before_anything_is_answered(tmp_path
     recipe = load_recipe(CONFIGS / "tiny.yaml", ["score.judge=[meaning, math-verify]"])
     (finding,) = preflight.check_judges(recipe.score)
     assert not finding.ok and finding.blame == "configuration" and "pip install" in finding.found
+    of_a_set = load_recipe(
+        CONFIGS / "tiny.yaml", ["score.sets=[{path: x.jsonl, name: x, form: gsm8k, judge: math-verify}]"]
+    )
+    assert len(preflight.check_judges(of_a_set.score)) == 1
     assert not preflight.check_judges(load_recipe(CONFIGS / "tiny.yaml").score)
     with pytest.raises(NotFit):
         work_with(tmp_path, "meaning", "math-verify")
