@@ -174,17 +174,12 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
             + hints.command("glmjobs.consolidate", work.model_dir, f"{work.model_dir.name}-merged")
         )
     tokenizer = load_tokenizer(work.model_dir)
-    positions = family.positions(read_config(work.model_dir)) or 1 << 30
-    room = positions if family.positions_apart else positions // 2
-    longest = max(1, min(settings.max_source_length, room - family.frame_tokens))
+    positions = family.positions(read_config(work.model_dir))
     # All rows, whichever of them are left to do: an answer must not depend on that.
-    asked = [_prompt(family, tokenizer, row, longest) for row in work.questions]
-    frame = len(family.prompt(tokenizer, []))
-    taken = (
-        1 if family.positions_apart else family.frame_tokens + max(len(prompt) for prompt, _ in asked) - frame
+    asked = prompts_of(
+        family, tokenizer, work.questions, positions, settings.max_source_length, settings.max_new_tokens
     )
-    new = max(1, min(settings.max_new_tokens, positions - taken))
-    prompts = [asked[p][0] for p in todo]
+    new, prompts = asked.new, [asked.prompts[p] for p in todo]
     from glmjobs.generation import decoder
     from glmjobs.generation.vllm import generate_vllm
 
@@ -197,7 +192,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         results = decoder.generate(engine, prompts, new, settings.batch_size, stop=stop)
         where = f"{engine.device.type} {str(engine.model.dtype).removeprefix('torch.')}"
     if new < settings.max_new_tokens:
-        said = f"{work.model_dir} has {positions:,} positions: an answer is cut at {new:,} tokens"
+        said = f"{work.model_dir} has {positions or 0:,} positions: an answer is cut at {new:,} tokens"
         print(
             f"score: {said}, not at max_new_tokens = {settings.max_new_tokens:,}", file=sys.stderr, flush=True
         )
@@ -205,8 +200,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
         (todo[r.index], tokenizer.decode(r.tokens, skip_special_tokens=True).strip(), len(r.tokens), r.finish)
         for r in results
     )
-    cut = (p for p in todo if asked[p][1])
-    return _Answers(rows, where, frozenset(cut))
+    return _Answers(rows, where, asked.cut & frozenset(todo))
 
 
 _loaded: dict[str, Any] = {}
@@ -221,6 +215,35 @@ def _engine(work: Work, stop_ids: list[int], banned_ids: list[int]) -> Any:
             work.model_dir, work.settings.dtype, stop_ids, banned_ids, work.settings.cpu_dtype
         )
     return _loaded[work.fingerprint]
+
+
+class Asked(NamedTuple):
+    """Questions as a model is asked them: token ids of each, which had to be cut, and the tokens of an answer."""
+
+    prompts: list[list[int]]
+    cut: frozenset[int]
+    new: int
+
+
+def prompts_of(
+    family: Family, tokenizer: Any, questions: Sequence[Question], positions: int | None, longest: int, new: int
+) -> Asked:
+    """Questions in the family's frame, and how long their answers may be, where the model has so many ``positions``.
+
+    Args:
+        longest: tokens of a question; of a longer one the end is kept.
+        new: tokens of an answer, at most.
+    """
+    positions = positions or 1 << 30
+    room = positions if family.positions_apart else positions // 2
+    longest = max(1, min(longest, room - family.frame_tokens))
+    asked = [_prompt(family, tokenizer, row, longest) for row in questions]
+    frame = len(family.prompt(tokenizer, []))
+    taken = (
+        1 if family.positions_apart else family.frame_tokens + max(len(prompt) for prompt, _ in asked) - frame
+    )
+    cut = frozenset(p for p, (_, was_cut) in enumerate(asked) if was_cut)
+    return Asked([prompt for prompt, _ in asked], cut, max(1, min(new, positions - taken)))
 
 
 def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:

@@ -18,8 +18,9 @@ from glmjobs.generation.decoder import Engine, generate
 from glmjobs.marking import judge
 from glmjobs.models.family import Family, family_for
 from glmjobs.recipe.schema import Recipe
+from glmjobs.scoring.evaluate import prompts_of
 from glmjobs.scoring.statistics import wilson
-from glmjobs.scoring.test_sets import read_questions
+from glmjobs.scoring.test_sets import read_set
 from glmjobs.training.agreement import Agreement
 
 SLOTS = 16
@@ -46,23 +47,16 @@ class Probe:
     def load(cls, recipe: Recipe, folder: Path, tokenizer: Any, positions: int | None) -> Probe | None:
         """The first ``train.eval_answers`` dev rows of the prepared rows in ``folder``, or None where that is 0.
 
-        A question is cut at its beginning, and an answer at its end, where the model has no more ``positions``, as in
-        scoring.
+        Asked as scoring asks them, of a model that has so many ``positions``.
         """
         if not recipe.train.eval_answers:
             return None
-        family, most = family_for(recipe.model.family), positions or 1 << 30
-        rows = read_questions(folder / "dev.jsonl", recipe.train.eval_answers)
-        longest = min(
-            recipe.data.max_source_length,
-            (most if family.positions_apart else most // 2) - family.frame_tokens,
+        family = family_for(recipe.model.family)
+        rows = read_set(folder / "dev.jsonl", "alpaca", recipe.train.eval_answers).questions
+        asked = prompts_of(
+            family, tokenizer, rows, positions, recipe.data.max_source_length, recipe.score.max_new_tokens
         )
-        texts = [family.prompt_text(row.question) for row in rows]
-        sources = [ids[-longest:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        taken = 1 if family.positions_apart else family.frame_tokens + max(map(len, sources))
-        prompts = [family.prompt(tokenizer, source) for source in sources]
-        limit = max(1, min(recipe.score.max_new_tokens, most - taken))
-        return cls(prompts, [(row.question, row.gold) for row in rows], limit, tokenizer, family)
+        return cls(asked.prompts, [(row.question, row.gold) for row in rows], asked.new, tokenizer, family)
 
     def ask(
         self, model: Any, agreement: Agreement, *, whole: bool, told: Callable[[], bool]

@@ -85,3 +85,29 @@ def test_killed_or_stopped_in_an_evaluation(tmp_path: Path) -> None:
     assert logged(whole) == logged(broken)
     assert [row["step"] for row in logged(broken) if "dev_loss" in row] == [0, 4, 8, 9]
     assert [row for row in logged(whole) if "loss" in row] == logged(plain)
+
+
+@pytest.mark.slow
+def test_a_training_that_ended_early_is_finished(tmp_path: Path) -> None:
+    """It gets worse, so it ends at the first evaluation that shows it, saved. One that is killed before its marker is
+    written takes no further step, and has the same figures."""
+    run = make_run(
+        tmp_path, "run", small_model(tmp_path), "train.precision=fp32", "train.max_steps=20", "train.learning_rate=0.5",
+        "train.scheduler=constant", "train.warmup_ratio=0", "train.save_steps=100", "train.eval_steps=4",
+        "train.early_stop=1", "train.keep=best", gpus=1,
+    )  # fmt: skip
+    figures = []
+    for _ in range(2):
+        with Training(run, limit=1) as training:
+            assert training.wait() == 0, training.said()
+        marker = ledger.marker(run.path, "train")
+        assert marker is not None
+        figures.append(
+            {key: marker["figures"][key] for key in ("step", "train_loss", "tokens", "best", "ended_early")}
+        )
+        (run.path / "stages" / "train.json").unlink()
+    assert figures[0] == figures[1] and figures[0]["step"] == 4
+    assert figures[0]["ended_early"].startswith("no dev loss better than") and figures[0]["best"]["step"] == 0
+    assert "training ends at step 4 of 20: no dev loss better than" in training.log()
+    assert [row["step"] for row in logged(run) if "dev_loss" in row] == [0, 4]
+    assert [path.name for path in run.checkpoints.glob("checkpoint-*")] == ["checkpoint-4"]
