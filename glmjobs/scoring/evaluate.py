@@ -178,7 +178,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     room = positions if family.positions_apart else positions // 2
     longest = max(1, min(settings.max_source_length, room - family.frame_tokens))
     # All rows, whichever of them are left to do: an answer must not depend on that.
-    asked = [_prompt(family, tokenizer, row, longest) for row in work.questions]
+    asked = [question_prompt(family, tokenizer, row, longest) for row in work.questions]
     frame = len(family.prompt(tokenizer, []))
     taken = (
         1 if family.positions_apart else family.frame_tokens + max(len(prompt) for prompt, _ in asked) - frame
@@ -223,7 +223,7 @@ def _engine(work: Work, stop_ids: list[int], banned_ids: list[int]) -> Any:
     return _loaded[work.fingerprint]
 
 
-def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
+def question_prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
     """A question's prompt, and whether something of it was cut: the oldest turns of a conversation, then the beginning
     of the question itself, so that at most ``longest`` tokens stand in the frame."""
     if row.history or row.system:

@@ -18,8 +18,9 @@ from glmjobs.generation.decoder import Engine, generate
 from glmjobs.marking import judge
 from glmjobs.models.family import Family, family_for
 from glmjobs.recipe.schema import Recipe
+from glmjobs.scoring.evaluate import question_prompt
 from glmjobs.scoring.statistics import wilson
-from glmjobs.scoring.test_sets import read_questions
+from glmjobs.scoring.test_sets import read_set
 from glmjobs.training.agreement import Agreement
 
 SLOTS = 16
@@ -52,15 +53,14 @@ class Probe:
         if not recipe.train.eval_answers:
             return None
         family, most = family_for(recipe.model.family), positions or 1 << 30
-        rows = read_questions(folder / "dev.jsonl", recipe.train.eval_answers)
+        rows = read_set(folder / "dev.jsonl", "alpaca", recipe.train.eval_answers).questions
         longest = min(
             recipe.data.max_source_length,
             (most if family.positions_apart else most // 2) - family.frame_tokens,
         )
-        texts = [family.prompt_text(row.question) for row in rows]
-        sources = [ids[-longest:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        taken = 1 if family.positions_apart else family.frame_tokens + max(map(len, sources))
-        prompts = [family.prompt(tokenizer, source) for source in sources]
+        prompts = [question_prompt(family, tokenizer, row, longest)[0] for row in rows]
+        asked = max(map(len, prompts)) - len(family.prompt(tokenizer, []))
+        taken = 1 if family.positions_apart else family.frame_tokens + asked
         limit = max(1, min(recipe.score.max_new_tokens, most - taken))
         return cls(prompts, [(row.question, row.gold) for row in rows], limit, tokenizer, family)
 
