@@ -146,7 +146,10 @@ def show(prepared: Prepared, lengths: dict[str, Any] | None) -> None:
     console = Console()
     record = prepared.record
     console.print(f"{record['source']} → {prepared.directory}", markup=False, highlight=False, soft_wrap=True)
-    form = record["form"]
+    form = record.get("form") or {
+        "name": "belle",
+        "title": "BELLE's columns",
+    }  # prepared before there were forms
     console.print(f"form {form['name']}: {form['title']}", markup=False, highlight=False, soft_wrap=True)
     table = Table(show_header=False)
     table.add_column()
@@ -189,7 +192,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
         ("train", record["train"], f"data.train_rows = {ranges['train_rows']}"),
         ("dev", record["dev"], f"data.dev_rows = {ranges['dev_rows']}"),
     ]
-    if record["conversations"]:
+    if record.get("conversations"):
         lines.append(("conversations", record["conversations"], "with earlier turns or a system prompt"))
     if record["unused"]:
         asked = "see the sources" if "sources" in record else 'data.train_rows = "rest" would train on them'

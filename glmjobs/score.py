@@ -303,7 +303,6 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
     form, questions = read_set(data, args.form, args.rows)
     if args.judge is None:
         judging = Judging(tuple(name for name in JUDGES if name == form.judge))
-    print(f"score: {data}: {form.title}, form {form.name}", file=sys.stderr)
     folder = args.out or default_folder(model, data)
     work = Work.of(model, questions, folder, settings, judging)
     claim(folder, model, data)
@@ -321,6 +320,8 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
             print(json.dumps({"shard": str(shard), "missing": lacking}))
         return 0
     show({model.resolve().name: summary}, None, None, as_json=args.json, files=folder)
+    if not args.json:
+        print(f"test set: form {form.name} ({form.title}), judge {judging.names[0]}")
     refuse_unreliable(summary)
     return 0
 

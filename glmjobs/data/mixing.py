@@ -37,7 +37,7 @@ class Mixed:
     """One source, and how much of it is read.
 
     Attributes:
-        dev_rows: row ranges that are scored; "": none.
+        dev_rows: row ranges that are scored; None: none.
         weight: how often each train row is read in an epoch.
         rows: so many train rows instead.
     """
@@ -45,7 +45,7 @@ class Mixed:
     name: str
     source: str | Path | Source
     form: str = AUTO
-    dev_rows: str = ""
+    dev_rows: str | None = None
     weight: float = 1.0
     rows: int | None = None
 

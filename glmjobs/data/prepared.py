@@ -114,7 +114,7 @@ def prepare(
     prompt_column: str = "instruction",
     query_column: str = "input",
     response_column: str = "output",
-    dev_rows: str = "1-10000",
+    dev_rows: str | None = "1-10000",
     train_rows: str = "rest",
     deduplicate: bool = True,
     allow_dropped: float = MAX_BAD_SHARE,
@@ -128,7 +128,7 @@ def prepare(
         prompt_column: the source's name for the question.
         query_column: its name for what belongs to the question; "" for none.
         response_column: its name for the answer.
-        dev_rows: row ranges such as "1-100,205" (:mod:`glmjobs.data.splitting`).
+        dev_rows: row ranges such as "1-100,205" (:mod:`glmjobs.data.splitting`); None: no row is scored.
         train_rows: row ranges, or "rest" for all others.
         deduplicate: leave train rows out whose question (normalised) is also a dev row's.
         allow_dropped: share of the rows, 0 to 1, that may be unusable, or lose a column such as ``history``.

@@ -79,13 +79,13 @@ class Split:
     train: RowRanges | None  # None: the rest
 
     @classmethod
-    def parse(cls, dev_rows: str, train_rows: str = "rest") -> Split:
-        """Read both settings and refuse a row in both. ``dev_rows`` empty: no row is scored.
+    def parse(cls, dev_rows: str | None, train_rows: str = "rest") -> Split:
+        """Read both settings and refuse a row in both. ``dev_rows`` None: no row is scored.
 
         Raises:
             BadInput: a range is malformed, or dev and train overlap.
         """
-        dev = RowRanges.parse(dev_rows, "data.dev_rows") if dev_rows else RowRanges("", ())
+        dev = RowRanges.parse(dev_rows, "data.dev_rows") if dev_rows is not None else RowRanges("", ())
         if train_rows.strip() == "rest":
             return cls(dev, None)
         train = RowRanges.parse(train_rows, 'data.train_rows (or "rest")')

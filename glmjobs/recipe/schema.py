@@ -106,7 +106,9 @@ class SourceSection(Section):
     )
     path: str = Field(description="as data.path")
     form: str = Field(default="auto", description="as data.form")
-    dev_rows: str = Field(default="", description='rows scored, never trained on: "1-500"; "": none')
+    dev_rows: str | None = Field(
+        default=None, description='rows scored, never trained on: "1-500"; null: none'
+    )
     weight: float = Field(
         default=1.0, gt=0, le=100,
         description="how often each of its train rows is read in an epoch; 0.5: a seeded half of them, 2: each twice",
@@ -214,7 +216,7 @@ class DataSection(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"data.sources: two are called {twice!r}: give each a name of its own")
-        if not any(source.dev_rows for source in self.sources):
+        if all(source.dev_rows is None for source in self.sources):
             raise ValueError("data.sources: none has dev_rows: name some rows to be scored")
         for name, value, default in (
             ("dev_rows", self.dev_rows, "1-10000"), ("train_rows", self.train_rows, "rest"),

@@ -189,8 +189,8 @@ def sets_table(doc: Json) -> Table | None:
             cells += ["", "", "", ""]
         else:
             low, high = one["difference_interval"]
-            cells += [f"{100 * one['difference']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
-            cells += [f"{one['mcnemar_p']:.2g}" if one["mcnemar_p"] is not None else ""]
+            cells += [points(one["difference"]), f"{points(low)} to {points(high)}"]
+            cells.append(p_value(one["mcnemar_p"]))
             cells.append("gained" if low > 0 else "lost" if high < 0 else "no clear difference")
         rows.append(cells)
     return Table(head, rows, frozenset(range(2, len(head) - 1)))

@@ -145,7 +145,7 @@ def check_data(data: DataSection) -> str:
     rows = [row for row in validator.rows_and_problems(limit) if isinstance(row, Row)]
     if validator.rows < limit:  # that was all of it
         split.check(validator.rows, str(path))
-        for part in ("train", *(["dev"] if data.dev_rows else [])):
+        for part in ("train", *(["dev"] if data.dev_rows is not None else [])):
             if not any(split.part(row.id) == part for row in rows):
                 raise BadInput(
                     f"{path}: no {part} row is left of its {validator.rows} rows; change data.dev_rows"

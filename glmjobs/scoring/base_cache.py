@@ -25,7 +25,7 @@ def take(work: Work, cache: Path) -> int:
 
     Several processes may call it at once: all write the same.
     """
-    found = store.collect(cache / work.fingerprint, work.keys)
+    found = store.collect(cache / work.fingerprint, work.keys) if work.missing() else {}
     if not found:
         return 0
     kept = [{**found[key], "seconds": 0.0, "taken": True} for key in work.keys if key in found]
@@ -46,7 +46,8 @@ def keep(work: Work, cache: Path) -> None:
     name = hashlib.sha256("".join(row["key"] for row in new).encode()).hexdigest()[:16]
     with suppress(WorkFailed, OSError):
         there = cache / work.fingerprint
-        there.mkdir(parents=True, exist_ok=True)
+        for folder in (cache, there):  # answers to a run's own rows: as private as the run
+            folder.mkdir(mode=0o700, exist_ok=True)
         store.write_text(there / f"predictions.shard-{name}-of-base.jsonl", _lines(new))
 
 

@@ -42,11 +42,6 @@ class QuestionSet(NamedTuple):
     questions: list[Question]
 
 
-def read_questions(path: Path, limit: int | None = None) -> list[Question]:
-    """The questions of :func:`read_set`, in the form that is found by looking."""
-    return read_set(path, limit=limit).questions
-
-
 def read_set(path: Path, form: str = AUTO, limit: int | None = None) -> QuestionSet:
     """The rows of a file or directory: JSON, JSON lines, CSV, TSV (each also gzipped), parquet, or what ``datasets``
     saved, of which the split ``test`` is read.

@@ -156,3 +156,17 @@ def test_belles_size(tmp_path: Path) -> None:
     assert path.stat().st_size > 120_000_000
     done = prepare(path, tmp_path / "o")
     assert (done.train, done.dev, done.record["rows"]) == (238_481, 10_000, 248_481)
+
+
+def test_data_prepared_before_there_were_forms(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They stay valid, and are shown."""
+    words = (source, "--out", tmp_path / "out", "--set", "data.dev_rows=1-5")
+    assert run(capsys, *words)[0] == 0
+    marker = tmp_path / "out" / "prepare.json"
+    record = json.loads(marker.read_text(encoding="utf-8"))
+    del record["form"], record["conversations"]
+    marker.write_text(json.dumps(record), encoding="utf-8")
+    status, shown, _ = run(capsys, *words)
+    assert status == 0 and "form belle" in shown and json.loads(marker.read_text(encoding="utf-8")) == record

@@ -109,6 +109,7 @@ def test_a_base_model_is_asked_once_for_all_runs(runs: Any, monkeypatch: pytest.
     first, second = runs("first"), runs("second")
     assert run_command(score.main, [str(first.path)]) == 0
     assert summary(first, "dev", "base")["taken"] == 0
+    assert (first.path.parent / scored_sets.BASE_CACHE).stat().st_mode & 0o777 == 0o700
     asked: list[tuple[str, int]] = []
     real = evaluate._answers
 

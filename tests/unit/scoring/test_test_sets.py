@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from glmjobs.scoring.judges import JUDGES
-from glmjobs.scoring.test_sets import Question, read_questions, read_set
+from glmjobs.scoring.test_sets import Question, read_set
 from hpc.core.errors import BadInput
 from tests.support.jsonl import write_jsonl
+
+
+def read_questions(path: Path, limit: int | None = None) -> list[Question]:
+    return read_set(path, limit=limit).questions
 
 
 def test_the_three_forms(shared: Path) -> None:

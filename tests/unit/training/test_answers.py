@@ -23,6 +23,7 @@ from glmjobs.models.family import family_for
 from glmjobs.recipe.loading import parse
 from glmjobs.training import answers
 from glmjobs.training.answers import Probe
+from tests.support.jsonl import write_jsonl
 from tests.support.small_families import small_chatglm, small_glm, small_glm4, vary
 
 MADE = {"chatglm": partial(small_chatglm, seed=3, std=0.3), "glm": small_glm, "glm4": small_glm4}
@@ -87,3 +88,26 @@ def test_the_answers_of_scoring(family: str, tmp_path: Path, monkeypatch: pytest
     loss = model(torch.tensor([probe.prompts[0]]), labels=torch.tensor([probe.prompts[0]])).loss
     loss.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_a_conversation_is_asked_with_what_was_said_before(family: str, tmp_path: Path) -> None:
+    directory = MADE[family](tmp_path / "model")
+    said = [("system", "老师"), ("user", "甲"), ("assistant", "乙"), ("user", "丙"), ("assistant", "丁")]
+    talk = {"messages": [{"role": role, "content": text} for role, text in said]}
+    alone = {"messages": talk["messages"][3:]}
+    prepare(write_jsonl(tmp_path / "talks.jsonl", [alone, talk, talk]), tmp_path / "data", dev_rows="1-2",
+            deduplicate=False)  # fmt: skip
+    recipe = parse(
+        {
+            "model": {"family": family, "path": str(directory)},
+            "data": {"path": "x"},
+            "train": {"eval_steps": 1, "eval_answers": 2},
+        }
+    )
+    tokenizer, of = load_tokenizer(directory), family_for(family)
+    probe = Probe.load(recipe, tmp_path / "data", tokenizer, 256)
+    assert probe is not None and probe.texts == [("丙", "丁")] * 2
+    assert probe.prompts == [
+        of.chat_prompt(tokenizer, "丙"), of.chat_prompt(tokenizer, "丙", [("甲", "乙")], "老师"),
+    ]  # fmt: skip
