@@ -43,7 +43,7 @@ test-cluster-stack:
 	  { echo "error: $(PYTHON310) starts no Python 3.10 (not here, or a pyenv shim of another version); name one: make $@ PYTHON310=/path/to/bin/python3.10" >&2; exit 3; }
 	$(PYTHON310) -m hpc.bootstrap --stack centos7-cu117 --into $(CLUSTER_VENV) --dev
 	$(CLUSTER_VENV)/bin/python -m pytest tests/e2e/test_rank_equality.py tests/e2e/test_accumulation.py \
-	  tests/e2e/test_local_chain.py tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py
+	  tests/e2e/test_local_chain.py tests/e2e/test_pretended_gpus.py tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py tests/unit/models/test_one_device.py
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

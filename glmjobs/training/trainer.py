@@ -185,8 +185,9 @@ class GLMTrainer(Trainer):  # type: ignore[misc]
             group["initial_lr"] = rate
         schedule.base_lrs = [rate] * len(schedule.base_lrs)
         schedule._last_lr = [rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas]
-        for group, now in zip(self.optimizer.param_groups, schedule.get_last_lr(), strict=True):
-            group["lr"] = now
+        # Of the Trainer's two groups DeepSpeed drops one that is empty: LoRA trains nothing without weight decay.
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.get_last_lr()[0]
         if not self.args.should_save:
             return
         if before != rate:
