@@ -9,7 +9,7 @@ PYTHON310 ?= python3.10
 STACK := $(shell $(PYTHON) -c 'import sys; print("centos7-cu117" if sys.version_info < (3, 11) else "current")')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench gpu-acceptance slurm browser clean
+.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench bench-size gpu-acceptance slurm browser clean
 
 $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -66,6 +66,10 @@ gpu-acceptance:
 
 bench: $(VENV)/.ready
 	@for b in benchmarks/*.py; do echo "== $$b"; $(PY) $$b --quick || exit 1; done
+
+# ChatGLM-6B's sizes without its weights, in files with holes: up to 25 GB of disk for what is written.
+bench-size: $(VENV)/.ready
+	$(PY) benchmarks/size.py
 
 # The Slurm daemons and a browser that some tests need: installed where that is possible without asking (root, apt).
 slurm:

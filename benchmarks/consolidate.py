@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -128,10 +129,10 @@ def make_checkpoint(folder: Path, shapes: Shapes, stage: int, ranks: int, moment
     return total
 
 
-def in_child(*arguments: Any) -> int:
-    """make_checkpoint in a process of its own: torch's memory does not stay here."""
+def in_child(make: Callable[..., int], *arguments: Any) -> int:
+    """``make`` in a process of its own: torch's memory does not stay here."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(make_checkpoint, *arguments).result()
+        return pool.submit(make, *arguments).result()
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -319,7 +320,12 @@ def main() -> int:
             with tempfile.TemporaryDirectory(dir=args.work) as name:
                 work = Path(name)
                 total = in_child(
-                    work / "checkpoint", model_shapes(billions), stage, args.ranks, not args.no_moments
+                    make_checkpoint,
+                    work / "checkpoint",
+                    model_shapes(billions),
+                    stage,
+                    args.ranks,
+                    not args.no_moments,
                 )
                 for dtype in args.dtype:
                     row = {"parameters": total, "stage": stage, "dtype": dtype}

@@ -1,9 +1,15 @@
-"""Model directories of any size that take no disk: the files' holes read as zeros."""
+"""Model directories and checkpoints of any size that take no disk: the files' holes read as zeros."""
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from glmjobs.zero.safetensors_file import make_header
 
@@ -43,3 +49,58 @@ def sparse_chatglm(directory: Path, *, layers: int = 28, hidden: int = 4096, voc
         file.write(header)
         file.truncate(starts[-1])
     return starts[-1]
+
+
+class _Holes(io.RawIOBase):
+    """A file that is written with holes where there are zeros."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if len(view) >= 1 << 16 and not np.frombuffer(view, np.uint8).any():
+            self.file.seek(len(view), os.SEEK_CUR)
+        else:
+            self.file.write(view)
+        return len(view)
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.file.truncate(self.file.tell())
+            self.file.close()
+        super().close()
+
+
+def sparse_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], ranks: int) -> int:
+    """A ZeRO-2 checkpoint of zeros as DeepSpeed 0.19 lays it out, without the optimizer's moments; its parameters.
+
+    The output matrix is tied to the embedding. Needs torch, and no memory to speak of.
+    """
+    import torch
+
+    shapes = {name: shape for name, shape in shapes.items() if name != "lm_head.weight"}
+    step = folder / "global_step10"
+    step.mkdir(parents=True)
+    total = sum(math.prod(shape) for shape in shapes.values())
+    length = math.ceil(total / (2 * ranks)) * 2
+    for rank in range(ranks):
+        count = length if rank < ranks - 1 else total - length * (ranks - 1)
+        flat = torch.from_numpy(np.zeros(count, np.float32))  # pages that nobody has touched
+        optimizer = {
+            "zero_stage": 2, "partition_count": [ranks], "ds_version": "0.19.8", "loss_scaler": None,
+            "overflow": False, "single_partition_of_fp32_groups": [flat], "group_paddings": [0],
+            "base_optimizer_state": {"state": {0: {"step": torch.tensor(10.0)}}, "param_groups": [{"params": [0]}]},
+            "param_alignment_paddings": [[0] * len(shapes)],
+        }  # fmt: skip
+        saved = {"optimizer_state_dict": optimizer, "ds_config": {}, "ds_version": "0.19.8"}
+        with _Holes(step / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt") as file:
+            torch.save(saved, file)
+    common: dict[str, Any] = {
+        "buffer_names": [], "param_shapes": [{name: torch.Size(shape) for name, shape in shapes.items()}],
+        "frozen_param_shapes": None, "frozen_param_fragments": None, "global_steps": 10, "ds_version": "0.19.8",
+        "shared_params": {"lm_head.weight": "transformer.word_embeddings.weight"}, "ds_config": {}, "module": {},
+    }  # fmt: skip
+    torch.save(common, step / "mp_rank_00_model_states.pt")
+    (folder / "latest").write_text("global_step10")
+    return total
