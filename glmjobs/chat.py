@@ -34,13 +34,14 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m glmjobs.chat", description="talk to a model")
     p.add_argument("dir", type=Path, metavar="DIR", help="a model directory, or a run directory")
     p.add_argument("--once", metavar="TEXT", help="answer this and end")
+    p.add_argument("--system", metavar="TEXT", default="", help="a system prompt")
     p.add_argument("--json", action="store_true", help="with --once: print one JSON document")
     p.add_argument(
         "--max-length", type=int, default=MAX_LENGTH, metavar="N", help="tokens in all, at most the model's positions"
     )  # fmt: skip
     p.add_argument(
         "--dtype", choices=["float16", "bfloat16", "float32"],
-        help="default: float16; without a GPU float32 where memory holds it, else bfloat16",
+        help="default: the model's own half precision; without a GPU float32 where memory holds it, else bfloat16",
     )  # fmt: skip
     return p
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"--max-length {args.max_length}: at least 2")
     if args.once is None and not sys.stdin.isatty():
         raise BadInput("stdin is not a terminal; for scripts: --once TEXT")
-    chat = Chat.load(model_directory(args.dir), dtype=args.dtype, max_length=args.max_length)
+    chat = Chat.load(model_directory(args.dir), args.dtype, args.max_length, args.system)
     if args.once is None:
         return converse(chat)
     answer = chat.ask(args.once)
@@ -84,23 +85,31 @@ def model_directory(given: Path) -> Path:
 
 @dataclass
 class Chat:
-    """A model, its tokenizer and family, and what was said so far as ``(query, answer)`` pairs."""
+    """A model, its tokenizer and family, what it is told first, and what was said so far as ``(query, answer)``."""
 
     engine: Any
     tokenizer: Any
     family: Family
     max_length: int = MAX_LENGTH
+    system: str = ""
     history: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, directory: Path, dtype: str | None = None, max_length: int = MAX_LENGTH) -> Chat:
+    def load(
+        cls,
+        directory: Path,
+        dtype: str | None = None,
+        max_length: int = MAX_LENGTH,
+        system: str = "",
+    ) -> Chat:
         """Load a model directory onto the GPU, or the CPU where there is none.
 
         Args:
             max_length: tokens of question, history and answer; said and lowered where the model has fewer positions.
+            system: a system prompt.
 
         Raises:
-            BadInput: it is not one, or ``dtype`` is none of this CPU's.
+            BadInput: it is not one, its chat template has no system prompts, or ``dtype`` is none of this CPU's.
             NotFit: there is no GPU, and this machine's memory does not hold it.
         """
         from glmjobs.models import load_tokenizer
@@ -115,9 +124,10 @@ class Chat:
             )
             max_length = positions
         tokenizer = load_tokenizer(directory)
-        stop, banned = [family.stop_id(tokenizer)], family.banned_ids(tokenizer)
-        engine = load_engine(directory, dtype or "float16", stop, banned, dtype)
-        return cls(engine, tokenizer, family, max_length)
+        family.chat_prompt(tokenizer, "", (), system)  # refused before the weights are read
+        stop, banned = family.stop_ids(tokenizer), family.banned_ids(tokenizer)
+        engine = load_engine(directory, dtype or family.half, stop, banned, dtype)
+        return cls(engine, tokenizer, family, max_length, system)
 
     def ask(self, query: str, on_text: Callable[[str], None] = lambda text: None) -> str:
         """Answer, and remember both.
@@ -138,7 +148,7 @@ class Chat:
     def _pieces(self, query: str) -> Iterator[str]:
         from glmjobs.generation.decoder import stream
 
-        prompt = self.family.chat_prompt(self.tokenizer, query, self.history)
+        prompt = self.family.chat_prompt(self.tokenizer, query, self.history, self.system)
         room = self.max_length - len(prompt)
         if room < 1:
             raise BadInput(

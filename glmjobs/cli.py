@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "a run's report, as HTML, Markdown and JSON",
     "compare": "several runs side by side: what differs, accuracy, curves, cost",
     "chat": "talk to a model directory",
+    "models": "the model families, and what a model directory is",
     "convert": "THUDM/GLM's model-parallel checkpoints to a model directory and back",
     "template": "recipes, cluster profiles and batch scripts to start from",
     "completion": "what the Tab key offers, for bash or zsh",

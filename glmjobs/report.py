@@ -2,9 +2,10 @@
 
     python -m glmjobs.report RUN [--json]
 
-Writes ``report/report.html`` (one file, no network), ``report.md`` and ``report.json`` of the same content,
-each atomically, then the stage's marker. Absent parts (no GPU samples, a stage that failed, no scores yet)
-are said in the report, so it can be made at any moment of a run. Needs neither torch nor Slurm.
+Writes ``report/report.html`` (one file, no network), ``report.md`` and ``report.json`` of the same content, and
+``model/README.md`` for those who get the model alone, each atomically, then the stage's marker. Absent parts (no GPU
+samples, a stage that failed, no scores yet) are said in the report, so it can be made at any moment of a run. Needs
+neither torch nor Slurm.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 
 from glmjobs import score
 from glmjobs.cli import error_line, run_command
+from glmjobs.models.family import family_for
 from glmjobs.reporting import document as content
-from glmjobs.reporting import html, markdown
+from glmjobs.reporting import html, markdown, model_card
 from glmjobs.reporting.load import load_facts
 from glmjobs.run.directory import Run
 from glmjobs.text import percent
+from glmjobs.zero.directories import is_adapter, is_model
 from hpc.core import timestamps
 from hpc.core.errors import HpcError, WorkFailed
 from hpc.core.files import write_atomic
@@ -55,11 +58,24 @@ def make(run: Run, *, mark: bool = True, write: bool = True) -> Json:
     try:
         for path in outputs:
             write_atomic(path, texts[path.name])
+        write_card(run, document)
         if mark:
             run.mark("report", started=started, outputs=outputs, figures=headline(document))
     except OSError as error:
         raise WorkFailed(f"{run.report}: cannot write the report: {error.strerror}") from None
     return document
+
+
+def write_card(run: Run, document: Json) -> None:
+    """The model directory's README.md, unless there is no model, or a README.md that somebody else wrote."""
+    path = run.model / "README.md"
+    if not is_model(run.model):
+        return
+    if path.is_file() and model_card.MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    licences = sorted(p.name for p in run.model.iterdir() if "LICENSE" in p.name.upper() or p.name.startswith("NOTICE"))
+    title = family_for(run.recipe.model.family).title
+    write_atomic(path, model_card.render(document, title, licences, adapter=is_adapter(run.model)))
 
 
 def summarise_scores(run: Run) -> None:

@@ -58,7 +58,7 @@ class _Row:
     limit: int
     tokens: list[int] = field(default_factory=list)
     start: int = 0  # first column of the cache that belongs to it
-    position: int = 0  # that its new tokens share, in 2D positions
+    position: int = 0  # of its prompt's last token; in 2D positions its new tokens share it
 
     def add(self, token: int, stop: frozenset[int]) -> Generated | None:
         """Take the next token; the finished answer where it was the last one."""
@@ -108,9 +108,13 @@ class Engine:
 
     @cached_property
     def _lay_out(self) -> Any:
-        """The GLM models' own layout of rows in 2D positions (:mod:`glmjobs.models.common.positions`); None for other
-        models."""
+        """Our models' own layout of rows (:mod:`glmjobs.models.common.positions`); None for other models."""
         return getattr(getattr(self.model, self.model.base_model_prefix, None), "lay_out", None)
+
+    @cached_property
+    def _axes(self) -> int:
+        """Positions that a token has in that layout: 2, or 1 where there is no block position."""
+        return int(getattr(self.model, self.model.base_model_prefix).position_axes)
 
     @torch.no_grad()
     def _forward(
@@ -129,8 +133,8 @@ class Engine:
         """Compute prompts, padded on the left to the longest.
 
         Returns:
-            each prompt's first new token; the position that its new tokens share (GLM's 2D positions; else
-            0); the filled cache.
+            each prompt's first new token; the position of its last one, in the model's own layout (else 0); the
+            filled cache.
         """
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad_id, dtype=torch.long)
@@ -143,8 +147,8 @@ class Engine:
         if self._lay_out is None:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             return self._forward(ids, mask, cache, position_ids=positions).tolist(), [0] * len(prompts), cache
-        shared = self._lay_out(ids, mask).position_ids[:, 0, -1]
-        return self._forward(ids, mask, cache).tolist(), shared.tolist(), cache
+        last = self._lay_out(ids, mask).position_ids[:, 0, -1]
+        return self._forward(ids, mask, cache).tolist(), last.tolist(), cache
 
     def step(self, rows: Sequence[_Row], visible: torch.Tensor, cache: SlotCache) -> list[int]:
         """The token after each row's newest; ``visible [rows, columns]`` is 1 where a row sees a column."""
@@ -154,8 +158,11 @@ class Engine:
                 [[len(row.prompt) + len(row.tokens) - 1] for row in rows], device=self.device
             )
             return self._forward(ids, visible, cache, position_ids=where).tolist()
-        # <sop>, the prompt's last token, has block position 1.
-        where = torch.tensor([[[row.position], [1 + len(row.tokens)]] for row in rows], device=self.device)
+        if self._axes == 2:  # <sop>, the prompt's last token, has block position 1
+            axes = [[[row.position], [1 + len(row.tokens)]] for row in rows]
+        else:
+            axes = [[[row.position + len(row.tokens)]] for row in rows]
+        where = torch.tensor(axes, device=self.device)
         return self._forward(ids, visible[:, None, None].bool(), cache, position_ids=where).tolist()
 
 

@@ -1,4 +1,4 @@
-"""ChatGLM-6B, GLM-10B and GLM-4 as ordinary transformers models, with one interface per family.
+"""ChatGLM, GLM-10B and GLM-4 as ordinary transformers models, with one interface per family.
 
 Importing this package imports neither torch nor transformers: the names below are loaded when they are first used.
 What needs no torch at all, such as :mod:`glmjobs.models.family`, is imported from its own module.
@@ -23,6 +23,8 @@ _HOME = {
     "GLMForCausalLM": "glm10b.modeling",
     "load_model": "loading",
     "load_tokenizer": "loading",
+    "main": "__main__",
+    "parser": "__main__",
 }
 
 __all__ = [

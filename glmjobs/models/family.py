@@ -43,6 +43,8 @@ class Family:
         positions_apart: an answer's positions are counted anew (GLM's 2D positions), not on from its question's.
         owns_config: its configuration class is ours and reads config.json as it is; else transformers reads it.
         vllm: vLLM serves it.
+        half: the half precision that its weights were published in, and that it is run in where none is named.
+        directories: the names under which its models are published, at https://huggingface.co/zai-org (once THUDM).
         published: a published model whose sizes are known without its directory: name, and sizes as in its config.json.
         tutorial: accuracy before and after fine-tuning on BELLE's school_math, from the table of the tutorial that
             this project's recipe follows; fractions of 1.
@@ -57,12 +59,18 @@ class Family:
     positions_apart: ClassVar[bool] = False
     owns_config: ClassVar[bool] = False
     vllm: ClassVar[bool] = False
+    half: ClassVar[str] = "float16"
+    directories: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[tuple[str, Config] | None] = None
     tutorial: ClassVar[tuple[float, float] | None] = None
 
     def recognises(self, config: dict[str, Any]) -> bool:
         """Whether a directory with this config.json is of the family."""
         raise NotImplementedError
+
+    def unavailable(self) -> str | None:
+        """Why this environment cannot load the family's models; None: it can, or has no transformers to tell by."""
+        return None
 
     def mistaken(self, config: dict[str, Any]) -> str | None:
         """Why a directory that looks like the family's and isn't cannot be used; None: it doesn't look like it."""
@@ -82,6 +90,8 @@ class Family:
             refuse_pointer,
         )
 
+        if (why := self.unavailable()) is not None:
+            raise BadInput(why)
         config = read_config(directory)
         refuse_unusual(config, directory / "config.json")
         try:
@@ -193,8 +203,12 @@ class Family:
         return self.prompt(tokenizer, text_ids(tokenizer, [f"{system}\n{text}" if system else text])[0])
 
     def stop_id(self, tokenizer: Any) -> int:
-        """The token that ends an answer: the last target in training, the stop of generation."""
+        """The token that ends an answer: the last target in training, a stop of generation."""
         raise NotImplementedError
+
+    def stop_ids(self, tokenizer: Any) -> list[int]:
+        """All tokens that generation stops at."""
+        return [self.stop_id(tokenizer)]
 
     def banned_ids(self, tokenizer: Any) -> list[int]:
         """Tokens that generation must not give, because the model can't tell them from others."""
@@ -225,14 +239,9 @@ class Family:
 
 
 class Templated(Family):
-    """One of transformers' own decoders, whose prompt is one turn of its tokenizer's chat template.
-
-    Attributes:
-        between: the template's words after a question and after an answer, where another turn follows.
-    """
+    """One of transformers' own decoders, whose prompt is its tokenizer's chat template."""
 
     vllm = True
-    between: ClassVar[tuple[str, str]]
 
     def check(self, directory: Path) -> None:
         super().check(directory)
@@ -256,9 +265,8 @@ class Templated(Family):
         return template_prompt(tokenizer, [*turns, ("user", query)])
 
     def prompt_text(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
-        """Earlier turns in the template's words; the frame opens the first turn and closes the last."""
-        after_question, after_answer = self.between
-        return "".join(f"{q}{after_question}{a}{after_answer}" for q, a in history) + query
+        """The query alone: what was said before is in :meth:`chat_prompt`."""
+        return query
 
     def stop_id(self, tokenizer: Any) -> int:
         return int(tokenizer.eos_token_id)
@@ -324,11 +332,20 @@ def family_name(config: dict[str, Any], where: str | Path) -> str:
     for family in families().values():
         if (why := family.mistaken(config)) is not None:
             raise BadInput(f"{where}: {why}")
-    kind = config.get("model_type")
-    titles = ", ".join(family.title for family in families().values())
     raise BadInput(
-        f"{where}: model_type = {kind!r} with these fields is no model that is known here ({titles})"
+        f"{where}: model_type = {config.get('model_type')!r} with these fields is no model that is known here; the "
+        f"nearest is {nearest(config).title} (all: python -m glmjobs.models)"
     )
+
+
+def nearest(config: dict[str, Any]) -> Family:
+    """The family whose configuration has most of a config.json's fields."""
+
+    def shared(family: Family) -> float:
+        fields = set(family.published[1]) if family.published else set()
+        return len(fields & config.keys()) / max(len(fields), 1)
+
+    return max(families().values(), key=shared)
 
 
 def refuse_unusual(config: dict[str, Any], where: Path | None = None) -> None:
@@ -399,6 +416,12 @@ def template_prompt(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> list[in
             raise BadInput(f"{name}: its chat template drops the {role}'s words")
         pieces += [before, text]
     return [token for ids in text_ids(tokenizer, [*pieces, rest]) for token in ids]
+
+
+def turn_ids(tokenizer: Any) -> list[int]:
+    """GLM's tokens by which another begins to speak, as far as the vocabulary has them."""
+    ids = tokenizer.convert_tokens_to_ids(["<|user|>", "<|observation|>"])
+    return [i for i in ids if i not in (None, tokenizer.unk_token_id)]
 
 
 def template_frame(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -198,7 +198,8 @@ def load_tokenizer(directory: str | Path) -> Any:
     directory = Path(directory)
     family = family_for(directory)
     tokenizer = family.load_tokenizer(family.tokenizer_home(directory))
-    rows = read_config(directory).get("vocab_size")
+    config = read_config(directory)
+    rows = config.get("padded_vocab_size", config.get("vocab_size"))
     if isinstance(rows, int) and len(tokenizer) > rows:
         raise BadInput(
             f"{directory}: the tokenizer has {len(tokenizer)} pieces, "

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from glmjobs.models.family import family_for
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.estimate import GB, architecture_of, candidates, changes, estimate, mapped, work_of
 from glmjobs.recipe.schema import Recipe
@@ -79,7 +80,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path) -> list[s
         BadInput: the model's sizes cannot be read.
     """
     d = demands_of(recipe, shape)
-    remarks = _check_disk(d, where)
+    remarks = [*_check_precision(recipe), *_check_disk(d, where)]
     asked = slurm_bytes(recipe.jobs.train.memory)
     if asked is not None and asked < d.host:
         raise NotFit(
@@ -92,6 +93,16 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path) -> list[s
             + _way(recipe, profile, shape)
         )
     return remarks
+
+
+def _check_precision(recipe: Recipe) -> list[str]:
+    family = family_for(recipe.model.family)
+    if family.half != "bfloat16" or recipe.train.precision != "fp16":
+        return []
+    return [
+        f"{family.title}'s weights were made in bfloat16; in float16 (train.precision), which ends at 65,504, its "
+        "losses can be 0 or NaN; " + hints.setting("train.precision", "bf16")
+    ]
 
 
 def _check_disk(d: Demands, where: Path) -> list[str]:

@@ -258,7 +258,9 @@ class TrainSection(Section):
         default=16, ge=1, description="examples a GPU and micro-step; packed, on average"
     )
     gradient_accumulation: int = Field(default=1, ge=1)
-    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        default="fp16", description="not named: the half precision that the family's weights were published in"
+    )
     device: Literal["cuda", "cpu", "auto"] = Field(
         default="cuda", description="auto: the CPU where a rank finds no GPU; for small recipes"
     )
@@ -640,3 +642,22 @@ class Recipe(Section):
     consolidate: ConsolidateSection = ConsolidateSection()
     score: ScoreSection = ScoreSection()
     jobs: JobsSection = JobsSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half_precision(cls, raw: Any) -> Any:
+        """A type that is not named is the family's."""
+        from glmjobs.models.family import families
+
+        model = raw.get("model") if isinstance(raw, dict) else None
+        family = families().get(str(model.get("family"))) if isinstance(model, dict) else None
+        if family is None or family.half != "bfloat16":
+            return raw
+        filled = dict(raw)
+        for section, field, value in (
+            ("train", "precision", "bf16"), ("consolidate", "dtype", "bfloat16"), ("score", "dtype", "bfloat16"),
+        ):  # fmt: skip
+            given = filled.get(section, {})
+            if isinstance(given, dict):
+                filled[section] = {field: value, **given}
+        return filled

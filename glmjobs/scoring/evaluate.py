@@ -183,7 +183,7 @@ def _answers(work: Work, todo: Sequence[int], stop: Callable[[], bool]) -> _Answ
     from glmjobs.generation import decoder
     from glmjobs.generation.vllm import generate_vllm
 
-    stop_ids = [family.stop_id(tokenizer)]
+    stop_ids = family.stop_ids(tokenizer)
     if settings.backend == "vllm":
         results = generate_vllm(work.model_dir, prompts, new, stop_ids)
         where = "vllm"

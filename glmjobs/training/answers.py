@@ -75,7 +75,7 @@ class Probe:
         mine = list(range(rank, len(self.prompts), ranks)) if whole else list(range(len(self.prompts)))
         stop = told if whole else lambda: bool(agreement.all_reduce_max(int(told())))
         engine = Engine(
-            model, [self.family.stop_id(self.tokenizer)], banned_ids=self.family.banned_ids(self.tokenizer),
+            model, self.family.stop_ids(self.tokenizer), banned_ids=self.family.banned_ids(self.tokenizer),
             trained=True, agree=None if whole or ranks == 1 else _of_first_rank,
         )  # fmt: skip
         counts = torch.zeros(2, dtype=torch.float64)

@@ -25,7 +25,7 @@ NOT_MODEL = ("zero_to_fp32.py", "zero_to_torch.py", "setup.py")
 
 
 # Where these differ, the checkpoint is not the base model trained: it has more tokens, or is another model.
-SHAPES = ("model_type", "vocab_size", "hidden_size", "num_layers", "num_hidden_layers")
+SHAPES = ("model_type", "vocab_size", "padded_vocab_size", "hidden_size", "num_layers", "num_hidden_layers")
 TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.vocab",
     "chat_template*",

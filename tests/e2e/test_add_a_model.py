@@ -75,8 +75,8 @@ def test_the_file(qwen2: Any, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
     asked = [*turns, {"role": "user", "content": "2+2?"}]
     wanted = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    prompt = qwen2.prompt(tokenizer, plain(qwen2.prompt_text("2+2?", [("1+1?", "2")])))
-    assert tokenizer.decode(prompt) == wanted
+    assert tokenizer.decode(qwen2.chat_prompt(tokenizer, "2+2?", [("1+1?", "2")])) == wanted
+    assert qwen2.prompt(tokenizer, plain(qwen2.prompt_text("1+1?"))) == qwen2.chat_prompt(tokenizer, "1+1?")
 
     framed = [
         qwen2.frame(tokenizer, plain(question), plain(answer))

@@ -35,7 +35,12 @@ SIZES = {
         "vocab_size": 3000, "hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 640, "head_dim": 48,
         "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
     },
+    "chatglm2": {
+        "padded_vocab_size": 3000, "hidden_size": 192, "num_layers": 6, "num_attention_heads": 4,
+        "multi_query_group_num": 2, "kv_channels": 48, "ffn_hidden_size": 640,
+    },
 }  # fmt: skip
+SIZES["glm4_0414"] = {**SIZES["glm4"], "attention_bias": True}
 ROWS, LENGTH, EXAMPLE = 2, 512, 128
 BUCKET = 200_000
 RANK_OF_LORA = 8
@@ -51,6 +56,13 @@ def make(family: str) -> Any:
         from transformers import GlmConfig
 
         return family_for(family).model_class()(GlmConfig(**SIZES[family], pad_token_id=0))
+    if family == "glm4_0414":
+        from transformers import Glm4Config
+
+        return family_for(family).model_class()(Glm4Config(**SIZES[family], pad_token_id=0))
+    if family == "chatglm2":
+        kind = family_for(family).model_class()
+        return kind(kind.config_class(**SIZES[family]))
     ids = {"bos_token_id": 2990, "eos_token_id": 2991, "pad_token_id": 0}
     return GLMForCausalLM(GLMConfig(**SIZES[family], **ids, mask_token_ids=[2993]))
 

@@ -5,7 +5,7 @@ directory.
 
 MODEL_DIR holds THUDM's Python files beside our weights, and is loaded as its users do. Written to OUT.pt: the
 logits of every prompt alone, greedy tokens alone and in a left-padded batch, logits of a right-padded batch,
-and chat's answers.
+chat's answers, and of the texts in PROMPTS.json (where there are any) the ids, and what these decode to.
 """
 
 import json
@@ -42,9 +42,15 @@ def main(directory: str, prompts_file: str, out_file: str) -> None:
         result["right"] = [logits[i, : len(row)] for i, row in enumerate(rows)]
         for query, history in given["chats"]:
             answer, _ = model.chat(
-                tokenizer, query, history=[tuple(turn) for turn in history], max_length=128, do_sample=False
-            )
+                tokenizer, query, history=[tuple(t) if isinstance(t, list) else t for t in history],
+                max_length=given.get("max_length", 128), do_sample=False,
+            )  # fmt: skip
             result["chat"].append(answer)
+    texts = given.get("texts", [])
+    result["ids"] = [tokenizer(text)["input_ids"] for text in texts]
+    # 4.27.1 takes this from the call alone, later ones from the tokenizer, which says False
+    options = {"clean_up_tokenization_spaces": False}
+    result["decoded"] = [tokenizer.decode(ids, **options) for ids in given.get("ids", [])]
     torch.save(result, out_file)
 
 

@@ -28,19 +28,12 @@ class ChatGLM(Family):
     published = (
         "ChatGLM-6B", {"vocab_size": 130528, "hidden_size": 4096, "num_layers": 28, "num_attention_heads": 32}
     )  # fmt: skip
+    directories = ("chatglm-6b",)
     tutorial = (0.048, 0.200)
 
     def recognises(self, config: dict[str, Any]) -> bool:
         later = {"multi_query_attention", "padded_vocab_size"}  # ChatGLM2 and later have the same model_type
         return config.get("model_type") == "chatglm" and not later & config.keys()
-
-    def mistaken(self, config: dict[str, Any]) -> str | None:
-        if config.get("model_type") != "chatglm":
-            return None
-        return (
-            "this is ChatGLM2, ChatGLM3 or GLM-4 with remote code; supported are ChatGLM-6B of the "
-            "first generation, GLM-10B, and GLM-4 in transformers' own format (-hf)"
-        )
 
     def architecture(self, config: Config) -> Architecture:
         return megatron(config, kept=12)

@@ -124,7 +124,8 @@ def attend(
     """softmax(q k^T / sqrt(D)) v over the visible columns, with the cache's keys and values before these.
 
     Args:
-        query, key, value: [B, heads, Q, D] of the new tokens.
+        query: [B, heads, Q, D] of the new tokens.
+        key, value: of as many heads, or of a few that are each shared by as many neighbouring heads of the query.
         visible: [B, 1, Q, K] bool, True where a row sees a column; K counts the cached tokens too. Or packed rows' in
             another form (then there is no cache).
         cache: transformers' cache, extended in place, or None.
@@ -136,6 +137,8 @@ def attend(
     """
     if cache is not None:
         key, value = cache.update(key, value, layer)
+    if (shared := query.shape[1] // key.shape[1]) > 1 and not isinstance(visible, Blocks):
+        key, value = (t.repeat_interleave(shared, dim=1) for t in (key, value))
     if isinstance(visible, Pieces):
         return _attend_pieces(query, key, value, visible, dropout)
     if isinstance(visible, Blocks):

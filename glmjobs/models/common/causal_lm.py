@@ -87,10 +87,10 @@ class CausalLM(GenerationMixin):
         return True
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.base_model.word_embeddings  # type: ignore[no-any-return]
+        return self.base_model.get_input_embeddings()  # type: ignore[no-any-return]
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.base_model.word_embeddings = value
+        self.base_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
@@ -119,7 +119,7 @@ class CausalLM(GenerationMixin):
             input_ids: [B, L] int64.
             attention_mask: [B, L], 1 at tokens and 0 at padding (either side); or [B, 1, Q, K], nonzero where
                 a row sees a column, taken as it is.
-            position_ids: [B, 2, L] int64; None: computed from the row.
+            position_ids: [B, axes, L] int64; None: computed from the row.
             segment_ids: [B, L] int64, 1..n tells the examples of a packed row apart, 0 is padding. Comes
                 before ``attention_mask`` where both are given.
             labels: [B, L] int64, -100 elsewhere than at targets. Where the class shifts labels, equal to input_ids

@@ -26,7 +26,7 @@ class Layout:
         segments: [B, L] int64, which example of its row a token belongs to, from 1; 0 is padding.
         context_end: [B, L] int64, for each token the column of its example's ``<sop>`` (L where it has none:
             such an example is all context).
-        position_ids: [B, 2, L] int64, position and block position; both 0 at padding.
+        position_ids: [B, axes, L] int64: position and, where there are 2D positions, block position; 0 at padding.
     """
 
     segments: Tensor
@@ -53,12 +53,8 @@ def lay_out(
             group that occurs in it gives the target's position. ChatGLM-6B: ``[[gmask], [mask]]``. In an
             example without any it is the token before ``<sop>``, where the format has it.
     """
-    batch, length = input_ids.shape
-    column = torch.arange(length, device=input_ids.device).expand(batch, length)
-    segments = torch.ones_like(input_ids) if segment_ids is None else segment_ids.to(torch.int64)
-    opens = torch.ones_like(segments, dtype=torch.bool)
-    opens[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    start = torch.where(opens, column, 0).cummax(dim=1).values
+    length = input_ids.shape[1]
+    segments, column, start = _examples(input_ids, segment_ids)
 
     def first(found: Tensor) -> Tensor:
         """[B, L]: for each token, the first column of its example where ``found`` holds, or L."""
@@ -69,7 +65,7 @@ def lay_out(
     context_end = first(input_ids == sop_id)
     mask_at = context_end - 1
     for group in reversed(mask_ids):
-        found = torch.zeros_like(opens)
+        found = torch.zeros_like(segments, dtype=torch.bool)
         for token in group:
             found = found | (input_ids == token)
         at = first(found)
@@ -80,6 +76,26 @@ def lay_out(
     block = torch.where(in_target, column - context_end + 1, 0)
     position_ids = torch.stack((position.clamp(min=0), block), dim=1)
     return Layout(segments, context_end, torch.where(segments.unsqueeze(1) > 0, position_ids, 0))
+
+
+def lay_out_causal(input_ids: Tensor, segment_ids: Tensor | None) -> Layout:
+    """Lay out rows of a model that is causal throughout: no context, and one position, counted in each example.
+
+    Args:
+        input_ids, segment_ids: as :func:`lay_out` takes them.
+    """
+    segments, column, start = _examples(input_ids, segment_ids)
+    positions = torch.where(segments > 0, column - start, 0).unsqueeze(1)
+    return Layout(segments, torch.zeros_like(segments), positions)
+
+
+def _examples(input_ids: Tensor, segment_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Three [B, L] int64: each token's example, its column, and the column where its example starts."""
+    column = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
+    segments = torch.ones_like(input_ids) if segment_ids is None else segment_ids.to(torch.int64)
+    opens = torch.ones_like(segments, dtype=torch.bool)
+    opens[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return segments, column, torch.where(opens, column, 0).cummax(dim=1).values
 
 
 def prefix_lm_mask(layout: Layout, queries: int | None = None) -> Tensor:

@@ -25,7 +25,7 @@ def place(
     segment_sizes: Sequence[int] | None = None,
     way: str | None = None,
 ) -> tuple[Tensor, Tensor | Pieces | Blocks]:
-    """Positions [B, 2, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
+    """Positions [B, axes, L] and the mask [B, 1, Q, K] (bool, True visible) of a forward pass: as given, or from
     the rows. With ``segment_sizes`` (see :class:`Pieces`) the mask comes in the form of ``way``.
 
     Raises:
@@ -36,7 +36,7 @@ def place(
         return position_ids, full.bool()
     if cache is not None and cache.get_seq_length() > 0:
         raise ValueError(
-            "with cached tokens, give position_ids [B, 2, L] and attention_mask [B, 1, L, cached + L] "
+            "with cached tokens, give position_ids [B, axes, L] and attention_mask [B, 1, L, cached + L] "
             "as prepare_inputs_for_generation makes them: they follow from the whole row"
         )
     layout: Layout = lay_out_rows(
@@ -90,6 +90,7 @@ class PrefixLMModel(PrefixLMPreTrainedModel):
     """Tokens to hidden states. A family's class has ``word_embeddings``, :meth:`lay_out` and :meth:`states`."""
 
     word_embeddings: nn.Embedding
+    position_axes = 2  # positions of a token: two, or one where it has no block position
     packed_attention: str | None = None  # see glmjobs.models.common.attention_ways
 
     def get_input_embeddings(self) -> nn.Module:
@@ -140,7 +141,7 @@ class PrefixLMModel(PrefixLMPreTrainedModel):
             segment_sizes,
             self.packed_attention,
         )
-        states = self.states(self.word_embeddings(input_ids), position_ids, visible, cache)
+        states = self.states(self.get_input_embeddings()(input_ids), position_ids, visible, cache)
         return BaseModelOutputWithPast(
             last_hidden_state=states[-1],
             hidden_states=states if output_hidden_states else None,

@@ -87,7 +87,7 @@ def unigram(processor: sentencepiece.SentencePieceProcessor, leading: Sequence[s
     return Tokenizer(models.Unigram(pieces, len(leading) + processor.unk_id(), fallback))
 
 
-def rust_bpe(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
+def rust_bpe(processor: sentencepiece.SentencePieceProcessor, *, byte_fallback: bool = False) -> Tokenizer:
     """A Rust BPE tokenizer with the pieces of ``processor``.
 
     sentencepiece always joins the two neighbours whose union has the best score, so a piece's merges are all
@@ -104,7 +104,10 @@ def rust_bpe(processor: sentencepiece.SentencePieceProcessor) -> Tokenizer:
         text = texts[i]
         splits = ((text[:at], text[at:]) for at in range(1, len(text)))
         merges += [(left, right) for left, right in splits if left in vocabulary and right in vocabulary]
-    return Tokenizer(models.BPE(vocabulary, merges, unk_token=texts[processor.unk_id()], fuse_unk=True))
+    unknown = texts[processor.unk_id()]
+    return Tokenizer(
+        models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
+    )
 
 
 class SentencePieceTokenizerFast(FramedTokenizerFast):

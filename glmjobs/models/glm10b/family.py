@@ -26,6 +26,7 @@ class GLM(Family):
     published = (
         "GLM-10B-chinese", {"vocab_size": 50048, "hidden_size": 4096, "num_layers": 48, "num_attention_heads": 64}
     )  # fmt: skip
+    directories = ("glm-10b", "glm-10b-chinese")
     tutorial = (0.097, 0.250)
 
     def recognises(self, config: dict[str, Any]) -> bool:

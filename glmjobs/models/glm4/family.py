@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from glmjobs.models.family import Templated
+from glmjobs.models.family import Templated, turn_ids
 
-LATER = {"glm4": "GLM-4-0414", "glm4v": "GLM-4.1V", "glm4_moe": "GLM-4.5"}
+LATER = {"glm4v": "GLM-4.1V", "glm4_moe": "GLM-4.5"}
 """Models of other architectures, by transformers' names for them."""
 
 
@@ -17,7 +17,7 @@ class GLM4(Templated):
     title = "GLM-4"
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
     frame_tokens = 8
-    between = ("<|assistant|>\n", "<|user|>\n")
+    half = "bfloat16"
     published = (
         "GLM-4-9B",
         {
@@ -25,6 +25,7 @@ class GLM4(Templated):
             "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "tie_word_embeddings": False,
         },
     )  # fmt: skip
+    directories = ("glm-4-9b-hf", "glm-4-9b-chat-hf", "glm-4-9b-chat-1m-hf")
 
     def recognises(self, config: dict[str, Any]) -> bool:
         return config.get("model_type") == "glm" and "num_key_value_heads" in config
@@ -34,9 +35,13 @@ class GLM4(Templated):
         if later is None:
             return None
         return (
-            f"this is {later} (model_type {config['model_type']}), which is not supported yet; of GLM-4, "
-            "GLM-4-9B is (model_type glm, as in THUDM/glm-4-9b-chat-hf)"
+            f"this is {later} (model_type {config['model_type']}), which is not supported: of GLM-4 the "
+            "dense models of text are (GLM-4-9B, GLM-4-0414, GLM-Z1-0414)"
         )
+
+    def stop_ids(self, tokenizer: Any) -> list[int]:
+        """The end, or another's turn, with which its answers end."""
+        return [self.stop_id(tokenizer), *turn_ids(tokenizer)]
 
     def model_class(self) -> Any:
         from transformers import GlmForCausalLM

@@ -18,7 +18,11 @@ from hpc.core.errors import BadInput
 from tests.support.small_families import SMALL
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n"
-TOKENIZERS = {"chatglm": "ice_text.model", "glm": "cog-pretrain.model", "glm4": "tokenizer.json"}
+TOKENIZERS = {
+    "chatglm": "ice_text.model", "glm": "cog-pretrain.model", "glm4": "tokenizer.json", "chatglm2": "tokenizer.model",
+    "chatglm3": "tokenizer.model", "glm4_0414": "tokenizer.json",
+    "glm4_remote": "tokenizer.model",
+}  # fmt: skip
 
 
 def config(**changes: Any) -> Callable[[Path], object]:
@@ -78,6 +82,9 @@ def half_an_index(directory: Path) -> None:
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
 
 
+ROWS = dict.fromkeys(("chatglm2", "chatglm3", "glm4_remote"), "padded_vocab_size")
+SECOND = {"model_type": "chatglm", "multi_query_attention": True}
+
 EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] = {
     "quantised": (lambda f: config(quantization_bit=4), "config.json: quantization_bit = 4: quantised weights"),
     "gptq": (lambda f: config(quantization_config={"quant_method": "gptq"}), "quantization_config (gptq)"),
@@ -88,7 +95,7 @@ EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] =
     "truncated": (lambda f: cut, "model.safetensors: truncated"),
     "no weights": (lambda f: without("model.safetensors"), "no weights"),
     "no tokenizer": (lambda f: without(TOKENIZERS[f]), "tokenizer is missing"),
-    "GLM-4-0414": (lambda f: config(model_type="glm4"), "this is GLM-4-0414 (model_type glm4), which is not"),
+    "GLM-4.5": (lambda f: config(model_type="glm4_moe"), "this is GLM-4.5 (model_type glm4_moe), which is not"),
     "llama.cpp's": (lambda f: renamed("m-Q4_0.gguf"), "there is m-Q4_0.gguf: llama.cpp's form"),
     "half a shard": (lambda f: half_an_index, "1 of 2 weight files missing, the first: model-00002-of-00002"),
     "incomplete": (lambda f: renamed("model.safetensors.incomplete"), "a download that is not finished"),
@@ -99,12 +106,12 @@ EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] =
     "a web page": (lambda f: instead("pytorch_model.bin", b"<html>"), "pytorch_model.bin: not a weight file"),
     "no shards": (lambda f: instead("model.safetensors.index.json", b'{"weight_map": {}}'), "names no weights"),
     "other sizes": (lambda f: config(hidden_size=128), "they are not of the same model"),
-    "other vocabulary": (lambda f: config(vocab_size=100), "they are not of the same model"),
+    "other vocabulary": (lambda f: config(**{ROWS.get(f, "vocab_size"): 100}), "they are not of the same model"),
     "cut config": (lambda f: configured(b'{"model_type": '), "config.json: no JSON in UTF-8"),
     "byte order mark": (lambda f: with_mark, "config.json: no JSON in UTF-8, without a byte order mark"),
     "UTF-16": (lambda f: configured("{}".encode("utf-16")), "config.json: no JSON in UTF-8"),
     "a list": (lambda f: configured(b"[]"), "a configuration is a JSON object"),
-    "ChatGLM2": (lambda f: config(model_type="chatglm", multi_query_attention=True), "this is ChatGLM2"),
+    "ChatGLM2 or 3": (lambda f: config(**SECOND, chatglm_release=None), "this is ChatGLM2 or ChatGLM3"),
     "unknown": (lambda f: config(model_type="llama"), "model_type = 'llama'"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from tests.support.small_families import LAYERS, PROMPTS, packed_batch, small, s
 
 SIZES = [[17, 9, 30], [41, 11]]
 LENGTH = 60
-FAMILIES = ("chatglm", "glm", "glm4")
+FAMILIES = ("chatglm", "glm", "glm4", "chatglm2")
 
 
 def batch_of(family: str) -> dict[str, Any]:

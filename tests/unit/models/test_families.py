@@ -1,4 +1,4 @@
-"""All three families through the one interface: load, adapt with LoRA, train a step, merge, generate."""
+"""All families through the one interface: load, adapt with LoRA, train a step, merge, generate."""
 
 from __future__ import annotations
 

@@ -254,17 +254,29 @@ def test_prompt_text_is_the_originals() -> None:
     assert family.prompt_text("c", [("a", "b")]) == "[Round 0]\n问：a\n答：b\n[Round 1]\n问：c\n答："
 
 
+SECOND = {"model_type": "chatglm", "multi_query_attention": True, "eos_token_id": 2}
+
+
 def test_model_types_are_told_apart(tmp_path: Path) -> None:
     for config, name in (
         ({"model_type": "glm", "num_layers": 48, "block_position_encoding": True}, "glm"),
         ({"model_type": "glm", "num_key_value_heads": 2}, "glm4"),
         ({"model_type": "glm10b"}, "glm"),
+        ({"model_type": "glm4"}, "glm4_0414"),
         ({"model_type": "chatglm"}, "chatglm"),
+        ({**SECOND, "_name_or_path": "THUDM/chatglm2-6b-32k"}, "chatglm2"),
+        ({**SECOND, "_name_or_path": "/models/ChatGLM3-6B-base/"}, "chatglm3"),
+        ({**SECOND, "eos_token_id": [151329, 151336, 151338]}, "glm4_remote"),
+        ({**SECOND, "_name_or_path": "mine", "chatglm_release": "chatglm3"}, "chatglm3"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert family_for(tmp_path).name == name
     with pytest.raises(BadInput, match="neither a family"):
-        family_for("chatglm3")
+        family_for("chatglm9")
+    for config in (SECOND, {**SECOND, "_name_or_path": "chatglm2-to-3/mine"}, {**SECOND, "chatglm_release": "x"}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(BadInput, match="and nothing says which"):
+            family_for(tmp_path)
 
 
 LOADS = """

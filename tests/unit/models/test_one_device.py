@@ -14,7 +14,7 @@ from glmjobs.training.health import Health  # noqa: E402
 from tests.support.pretended_device import Mixed, pretended_memory  # noqa: E402
 from tests.support.small_families import PROMPTS, packed_batch, small, small_trained  # noqa: E402
 
-FAMILIES = ("chatglm", "glm", "glm4")
+FAMILIES = ("chatglm", "glm", "glm4", "chatglm2")
 
 
 def test_mixing_and_waiting_show() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,10 @@ from glmjobs.models import (
 )
 from glmjobs.models.family import family_for
 from glmjobs.zero.consolidate import Options, consolidate
-from tests.support.paths import SUPPORT
+from tests.support.thudm import NEW_TOKENS, run_driver, spread
 
 pytestmark = pytest.mark.slow
 
-NEW_TOKENS = 24
 #: hidden size, layers, heads, spread of the weights, gain of what layers add: enough for attention to matter,
 #: and for a model with tied embeddings not to repeat one token for ever.
 SIZES = [(32, 2, 2, 0.4, 8), (64, 5, 4, 0.3, 8), (96, 12, 3, 0.2, 1), (128, 3, 8, 0.2, 8)]
@@ -42,36 +40,12 @@ CHATS: list[tuple[str, list[tuple[str, str]]]] = [
 ]
 
 
-def run_driver(name: str, python: str, directory: Path, work: Path, **variables: str) -> dict[str, Any]:
-    """What a driver beside this file wrote for ``directory`` and ``work``'s prompts, in THUDM's stack."""
-    driver = SUPPORT.joinpath(name)
-    command = [python, str(driver), str(directory), str(work / "prompts.json"), str(work / "out.pt")]
-    environment = {**os.environ, "HF_MODULES_CACHE": str(work / "modules"), "PYTHONPATH": "", **variables}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-2000:]
-    out: dict[str, Any] = torch.load(work / "out.pt", weights_only=True)
-    return out
-
-
 @pytest.fixture(scope="module")
 def thudm() -> tuple[Path, str]:
     code, python = os.environ.get("GLMJOBS_THUDM_CODE"), os.environ.get("GLMJOBS_THUDM_PYTHON")
     if not code or not python:
         pytest.skip("GLMJOBS_THUDM_CODE and GLMJOBS_THUDM_PYTHON are not set: THUDM's own code is not run")
     return Path(code), python
-
-
-def spread(model: Any, seed: int, gain: float) -> None:
-    """Biases and norms away from 0 and 1, so that all of them are compared; layers' outputs by ``gain``."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            norm = name.endswith("layernorm.weight")
-            parameter.data = torch.randn(parameter.shape, generator=generator) * (
-                0.2 if norm else 0.05
-            ) + float(norm)
-        elif name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):
-            parameter.data *= gain
 
 
 def write_directory(

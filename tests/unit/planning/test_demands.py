@@ -62,3 +62,14 @@ def test_the_way_that_a_gpu_is_offered_fits_it(elsewhere: Path, monkeypatch: pyt
     words = [w.strip(";") for w in str(caught.value).split() if w.startswith("train.")]
     recipe, profile = both("cluster.gpu_memory_gb=24", *words)
     assert words and demands.check(recipe, profile, SHAPE, elsewhere) == []
+
+
+def test_float16_is_warned_of_where_the_weights_are_bfloat16(elsewhere: Path) -> None:
+    """Before the start; ChatGLM3, which was published in float16, is trained in it without a word."""
+    path = f"model.path={elsewhere / 'none'}"
+    recipe, _ = load_both("configs/glm4_9b.yaml", None, ["train.precision=fp16", path], "local")
+    (said,) = demands._check_precision(recipe)
+    assert said.startswith("GLM-4's weights were made in bfloat16") and "train.precision=bf16" in said
+    for config, words in (("glm4_9b", []), ("chatglm3_6b", ["train.precision=fp16"])):
+        recipe, _ = load_both(f"configs/{config}.yaml", None, [*words, path], "local")
+        assert demands._check_precision(recipe) == []

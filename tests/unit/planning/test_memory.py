@@ -42,10 +42,12 @@ def published(family: str) -> Architecture:
 
 
 def test_published_sizes() -> None:
-    """ChatGLM-6B with its embedding tied, GLM-10B-chinese, GLM-4-9B."""
+    """ChatGLM-6B with its embedding tied, GLM-10B-chinese, GLM-4-9B, ChatGLM2-6B and ChatGLM3-6B."""
     assert published("chatglm").parameters == 6_173_286_400
     assert published("glm").parameters == 9_879_633_920
     assert published("glm4").parameters == 9_399_951_360
+    assert published("glm4_0414").parameters == 9_400_279_040
+    assert published("chatglm2").parameters == published("chatglm3").parameters == 6_243_584_000
 
 
 def test_static_parts_of_chatglm_and_glm10b() -> None:
@@ -103,6 +105,10 @@ CASES = [
     ("glm", "bf16", 3, "none", "full"),
     ("glm4", "bf16", 2, "none", "full"),
     ("glm4", "bf16", 2, "checkpointing", "lora"),
+    ("glm4_0414", "bf16", 2, "none", "full"),
+    ("chatglm2", "bf16", 2, "none", "full"),
+    ("chatglm2", "bf16", 3, "checkpointing", "full"),
+    ("chatglm2", "bf16", 2, "checkpointing", "lora"),
 ]
 
 

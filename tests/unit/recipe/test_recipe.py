@@ -134,7 +134,7 @@ def test_options_that_count_start_at_one(command: Any, capsys: pytest.CaptureFix
         (b"model: {path: a}\ndata: {path: b}\nsecore: {}\n", "did you mean score?"),
         (
             b"model: {path: a, family: llama}\ndata: {path: b}\n",
-            "none of the families here (chatglm, glm, glm4)",
+            "none of the families here (chatglm, chatglm2, chatglm3, glm, glm4, glm4_0414, glm4_remote)",
         ),
         (b"model: {make: {heads: 5}}\ndata: {path: b}\n", "hidden_size = 128 and heads = 5"),
         (b"model: {make: {}, family: glm4}\ndata: {path: b}\n", "model.make.family chatglm: the same"),
@@ -162,3 +162,15 @@ def test_a_time_limit_is_what_was_typed(tmp_path: Path, text: str) -> None:
     path.write_text(f"model: {{path: a}}\ndata: {{path: b}}\njobs: {{train: {{time: {text}}}}}\n")
     assert recipes.load(path).jobs.train.time == text
     assert recipes.load(path, [f"jobs.score.time={text}"]).jobs.score.time == text
+
+
+@pytest.mark.parametrize(("family", "half"), [("glm4", "bf16"), ("glm4_0414", "bf16"), ("chatglm3", "fp16")])
+def test_a_type_that_is_not_named_is_the_familys(family: str, half: str) -> None:
+    """GLM-4's weights are bfloat16: in float16 its activations overflow. What is named holds."""
+    raw: dict[str, Any] = {"model": {"path": "m", "family": family}, "data": {"path": "d", "dev_rows": "1-9"}}
+    recipe = recipes.parse(raw)
+    assert recipe.train.precision == half
+    assert {recipe.consolidate.dtype, recipe.score.dtype} == {{"bf16": "bfloat16", "fp16": "float16"}[half]}
+    assert recipes.parse(recipe.model_dump(mode="json")) == recipe
+    named = recipes.parse({**raw, "train": {"precision": "fp32"}, "score": {"dtype": "float32"}})
+    assert (named.train.precision, named.score.dtype) == ("fp32", "float32")

@@ -256,7 +256,7 @@ def test_bad_input_is_one_line(
         ((tmp_path, good), "no model directory (a directory with config.json and weights)"),
         ((models[0], tmp_path / "absent.jsonl"), "absent.jsonl: no such file"),
         ((models[0], bad), "no known columns of question and answer; found: text"),
-        ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, not chatglm"),
+        ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, GLM-4-0414, not chatglm"),
         ((run.path,), "no fine-tuned model yet"),
         (
             (run.path, "--rows", "3"),
@@ -428,7 +428,7 @@ def test_two_processes_at_once(run: Run) -> None:
         assert [json.loads(row)["id"] for row in rows] == list(range(1, ROWS + 1))
 
 
-@pytest.mark.parametrize("family", ["chatglm", "glm", "glm4"])
+@pytest.mark.parametrize("family", ["chatglm", "glm", "glm4", "chatglm3"])
 def test_no_more_tokens_than_the_model_has_positions(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,6 +452,6 @@ def test_no_more_tokens_than_the_model_has_positions(
     ]
     assert run_command(score.main, words) == 0
     said = capsys.readouterr().err
-    most = {"chatglm": 255, "glm": 256, "glm4": 128}[family]
+    most = {"chatglm": 255, "glm": 256, "glm4": 128, "chatglm3": 128}[family]
     has = 257 if family == "glm" else 256
     assert f"has {has} positions: an answer is cut at {most} tokens, not at max_new_tokens = 4,000\n" in said

@@ -12,7 +12,7 @@ import pytest
 from glmjobs.zero.consolidate import Options, consolidate
 
 torch = pytest.importorskip("torch", reason="models are made with torch")
-FAMILIES = ("chatglm", "glm", "glm4")
+FAMILIES = ("chatglm", "glm", "glm4", "chatglm3", "glm4_remote")
 
 
 @pytest.fixture(scope="module")
