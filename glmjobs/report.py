@@ -73,7 +73,9 @@ def write_card(run: Run, document: Json) -> None:
         return
     if path.is_file() and model_card.MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    licences = sorted(p.name for p in run.model.iterdir() if "LICENSE" in p.name.upper() or p.name.startswith("NOTICE"))
+    licences = sorted(
+        p.name for p in run.model.iterdir() if "LICENSE" in p.name.upper() or p.name.startswith("NOTICE")
+    )
     title = family_for(run.recipe.model.family).title
     write_atomic(path, model_card.render(document, title, licences, adapter=is_adapter(run.model)))
 

@@ -47,7 +47,9 @@ def choose(model_dir: Path, wanted: str | None, side_by_side: int = 1) -> str:
 def computes(dtype: str) -> bool:
     """Whether torch multiplies matrices of this type on this CPU; torch 2.0 has no float16 there."""
     if dtype == "bfloat16":
-        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # torch 2.0 has no such question
+        supported = getattr(
+            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None
+        )  # torch 2.0 has no such question
         if supported is None or not supported():
             return False  # torch would compute it without the CPU's vectors, a hundred times slower
     try:

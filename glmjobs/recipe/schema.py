@@ -259,7 +259,8 @@ class TrainSection(Section):
     )
     gradient_accumulation: int = Field(default=1, ge=1)
     precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="fp16", description="not named: the half precision that the family's weights were published in"
+        default="fp16",
+        description="not named: the half precision that the family's weights were published in",
     )
     device: Literal["cuda", "cpu", "auto"] = Field(
         default="cuda", description="auto: the CPU where a rank finds no GPU; for small recipes"

@@ -226,7 +226,12 @@ class Asked(NamedTuple):
 
 
 def prompts_of(
-    family: Family, tokenizer: Any, questions: Sequence[Question], positions: int | None, longest: int, new: int
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    positions: int | None,
+    longest: int,
+    new: int,
 ) -> Asked:
     """Questions in the family's frame, and how long their answers may be, where the model has so many ``positions``.
 

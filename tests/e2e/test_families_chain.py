@@ -120,9 +120,14 @@ def test_the_chain_of_a_family(
 
 @pytest.mark.parametrize(
     ("family", "stage"),
-    [("chatglm", 2), *(pytest.param(f, 3, marks=pytest.mark.slow) for f in ("chatglm", "chatglm2", "chatglm3"))],
+    [
+        ("chatglm", 2),
+        *(pytest.param(f, 3, marks=pytest.mark.slow) for f in ("chatglm", "chatglm2", "chatglm3")),
+    ],
 )
-def test_lora_on_two_ranks(family: str, stage: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lora_on_two_ranks(
+    family: str, stage: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Only adapters are trained and saved; a resume gives the same adapter; merged and kept equal unmerged."""
     peft = pytest.importorskip("peft")
     settings = {"method": "lora", "lora": {"rank": 4, "alpha": 16}, "zero_stage": stage, "eval_steps": "auto"}

@@ -127,7 +127,12 @@ def _second(release: str, family: str = "") -> Callable[[dict[str, Any]], Any]:
 
     def make(changes: dict[str, Any]) -> Any:
         kind = families()[family or release].model_class()
-        sizes = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_attention_heads": HEADS, "ffn_hidden_size": 96}
+        sizes = {
+            "hidden_size": HIDDEN,
+            "num_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "ffn_hidden_size": 96,
+        }
         heads = {"multi_query_group_num": 2, "kv_channels": HIDDEN // HEADS, "seq_length": POSITIONS}
         given = {"padded_vocab_size": VOCABULARY, "chatglm_release": release, **sizes, **heads, **changes}
         return kind(kind.config_class(**given))
@@ -264,7 +269,11 @@ def small_glm4_remote(directory: Path, **changes: Any) -> Path:
     (directory / "tokenizer.model").write_bytes(ranked_pieces())
     tokenizer = families()["glm4_remote"].load_tokenizer(directory)
     tokenizer.save_pretrained(directory)
-    ids = {"eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id, "rope_ratio": 500}
+    ids = {
+        "eos_token_id": [tokenizer.eos_token_id],
+        "pad_token_id": tokenizer.pad_token_id,
+        "rope_ratio": 500,
+    }
     small("glm4_remote", std=STD, padded_vocab_size=768, **{**ids, **changes}).save_pretrained(directory)
     return directory
 

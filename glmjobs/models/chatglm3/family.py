@@ -20,7 +20,12 @@ class ChatGLM3(ChatGLM2):
     title = "ChatGLM3-6B"
     frame_tokens = 9
     published = ("ChatGLM3-6B", ChatGLM2.published[1])
-    directories: ClassVar[tuple[str, ...]] = ("chatglm3-6b", "chatglm3-6b-base", "chatglm3-6b-32k", "chatglm3-6b-128k")
+    directories: ClassVar[tuple[str, ...]] = (
+        "chatglm3-6b",
+        "chatglm3-6b-base",
+        "chatglm3-6b-32k",
+        "chatglm3-6b-128k",
+    )
     roles = True
 
     def mistaken(self, config: dict[str, Any]) -> str | None:

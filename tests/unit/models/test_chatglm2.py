@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from glmjobs.data.framing import Frame
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.chatglm2.configuration import ChatGLM2Config
 from glmjobs.models.chatglm2.modeling import rotary_angles
@@ -172,3 +173,21 @@ def test_the_tokenizer_saved_is_read_again(release: str, tmp_path: Path) -> None
     (tmp_path / "tokenizer.model").write_bytes((tmp_path / "tokenizer.model").read_bytes()[:5000])
     with pytest.raises(BadInput, match="truncated or not a sentencepiece model"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_conversation_is_framed_as_a_question_is(release: str, tmp_path: Path) -> None:
+    """The new line that ChatGLM3 learns behind <|assistant|> is learned in conversations, too."""
+    family = family_for({"chatglm2": small_chatglm2, "chatglm3": small_chatglm3}[release](tmp_path))
+    tokenizer = load_tokenizer(tmp_path)
+
+    def plain(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    frame, answer = Frame.of(family, tokenizer, False), plain("2")
+    framed = family.frame(tokenizer, plain(family.prompt_text("1+1=?")), answer)
+    alone = frame.answered(family.chat_prompt(tokenizer, "1+1=?"), answer)
+    assert alone == (list(framed.input_ids), list(framed.labels))
+    ids, labels = frame.answered(family.chat_prompt(tokenizer, "1+1=?", [("a", "b")]), answer)
+    learned = [label for label in framed.labels if label >= 0]
+    assert len(ids) == len(labels) and [label for label in labels if label >= 0] == learned

@@ -273,7 +273,11 @@ def test_model_types_are_told_apart(tmp_path: Path) -> None:
         assert family_for(tmp_path).name == name
     with pytest.raises(BadInput, match="neither a family"):
         family_for("chatglm9")
-    for config in (SECOND, {**SECOND, "_name_or_path": "chatglm2-to-3/mine"}, {**SECOND, "chatglm_release": "x"}):
+    for config in (
+        SECOND,
+        {**SECOND, "_name_or_path": "chatglm2-to-3/mine"},
+        {**SECOND, "chatglm_release": "x"},
+    ):
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(BadInput, match="and nothing says which"):
             family_for(tmp_path)

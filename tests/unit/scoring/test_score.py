@@ -256,7 +256,10 @@ def test_bad_input_is_one_line(
         ((tmp_path, good), "no model directory (a directory with config.json and weights)"),
         ((models[0], tmp_path / "absent.jsonl"), "absent.jsonl: no such file"),
         ((models[0], bad), "no known columns of question and answer; found: text"),
-        ((models[0], good, "--backend", "vllm", "--out", tmp_path / "v"), "vLLM serves GLM-4, GLM-4-0414, not chatglm"),
+        (
+            (models[0], good, "--backend", "vllm", "--out", tmp_path / "v"),
+            "vLLM serves GLM-4, GLM-4-0414, not chatglm",
+        ),
         ((run.path,), "no fine-tuned model yet"),
         (
             (run.path, "--rows", "3"),
