@@ -34,6 +34,7 @@ from benchmarks.consolidate import in_child  # noqa: E402
 from benchmarks.consolidate import model_shapes as shapes_of  # noqa: E402
 from glmjobs.cli import run_command  # noqa: E402
 from glmjobs.zero.write import check_space  # noqa: E402
+from hpc.core.errors import BadInput  # noqa: E402
 from tests.support.sparse_models import chatglm_shapes, sparse_chatglm, sparse_checkpoint  # noqa: E402
 
 RANKS = 8
@@ -154,6 +155,13 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick:
         args.layers, args.hidden, args.vocab = 2, 512, 8000
     billions = 0.03 if args.quick else 0.2
+    if args.work is not None and not args.work.is_dir():
+        raise BadInput(f"--work {args.work}: no such directory")
+    if args.layers < 1 or args.hidden < 128 or args.hidden % 128 or args.vocab < 1:
+        raise BadInput("--layers and --vocab: from 1 on; --hidden: a multiple of 128")
+    for python in args.python:
+        if shutil.which(python) is None:
+            raise BadInput(f"--python {python}: no program there; the bin/python of an environment")
     stacks = [sys.executable, *args.python]
     with tempfile.TemporaryDirectory(dir=args.work) as name:
         work = Path(name)

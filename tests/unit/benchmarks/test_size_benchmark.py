@@ -10,7 +10,7 @@ from benchmarks import size as bench
 from glmjobs.zero import write
 from glmjobs.zero.checkpoint import open_checkpoint
 from glmjobs.zero.consolidate import Options, consolidate
-from hpc.core.errors import NotFit
+from hpc.core.errors import BadInput, NotFit
 from tests.support.sparse_models import chatglm_shapes, sparse_chatglm, sparse_checkpoint
 
 SHAPES = chatglm_shapes(2, 512, 8000)
@@ -46,3 +46,12 @@ def test_a_step_that_fails_shows_why() -> None:
         bench.measured(["bash", "-c", "echo broken; exit 3"])
     found = bench.measured(["bash", "-c", "x=$(head -c 50000000 /dev/zero | tr '\\0' a); echo ${#x}"])
     assert found["said"] == "50000000" and found["peak_mib"] > 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--work", "/nonexistent"), ("--hidden", "100"), ("--layers", "0"), ("--python", "/no/python")],
+)
+def test_bad_options_are_one_line(options: tuple[str, str]) -> None:
+    with pytest.raises(BadInput, match=options[0]):
+        bench.main(list(options))
