@@ -53,7 +53,7 @@ def test_the_longest_example_that_is_kept_is_the_longest_that_glm_10b_takes() ->
     family, model = family_for("glm"), small("glm", max_sequence_length=20)
     positions = family.positions(model.config.to_dict())
     assert positions == 21
-    frame = Frame(before=[300], between=[310, 312, 311], behind=[], labels_between=[], labels_behind=[])
+    frame = Frame(before=[300], between=[310, 312, 311], behind=[], labels_between=[], labels_behind=[], opening=3)
     limits = Limits(500, 500, "drop", positions, family.positions_apart)
     for source, target in ((18, 1), (1, 19), (18, 19)):
         ids = torch.tensor([frame.apply([7] * source, [8] * target)[0]])
@@ -67,7 +67,7 @@ def test_the_longest_example_that_is_kept_is_the_longest_that_glm_10b_takes() ->
 
 
 def test_rotary_positions_are_one_count_over_question_and_answer() -> None:
-    frame = Frame(before=[1], between=[2], behind=[3], labels_between=[], labels_behind=[])
+    frame = Frame(before=[1], between=[2], behind=[3], labels_between=[], labels_behind=[], opening=1)
     limits = Limits(500, 500, "keep_end", family_for("glm4").positions({"max_position_embeddings": 30}))
     assert limits.left_out(frame, 20, 7) is None and limits.left_out(frame, 20, 8) == BEYOND
     assert Limits(500, 500, "drop", family_for("glm4").positions({})).left_out(frame, 400, 400) is None
