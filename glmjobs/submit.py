@@ -209,10 +209,10 @@ def create(parent: Path, name: str, recipe: Recipe, profile: Profile, shape: Sha
 
 def dry_run(chain: Chain, as_json: bool) -> int:
     """Print what would be submitted."""
-    stages = [job.stage for job in chain.jobs]
+    ids = {job.stage: submission.to_be_waited_for(f"<{job.stage}'s job id>", job) for job in chain.jobs}
     shown = {
         job.stage: (
-            submission.options(chain, job, [f"<{s}'s job id>" for s in job.after if s in stages]),
+            submission.options(chain, job, [ids[s] for s in job.after if s in ids]),
             render(job, chain),
         )
         for job in chain.jobs

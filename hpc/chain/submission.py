@@ -177,6 +177,11 @@ def after_ok(waits: Sequence[str]) -> str:
     return f"afterok:{':'.join(waits)}" if waits else ""
 
 
+def to_be_waited_for(number: str, job: Job) -> str:
+    """A job that has just gone out, as :func:`after_ok` takes it: its id; of queued attempts, any of them."""
+    return OR.join(f"{number}_{n}" for n in range(job.attempts)) if job.attempts > 1 else number
+
+
 def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = ()) -> list[str]:
     """Job ids that a job has to wait for: those of its forerunners which are not done.
 
@@ -194,9 +199,8 @@ def waits_for(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[st
         if ledger.is_done(chain.run, stage):
             continue
         if ids[stage] in fresh:
-            attempts = next((j.attempts for j in chain.jobs if j.stage == stage), 1)
-            every = [f"{ids[stage]}_{n}" for n in range(attempts)]
-            found.append(OR.join(every) if attempts > 1 else ids[stage])
+            before_it = next(j for j in chain.jobs if j.stage == stage)
+            found.append(to_be_waited_for(ids[stage], before_it))
             continue
         claim = records.get(stage)
         if claim is None or claim.job != ids[stage]:
