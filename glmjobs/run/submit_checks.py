@@ -11,7 +11,7 @@ from glmjobs.data.splitting import Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
-from glmjobs.recipe.schema import DataSection, Recipe, ScoreSection, TestSetSection
+from glmjobs.recipe.schema import DataSection, JobsSection, Recipe, ScoreSection, TestSetSection
 from glmjobs.run import lengths, locate, scored_sets, sharing
 from glmjobs.run.directory import Shape
 from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
@@ -33,6 +33,8 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
         BadInput: the model, the data or the DeepSpeed configuration is not there, or not what the recipe says.
     """
     if executor == "slurm":
+        if "train" in stages:
+            check_warning(recipe.jobs)
         check_sbatch(profile)
         check_slurm_gpus(profile, shape)
     elif recipe.train.device == "cuda" and "train" in stages:
@@ -68,6 +70,15 @@ def check_local_gpus(shape: Shape) -> None:
         raise NotFit(
             f"--gpus {shape.gpus}: this machine has {found or 'no'} NVIDIA GPUs and no Slurm was asked; "
             "submit from a login node (--executor slurm), or try the CPU-sized recipe: --recipe configs/tiny.yaml"
+        )
+
+
+def check_warning(jobs: JobsSection) -> None:
+    """Refuse a time limit of which the warning before it leaves nothing: training would save and start again."""
+    if jobs.train.seconds <= jobs.signal_seconds:
+        raise BadInput(
+            f"jobs.train.time = {jobs.train.time}: {jobs.signal_seconds} s before its end (jobs.signal_seconds) training "
+            f"is told to save and stop, so at once; more time, or {hints.setting('jobs.signal_seconds', 'N')}"
         )
 
 
