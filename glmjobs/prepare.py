@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m glmjobs.prepare",
         description="Read, check and split a data set: JSON lines, a JSON array, CSV or TSV (also .gz), parquet, "
         "arrow or a Hugging Face data set, in any of the usual forms (data.form). Bad rows "
-        "are dropped and reported; for a bad file, nothing is written.",
+        "are dropped and reported; for a bad file, nothing is written, and no file that was not prepared is replaced.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine is not fit for it.",
     )
     p.add_argument(
@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare, and print a summary."""
     args = parser().parse_args(argv)
     recipe = settings(args.file, args.recipe, args.overrides)
+    if args.out is not None and not args.out.strip():
+        raise BadInput("--out: name a directory")
     out = Path(args.out) if args.out else default_directory(recipe)
     data = recipe.data
     if data.sources:
