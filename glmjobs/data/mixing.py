@@ -224,6 +224,7 @@ def _record(
             "dev_in_train": 0 if deduplicate else sum(record["overlap"]["dev_in_train"] for record in records),
         },
         "context": {"rows": sum(record["context"]["rows"] for record in records), "columns": dict(columns)},
+        "unmarked": {"rows": sum(record.get("unmarked", {}).get("rows", 0) for record in records), "lines": []},
         "files_left_out": [line for record in records for line in record["files_left_out"]],
         "files": files,
         "dropped": [problem for record in records for problem in record["dropped"]],

@@ -302,8 +302,10 @@ class _Writer:
         why = f"{source}: no {part} row is left of its {rows} rows"
         if self.removed:
             return f"{why}: all {len(self.removed)} train rows ask questions of dev rows"
-        bad = len(self.validator.problems)
-        return f"{why} ({bad} unusable); change data.dev_rows or data.train_rows, or mend the rows"
+        unusable = f"{len(self.validator.problems)} unusable"
+        if others := self.validator.other_forms():
+            unusable += f"; of other forms: {others}"
+        return f"{why} ({unusable}); change data.dev_rows or data.train_rows, or mend the rows"
 
     def record(self) -> dict[str, Any]:
         """What prepare.json says."""
@@ -323,6 +325,7 @@ class _Writer:
                 "dev_in_train": self.dev_in_train,
             },
             "context": {"rows": self.validator.context_rows, "columns": dict(self.validator.context)},
+            "unmarked": {"rows": self.validator.unmarked, "lines": self.validator.unmarked_lines},
             "files_left_out": self.validator.source.left_out,
             "files": self.written,
             "dropped": [problem._asdict() for problem in problems],
