@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m glmjobs.prepare",
         description="Read, check and split a data set: JSON lines, a JSON array, CSV or TSV (also .gz), parquet, "
         "arrow or a Hugging Face data set, in any of the usual forms (data.form). Bad rows "
-        "are dropped and reported; for a bad file, nothing is written.",
+        "are dropped and reported; for a bad file, nothing is written, and no file that was not prepared is replaced.",
         epilog="Exit codes: 0 done, 1 the work failed, 2 bad input, 3 this machine is not fit for it.",
     )
     p.add_argument(
@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare, and print a summary."""
     args = parser().parse_args(argv)
     recipe = settings(args.file, args.recipe, args.overrides)
+    if args.out is not None and not args.out.strip():
+        raise BadInput("--out: name a directory")
     out = Path(args.out) if args.out else default_directory(recipe)
     data = recipe.data
     if data.sources:
@@ -201,11 +203,20 @@ def summary(record: dict[str, Any]) -> list[tuple[str, int, str]]:
         lines.append(("train rows left out", overlap["train_rows_removed"], "their question is a dev row's"))
     for name, count in record["context"]["columns"].items():
         lines.append((f"rows with {name!r}", count, "not read: training does not see it"))
+    unmarked = record.get("unmarked") or {"rows": 0}
+    if unmarked["rows"]:
+        mark = "no #### or \\boxed{} in the answer, which is read as it is: "
+        known = _where(unmarked["rows"], unmarked["lines"])
+        lines.append(("results not marked", unmarked["rows"], (mark + known).removesuffix(": ")))
     for reason, count in record["dropped_by_reason"].items():
         where = [dropped["line"] for dropped in record["dropped"] if dropped["reason"] == reason]
-        more = ", …" if count > _LINES else ""
-        lines.append((f"dropped: {reason}", count, f"line {', '.join(map(str, where[:_LINES]))}{more}"))
+        lines.append((f"dropped: {reason}", count, _where(count, where)))
     return lines
+
+
+def _where(count: int, lines: list[int]) -> str:
+    more = ", …" if count > _LINES else ""
+    return f"line {', '.join(map(str, lines[:_LINES]))}{more}" if lines else ""
 
 
 def _lengths_table(lengths: dict[str, Any]) -> Any:

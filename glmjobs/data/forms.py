@@ -54,6 +54,10 @@ def boxed(text: str) -> str:
     return text
 
 
+MARKS: dict[Callable[[str], str], str] = {after_hashes: "####", boxed: "\\boxed{}"}
+"""What a worked answer's result is marked by, by what finds it; without the mark it finds the whole text."""
+
+
 @dataclass(frozen=True)
 class Form:
     """One form.
@@ -201,6 +205,14 @@ def unlike(name: str, row: Value, setting: str = "") -> str:
     return f"{setting or 'form'} = {name} needs {wanted}, but its rows have {have}; {hint}"
 
 
+def kind_of(value: object) -> str:
+    """What a value of a JSON text or a table is, in words."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true or false"
+    kinds = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
+
+
 # Conversations
 
 
@@ -234,7 +246,8 @@ def read_turns(form: Form, row: Value, *, open_end: bool = False) -> Talk:
         raise Unusable(TOOLS)
     turns = _listed(row.get(form.turns))
     if not isinstance(turns, list) or not turns:
-        raise Unusable(f"{form.turns!r} is no list of turns", f"found {type(turns).__name__}")
+        found = "an empty list" if turns == [] else kind_of(turns)
+        raise Unusable(f"{form.turns!r} is no list of turns", f"found {found}")
     system, question = _text_or_empty(row, "system"), None
     pairs: list[tuple[str, str]] = []
     for role, text in [step for turn in turns for step in _steps(turn)]:
@@ -265,7 +278,7 @@ def read_turns(form: Form, row: Value, *, open_end: bool = False) -> Talk:
 def _steps(turn: object) -> list[tuple[str, str]]:
     """``(role, text)`` of a turn; XTuner's holds question and answer at once."""
     if not isinstance(turn, Mapping):
-        raise Unusable("a turn that is no object", f"found {type(turn).__name__}")
+        raise Unusable("a turn that is no object", f"found {kind_of(turn)}")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise Unusable(TOOLS)
     if "role" not in turn and "from" not in turn and "input" in turn and "output" in turn:
@@ -289,7 +302,7 @@ def _said(content: object) -> str:
     if content is None:
         return ""
     if not isinstance(content, str):
-        raise Unusable("a turn that is not text", f"found {type(content).__name__}")
+        raise Unusable("a turn that is not text", f"found {kind_of(content)}")
     return content
 
 
@@ -323,7 +336,7 @@ def _text_or_empty(row: Value, column: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise Unusable(f"{column!r} is not text", f"found {type(text).__name__}")
+        raise Unusable(f"{column!r} is not text", f"found {kind_of(text)}")
     return text
 
 
@@ -396,7 +409,7 @@ def _text(row: Value, names: Sequence[str]) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        found = "is empty" if value is None else f"is {type(value).__name__}, not text"
+        found = "is empty" if value is None else f"is {kind_of(value)}, not text"
         raise Unusable(f"column {column!r} {found}")
     if not str(value).strip():
         raise Unusable(f"column {column!r} is empty")

@@ -15,13 +15,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from glmjobs.data.forms import AUTO
-from glmjobs.data.prepared import FORMAT, MARKER, Prepared, existing, fingerprint_of, prepare
+from glmjobs.data.place import MARKER, begin, check_place, finished, make_place
+from glmjobs.data.prepared import FORMAT, Prepared, existing, fingerprint_of, prepare
 from glmjobs.data.rows import Row, row_key
 from glmjobs.data.sources import Source
 from glmjobs.data.splitting import Part
@@ -65,12 +67,9 @@ def prepare_mixed(
         WorkFailed: the directory cannot be written.
     """
     out, started = Path(out_dir), time.monotonic()
-    parts = [
-        prepare(
-            one.source, out / FOLDER / one.name, dev_rows=one.dev_rows, deduplicate=deduplicate, **settings
-        )
-        for one in sources
-    ]  # fmt: skip
+    for one in sources:
+        check_place(out, one.source)
+    parts = [_prepared(one, out / FOLDER / one.name, deduplicate, settings) for one in sources]
     wanted = [
         [one.name, one.weight, one.rows, part.fingerprint] for one, part in zip(sources, parts, strict=True)
     ]
@@ -89,7 +88,26 @@ def prepare_mixed(
         "seconds": round(time.monotonic() - started, 3),
     }
     write_json(out / MARKER, record)
+    finished(out)
     return Prepared(out, record)
+
+
+@contextmanager
+def of_source(name: str) -> Iterator[None]:
+    """Refusals say of which of several sources they are; settings that each has of its own lose their ``data.``."""
+    try:
+        yield
+    except BadInput as error:
+        said = str(error).replace("--set data.form=", "form: ")
+        said = said.replace("data.form", "form").replace("data.dev_rows", "dev_rows")
+        raise BadInput(f"data.sources: {name}: {said}") from None
+
+
+def _prepared(one: Mixed, out: Path, deduplicate: bool, settings: dict[str, Any]) -> Prepared:
+    with of_source(one.name):
+        return prepare(
+            one.source, out, dev_rows=one.dev_rows, deduplicate=deduplicate, form=one.form, **settings
+        )
 
 
 def source_of(record: dict[str, Any], id: int) -> str:
@@ -103,7 +121,7 @@ def source_of(record: dict[str, Any], id: int) -> str:
 
 
 def _write(out: Path, parts: list[tuple[Mixed, Prepared]], seed: int, deduplicate: bool) -> dict[str, Any]:
-    out.mkdir(parents=True, exist_ok=True)
+    make_place(out)
     remove_stale(out)
     offsets = [0]
     for _, part in parts:
@@ -127,7 +145,7 @@ def _write(out: Path, parts: list[tuple[Mixed, Prepared]], seed: int, deduplicat
         for together in zip_longest(*shifted):  # in turn, so that the first so many are of all sources
             for row in filter(None, together):
                 _line(dev, row)
-        (out / MARKER).unlink(missing_ok=True)  # from here on the old data is gone
+        begin(out)
     return _record(out, parts, described, removed, deduplicate)
 
 
@@ -206,6 +224,7 @@ def _record(
             "dev_in_train": 0 if deduplicate else sum(record["overlap"]["dev_in_train"] for record in records),
         },
         "context": {"rows": sum(record["context"]["rows"] for record in records), "columns": dict(columns)},
+        "unmarked": {"rows": sum(record.get("unmarked", {}).get("rows", 0) for record in records), "lines": []},
         "files_left_out": [line for record in records for line in record["files_left_out"]],
         "files": files,
         "dropped": [problem for record in records for problem in record["dropped"]],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from array import array
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glmjobs.data.forms import AUTO
+from glmjobs.data.place import MARKER, begin, check_place, finished, make_place
 from glmjobs.data.reading import Problem
 from glmjobs.data.rows import Columns, Row, row_key
 from glmjobs.data.sources import Source, open_source
@@ -27,7 +29,6 @@ from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.files import atomic_file, remove_stale, write_json
 
 FORMAT = 2  # raise it when the written form changes: old directories are then made anew
-MARKER = "prepare.json"
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,12 @@ def prepare(
         form: the rows' form (:mod:`glmjobs.data.forms`), or found by looking.
 
     Raises:
-        BadInput: the source or a setting is wrong. Nothing is written then.
+        BadInput: the source or a setting is wrong, or ``out_dir`` holds the source itself or another file that would
+            be overwritten. Nothing is written then.
     """
     out = Path(out_dir)
     opened = open_source(source)
+    check_place(out, source)
     columns = Columns(prompt_column, query_column, response_column)
     split = Split.parse(dev_rows, train_rows)
     validator = Validator(opened, columns, allow_dropped, form)
@@ -168,6 +171,7 @@ def prepare(
         "seconds": round(time.monotonic() - started, 3),
     }
     write_json(out / MARKER, record)
+    finished(out)
     return Prepared(out, record)
 
 
@@ -190,8 +194,8 @@ def existing(directory: Path) -> Prepared | None:
 
 def _write(out: Path, validator: Validator, split: Split, deduplicate: bool) -> dict[str, Any]:
     """Write both files under their final names and return the record of it. The marker is the caller's."""
-    made = [place for place in [out, *out.parents] if not place.exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    made = [place for place in [out, *out.parents] if not os.path.lexists(place)]
+    make_place(out)
     try:
         remove_stale(out)
         with atomic_file(out / "dev.jsonl") as dev, atomic_file(out / "train.jsonl") as train:
@@ -200,7 +204,7 @@ def _write(out: Path, validator: Validator, split: Split, deduplicate: bool) -> 
             if deduplicate:
                 writer.remove_dev_questions()
             writer.check(deduplicate)
-            (out / MARKER).unlink(missing_ok=True)  # from here on the old data is gone
+            begin(out)
     except BaseException:
         for directory in made:  # nothing half-written, not even an empty directory
             try:
@@ -298,8 +302,10 @@ class _Writer:
         why = f"{source}: no {part} row is left of its {rows} rows"
         if self.removed:
             return f"{why}: all {len(self.removed)} train rows ask questions of dev rows"
-        bad = len(self.validator.problems)
-        return f"{why} ({bad} unusable); change data.dev_rows or data.train_rows, or mend the rows"
+        unusable = f"{len(self.validator.problems)} unusable"
+        if others := self.validator.other_forms():
+            unusable += f"; of other forms: {others}"
+        return f"{why} ({unusable}); change data.dev_rows or data.train_rows, or mend the rows"
 
     def record(self) -> dict[str, Any]:
         """What prepare.json says."""
@@ -319,6 +325,7 @@ class _Writer:
                 "dev_in_train": self.dev_in_train,
             },
             "context": {"rows": self.validator.context_rows, "columns": dict(self.validator.context)},
+            "unmarked": {"rows": self.validator.unmarked, "lines": self.validator.unmarked_lines},
             "files_left_out": self.validator.source.left_out,
             "files": self.written,
             "dropped": [problem._asdict() for problem in problems],

@@ -26,6 +26,10 @@ MAX_BAD_SHARE = 0.5
 BLANK = "blank line"
 _EARLY = 1000  # so many rows, all bad: no need to read the rest
 
+_OTHER = "of another form: "
+"""What the reason begins with for rows of another form than the first ones; behind it that form's name."""
+_LINES = 5
+
 _LOOKED_AT = 20
 """First rows that are looked at to find the form."""
 
@@ -52,6 +56,7 @@ class Validator:
             )
         self.source, self.allowed = source, allowed
         self.form, self.columns = training_form(source, columns, form)
+        self._named = columns
         self.rows = 0
         self.talks = 0
         """Kept rows in which something was said before, or a system prompt stands."""
@@ -60,6 +65,10 @@ class Validator:
         self.context: Counter[str] = Counter()
         """Kept rows that have something in a column of CONTEXT, by column: it is left out."""
         self.context_rows = 0
+        self.unmarked = 0
+        """Kept rows whose worked answer has no mark (:data:`glmjobs.data.forms.MARKS`) before its result."""
+        self.unmarked_lines: list[int] = []
+        """The first of them."""
         self._names: Counter[str] = Counter()
         self._queries = 0
 
@@ -81,6 +90,7 @@ class Validator:
                 self.kept += 1
                 self.talks += not checked.alone
                 self._note_context(record)
+                self._note_result(record)
             yield checked
         if not self.rows:
             raise BadInput(f"{self.source.name}: no rows in it")
@@ -103,6 +113,40 @@ class Validator:
         self.context.update(left)
         self.context_rows += bool(left)
 
+    def _note_result(self, record: Record | Problem) -> None:
+        """Count a worked answer whose result isn't marked, where the mark is what tells the gold answer."""
+        value = record.value if isinstance(record, Record) else None
+        if self.form.short not in forms.MARKS or not isinstance(value, dict):
+            return
+        column = self.columns.response
+        if (
+            forms.first_of(value, self.form.gold) == column
+            and self.form.short(value[column]) == value[column]
+        ):
+            self.unmarked += 1
+            self.unmarked_lines += [record.line] if self.unmarked <= _LINES else []
+
+    def _other_form(self, value: object) -> str:
+        """The name of the form that a row is of, where that is another than this one; else ""."""
+        if not isinstance(value, dict):
+            return ""
+        needed = [] if self.form.turns else [self.columns.prompt, self.columns.response]
+        if self.form.fits(value) if self.form.turns else all(value.get(name) is not None for name in needed):
+            return ""
+        other = forms.find_form(value, self._named)
+        alike = (
+            other is None or other.name == self.form.name or {other.name, self.form.name} <= {*forms.PLAIN}
+        )
+        return "" if other is None or alike else other.name
+
+    def other_forms(self) -> str:
+        """The forms that rows are of besides this one, with their counts and first lines, in words; else ""."""
+        found: dict[str, list[int]] = {}
+        for problem in self.problems:
+            if problem.reason.startswith(_OTHER):
+                found.setdefault(problem.reason.removeprefix(_OTHER), []).append(problem.line)
+        return ", ".join(f"{name} ({len(lines):,}, from line {lines[0]})" for name, lines in found.items())
+
     def _read(self) -> tuple[str, ...]:
         """Columns that the form reads."""
         context = ("history", "system") if self.form.context else ()
@@ -117,7 +161,10 @@ class Validator:
         try:
             row = self._talk(record) if self.form.turns else self._plain(record)
         except Unusable as why:
-            return Problem(record.row, record.line, why.reason, why.detail)
+            other = self._other_form(record.value)
+            return Problem(
+                record.row, record.line, *((_OTHER + other,) if other else (why.reason, why.detail))
+            )
         if isinstance(row, Problem):
             return row
         for texts in (*row.history, (row.system,)):
@@ -130,7 +177,7 @@ class Validator:
     def _talk(self, record: Record) -> Row | Problem:
         """A conversation."""
         if not isinstance(record.value, dict):
-            return Problem(record.row, record.line, "not an object", f"found {type(record.value).__name__}")
+            return Problem(record.row, record.line, "not an object", f"found {forms.kind_of(record.value)}")
         talk = forms.read_turns(self.form, record.value)
         if not talk.question.strip():
             return Problem(record.row, record.line, "empty prompt")
@@ -144,13 +191,13 @@ class Validator:
         """Prompt, query and response in columns."""
         value = record.value
         if not isinstance(value, dict):
-            return Problem(record.row, record.line, "not an object", f"found {type(value).__name__}")
+            return Problem(record.row, record.line, "not an object", f"found {forms.kind_of(value)}")
         if self.rows <= _EARLY:
             self._names.update(str(key) for key in value)
         prompt_column, query_column, response_column = self.columns
         for column in (prompt_column, response_column):
             if column not in value:
-                return Problem(record.row, record.line, f"no column {column!r}")
+                raise Unusable(f"no column {column!r}")
         prompt, response = value[prompt_column], value[response_column]
         query = value.get(query_column) if query_column else ""
         self._queries += query_column in value
@@ -161,15 +208,14 @@ class Validator:
         )
         for column, text in texts:
             if not isinstance(text, str):
-                kind = "null" if text is None else type(text).__name__
-                return Problem(record.row, record.line, f"{column!r} is not text", f"found {kind}")
+                raise Unusable(f"{column!r} is not text", f"found {forms.kind_of(text)}")
             if not _encodable(text):
                 return Problem(
                     record.row, record.line, f"{column!r} is not valid Unicode", "a lone surrogate"
                 )
         if not prompt.strip() and not (query or "").strip():
             return Problem(record.row, record.line, "empty prompt")
-        if not response.strip():
+        if not response.replace(self.form.holds or "\0", "").strip():
             return Problem(record.row, record.line, "empty response")
         if not self.form.context:
             return Row(record.row, prompt, query or "", response)
@@ -178,6 +224,13 @@ class Validator:
 
     def _explain(self) -> str:
         """What is wrong with the source as a whole: its most frequent problem, at its first line."""
+        bad = [problem for problem in self.problems if problem.reason != BLANK]
+        without = f"or go on without them: {allow_setting(len(bad) / max(1, self.kept + len(bad)))}"
+        if 2 * sum(problem.reason.startswith(_OTHER) for problem in bad) >= len(bad) > 0:
+            own = f"{self.form.name} ({self.kept:,}), " if self.kept else ""
+            said = f"{self.source.name}: rows of several forms: {own}{self.other_forms()}; save the rows of each form "
+            said += "as a file of its own, and name the files under data.sources"
+            return f"{said}; {without}" if self.kept else said
         reason, count = Counter(problem.reason for problem in self.problems).most_common(1)[0]
         first = next(problem for problem in self.problems if problem.reason == reason)
         if self.kept == 0 and (whole := self._one_object(reason)):
@@ -196,9 +249,10 @@ class Validator:
             "not an object": 'expected objects such as {"instruction": …, "output": …}',
             "not UTF-8": f"convert it: {recode(self.source.name, first.detail)}",
         }.get(reason, "choose other columns or mend the file")
+        if len(bad) > count:
+            share += f", {len(bad)} unusable in all"
         said = f"{self.source.name}:{first.line}: {reason}{detail} in {share}; {right}"
-        lost = len(self.problems) / max(1, self.kept + len(self.problems))
-        return said if not self.kept else f"{said}; or go on without them: {allow_setting(lost)}"
+        return f"{said}; {without}" if self.kept else said
 
     def _one_object(self, reason: str) -> str | None:
         """What a file is that holds one object instead of rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from glmjobs.data.mixing import of_source
 from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
@@ -44,7 +45,10 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
         if model.path is not None:
             model = model.model_copy(update={"path": str(check_model(Path(model.path), model.family))})
         if data.sources:
-            paths = [check_data(one) for one in data.apart()]
+            paths = []
+            for source, one in zip(data.sources, data.apart(), strict=True):
+                with of_source(source.name):
+                    paths.append(check_data(one))
             pairs = zip(data.sources, paths, strict=True)
             sources = tuple(one.model_copy(update={"path": path}) for one, path in pairs)
             data = data.model_copy(update={"sources": sources})

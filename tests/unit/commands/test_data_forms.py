@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         lines(lambda r: {"original_text": "1+1=?", "equation": "x=1+1", "ans": "2"}).encode(),
         "looks like Math23K and Ape210K, a test set without worked answers to learn: name it in score.sets",
     ),
-    "numbers as answers": (lines(lambda r: {**r, "output": 7}).encode(), "'output' is not text (found int)"),
+    "numbers as answers": (lines(lambda r: {**r, "output": 7}).encode(), "'output' is not text (found a number)"),
     "empty answers": (lines(lambda r: {**r, "output": ""}).encode(), "empty response in 40 of 40 rows"),
     "a column twice": (TEXT.replace(b'"output": ', b'"output": "x", "output": '), "the column 'output' twice"),
     "other case": (

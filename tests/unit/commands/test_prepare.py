@@ -86,6 +86,9 @@ def test_recipe_gives_the_settings_and_the_file(
         (["empty.json"], "empty.json: the file is empty"),
         (["gbk.json"], "gbk.json:1: not UTF-8 (looks like GB18030)"),
         (["broken.json"], "broken.json:2: no column 'instruction'"),
+        (["belle.json", "--out", ""], "--out: name a directory"),
+        (["belle.json", "--out", "gbk.json/o"], "gbk.json: not a directory; name another directory"),
+        (["belle.json", "--out", "mine"], "mine/dev.jsonl: would be overwritten, and was not prepared there"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_writes_nothing(
@@ -94,6 +97,8 @@ def test_bad_input_is_one_line_exit_2_and_writes_nothing(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     Path("empty.json").touch()
+    Path("mine").mkdir()
+    Path("mine/dev.jsonl").touch()
     Path("gbk.json").write_bytes(source.read_bytes().decode().encode("gb18030"))
     Path("broken.json").write_text("a,b\n1,2\n")
     before = sorted(tmp_path.rglob("*"))

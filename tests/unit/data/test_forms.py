@@ -220,3 +220,62 @@ def test_data_prepared_before_there_were_forms_stay_valid(tmp_path: Path) -> Non
     assert (tmp_path / "data" / "train.jsonl").read_text(encoding="utf-8") == (
         '{"id": 2, "instruction": "又问", "input": "", "output": "答"}\n'
     )
+
+
+def test_rows_of_several_forms(tmp_path: Path) -> None:
+    """Said with their lines and where they belong, not as columns to be renamed."""
+    plain = {"instruction": "q", "input": "", "output": "a"}
+    solved = {"question": "1+1?", "answer": "1+1=2\n#### 2"}
+    others = [WHOLE["messages"]] * 2 + [WHOLE["sharegpt"]] * 2 + [solved]
+    said = refused(write_jsonl(tmp_path / "rows.jsonl", [plain] * 3 + others))
+    assert (
+        "rows of several forms: belle (3), messages (2, from line 4), sharegpt (2, from line 6), gsm8k (1,"
+        in said
+    )
+    assert "a file of its own, and name the files under data.sources; or go on without them: --set" in said
+    said = refused(write_jsonl(tmp_path / "rows.jsonl", others + [plain] * 3))
+    assert "messages (2), sharegpt (2, from line 3), gsm8k (1, from line 5), belle (3, from line 6)" in said
+    problems = read(write_jsonl(tmp_path / "rows.jsonl", [plain] * 3 + others))[1]
+    assert [problem.reason for problem in problems][1:3] == [
+        "of another form: messages",
+        "of another form: sharegpt",
+    ]
+    with pytest.raises(
+        BadInput, match=r"no train row is left .*\(5 unusable; of other forms: messages \(2, from"
+    ):
+        prepare(tmp_path / "rows.jsonl", tmp_path / "o", dev_rows="1-3", allow_dropped=1)
+
+
+def test_how_many_rows_are_unusable_in_all(tmp_path: Path) -> None:
+    rows = [WHOLE["messages"]] * 2 + [{"messages": []}] * 2 + [said(("user", "a"), ("user", "b"))]
+    message = refused(write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert (
+        "rows.jsonl:3: 'messages' is no list of turns (found an empty list) in 2 of 5 rows, 3 unusable in all"
+        in message
+    )
+    assert message.endswith("--set data.allow_dropped=0.6")
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        (
+            [{"question": "q", "answer": text} for text in ("2\n#### 2", "no hash", "2\n#### ", "#### 3")],
+            [2, 3],
+        ),
+        ([{"problem": "q", "solution": text} for text in ("\\boxed{2}", "no box", "\\fbox{3}")], [2]),
+        ([{"question_zh": "q", "answer_zh": "二", "answer_only": "2"}] * 2, []),
+        ([{"instruction": "q", "input": "", "output": "a"}] * 2, []),
+    ],
+)
+def test_worked_answers_without_a_marked_result_are_counted(
+    rows: list[dict[str, Any]], lines: list[int], tmp_path: Path
+) -> None:
+    """They are learned; one that is the mark alone is none."""
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    done = prepare(path, tmp_path / "o", dev_rows="1", deduplicate=False)
+    assert done.record["unmarked"] == {"rows": len(lines), "lines": lines}
+    assert done.train == len(rows) - 1
+    solved = {"question": "q", "answer": "2\n#### 2"}
+    mark = {"question": "q", "answer": "#### "}
+    assert [p.reason for p in read(write_jsonl(path, [solved, mark]))[1]] == ["empty response"]

@@ -103,6 +103,25 @@ def test_refusals(files: tuple[Path, Path], tmp_path: Path) -> None:
         prepare_mixed([Mixed("a", tmp_path / "none.jsonl", dev_rows="1")], tmp_path / "e")
 
 
+def test_a_source_of_another_form_or_in_the_way(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The refusal names the source, and nothing of it is in the way of a file that was there."""
+    with pytest.raises(
+        BadInput, match=r"data\.sources: talks: .*talks\.jsonl: form = math needs .*: form: messages"
+    ):
+        mixed(files, tmp_path / "d", form="math")
+    assert mixed(files, tmp_path / "d", form="messages").record["sources"][1]["form"] == "messages"
+    with pytest.raises(BadInput, match=r"data\.sources: talks: dev_rows = '1-21' reaches row 21"):
+        mixed(files, tmp_path / "d", dev_rows="1-21")
+    (tmp_path / "o").mkdir()
+    moved = files[0].rename(tmp_path / "o" / "train.jsonl")
+    before = moved.read_bytes()
+    with pytest.raises(BadInput, match=r"o/train\.jsonl: would be overwritten by what is prepared from it"):
+        mixed((moved, files[1]), tmp_path / "o")
+    assert moved.read_bytes() == before and [entry.name for entry in (tmp_path / "o").iterdir()] == [
+        "train.jsonl"
+    ]
+
+
 def recipe(files: tuple[Path, Path], **data: Any) -> Any:
     sources = [
         {"name": "belle", "path": str(files[0]), "dev_rows": "1-4"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from glmjobs.data import MadeSource, Prepared, prepare
 from glmjobs.data import prepared as prepared_module
 from glmjobs.data.rows import question_key, question_text
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput
 from tests.support.jsonl import write_jsonl
 
 
@@ -217,6 +218,7 @@ def test_killed_at_any_write(source: Path, tmp_path: Path, before: str) -> None:
             assert not (out / "prepare.json").exists()
         again = prepare(source, out, dev_rows="1-10")
         assert again.fingerprint == expected.fingerprint
+        assert not (out / ".prepare-unfinished").exists() or Prepared.load(out) == again
         assert (out / "train.jsonl").read_bytes() == (tmp_path / "whole" / "train.jsonl").read_bytes()
     assert 10 <= point < 60
 
@@ -232,11 +234,48 @@ def test_leftovers_of_killed_writers_go_once_they_are_old(source: Path, tmp_path
     assert not old.exists() and fresh.exists()
 
 
-def test_a_place_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file", "file: not a directory"), ("file/o", "file: not a directory"), ("gone", "gone: not a directory"),
+        ("/proc/o", "/proc/o: cannot be made a directory"), ("n" * 300, "cannot be made a directory"),
+    ],
+)  # fmt: skip
+def test_a_place_that_can_be_no_directory(source: Path, tmp_path: Path, place: str, said: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(WorkFailed, match="cannot write the prepared data") as caught:
-        prepare(source, tmp_path / "file" / "o", dev_rows="1-10")
+    (tmp_path / "gone").symlink_to("nothing")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput, match=re.escape(said)) as caught:
+        prepare(source, tmp_path / place, dev_rows="1-10")
+    assert "\n" not in str(caught.value) and "(--out)" in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "dev.jsonl", "prepare.json"])
+@pytest.mark.parametrize("read", ["as it is", "by a link", "elsewhere"])
+def test_no_file_is_overwritten_that_was_not_prepared_there(
+    source: Path, tmp_path: Path, name: str, read: str
+) -> None:
+    """Neither the data that are read, by whichever name, nor other files that are called so."""
+    out = tmp_path / "o"
+    out.mkdir()
+    mine = out / name
+    mine.write_bytes(source.read_bytes())
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(mine)
+    given = {"as it is": mine, "by a link": link, "elsewhere": source}[read]
+    with pytest.raises(BadInput, match=r"would be overwritten.*name another directory") as caught:
+        prepare(given, out, dev_rows="1-10")
     assert "\n" not in str(caught.value)
+    assert mine.read_bytes() == source.read_bytes() and [entry.name for entry in out.iterdir()] == [name]
+
+
+def test_what_was_prepared_is_not_prepared_from_itself(source: Path, tmp_path: Path) -> None:
+    done = prepare(source, tmp_path / "o", dev_rows="1-10")
+    with pytest.raises(BadInput, match=r"train\.jsonl: would be overwritten by what is prepared from it"):
+        prepare(done.path("train"), tmp_path / "o", dev_rows="1-2")
+    assert Prepared.load(tmp_path / "o") == done
+    assert prepare(done.path("train"), tmp_path / "p", dev_rows="1-2").train == done.train - 2
 
 
 def test_made_problems(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_missing_or_null_query_is_an_empty_one_where_the_column_exists(tmp_pat
         (b"[1, 2, 3]", "not an object"),
         (b"[" * 100000, "nested too deeply"),
         (b"PK\x03\x04xxxx", "zip"),
-        (b"42\n43\n", "not an object (found int)"),
+        (b"42\n43\n", "not an object (found a number)"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole(tmp_path: Path, content: bytes, expected: str) -> None:
