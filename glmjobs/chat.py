@@ -124,7 +124,8 @@ class Chat:
             )
             max_length = positions
         tokenizer = load_tokenizer(directory)
-        family.chat_prompt(tokenizer, "", (), system)  # refused before the weights are read
+        if system:
+            family.chat_prompt(tokenizer, "", (), system)  # refused before the weights are read
         stop, banned = family.stop_ids(tokenizer), family.banned_ids(tokenizer)
         engine = load_engine(directory, dtype or family.half, stop, banned, dtype)
         return cls(engine, tokenizer, family, max_length, system)

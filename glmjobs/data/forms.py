@@ -193,16 +193,16 @@ def plain_form(row: Value) -> Form:
     return named("alpaca" if {"history", "system"} & row.keys() else "belle")[0]
 
 
-def unlike(name: str, row: Value, setting: str = "") -> str:
-    """Why a named form doesn't fit a row, and what it looks like, in words; ``setting``: the recipe's that named it."""
+def unlike(name: str, row: Value, field: str = "") -> str:
+    """Why a named form doesn't fit a row, and what it looks like, in words; ``field``: the recipe's that named it."""
     have = ", ".join(map(repr, list(row)[:12])) or "none"
     looks = find_form(row)
     wanted = " or ".join(dict.fromkeys(form.said for form in named(name)))
     hint = "choose another form"
     if looks is not None:
-        named_so = hints.setting(setting, looks.name) if setting else f"form {looks.name}"
+        named_so = hints.setting(field, looks.name) if field else f"form {looks.name}"
         hint = f"it looks like {looks.title}: {named_so}"
-    return f"{setting or 'form'} = {name} needs {wanted}, but its rows have {have}; {hint}"
+    return f"{field or 'form'} = {name} needs {wanted}, but its rows have {have}; {hint}"
 
 
 def kind_of(value: object) -> str:

@@ -81,8 +81,8 @@ def check_warning(jobs: JobsSection) -> None:
     """Refuse a time limit of which the warning before it leaves nothing: training would save and start again."""
     if jobs.train.seconds <= jobs.signal_seconds:
         raise BadInput(
-            f"jobs.train.time = {jobs.train.time}: {jobs.signal_seconds} s before its end (jobs.signal_seconds) training "
-            f"is told to save and stop, so at once; more time, or {hints.setting('jobs.signal_seconds', 'N')}"
+            f"jobs.train.time = {jobs.train.time}: {jobs.signal_seconds} s before its end (jobs.signal_seconds) it is "
+            f"told to save and stop, so at once; more time, or {hints.setting('jobs.signal_seconds', 'N')}"
         )
 
 

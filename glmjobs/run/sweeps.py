@@ -103,9 +103,11 @@ def read(folder: Path, name: str) -> Sweep | None:
 
 def members(word: str) -> list[RunPath] | None:
     """The runs of the sweep that ``word`` names, those that are there; None: it names none."""
-    if "/" in word or (locate.parent() / word / "run.yaml").is_file():
+    try:
+        named = "/" not in word and not (locate.parent() / word / "run.yaml").is_file()
+        sweep = read(locate.parent(), word) if named else None
+    except OSError:  # no name that a file could have
         return None
-    sweep = read(locate.parent(), word)
     if sweep is None:
         return None
     found = [

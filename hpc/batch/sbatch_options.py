@@ -65,4 +65,8 @@ def _checked(name: str, text: str) -> tuple[str, str]:
         raise ValueError(f"{name}={text!r} is no option of sbatch with one word as its value")
     if option in OWN:
         raise ValueError(f"--{option}: {OWN[option]}")
+    meant = next((own for own in OWN if own.startswith(option)), None)  # sbatch takes names cut short
+    if meant is not None or len(option) == 1:
+        why = f": cut short, it is --{meant}: {OWN[meant]}" if meant else " is one letter"
+        raise ValueError(f"--{option}{why}; options are written by their whole names")
     return option, text

@@ -35,7 +35,7 @@ SUBMIT = f"submit --recipe {TINY} --executor local"
         ("prepare gone.json", "gone.json: no such file"),
         ("prepare --recipe gone.yaml", "gone.yaml: no such recipe file"),
         ("score gone rows.jsonl", "gone: no such model directory"),
-        ("score . gone.jsonl", "gone.jsonl: cannot be read: No such file"),
+        ("score . gone.jsonl", "gone.jsonl: no such file"),
         ("score run", "run/model: no fine-tuned model yet"),
         ("train gone", "gone: no run of this name"),
         ("train run", "gone.json: no such file"),

@@ -75,7 +75,7 @@ def test_counted_from_what_is_here(capsys: pytest.CaptureFixture[str], tmp_path:
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     sets = [f"data.path={tmp_path / 'rows.jsonl'}", "data.dev_rows=1-100", f"model.path={tmp_path / 'model'}"]
     found = planned(capsys, "--gpus", "2", "--tokens", "128", *(w for item in sets for w in ("--set", item)))
-    assert found["data"] == {"rows": 400, "tokens_per_example": 128, "counted": True}
+    assert found["data"] == {"rows": 400, "tokens_per_example": 128, "counted": True, "sources": {}}
     assert found["model"]["parameters"] == 1000 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64
     assert found["setting"]["steps"] == 13  # two rows of eight examples on two ranks: 32 a step
     (tmp_path / "model" / "config.json").write_text("{}")

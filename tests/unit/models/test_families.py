@@ -53,7 +53,9 @@ def test_the_longest_example_that_is_kept_is_the_longest_that_glm_10b_takes() ->
     family, model = family_for("glm"), small("glm", max_sequence_length=20)
     positions = family.positions(model.config.to_dict())
     assert positions == 21
-    frame = Frame(before=[300], between=[310, 312, 311], behind=[], labels_between=[], labels_behind=[], opening=3)
+    frame = Frame(
+        before=[300], between=[310, 312, 311], behind=[], labels_between=[], labels_behind=[], opening=3
+    )
     limits = Limits(500, 500, "drop", positions, family.positions_apart)
     for source, target in ((18, 1), (1, 19), (18, 19)):
         ids = torch.tensor([frame.apply([7] * source, [8] * target)[0]])

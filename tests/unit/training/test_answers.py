@@ -67,7 +67,7 @@ def test_the_answers_of_scoring(family: str, tmp_path: Path, monkeypatch: pytest
     share the questions, and by two in step."""
     model, probe = probe_of(family, tmp_path)
     tokenizer, of = probe.tokenizer, family_for(family)
-    alone = Engine(model, [of.stop_id(tokenizer)], banned_ids=of.banned_ids(tokenizer), trained=True)
+    alone = Engine(model, of.stop_ids(tokenizer), banned_ids=of.banned_ids(tokenizer), trained=True)
     made = {r.index: r.tokens for r in generate(alone, probe.prompts, probe.limit)}
     said = [tokenizer.decode(made[i], skip_special_tokens=True).strip() for i in range(QUESTIONS)]
     assert len(set(said)) > 1, "a model that always says the same would hide an exchange"
