@@ -65,8 +65,10 @@ def _checked(name: str, text: str) -> tuple[str, str]:
         raise ValueError(f"{name}={text!r} is no option of sbatch with one word as its value")
     if option in OWN:
         raise ValueError(f"--{option}: {OWN[option]}")
-    meant = next((own for own in OWN if own.startswith(option)), None)  # sbatch takes names cut short
-    if meant is not None or len(option) == 1:
-        why = f": cut short, it is --{meant}: {OWN[meant]}" if meant else " is one letter"
-        raise ValueError(f"--{option}{why}; options are written by their whole names")
+    if len(option) == 1:
+        raise ValueError(f"--{option} is one letter; options are written by their whole names")
+    if (
+        meant := next((own for own in OWN if own.startswith(option)), None)
+    ) is not None:  # sbatch takes it so
+        raise ValueError(f"--{option}: cut short, it is --{meant}: {OWN[meant]}")
     return option, text

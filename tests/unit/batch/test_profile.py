@@ -149,7 +149,7 @@ def test_options_of_one_job(tmp_path: Path) -> None:
     [
         ("sbatch: {output: x}", "--output: by it a chain's jobs wait for each other"),
         ("sbatch: {outp: x}", "--outp: cut short, it is --output: by it a chain's jobs wait"),
-        ('sbatch: {t: "1:00"}', "--t: cut short, it is --"),
+        ('sbatch: {t: "1:00"}', "--t is one letter"),
         ("sbatch: {x: node1}", "--x is one letter"),
         ('sbatch: ["--dependency=singleton"]', "--dependency: by it"),
         ("sbatch: {train: {time: 5}}", "--time: the job's own fields say it"),
