@@ -11,11 +11,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from glmjobs.data import forms
-from glmjobs.data.forms import AUTO, Form, Unusable
+from glmjobs.data.forms import AUTO, Unusable
 from glmjobs.data.reading import Problem, Record, recode
+from glmjobs.data.recognising import training_form
 from glmjobs.data.rows import CONTEXT, Columns, Row
 from glmjobs.data.sources import Source
 from hpc.core import hints
@@ -29,9 +29,6 @@ _EARLY = 1000  # so many rows, all bad: no need to read the rest
 _OTHER = "of another form: "
 """What the reason begins with for rows of another form than the first ones; behind it that form's name."""
 _LINES = 5
-
-_LOOKED_AT = 20
-"""First rows that are looked at to find the form."""
 
 _SETTINGS = {"prompt": "data.prompt_column", "query": "data.query_column", "response": "data.response_column"}
 
@@ -296,56 +293,6 @@ class Validator:
             f"{self.source.name}:{line}: no column {column!r} in {count} of {self.rows} rows "
             f"(they have {have}); {hint}: set {_SETTINGS[part]}{typed}{none}"
         )
-
-
-def training_form(source: Source, columns: Columns, name: str = AUTO) -> tuple[Form, Columns]:
-    """The form of a source's rows, and what it calls the three parts.
-
-    Raises:
-        BadInput: the named form is not the rows', or theirs is a test set's.
-    """
-    first = [
-        record.value for record in islice(source.records(None), _LOOKED_AT) if isinstance(record, Record)
-    ]
-    rows = [value for value in first if isinstance(value, dict)]
-    if name != AUTO:
-        return _named_form(source, columns, name, rows)
-    found = next((form for row in rows if (form := forms.find_form(row, columns))), None)
-    if found is None:
-        return forms.named("belle")[0], columns  # whose refusal says which column is missing
-    if found.name in forms.PLAIN:
-        there = {key for row in rows for key in row}
-        return forms.plain_form(dict.fromkeys(there)), columns
-    if not found.trains:
-        raise BadInput(
-            f"{source.name}: looks like {found.title}, a test set without worked answers to learn: name it in "
-            "score.sets"
-        )
-    return found, _columns_of(found, rows[0], columns)
-
-
-def _named_form(source: Source, columns: Columns, name: str, rows: list[Any]) -> tuple[Form, Columns]:
-    wanted = forms.named(name)
-    if not wanted[0].trains:
-        raise BadInput(
-            f"data.form = {name}: {wanted[0].title} is a test set, for score.sets; training data are of the forms "
-            + ", ".join(forms.TRAINING)
-        )
-    if wanted[0].name in forms.PLAIN:
-        alike = not rows or any(columns.prompt in row or columns.response in row for row in rows)
-    else:
-        alike = not rows or any(form.fits(row) for form in wanted for row in rows)
-    if not alike:
-        raise BadInput(f"{source.name}: {forms.unlike(wanted[0].name, rows[0], 'data.form')}")
-    return wanted[0], _columns_of(wanted[0], rows[0] if rows else {}, columns)
-
-
-def _columns_of(form: Form, row: dict[str, Any], columns: Columns) -> Columns:
-    """What the rows of a form call the three parts: the recipe's names for a plain form, else the form's own."""
-    if form.turns or form.name in forms.PLAIN:
-        return columns
-    prompt, response = (forms.first_of(row, names) or names[0] for names in (form.question, form.response))
-    return Columns(prompt, "", response)
 
 
 def allow_setting(share: float) -> str:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from glmjobs.scoring.judges import JUDGES, Endpoint, JudgeName, Judging
 from glmjobs.scoring.judges.options import wrong_names, wrong_url
 from glmjobs.text import SHARD_SIZE, parse_size
-from hpc.core.config_files import Closed
+from hpc.core.config_files import NAME, Closed
 from hpc.core.errors import BadInput
 
 
@@ -101,9 +101,7 @@ class MadeProblems(Section):
 class SourceSection(Section):
     """One of several sources of data."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in counts and scores"
-    )
+    name: str = Field(pattern=NAME, description="what it is called in counts and scores")
     path: str = Field(description="as data.path")
     form: str = Field(default="auto", description="as data.form")
     dev_rows: str | None = Field(
@@ -451,9 +449,7 @@ class TestSetSection(Section):
     """A further test set, on which base and fine-tuned model are scored beside the dev rows: what was gained, and what
     was forgotten."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="what it is called in the report"
-    )
+    name: str = Field(pattern=NAME, description="what it is called in the report")
     path: str = Field(description="a test set's file or directory (docs/data.md), reachable from every node")
     form: str = Field(default="auto", description="auto: found by looking; or its name (docs/data.md)")
     judge: tuple[JudgeName, ...] | None = Field(
@@ -636,7 +632,7 @@ class JobsSection(Section):
 class Recipe(Section):
     """All of it. Sections are named after what they configure."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(default="run", pattern=NAME)
     model: ModelSection
     data: DataSection
     train: TrainSection = TrainSection()

@@ -15,13 +15,11 @@ from glmjobs.data import forms
 from glmjobs.data.delimited import delimiter, first_cells, read_delimited
 from glmjobs.data.forms import AUTO, Form, Unusable
 from glmjobs.data.reading import Problem, Record
+from glmjobs.data.recognising import table_columns
 from glmjobs.data.sources import TextSource, open_source
 from hpc.core.errors import BadInput
 
 _LOOKED_AT = 20
-_HEADERLESS = {2: ("question", "answer"), 6: ("question", "A", "B", "C", "D", "answer")}
-"""What the cells of a table without a header are, by their number: MGSM's and MMLU's files have none."""
-_LETTERS = ("A", "B", "C", "D")
 
 
 class Question(NamedTuple):
@@ -81,7 +79,7 @@ def read_set(path: Path, form: str = AUTO, limit: int | None = None) -> Question
 def _question(path: Path, record: Record, form: Form, first: int | None, by_line: bool) -> Question:
     where = f"{path}:{record.line}"
     if not isinstance(record.value, dict):
-        raise BadInput(f"{where}: a row is a JSON object, not {type(record.value).__name__}")
+        raise BadInput(f"{where}: a row is a JSON object, not {forms.kind_of(record.value)}")
     row: dict[str, Any] = record.value
     try:
         asked = forms.read_question(form, row, first)
@@ -119,27 +117,18 @@ def _whole(path: Path, records: Iterator[Record | Problem]) -> Iterator[Record]:
 
 def _table(path: Path, mark: str) -> Iterator[Record | Problem]:
     """A table's rows, with a header (in any case) or without one."""
-    names = [cell.strip() for cell in first_cells(path, mark)]
-    if forms.find_form(dict.fromkeys(names, "#### A")) is not None:
+    cells = [cell.strip() for cell in first_cells(path, mark)]
+    names, header = table_columns(cells)
+    if header and names == cells:
         return read_delimited(path, mark)
-    lower = [name.lower() for name in names]
-    if forms.find_form(dict.fromkeys(lower, "#### A")) is not None:
-        return islice(read_delimited(path, mark, lower), 1, None)
-    bare = _HEADERLESS.get(len(names))
-    if (
-        bare
-        and not set(lower) & {"question", "id", "answer"}
-        and (len(names) == 2 or names[-1].upper() in _LETTERS)
-    ):
-        return read_delimited(path, mark, bare)
-    return read_delimited(path, mark)
+    return islice(read_delimited(path, mark, names), int(header), None)
 
 
 def _form(path: Path, name: str, records: Sequence[Record]) -> Form:
     rows = [record.value for record in records[:_LOOKED_AT] if isinstance(record.value, dict)]
     if not rows:
         raise BadInput(
-            f"{path}:{records[0].line}: a row is a JSON object, not {type(records[0].value).__name__}"
+            f"{path}:{records[0].line}: a row is a JSON object, not {forms.kind_of(records[0].value)}"
         )
     if name == AUTO:
         found = next((form for row in rows if (form := forms.find_form(row)) is not None), None)

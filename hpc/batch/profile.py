@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from hpc.batch import sbatch_options
 from hpc.core import config_files
-from hpc.core.config_files import Closed
+from hpc.core.config_files import NAME, Closed
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 from hpc.core.secrets import is_secret_name, looks_like_secret
@@ -225,7 +225,7 @@ class Measured(Closed):
 class Profile(Closed):
     """Where to run."""
 
-    name: str = Field(default="generic", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(default="generic", pattern=NAME)
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

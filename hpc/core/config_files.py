@@ -15,10 +15,14 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from hpc.core.errors import BadInput
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""A name that is also a file's: the ``pattern`` of its field."""
 
 
 class Closed(BaseModel):
@@ -91,8 +95,11 @@ def read_yaml(path: Path, what: str, schema: type[BaseModel] | None = None) -> d
         line = f" line {where.line + 1}" if where else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadInput(f"{path}:{line} not valid YAML: {problem}") from None
+    if raw is None:
+        raise BadInput(f"{path}: nothing in it; a {what} is a YAML mapping with sections")
     if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a {what} is a YAML mapping with sections, not {type(raw).__name__}")
+        kind = "a list" if isinstance(raw, list) else "a single value"
+        raise BadInput(f"{path}: a {what} is a YAML mapping with sections, not {kind}")
     return raw
 
 
@@ -157,14 +164,23 @@ def _index(mark: Any, text: str) -> int:
 def field_type(schema: Any, keys: Sequence[str]) -> Any:
     """The type of the field that dotted ``keys`` name; None where there is none."""
     for key in keys:
-        models = [k for k in (schema, *get_args(schema)) if isinstance(k, type) and issubclass(k, BaseModel)]
+        models = _models(schema)
         if get_origin(schema) is dict:
             schema = get_args(schema)[1]
+        elif get_origin(schema) in (tuple, list) and key.isdigit():
+            schema = get_args(schema)[0]
         elif models and key in models[0].model_fields:
             schema = models[0].model_fields[key].annotation
         else:
             return None
     return schema
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    """The sections that a field of this type takes: its own, or that of which it is a list."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [] if get_origin(kind) is dict else [model for part in get_args(kind) for model in _models(part)]
 
 
 def apply_override(raw: dict[str, Any], item: str, schema: type[BaseModel] | None = None) -> None:
@@ -221,15 +237,61 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
         return f"unknown field {where}{hint}"
     if first["type"] == "missing":
         return f"missing field {where}"
-    message = first["msg"].removeprefix("Value error, ")
-    got = repr(first.get("input"))
-    got = got if len(got) <= 60 else got[:57] + "..."
-    prefix = f"{where} = {got}: " if where else ""
-    if isinstance(first.get("input"), dict):  # a section's own check names its fields
+    message = _wanted(first, _models(field_type(schema, list(map(str, first["loc"])))))
+    given = first.get("input")
+    if given is None and "input" in first:
+        prefix = f"{where} is empty: " if where else ""
+    elif isinstance(given, dict):  # a section's own check names its fields
         prefix = f"{where}: " if where and first["type"] != "value_error" else ""
+    else:
+        prefix = f"{where} = {_shown(given)}: " if where else ""
+    return f"{prefix}{message}"
+
+
+_WANTED = {
+    "string": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "dict": "a section",
+    "tuple": "a list", "list": "a list", "model": "a section", "finite": "a finite number", "none": "null",
+}  # fmt: skip
+"""What is right, by the first word of pydantic's kind of error."""
+
+
+def _wanted(first: ErrorDetails, sections: list[type[BaseModel]]) -> str:
+    """What would be right, without the words of Python and pydantic.
+
+    Args:
+        sections: those that the field takes, whose fields are named.
+    """
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch" and first["ctx"]["pattern"] == NAME:
+        return "a name is letters, digits, dots, - and _, at most 64, the first a letter or a digit"
+    start, _, end = kind.partition("_")
+    if start in _WANTED and end.split("_")[0] in (
+        "type",
+        "parsing",
+        "from",
+        "number",
+        "required",
+        "attributes",
+    ):
+        right = _WANTED[start]
+        fields = [name for section in sections[:1] for name in section.model_fields]
+        if fields and right in ("a list", "a section"):
+            names = ", ".join([*fields[:6], *(["…"] if len(fields) > 6 else [])])
+            right = f"a list of sections with {names}" if right == "a list" else f"a section with {names}"
+        return f"should be {right}"
     word = message.split(" ")[0]
     message = message[:1].lower() + message[1:] if word[1:].islower() or len(word) == 1 else message
-    return f"{prefix}{message}"
+    return message.removeprefix("input ").removeprefix("string ")
+
+
+def _shown(value: object) -> str:
+    """A value as YAML has it, short."""
+    shown = repr(value)
+    if isinstance(value, (bool, list, tuple)):
+        plain = list(value) if isinstance(value, tuple) else value
+        shown = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
+        shown = shown.removesuffix("\n").removesuffix("\n...")
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def field_names(schema: type[BaseModel], prefix: str = "") -> list[str]:

@@ -279,3 +279,22 @@ def test_worked_answers_without_a_marked_result_are_counted(
     solved = {"question": "q", "answer": "2\n#### 2"}
     mark = {"question": "q", "answer": "#### "}
     assert [p.reason for p in read(write_jsonl(path, [solved, mark]))[1]] == ["empty response"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("mgsm.tsv", "1+1等于几？\t2\n2+2等于几？\t4\n", "looks like MGSM, a test set without worked answers"),
+        ("long.tsv", "小明有1个苹果，又买了1个，一共有几个？\t2\n" * 3, "looks like MGSM, a test set"),
+        ("mmlu.csv", "1+1=?,1,2,3,4,B\n2+2=?,1,2,3,4,D\n", "looks like questions with options, as C-Eval, CMMLU"),
+        ("QA.csv", "Question,Answer\n1+1=?,2\n", "no column 'instruction'"),
+        ("rows.csv", "1+1=?,,2\n2+2=?,,4\n", "rows.csv:1: the first line of a table names its columns, and this one"),
+        ("rows.csv", "1+1=?,,2\n2+2=?,,4\n", "is a row: '1+1=?', '', '2'; write such a line above it:"),
+        ("rows.csv", "prompt,response\n1,2\n", "no column 'instruction'"),
+        ("rows.csv", ",instruction,answer\n0,1+1=?,2\n", "no column 'output'"),
+    ],
+)  # fmt: skip
+def test_tables_without_a_header(name: str, content: str, said: str, tmp_path: Path) -> None:
+    """A known test set's is recognised as scoring does; of another, it is said that the line is missing."""
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert said in refused(tmp_path / name)

@@ -50,7 +50,7 @@ def test_forms_and_ids(tmp_path: Path) -> None:
         ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n', ":2: column 'output' is missing"),
         ('{"instruction": "a", "output": null}\n', ":1: column 'output' is empty"),
         ('{"instruction": "a", "output": "b"}\n{oops\n', ":2: broken JSON"),
-        ("[1, 2]", ":1: a row is a JSON object, not int"),
+        ("[1, 2]", ":1: a row is a JSON object, not a number"),
         ('{"id": 3, "input": "a", "golden": "b"}\n' * 2, "two rows have the id 3"),
         ("", "the file is empty"),
     ],
