@@ -7,11 +7,14 @@ all of them. All are checked before the first is made. Given again, the same com
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from glmjobs import submit
 from glmjobs.cli import add_overrides, add_shape, positive, run_command
@@ -76,12 +79,15 @@ def main(argv: list[str] | None = None) -> int:
     plans = [load(args, executor, own) for own in settings]
     name = submit.check_name(args.name or f"{plans[0][0].name}-sweep")
     sweep = Sweep(name, locate.parent(), settings)
+    sweep.check_name()
     lanes = args.at_once if executor == "slurm" else None
+    said = Once()
     ready: list[tuple[Recipe, Profile]] = []
     for place, (recipe, profile) in enumerate(plans):
         if lanes is not None:
             recipe = in_lane(recipe, f"{name}-lane-{place % lanes + 1}")
-        ready.append((submit.checked(recipe, profile, shape, CHAIN, executor), profile))
+        with said:
+            ready.append((submit.checked(recipe, profile, shape, CHAIN, executor), profile))
     if args.dry_run:
         show(sweep, {}, as_json=args.json)
         return 0
@@ -94,6 +100,25 @@ def main(argv: list[str] | None = None) -> int:
                 wait(sweep.folder / run_name, as_json=args.json)
         show(sweep, jobs, as_json=args.json)
     return 0
+
+
+class Once:
+    """What is noted within, said once, however many runs it is noted of."""
+
+    def __init__(self) -> None:
+        self.lines: set[str] = set()
+
+    def __enter__(self) -> None:
+        self.text = io.StringIO()
+        self.redirected = contextlib.redirect_stderr(self.text)
+        self.redirected.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.redirected.__exit__(*error)
+        for line in self.text.getvalue().splitlines():
+            if line not in self.lines:
+                self.lines.add(line)
+                print(line, file=sys.stderr)
 
 
 def read_settings(path: Path) -> list[str]:

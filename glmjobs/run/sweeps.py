@@ -41,11 +41,11 @@ class Sweep:
         digits = len(str(len(self.settings)))
         return {f"{self.name}-{n:0{digits}}": own for n, own in enumerate(self.settings, 1)}
 
-    def keep(self) -> None:
-        """Put it on record; once there, it stays as it is. (Whoever calls this holds :func:`lock`.)
+    def check_name(self) -> bool:
+        """Whether it is on record already.
 
         Raises:
-            BadInput: the name is a run's, or that of a sweep with other settings; the folder cannot be written.
+            BadInput: the name is a run's, or that of a sweep with other settings, or those of its runs are taken.
         """
         if (self.folder / self.name).exists():
             raise BadInput(
@@ -61,11 +61,20 @@ class Sweep:
             raise BadInput(
                 f"{self.folder / taken[0]} is there and of no sweep; give the sweep another name: --name NAME"
             )
-        if before is None:
-            try:
-                write_json(record(self.folder, self.name), {"sweep": 1, "name": self.name, "runs": self.runs})
-            except OSError as error:
-                raise BadInput(f"{self.folder}: cannot write the sweep's record: {error.strerror}") from None
+        return before is not None
+
+    def keep(self) -> None:
+        """Put it on record; once there, it stays as it is. (Whoever calls this holds :func:`lock`.)
+
+        Raises:
+            BadInput: as :meth:`check_name`; or the folder cannot be written.
+        """
+        if self.check_name():
+            return
+        try:
+            write_json(record(self.folder, self.name), {"sweep": 1, "name": self.name, "runs": self.runs})
+        except OSError as error:
+            raise BadInput(f"{self.folder}: cannot write the sweep's record: {error.strerror}") from None
 
 
 @contextlib.contextmanager
