@@ -28,6 +28,9 @@ from glmjobs.text import utc, visible
 from hpc.core.errors import BadInput
 from hpc.core.files import write_atomic
 
+WIDTH = 110
+"""Columns that the tables take at least: a narrower terminal folds lines, not words."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -52,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Compare them."""
     args = parser().parse_args(argv)
+    if args.into is not None and args.into.suffix != ".html":
+        raise BadInput(f"--into {args.into}: the page's name ends in .html")
+    if args.into is not None and not args.into.parent.is_dir():
+        raise BadInput(f"--into {args.into}: {args.into.parent} is no directory")
     paths = list(dict.fromkeys(run.path for run in sweeps.expand(args.runs)))
     if len(paths) < 2:
         raise BadInput(f"{paths[0].name}: one run is no comparison; name two or more")
@@ -100,7 +107,7 @@ def write(target: Path, text: str) -> None:
 
 def show(found: dict[str, Any]) -> None:
     """As tables for a terminal."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(WIDTH, Console().width))
     console.print(_table(page.result_table(found)))
     if (differ := page.differ_table(found)) is not None:
         console.print(_table(differ))

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from glmjobs.cli import run_command
+from glmjobs.run import sweeps
 from glmjobs.run.directory import Run
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import RUNNING
@@ -29,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         BadInput: no training of the run is at work.
     """
-    run = Run.open(parser().parse_args(argv).run)
+    word = parser().parse_args(argv).run
+    if several := sweeps.members(word):
+        names = ", ".join(place.path.name for place in several[:5])
+        raise BadInput(f"{word}: a sweep; name one of its runs, such as {names}")
+    run = Run.open(word)
     train = read_state(run, ask_slurm=False).get("train")
     if train.state != RUNNING:
         raise BadInput(f"{run.path}: train is {train.state}: only a training that runs can save")

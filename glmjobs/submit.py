@@ -20,7 +20,7 @@ from glmjobs.cli import add_overrides, add_shape, error_line, run_command
 from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import kept_code, locate, rehearsal, sharing
+from glmjobs.run import kept_code, locate, rehearsal, sharing, sweeps
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
 from hpc.batch import profile as profiles
@@ -92,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     parent = locate.parent()
     name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
+    if sweeps.record(parent, name).is_file():
+        raise BadInput(f"--name {name}: a sweep has this name; take another")
     local = executor == "local"
     if args.dry_run:
         code = dry_run(

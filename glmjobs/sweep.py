@@ -94,6 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     with sweeps.lock(sweep.folder, name):
         sweep.keep()
         jobs = {}
+        there = sum((sweep.folder / run_name / "run.yaml").is_file() for run_name in sweep.runs)
+        if there and not args.json:
+            print(f"{there} of {len(settings)} runs are there already", file=sys.stderr)
         for run_name, (recipe, profile) in zip(sweep.runs, ready, strict=True):
             jobs[run_name] = start(sweep.folder / run_name, recipe, profile, shape, local=executor == "local")
             if executor == "local":
@@ -167,10 +170,20 @@ def start(path: Path, recipe: Recipe, profile: Profile, shape: Shape, *, local: 
 
 def wait(path: Path, *, as_json: bool) -> None:
     """Until a run on this machine has ended, however it does."""
+
+    def ended() -> bool:
+        return read_state(locate.RunPath(path), ask_slurm=False).ended
+
+    if ended():
+        return
     if not as_json:
         print(f"{path.name} runs; the next one follows it", file=sys.stderr)
-    while not read_state(locate.RunPath(path), ask_slurm=False).ended:
-        time.sleep(POLL_SECONDS)
+    try:
+        while not ended():
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        print(f"{path.name} goes on; the same command goes on with the sweep", file=sys.stderr)
+        raise
 
 
 def show(sweep: Sweep, jobs: dict[str, dict[str, str]], *, as_json: bool) -> None:

@@ -56,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         named = (self.headers.get("Host") or "").rpartition(":")[0] in (HOST, "localhost")
         if not named or not secrets.compare_digest(first.encode(), server.token.encode()):
             return self._answer(404, "There is nothing here. Open the whole address that watch printed.\n")
+        if not parts.path.endswith("/"):
+            return self._answer(301, "", location=f"{parts.path}/")  # the links on a page are relative
         try:
             view = self._find(server.views, words)
         except HpcError as error:
@@ -74,7 +76,11 @@ class Handler(BaseHTTPRequestHandler):
             return views.run(words[1])
         return None
 
-    def _answer(self, code: int, text: str, version: str = "") -> None:
+    def do_HEAD(self) -> None:
+        """As GET, without the page."""
+        self.do_GET()
+
+    def _answer(self, code: int, text: str, version: str = "", location: str = "") -> None:
         body = text.encode("utf-8", "replace")
         self.send_response(code)
         kind = "text/html" if version else "text/plain"
@@ -86,8 +92,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
         if version:
             self.send_header("X-Version", version)
+        if location:
+            self.send_header("Location", location)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the address has the token in it."""

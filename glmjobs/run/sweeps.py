@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,12 @@ def members(word: str) -> list[RunPath] | None:
     found = [
         RunPath(sweep.folder / name) for name in sweep.runs if (sweep.folder / name / "run.yaml").is_file()
     ]
+    if gone := [name for name in sweep.runs if not any(run.path.name == name for run in found)]:
+        said = f"{', '.join(gone[:5])}{' …' if len(gone) > 5 else ''} of the sweep {word}"
+        print(
+            f"note: {said}: not there; the sweep's command, given again, makes what is missing",
+            file=sys.stderr,
+        )
     if not found:
         raise BadInput(
             f"{word}: none of this sweep's {len(sweep.settings)} runs is there; give its command again"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from glmjobs import cancel, compare, heal, status, sweep
+from glmjobs import cancel, compare, heal, save, status, submit, sweep
 from glmjobs.cli import run_command
 from glmjobs.run import sweeps
 from glmjobs.run.directory import Run
@@ -184,6 +184,23 @@ def test_status_heal_cancel_and_compare_take_a_sweeps_name(
     document = json.loads(capsys.readouterr().out)
     assert list(document["differ"]) == ["train.learning_rate", "train.epochs"]
     assert run_command(heal.main, ["four", "--follow"]) == 2
+
+
+def test_a_run_that_is_gone_is_said_and_a_run_takes_no_sweeps_name(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned(runs, monkeypatch) == 0
+    (runs / "four-2").rename(runs / "elsewhere")
+    capsys.readouterr()
+    assert run_command(status.main, ["four", "--json"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 3 and "note: four-2 of the sweep four: not there" in said.err
+    assert run_command(submit.main, [*TINY, "--executor", "local", "--name", "four"]) == 2
+    assert run_command(save.main, ["four"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert (
+        any("a sweep has this name" in line for line in lines) and "four: a sweep; name one of" in lines[-1]
+    )
 
 
 def test_a_broken_record_is_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,6 @@ def test_only_the_whole_address_opens_anything(server: Server, run: Run) -> None
         "/favicon.ico",
         f"/run/{name}/",
         f"/{'x' * 22}/",
-        f"/{server.token}",
         f"/{server.token[:-1]}/",
     ):
         assert ask(server, path)[0] == 404, path
@@ -93,10 +92,12 @@ def test_only_the_whole_address_opens_anything(server: Server, run: Run) -> None
         "run/../",
         f"run/{name}/../../",
         "run/%2e%2e/",
-        f"run/{name}/run.yaml",
-        f"run/{name}",
+        f"run/{name}/run.yaml/",
     ):
         assert ask(server, path)[0] == 404, path
+    status, headers, _ = ask(server, f"/{server.token}")
+    assert (status, headers["location"]) == (301, f"/{server.token}/")
+    assert ask(server, f"run/{name}")[0] == 301 and ask(server, "", method="HEAD")[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE"):
         assert ask(server, "", method=method)[0] == 501, method
 

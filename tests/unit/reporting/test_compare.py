@@ -120,7 +120,7 @@ def test_what_a_model_wrote_stays_out(tmp_path: Path, monkeypatch: pytest.Monkey
         (["run-0", "gone"], "gone: no run of this name or path"),
         (
             ["run-0", "run-1", "--into", "{tmp}/run-0/run.yaml/page.html"],
-            "--into FILE writes the page elsewhere",
+            "run.yaml is no directory",
         ),
     ],
 )
