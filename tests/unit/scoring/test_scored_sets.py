@@ -13,7 +13,7 @@ from glmjobs import report, score
 from glmjobs.cli import run_command
 from glmjobs.data.synthetic import write_problems
 from glmjobs.recipe.loading import parse
-from glmjobs.recipe.schema import Recipe
+from glmjobs.recipe.schema import DataSection, Recipe
 from glmjobs.run import scored_sets, submit_checks
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
@@ -154,6 +154,15 @@ def test_what_submit_says_of_the_sets(
     made = recipe(sets=[{"name": "cmath", "path": "cmath.jsonl"}])
     assert submit_checks.check_sets(made.score)[0].path == str(tmp_path / "cmath.jsonl")
     assert "score cmath: 1 questions, form cmath (CMATH), judge meaning" in capsys.readouterr().err
+    with pytest.raises(
+        BadInput, match=r"cmath\.jsonl: the judge choice can mark none of its answers .*score\.judge=m"
+    ):
+        submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "cmath.jsonl"}], judge="choice").score)
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "1+1=?", "input": "", "output": "2"}\n' * 2)
+    data = DataSection(path="rows.jsonl", dev_rows="1")
+    assert submit_checks.check_data(data, recipe(judge="meaning").score) == str(tmp_path / "rows.jsonl")
+    with pytest.raises(BadInput, match=r"rows\.jsonl: the judge choice can mark none"):
+        submit_checks.check_data(data, recipe(judge="choice").score)
     with pytest.raises(BadInput, match=r"none\.csv: no such file"):
         submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "none.csv"}]).score)
     with pytest.raises(BadInput, match=r"it looks like CMATH: form cmath"):
