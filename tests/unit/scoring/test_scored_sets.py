@@ -135,6 +135,18 @@ def test_a_base_model_is_asked_once_for_all_runs(runs: Any, monkeypatch: pytest.
     assert asked == [("base", 4), ("model", 4)]
 
 
+def test_a_set_that_is_gone_is_named(runs: Any, tmp_path: Path) -> None:
+    """With what puts it right: it was there when the run was submitted."""
+    run = runs("gone")
+    there = Path(run.recipe.score.sets[0].path)
+    away = there.rename(tmp_path / "away")
+    try:
+        with pytest.raises(BadInput, match=r"score\.sets: cmath: .*no such file; put it back .*heal .*gone"):
+            scored_sets.work(run, "base", "cmath")
+    finally:
+        away.rename(there)
+
+
 def test_a_cache_that_cannot_be_used_costs_only_time(runs: Any) -> None:
     run = runs("one", sets=[])
     (run.path.parent / scored_sets.BASE_CACHE).write_text("no directory")
