@@ -13,6 +13,8 @@ from glmjobs.run.directory import Run
 from glmjobs.scoring.evaluate import Settings, Work
 from glmjobs.scoring.statistics import compare
 from glmjobs.scoring.test_sets import QuestionSet, read_set
+from hpc.core import hints
+from hpc.core.errors import BadInput
 from hpc.core.files import read_json
 
 Which = Literal["base", "finetuned"]
@@ -62,7 +64,11 @@ def work(run: Run, which: Which, name: str = DEV) -> Work:
             sources = {question.id: source_of(record, int(question.id)) for question in questions}
     else:
         given = next(one for one in score.sets if one.name == name)
-        found = read(given)
+        try:
+            found = read(given)
+        except BadInput as error:  # it was there when the run was submitted
+            again = hints.command("glmjobs.heal", run.path)
+            raise BadInput(f"score.sets: {name}: {error}; put it back as it was, then: {again}") from None
         questions, judging = found.questions, score.judging_of(given, found.form.judge)
     model = run.base_model if which == "base" else run.model
     return Work.of(model, questions, folder(run.scores, name) / which, settings, judging, sources)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from glmjobs.data.mixing import of_source
 from glmjobs.data.rows import Columns, Row
 from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
+from glmjobs.data.synthetic import make_problems
 from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import DataSection, JobsSection, Recipe, ScoreSection, TestSetSection
 from glmjobs.run import lengths, locate, scored_sets, sharing
 from glmjobs.run.directory import Shape
+from glmjobs.scoring.judges import Judging
+from glmjobs.scoring.judges import load as load_judge
 from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
 from glmjobs.zero.directories import with_bases
 from hpc.batch.profile import Profile
@@ -48,14 +52,19 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
             paths = []
             for source, one in zip(data.sources, data.apart(), strict=True):
                 with of_source(source.name):
-                    paths.append(check_data(one))
+                    paths.append(check_data(one, recipe.score))
             pairs = zip(data.sources, paths, strict=True)
             sources = tuple(one.model_copy(update={"path": path}) for one, path in pairs)
             data = data.model_copy(update={"sources": sources})
         elif data.path is not None:
-            data = data.model_copy(update={"path": check_data(data)})
+            data = data.model_copy(update={"path": check_data(data, recipe.score)})
         if data.make is None:
             check_lengths(recipe)
+        else:
+            made = make_problems(min(FIRST_ROWS, data.make.rows), data.make.seed)
+            check_golds(
+                "data.make", ((row["instruction"], row["output"]) for row in made), recipe.score.judging
+            )
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot be read: {error.strerror or error}") from None
     sharing.group_id(recipe.jobs.share, locate.parent())
@@ -141,12 +150,15 @@ def check_model(path: Path, family: str) -> Path:
     return path.absolute()
 
 
-def check_data(data: DataSection) -> str:
+def check_data(data: DataSection, score: ScoreSection | None = None) -> str:
     """The data are there, and what the first rows rule out is said now; the run itself checks all of them.
 
+    Args:
+        score: whose judge marks the dev rows.
+
     Raises:
-        BadInput: there is no such file, its form or columns are not the recipe's, or too many of the first rows cannot
-            be used or are too long.
+        BadInput: there is no such file, its form or columns are not the recipe's, too many of the first rows cannot
+            be used or are too long, or the judge can mark no dev row.
     """
     path = Path(str(data.path))
     if not path.exists():
@@ -165,20 +177,53 @@ def check_data(data: DataSection) -> str:
                 raise BadInput(
                     f"{path}: no {part} row is left of its {validator.rows} rows; change data.dev_rows"
                 )
+    if score is not None:
+        dev = (row for row in rows if split.part(row.id) == "dev")
+        check_golds(str(path), ((row.question, row.output) for row in dev), score.judging)
     if validator.form.name != "belle":
         print(f"data  {path}: form {validator.form.name}, {validator.form.title}", file=sys.stderr)
     return str(path.absolute())
+
+
+def check_golds(place: str, asked: Iterable[tuple[str, str]], judging: Judging) -> None:
+    """The judge that decides the accuracy can mark some of the rows: of that it only has to read their gold answers.
+
+    Args:
+        asked: questions and their gold answers.
+
+    Raises:
+        BadInput: it can mark none.
+    """
+    name, reason = judging.names[0], ""
+    if name == "verifier":
+        return  # a server's word, which is asked for when there are answers
+    try:
+        judge = load_judge(name)
+    except NotFit:
+        return  # where it runs, preflight looks for what it needs
+    for question, gold in asked:
+        verdict = judge.mark(question, gold, gold)
+        if verdict.status != "not marked":
+            return
+        reason = reason or verdict.reason
+    if reason:
+        raise BadInput(
+            f"{place}: the judge {name} can mark none of its answers ({reason}): name another judge, for all with "
+            f"{hints.setting('score.judge', 'meaning')}, for a test set in score.sets"
+        )
 
 
 def check_sets(score: ScoreSection) -> tuple[TestSetSection, ...]:
     """Every test set can be read; they are said, and their paths made absolute.
 
     Raises:
-        BadInput: one is not there, or of another form.
+        BadInput: one is not there, or of another form, or its judge can mark none of it.
     """
     for given in score.sets:
         found = scored_sets.read(given)
-        judges = ", ".join(score.judging_of(given, found.form.judge).names)
+        judging = score.judging_of(given, found.form.judge)
+        check_golds(given.path, ((one.question, one.gold) for one in found.questions), judging)
+        judges = ", ".join(judging.names)
         print(
             f"score {given.name}: {len(found.questions):,} questions, form {found.form.name} ({found.form.title}), "
             f"judge {judges}",

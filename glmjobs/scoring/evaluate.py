@@ -442,10 +442,13 @@ def refuse_unreliable(summary: Mapping[str, Any]) -> None:
     """End where an accuracy would be none: the marker failed too often, or no row is marked.
 
     Raises:
-        WorkFailed: it raised an error on more than :data:`MARKER_FAILURES` of the rows, or marked none.
+        BadInput: the judge can mark no row: trying again would change nothing.
+        WorkFailed: the marker raised an error on more than :data:`MARKER_FAILURES` of the rows, or the judge is a model
+            that was asked and marked none.
     """
     if summary["answers"] and not summary["rows"] and not summary["marker_failures"]["rows"]:
-        raise WorkFailed(
+        kind = WorkFailed if summary["judge"] == "verifier" else BadInput
+        raise kind(
             f"{summary['model']}: the judge {summary['judge']} marks none of the {summary['answers']} rows, so there "
             "is no accuracy; the answers are kept: name another judge, then score with --rejudge"
         )

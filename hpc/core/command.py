@@ -1,17 +1,19 @@
-"""What every command that people type shares: errors become one line and an exit code, a reader that goes away or
-Ctrl-C ends it quietly, and text is UTF-8 whatever the locale says. Standard library only."""
+"""What every command that people type shares: errors, wrong words too, become one line and an exit code, a reader
+that goes away or Ctrl-C ends it quietly, and text is UTF-8 whatever the locale says. Standard library only."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import locale
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from hpc.core.errors import HpcError
+from hpc.core.errors import BadInput, HpcError
 
 NOT_OURS = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EISDIR,
@@ -48,7 +50,8 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
 
 def _run(main: Callable[[list[str] | None], int], argv: list[str] | None) -> int:
     try:
-        return main(argv)
+        with _words_as_bad_input():
+            return main(argv)
     except BrokenPipeError:
         raise
     except HpcError as error:
@@ -67,6 +70,21 @@ def _run(main: Callable[[list[str] | None], int], argv: list[str] | None) -> int
         room = "; make room there, then do this again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         print(f"error: {where}{error.strerror}{room}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _words_as_bad_input() -> Iterator[None]:
+    """Words that a parser doesn't take are :class:`BadInput`, where argparse would print several lines of usage."""
+
+    def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {parser.prog} --help")
+
+    usual = argparse.ArgumentParser.error  # exchanged here, so that no parser has to be of a class of its own
+    argparse.ArgumentParser.error = refuse  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = usual  # type: ignore[method-assign]
 
 
 def read_utf8() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import glmjobs
 from glmjobs.__main__ import main
-from glmjobs.cli import COMMANDS
+from glmjobs.cli import COMMANDS, run_command
 from tests.support.paths import REPO
 
 BY_JOBS = {"preflight", "train", "attach"}
@@ -52,3 +52,23 @@ def test_an_environment_without_the_dependencies_is_named() -> None:
     )  # fmt: skip
     assert done.returncode == 3
     assert "is not installed in" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "a", "b"], "unrecognized arguments: b; see python -m glmjobs.prepare --help"),
+        (["status", "--bogus"], "unrecognized arguments: --bogus; see python -m glmjobs.status --help"),
+        (["score", "m", "d", "--rows", "0"], "argument --rows: '0': a whole number above 0; see"),
+        (["submit", "--executor", "x"], "argument --executor: invalid choice: 'x'"),
+        (["convert", "--bogus"], "see python -m glmjobs.convert"),
+    ],
+)
+def test_wrong_words_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As all bad input is; --help still shows the usage."""
+    assert run_command(main, words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        run_command(main, [words[0], "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m glmjobs.{words[0]}")

@@ -23,7 +23,7 @@ from glmjobs.scoring.predictions import Prediction, Shard
 from glmjobs.scoring.test_sets import Question
 from glmjobs.terminal.score_tables import show
 from hpc.core.command import run_command
-from hpc.core.errors import BadInput, NotFit, WorkFailed
+from hpc.core.errors import BadInput, NotFit
 from tests.support.paths import CONFIGS
 
 QUESTION = "还剩几颗？"
@@ -208,7 +208,7 @@ def test_a_judge_that_marks_no_row_gives_no_accuracy(tmp_path: Path) -> None:
     answer(work, Shard())
     summary = finish(work)
     assert summary is not None and (summary["rows"], summary["not_marked"]) == (0, 10)
-    with pytest.raises(WorkFailed, match="the judge choice marks none of the 10 rows"):
+    with pytest.raises(BadInput, match="the judge choice marks none of the 10 rows"):
         refuse_unreliable(summary)
 
 

@@ -13,7 +13,7 @@ from glmjobs import report, score
 from glmjobs.cli import run_command
 from glmjobs.data.synthetic import write_problems
 from glmjobs.recipe.loading import parse
-from glmjobs.recipe.schema import Recipe
+from glmjobs.recipe.schema import DataSection, Recipe
 from glmjobs.run import scored_sets, submit_checks
 from glmjobs.run.directory import Run, Shape
 from glmjobs.scoring import evaluate
@@ -135,6 +135,18 @@ def test_a_base_model_is_asked_once_for_all_runs(runs: Any, monkeypatch: pytest.
     assert asked == [("base", 4), ("model", 4)]
 
 
+def test_a_set_that_is_gone_is_named(runs: Any, tmp_path: Path) -> None:
+    """With what puts it right: it was there when the run was submitted."""
+    run = runs("gone")
+    there = Path(run.recipe.score.sets[0].path)
+    away = there.rename(tmp_path / "away")
+    try:
+        with pytest.raises(BadInput, match=r"score\.sets: cmath: .*no such file; put it back .*heal .*gone"):
+            scored_sets.work(run, "base", "cmath")
+    finally:
+        away.rename(there)
+
+
 def test_a_cache_that_cannot_be_used_costs_only_time(runs: Any) -> None:
     run = runs("one", sets=[])
     (run.path.parent / scored_sets.BASE_CACHE).write_text("no directory")
@@ -154,6 +166,15 @@ def test_what_submit_says_of_the_sets(
     made = recipe(sets=[{"name": "cmath", "path": "cmath.jsonl"}])
     assert submit_checks.check_sets(made.score)[0].path == str(tmp_path / "cmath.jsonl")
     assert "score cmath: 1 questions, form cmath (CMATH), judge meaning" in capsys.readouterr().err
+    with pytest.raises(
+        BadInput, match=r"cmath\.jsonl: the judge choice can mark none of its answers .*score\.judge=m"
+    ):
+        submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "cmath.jsonl"}], judge="choice").score)
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "1+1=?", "input": "", "output": "2"}\n' * 2)
+    data = DataSection(path="rows.jsonl", dev_rows="1")
+    assert submit_checks.check_data(data, recipe(judge="meaning").score) == str(tmp_path / "rows.jsonl")
+    with pytest.raises(BadInput, match=r"rows\.jsonl: the judge choice can mark none"):
+        submit_checks.check_data(data, recipe(judge="choice").score)
     with pytest.raises(BadInput, match=r"none\.csv: no such file"):
         submit_checks.check_sets(recipe(sets=[{"name": "a", "path": "none.csv"}]).score)
     with pytest.raises(BadInput, match=r"it looks like CMATH: form cmath"):
