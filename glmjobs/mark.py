@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
+from glmjobs.run.locate import parent
 from glmjobs.scoring.judges import mark_all
 from glmjobs.scoring.judges.options import add_judge, judging_of
 from hpc.core.errors import BadInput
@@ -96,17 +97,37 @@ def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return
     path = Path(args.texts[0])
     if len(args.texts) != 1 or not path.is_file():
-        what = f"{path}: no such file" if len(args.texts) == 1 else f"{len(args.texts)} texts"
+        what = _no_file(path) if len(args.texts) == 1 else f"{len(args.texts)} texts"
         raise BadInput(f"{what}; give three texts, QUESTION GOLD ANSWER, or one file of rows")
-    found = args.row is None
-    with path.open(encoding="utf-8", errors="replace") as file:
+    found, empty = args.row is None, True
+    try:
+        file = path.open(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
         for number, line in enumerate(file, 1):
             row = _row(path, number, line) if line.strip() else None
+            empty = empty and row is None
             if row is not None and (args.row is None or str(row.get("id")) == args.row):
                 found = True
                 yield row
+    if empty:
+        raise BadInput(f"{path}: the file is empty; one object a line is wanted, with {', '.join(FIELDS)}")
     if not found:
         raise BadInput(f"{path}: no row with the id {args.row}")
+
+
+def _no_file(path: Path) -> str:
+    """Why a path is no file of rows, and which is meant where it is a run (path or name) or a directory of scores."""
+    for place in (path, parent() / path):
+        for name in (
+            "predictions.jsonl",
+            "finetuned/predictions.jsonl",
+            "scores/finetuned/predictions.jsonl",
+        ):
+            if (place / name).is_file():
+                return f"{path}: a directory; its rows are in {place / name}"
+    return f"{path}: a directory, without predictions.jsonl" if path.is_dir() else f"{path}: no such file"
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:

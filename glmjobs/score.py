@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,25 @@ def _check_belongs(args: argparse.Namespace) -> None:
         )
     if args.data is not None and args.which is not None:
         raise BadInput("--which is for a run; here there is one model, MODEL_DIR")
-    for name, default in FILE_OPTIONS.items():
+    stored = _stored_settings(args) if args.rejudge and args.data is not None else {}
+    for name, default in {**FILE_OPTIONS, **stored}.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
     args.which = args.which or "both"
+
+
+def _stored_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """With --rejudge: the options that the answers there were made with, so that none need be given again."""
+    folder = args.out or default_folder(Path(args.target), Path(args.data))
+    settings = (read_json(folder / "summary.json") or {}).get("settings")
+    if not isinstance(settings, dict):
+        return {}
+    found = {**settings, "dtype": settings.get("cpu_dtype")}
+    return {
+        name: found[name]
+        for name in ("max_new_tokens", "max_source_length", "dtype", "backend")
+        if name in found
+    }
 
 
 def _batch_size(text: str) -> int | str:
@@ -183,6 +199,10 @@ def score_run(args: argparse.Namespace, run: Run, shard: Shard, flag: StopFlag) 
     }
     if lacking:
         text = ", ".join(f"{rows} rows of the {said}" for said, rows in lacking.items())
+        if args.rejudge:
+            raise BadInput(
+                f"{run.path}: --rejudge: no stored answers of {text}; without --rejudge they are made"
+            )
         print(f"score: part {shard} is done; other parts still have {text} to do", file=sys.stderr)
         if args.json:
             print(json.dumps({"shard": str(shard), "missing": lacking}))
@@ -305,8 +325,12 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         judging = Judging(tuple(name for name in JUDGES if name == form.judge))
     folder = args.out or default_folder(model, data)
     work = Work.of(model, questions, folder, settings, judging)
+    if args.rejudge and next(folder.glob("predictions.shard-*"), None) is None:
+        raise BadInput(f"{folder}: --rejudge: no stored answers there; without --rejudge they are made")
     claim(folder, model, data)
-    if not args.rejudge:
+    if args.rejudge:
+        work = _stored_rows(work, args)
+    else:
         answer(
             work, shard, stop=lambda: flag.requested, on_row=_News(None, len(questions), {}).rows(model.name)
         )
@@ -324,6 +348,32 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         print(f"test set: form {form.name} ({form.title}), judge {judging.names[0]}")
     refuse_unreliable(summary)
     return 0
+
+
+def _stored_rows(work: Work, args: argparse.Namespace) -> Work:
+    """The rows whose answers are there, which is said where it isn't all of them.
+
+    Raises:
+        BadInput: there is none of this model with these settings.
+    """
+    missing = set(work.missing())
+    kept = [position for position in range(len(work.keys)) if position not in missing]
+    if not kept:
+        made = _stored_settings(args)
+        words = ", ".join(
+            f"{name.replace('_', '-')} {value}" for name, value in made.items() if value is not None
+        )
+        raise BadInput(
+            f"{work.folder}: --rejudge: no stored answers of this model, these rows and settings"
+            + (f" (the last were made with {words})" if words else "")
+            + "; without --rejudge they are made"
+        )
+    if missing:
+        print(
+            f"score: {len(kept)} of {len(work.keys)} rows have stored answers; these are marked",
+            file=sys.stderr,
+        )
+    return replace(work, questions=[work.questions[p] for p in kept], keys=[work.keys[p] for p in kept])
 
 
 def default_folder(model: Path, data: Path) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from glmjobs.data.rows import Columns
 from glmjobs.data.sources import open_source
-from glmjobs.scoring.predictions import model_fingerprint
+from glmjobs.scoring.predictions import MERGED, model_fingerprint
 from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
 
@@ -21,17 +22,19 @@ def claim(folder: Path, model: Path, data: Path) -> None:
     place, one that was moved goes on.
 
     Raises:
-        BadInput: it holds another model's, or another data file's; or it cannot be written.
+        BadInput: it holds another model's, or another data file's, or files under the names of scores that are none;
+            or it cannot be written.
     """
     own = {
         "model": {"path": str(model.resolve()), "digest": model_fingerprint(model)},
         "data": {"path": str(data.resolve()), "digest": open_source(data, split="test").digest(Columns())},
     }
+    held = _held(folder)
     if next(folder.glob("predictions*"), None) is not None:
-        for what, held in _held(folder).items():
-            if held["path"] != own[what]["path"] and held["digest"] != own[what]["digest"]:
+        for what, holder in held.items():
+            if holder["path"] != own[what]["path"] and holder["digest"] != own[what]["digest"]:
                 raise BadInput(
-                    f"{folder}: holds scores of another {what}, {held['path']}; name another folder: --out DIR"
+                    f"{folder}: holds scores of another {what}, {holder['path']}; name another folder: --out DIR"
                 )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +44,21 @@ def claim(folder: Path, model: Path, data: Path) -> None:
 
 
 def _held(folder: Path) -> dict[str, dict[str, Any]]:
-    """Whose scores are there; of folders from before there was a note, the summary names the model."""
-    note = read_json(folder / NOTE)
-    if note is not None:
-        return {what: dict(note[what]) for what in ("model", "data")}
-    summary = read_json(folder / "summary.json")
-    if summary is None:
-        return {}
-    return {"model": {"path": str(Path(summary["model"]).resolve()), "digest": None}}
+    """Whose scores are there; of folders from before there was a note, the summary names the model.
+
+    Raises:
+        BadInput: nothing tells whose the files are that scoring would replace.
+    """
+    with suppress(KeyError, TypeError, ValueError):  # a file of that name that is none of ours
+        if note := read_json(folder / NOTE):
+            return {
+                what: {key: str(note[what][key]) for key in ("path", "digest")} for what in ("model", "data")
+            }
+        if (summary := read_json(folder / "summary.json")) and summary["fingerprint"]:
+            return {"model": {"path": str(Path(summary["model"]).resolve()), "digest": None}}
+    if foreign := [name for name in (NOTE, *MERGED) if (folder / name).exists()]:
+        raise BadInput(
+            f"{folder / foreign[0]}: is there already, and not of scoring: it would be replaced; name another folder: "
+            "--out DIR"
+        )
+    return {}

@@ -35,6 +35,9 @@ try:
 except ImportError:  # pragma: no cover - not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
+MERGED = ("predictions.jsonl", "summary.json")
+"""What is made of the rows, in a folder of scores."""
+
 SAMPLED_BLOCKS = 64
 SAMPLED_BYTES = 4096
 
@@ -302,5 +305,6 @@ def merge(
     """
     names = Prediction.__dataclass_fields__
     lines = [json.dumps({n: found[key].get(n) for n in names}, ensure_ascii=False) for key in keys]
-    write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
-    write_text(folder / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
+    rows, figures = (folder / name for name in MERGED)
+    write_text(rows, "".join(line + "\n" for line in lines))
+    write_text(figures, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")

@@ -66,3 +66,23 @@ def test_a_broken_line_is_named(file: Path, capsys: pytest.CaptureFixture[str]) 
         more.write('{"question": 1}\n')
     assert run_command(mark.main, [str(file)]) == 2
     assert "predictions.jsonl:4: question, gold and prediction" in capsys.readouterr().err
+
+
+def test_what_is_no_file_of_rows_is_told_apart(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    scores = tmp_path / "runs/first/scores/finetuned"
+    scores.mkdir(parents=True)
+    (tmp_path / "bare").mkdir()
+    rows = file.rename(scores / file.name)
+    for word, said in {
+        "empty.jsonl": "empty.jsonl: the file is empty; one object a line is wanted, with question, gold, prediction",
+        "runs/first": "runs/first: a directory; its rows are in runs/first/scores/finetuned/predictions.jsonl",
+        "first": f"first: a directory; its rows are in {rows}",
+        "bare": "bare: a directory, without predictions.jsonl",
+    }.items():
+        assert run_command(mark.main, [word]) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1, err

@@ -376,6 +376,64 @@ def test_a_model_trained_further_is_scored_anew_in_its_place(
     assert prints[0] != prints[1]
 
 
+def test_rejudge_marks_what_is_stored(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "d.jsonl", tmp_path / "out"
+    rows = [{"question": f"{n}+1=?", "answer": str(n + 1)} for n in range(4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rejudge = (models[0], data, "--rejudge", "--judge", "exact", "--json", "--out", out)
+
+    def refused(*words: object) -> str:
+        assert command(*words) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        return err
+
+    assert refused(*rejudge) == (
+        f"error: {out}: --rejudge: no stored answers there; without --rejudge they are made\n"
+    )
+    assert not out.exists()
+    assert command(models[0], data, "--rows", 2, "--max-new-tokens", 3, "--out", out) == 0
+    capsys.readouterr()
+    # Neither the rows nor the settings need be given again.
+    for more in ((), ("--rows", 2), ("--max-new-tokens", 3)):
+        assert command(*rejudge, *more) == 0
+        said = capsys.readouterr()
+        summary = json.loads(said.out)["base"]
+        assert (summary["judge"], summary["answers"]) == ("exact", 2)
+        few = "score: 2 of 4 rows have stored answers; these are marked\n"
+        assert said.err == ("" if "--rows" in more else few)
+    wrong = refused(*rejudge, "--max-new-tokens", 4)
+    assert (
+        "no stored answers of this model, these rows and settings (the last were made with max-new-tokens 3,"
+        in said
+    )
+    assert len(read(out / "summary.json")["by_length"]) == 1 and read(out / "summary.json")["answers"] == 2
+
+
+def test_rejudge_of_a_run_that_has_no_answers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run.path, "--rejudge") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "--rejudge: no stored answers of " in err
+
+
+def test_files_that_are_not_of_scoring_are_not_replaced(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "d.jsonl", tmp_path / "out"
+    data.write_text('{"question": "1+1=", "answer": "2"}\n', encoding="utf-8")
+    out.mkdir()
+    for name in ("predictions.jsonl", "summary.json", "scored.json"):
+        mine = out / name
+        mine.write_text('{"mine": 1}\n')
+        assert command(models[0], data, "--max-new-tokens", 3, "--out", out) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {mine}: is there already") and err.count("\n") == 1
+        assert scored(out) == {name: b'{"mine": 1}\n'}
+        mine.unlink()
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
