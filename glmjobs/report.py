@@ -131,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         low, high = model["interval"] or (None, None)
         between = f" (95 % interval {percent(low)} to {percent(high)})" if model["interval"] else ""
         print(f"{model['label']}: {percent(model['accuracy'])}{between}")
+    for model in document["accuracy"]["unmarked"]:
+        print(f"{model['label']}: –, none of its answers is marked")
     for sentence in document["missing"]:
         print(f"note: {sentence}", file=sys.stderr)
     print(page)

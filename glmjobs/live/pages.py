@@ -64,7 +64,7 @@ def run(
         for stage in state.stages
     ]
     right = frozenset(at for at, name in enumerate(names) if name in tables.RIGHT)
-    scored = bool(document["accuracy"]["models"])
+    scored = bool(document["accuracy"]["models"] or document["accuracy"]["unmarked"])
     texts = (
         tag("div", tag("h3", visible(log.name)), tag("pre", "\n".join(map(visible, log.lines)), tabindex=0))
         for log in logs

@@ -137,12 +137,14 @@ def _accuracy(facts: RunFacts, anchor: tuple[str, float, float] | None) -> Json:
         for m in MODELS
         if m in facts.scores
     ]
+    unmarked = [m for m in models if m["rows"] == 0]
     models = [m for m in models if m["accuracy"] is not None]
     comparison = {
         k: number(facts.comparison.get(k)) for k in ("both", "only_base", "only_finetuned", "neither")
     }
     return {
         "models": models,
+        "unmarked": unmarked,
         "comparison": {
             **comparison,
             "difference": number(facts.comparison.get("difference")),
@@ -187,6 +189,9 @@ def _sets(facts: RunFacts) -> list[Json]:
 def _scored(summary: Mapping[str, Any]) -> Json:
     keys = ("rows", "correct", "accuracy", "bleu4", "rouge1", "rouge2", "rougeL", "tokens_per_s", "seconds")
     known = {key: number(summary.get(key)) for key in keys}
+    if known["rows"] == 0:  # of no marked row there is no accuracy
+        summary = {**summary, "interval": None}
+        known["accuracy"] = None
     apart: Json = {
         "not_marked": number(summary.get("not_marked")),
         "unsure": number(summary.get("unsure")),
@@ -211,9 +216,18 @@ def _second_judge(second: Mapping[str, Any]) -> Json | None:
     figures = {key: number(second.get(key)) for key in ("rows", "correct", "accuracy", "not_marked")}
     pairs = _mapping(second.get("pairs"))
     counts = {key: number(pairs.get(key)) for key in ("both", "only_first", "only_second", "neither")}
+    if figures["rows"] == 0:  # it marked none
+        figures["accuracy"] = 0
     if None in (*figures.values(), *counts.values()):
         return None
-    return {"judge": shown(second.get("judge"), 20), **figures, "pairs": counts}
+    if figures["rows"] == 0:
+        figures["accuracy"] = None
+    return {
+        "judge": shown(second.get("judge"), 20),
+        **figures,
+        "pairs": counts,
+        "why": shown(second.get("why") or "", 200),
+    }
 
 
 def _breakdown(facts: RunFacts, key: str) -> list[Json]:

@@ -33,7 +33,8 @@ def all_sections(doc: Json) -> list[tuple[str, str, Markup | None]]:
 def accuracy(doc: Json) -> Markup:
     content = doc["accuracy"]
     if not content["models"]:
-        return tag("p", "No model of this run has been scored yet.", class_="lead")
+        said = wording.accuracy_sentences(doc) if content["unmarked"] else []
+        return tag("p", " ".join(said) or "No model of this run has been scored yet.", class_="lead")
     cards = [tag("figure", tag("figcaption", tag("h3", "All rows")), figures.accuracy(doc), class_="card")]
     for key, title in (
         ("by_source", "By source of the rows"),

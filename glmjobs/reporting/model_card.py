@@ -41,7 +41,7 @@ def render(doc: Json, title: str, licences: Sequence[str], *, adapter: bool) -> 
         (name, last(value) if name == "Source" else value) for name, value in wording.data_pairs(doc)
     ]:
         parts += ["## Data", table(wording.Table(["Fact", "Value"], pairs))]
-    scored = doc["accuracy"]["models"]
+    scored = doc["accuracy"]["models"] or doc["accuracy"]["unmarked"]
     said = escape(" ".join(wording.accuracy_sentences(doc))) if scored else "It has not been scored."
     parts += ["## Scores", said, table(wording.metrics_table(doc))]
     parts += [

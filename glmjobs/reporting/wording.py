@@ -47,6 +47,10 @@ class Table:
     note_head: str = ""
 
 
+NONE = "–"
+"""Where no row is marked, and so no accuracy known."""
+
+
 def unseen(doc: Json) -> bool:
     """True where it was checked that no scored row is in the training data."""
     overlap = doc["data"]["overlap"] if doc["data"] else {}
@@ -61,6 +65,10 @@ def accuracy_sentences(doc: Json) -> list[str]:
         for m in content["models"]
     )
     said = [" ".join(each)] if content["models"] else []
+    said += [
+        f"{m['label']}: {NONE}, no accuracy: none of its answers is marked. {_counted_apart(m)}".rstrip()
+        for m in content["unmarked"]
+    ]
     said += [sentence for model in content["models"] if (sentence := _counted_apart(model))]
     said += [_two_judges(model) for model in content["models"] if model["second_judge"]]
     comparison = content["comparison"]
@@ -106,6 +114,12 @@ def _counted_apart(model: Json) -> str:
 def _two_judges(model: Json) -> str:
     """How a second judge marks the same answers, and where it disagrees."""
     first, second, pairs = model["judge"], model["second_judge"], model["second_judge"]["pairs"]
+    if not second["rows"]:
+        why = f": {second['why']}" if second["why"] else ""
+        return (
+            f"{model['label']}, the accuracy is that of the judge {first}; {second['judge']} gives {NONE}, none of "
+            f"{second['not_marked']:,} answers marked{why}."
+        )
     apart, both = pairs["only_first"] + pairs["only_second"], sum(pairs.values())
     lacks = f", {second['not_marked']:,} not marked" if second["not_marked"] else ""
     return (
@@ -184,7 +198,10 @@ def sets_table(doc: Json) -> Table | None:
         cells.append(plain(next((m["rows"] for m in one["models"].values()), None)))
         for model in ("base", "finetuned"):
             found = one["models"].get(model)
-            cells += [percent(found["accuracy"]), _range(found["interval"])] if found else ["", ""]
+            if found and found["rows"] == 0:
+                cells += [NONE, f"none of {plain(found['not_marked'])} marked"]
+            else:
+                cells += [percent(found["accuracy"]), _range(found["interval"])] if found else ["", ""]
         if one["difference"] is None or one["difference_interval"] is None:
             cells += ["", "", "", ""]
         else:

@@ -405,7 +405,8 @@ def summarise_rows(work: Work, rows: Sequence[Mapping[str, Any]], seconds: Seque
 def second_judge(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """How a second judge marks the same rows, and where it agrees with the first; None where there is one judge.
 
-    ``pairs``: rows by what both say, where both mark; ``not_marked``: rows that it does not mark itself.
+    ``pairs``: rows by what both say, where both mark; ``not_marked``: rows that it does not mark itself; ``why``: the
+    reason it gives most often, where it marks none.
     """
     if not rows or not rows[0].get("second"):
         return None
@@ -423,9 +424,11 @@ def second_judge(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         if row["status"] == row["second"]["status"] == "marked"
     ]
     pairs = Counter(names[pair] for pair in said)
+    reasons = Counter(str(row["reason"]) for row in seconds)
     return {
         "judge": seconds[0]["judge"],
         **accuracy(marked),
+        **({} if marked else {"why": reasons.most_common(1)[0][0]}),
         "not_marked": len(rows) - len(marked),
         "pairs": {name: pairs[name] for name in names.values()},
     }
@@ -442,13 +445,11 @@ def refuse_unreliable(summary: Mapping[str, Any]) -> None:
     """End where an accuracy would be none: the marker failed too often, or no row is marked.
 
     Raises:
-        BadInput: the judge can mark no row: trying again would change nothing.
-        WorkFailed: the marker raised an error on more than :data:`MARKER_FAILURES` of the rows, or the judge is a model
-            that was asked and marked none.
+        BadInput: it marked none: no retry would change that, another judge will.
+        WorkFailed: it raised an error on more than :data:`MARKER_FAILURES` of the rows.
     """
     if summary["answers"] and not summary["rows"] and not summary["marker_failures"]["rows"]:
-        kind = WorkFailed if summary["judge"] == "verifier" else BadInput
-        raise kind(
+        raise BadInput(
             f"{summary['model']}: the judge {summary['judge']} marks none of the {summary['answers']} rows, so there "
             "is no accuracy; the answers are kept: name another judge, then score with --rejudge"
         )
@@ -474,13 +475,13 @@ def length_class(question: str) -> str:
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows, correct ones, accuracy (a fraction of 1), and its 95 % Wilson interval."""
+    """Rows, correct ones, accuracy (a fraction of 1), and its 95 % Wilson interval; of no rows there is neither."""
     correct = sum(bool(row["correct"]) for row in rows)
     return {
         "rows": len(rows),
         "correct": correct,
-        "accuracy": correct / len(rows) if rows else 0.0,
-        "interval": list(wilson(correct, len(rows))),
+        "accuracy": correct / len(rows) if rows else None,
+        "interval": list(wilson(correct, len(rows))) if rows else None,
     }
 
 

@@ -110,11 +110,11 @@ def result(run: Run) -> None:
     for which, label in (("base", "base"), ("finetuned", "fine-tuned")):
         summary = read_json(run.scores / which / "summary.json")
         if summary:
-            low, high = summary["interval"]
+            low, high = summary["interval"] or (0.0, 1.0)
             table.add_row(
                 label,
-                f"{summary['accuracy']:.1%}",
-                f"{low:.1%} – {high:.1%}",
+                f"{summary['accuracy']:.1%}" if summary["rows"] else "–",
+                f"{low:.1%} – {high:.1%}" if summary["rows"] else "–",
                 str(summary["correct"]),
                 str(summary["rows"]),
             )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 LABELS = {"base": "base", "finetuned": "fine-tuned"}
+NONE = "–"
+"""Where no row is marked, and so no accuracy known."""
 WIDTH = 110
 """Columns where the output is not a terminal."""
 
@@ -69,7 +71,8 @@ def _scores(models: Mapping[str, Any], anchor: tuple[str, float, float] | None) 
     beside = dict(zip(LABELS, anchor[1:], strict=True)) if anchor else {}
     for name, summary in models.items():
         cells = [
-            escape(LABELS.get(name, name)), _accuracy(summary), f"{summary['correct']}/{summary['rows']}",
+            escape(LABELS.get(name, name)), _accuracy(summary),
+            f"{summary['correct']}/{summary['rows']}" if summary["rows"] else NONE,
             f"{summary['bleu4']:.1f}", f"{summary['rougeL']:.1f}",
             f"{summary['tokens_per_s']:.0f}" if summary["tokens_per_s"] else "",
         ]  # fmt: skip
@@ -122,6 +125,8 @@ def _by_kind(models: Mapping[str, Any]) -> Any:
 
 
 def _accuracy(part: Mapping[str, Any]) -> str:
+    if not part["rows"]:
+        return NONE
     low, high = (100 * end for end in part["interval"])
     return f"{percent(part['accuracy'])} ({low:.1f}–{high:.1f})"
 
@@ -164,9 +169,12 @@ def _remarks(comparison: Mapping[str, Any] | None, last: Mapping[str, Any]) -> l
 
 def agreement(first: str, second: Mapping[str, Any]) -> str:
     """A second judge's accuracy, and the rows on which the two disagree, in a sentence."""
+    if not second["rows"]:
+        why = f": {second['why']}" if second.get("why") else ""
+        return f"judge {second['judge']}: {NONE}, none of {second['not_marked']} rows marked{why}"
     pairs = second["pairs"]
     both, apart = sum(pairs.values()), pairs["only_first"] + pairs["only_second"]
-    marks = f"{percent(second['accuracy'])} of {second['rows']} rows" if second["rows"] else "no row"
+    marks = f"{percent(second['accuracy'])} of {second['rows']} rows"
     lacks = f", {second['not_marked']} not marked" if second["not_marked"] else ""
     return (
         f"judge {second['judge']}: {marks}{lacks}; the judges disagree on {apart} of the {both} rows that both mark: "

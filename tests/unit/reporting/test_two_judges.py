@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from glmjobs import report
 from glmjobs.run.directory import Run
 from glmjobs.scoring.evaluate import second_judge
@@ -62,6 +64,41 @@ def test_the_report_shows_where_two_judges_disagree(run: Run) -> None:
         and "the judges disagree: " in markdown
         and "the second judge, exact: " in markdown
     )
+
+
+def test_no_marked_row_is_no_accuracy(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a second judge, and of a first one: not 0 %, and why."""
+    for model in ("base", "finetuned"):
+        path = run.scores / model / "summary.json"
+        summary = json.loads(path.read_text())
+        rows = rows_of(run, model)
+        for row in rows:
+            row["status"] = "marked"
+            row["second"] = {
+                "judge": "verifier",
+                "correct": False,
+                "status": "not marked",
+                "reason": "no server: URL",
+            }
+        summary |= {"judge": "meaning", "second_judge": second_judge(rows)}
+        if model == "finetuned":
+            summary |= {"rows": 0, "correct": 0, "accuracy": None, "interval": None, "not_marked": 120}
+        path.write_text(json.dumps(summary))
+    document = report.make(run)
+    second = document["accuracy"]["models"][0]["second_judge"]
+    assert (second["accuracy"], second["why"]) == (None, "no server: URL")
+    assert [m["model"] for m in document["accuracy"]["models"]] == ["base"]
+    page = Page((run.report / "report.html").read_text(encoding="utf-8"))
+    markdown = (run.report / "report.md").read_text(encoding="utf-8")
+    for said in (" ".join(" ".join(page.text).split()), markdown):
+        assert "verifier gives –, none of 120 answers marked: no server: URL." in said
+        assert (
+            "Fine-tuned: –, no accuracy: none of its answers is marked. Fine-tuned: 120 rows are not marked"
+            in said
+        )
+        assert "0 of the 0" not in said and "0 of 0" not in said
+    assert report.main([str(run.path)]) == 0
+    assert "Fine-tuned: –, none of its answers is marked" in capsys.readouterr().out
 
 
 def test_one_judge_shows_nothing_of_two(run: Run) -> None:

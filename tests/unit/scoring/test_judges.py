@@ -203,13 +203,19 @@ def test_the_first_judge_decides_and_the_pairs_are_counted(
 
 
 @pytest.mark.usefixtures("answers")
-def test_a_judge_that_marks_no_row_gives_no_accuracy(tmp_path: Path) -> None:
+def test_a_judge_that_marks_no_row_gives_no_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     work = work_with(tmp_path, "choice")
     answer(work, Shard())
     summary = finish(work)
     assert summary is not None and (summary["rows"], summary["not_marked"]) == (0, 10)
-    with pytest.raises(BadInput, match="the judge choice marks none of the 10 rows"):
+    with pytest.raises(BadInput, match="the judge choice marks none of the 10 rows"):  # no retry would help
         refuse_unreliable(summary)
+    assert (summary["accuracy"], summary["interval"]) == (None, None)
+    show({"model": summary}, None, None, as_json=False)
+    out = capsys.readouterr().out
+    assert "–" in out and "%" not in out.split("BLEU")[1].splitlines()[2] and "0/0" not in out
 
 
 @pytest.mark.usefixtures("answers")

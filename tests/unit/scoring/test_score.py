@@ -407,7 +407,7 @@ def test_rejudge_marks_what_is_stored(
     wrong = refused(*rejudge, "--max-new-tokens", 4)
     assert (
         "no stored answers of this model, these rows and settings (the last were made with max-new-tokens 3,"
-        in said
+        in wrong
     )
     assert len(read(out / "summary.json")["by_length"]) == 1 and read(out / "summary.json")["answers"] == 2
 

@@ -20,6 +20,7 @@ from glmjobs.scoring.judges import Endpoint, Judging, mark_all
 from glmjobs.scoring.judges.verifier import CACHE, KEY, Verifier, read_verdict
 from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.test_sets import Question
+from glmjobs.terminal.score_tables import show
 from hpc.core.command import run_command
 from hpc.core.errors import WorkFailed
 
@@ -275,7 +276,11 @@ def test_offline_a_first_judge_ends_it_and_a_second_is_said(
     assert summary is not None and (summary["rows"], summary["correct"]) == (6, 6)
     assert (summary["second_judge"]["rows"], summary["second_judge"]["not_marked"]) == (0, 6)
     refuse_unreliable(summary)
-    err = capsys.readouterr().err
+    show({"model": summary}, None, None, as_json=False)
+    said = capsys.readouterr()
+    lines = " ".join(said.out.split())
+    assert "judge verifier: –, none of 6 rows marked:" in lines and "no server answers there" in lines
+    err = said.err
     assert (
         err.count("\n") == 1
         and "no server answers there" in err
