@@ -69,7 +69,8 @@ def differences(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
 
 def _settings(document: Json) -> dict[str, Any]:
     shape = document["settings"].get("shape")
-    return {**_flat(document["recipe"]), **_flat({"shape": shape or {}})}
+    found = {**_flat(document["recipe"]), **_flat({"shape": shape or {}})}
+    return {name: value for name, value in found.items() if name != "jobs.lane"}  # a sweep's own means
 
 
 def _flat(section: Mapping[str, Any], before: str = "") -> dict[str, Any]:
