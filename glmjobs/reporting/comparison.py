@@ -98,6 +98,7 @@ def _row(run: Compared) -> Json:
         "steps": training["steps"],
         "epochs": training.get("epochs"),
         "loss": training.get("loss_last"),
+        "dev_loss": dev[-1][1] if (dev := training["curves"].get("loss", {}).get("dev")) else None,
         "gpu_hours": document["cost"]["gpu_hours"]["held"],
         "not_done": bad,
     }
@@ -147,4 +148,6 @@ def _curves(runs: Sequence[Compared]) -> dict[str, dict[str, list[list[float]]]]
     for run in runs:
         for key, curve in run.document["training"]["curves"].items():
             found.setdefault(key, {})[run.name] = curve["points"]
+            if curve.get("dev"):
+                found.setdefault("dev_loss", {})[run.name] = curve["dev"]
     return found

@@ -65,6 +65,7 @@ def result_table(document: Json) -> Table:
         "Steps",
         "Epochs",
         "Loss",
+        "Dev loss",
         "GPU-hours",
         "Not done",
     ]
@@ -78,11 +79,12 @@ def result_table(document: Json) -> Table:
             f"{100 * interval[0]:.1f} to {percent(interval[1])}" if interval else "",
             f"{main['rows']:,}" if main and main["rows"] else "", f"{row['steps']:,}" if row["steps"] else "",
             f"{row['epochs']:.3g}" if row["epochs"] else "", f"{row['loss']:.4f}" if row["loss"] is not None else "",
+            f"{row['dev_loss']:.4f}" if row["dev_loss"] is not None else "",
             gpu_hours(row["gpu_hours"]), ", ".join(row["not_done"]),
         ])  # fmt: skip
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
     cut = [[row[i] for i in kept] for row in rows]
-    right = frozenset(new for new, old in enumerate(kept) if 0 < old < 9)
+    right = frozenset(new for new, old in enumerate(kept) if 0 < old < 10)
     return Table([head[i] for i in kept], cut, right)
 
 
@@ -141,7 +143,7 @@ def _result(document: Json) -> Markup:
         "figure",
         tag("figcaption", tag("h3", "Accuracy")),
         charts.bar_chart("Accuracy", groups),
-        class_="card",
+        class_="card alone",
     )
     return join(*((legend, card) if scored else ()), html_sections.table(result_table(document)))
 
@@ -162,7 +164,8 @@ def _pairs(document: Json) -> Markup | None:
 def _curves(document: Json, names: Sequence[str]) -> Markup | None:
     kinds = {name: _kind(place) for place, name in enumerate(names)}
     cards = []
-    for key, title, _ in TRAINING:
+    loss, *others = [(key, title) for key, title, _ in TRAINING]
+    for key, title in (loss, ("dev_loss", "Loss on dev rows"), *others):
         if not (by_run := document["curves"].get(key)):
             continue
         lines = [
