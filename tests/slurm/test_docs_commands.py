@@ -84,6 +84,7 @@ def test_every_remedy(
     clean_queue(cluster)
     text = (repo / PAGES["failing"]).read_text(encoding="utf-8")
     remedies = sorted(set(re.findall(r"python -m glmjobs\.\w+ RUN(?: --set \S+[\w])*", text)))
+    remedies.remove("python -m glmjobs.score RUN")  # --rejudge wants answers: typed in tests/unit/scoring
     assert len(remedies) > 8
     made = "python -m glmjobs.submit --recipe configs/tiny.yaml --executor slurm --gpus 2 --name struck"
     made += " --cluster configs/clusters/devcluster.yaml"

@@ -177,7 +177,7 @@ def test_a_child_never_waits_for_a_job_that_slurm_does_not_know(place: Path) -> 
 def test_two_jobs_at_one_stage_of_a_run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run = start(place, "rivals", train="wait")
     monkeypatch.setattr(attempt, "RIVAL_SECONDS", 0.0)
-    with exclusive(attempt.work_lock(run.path, "train")) as held:
+    with exclusive(attempt.work_lock(run.path, "train", None)) as held:
         assert held
         assert attempt.main([str(run.path), "--stage", "train", "touch", str(run.path / "rival")]) == 1
     assert "at work in another job" in capsys.readouterr().err
