@@ -89,7 +89,7 @@ def first_cells(path: Path, mark: str) -> list[str]:
 def _record(row: int, line: int, names: Sequence[str], cells: list[str]) -> Record | Problem:
     if len(cells) != len(names):
         return Problem(
-            row, line, "another number of cells than the header", f"{len(cells)}, not {len(names)}"
+            row, line, "another number of cells than the first line", f"{len(cells)}, not {len(names)}"
         )
     return Record(row, line, {name: cell for name, cell in zip(names, cells, strict=True) if name})
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glmjobs.data.forms import AUTO
-from glmjobs.data.place import MARKER, begin, check_place, finished, make_place
+from glmjobs.data.place import MARKER, begin, check_place, finished, make_place, unwritable
 from glmjobs.data.prepared import FORMAT, Prepared, existing, fingerprint_of, prepare
 from glmjobs.data.rows import Row, row_key
 from glmjobs.data.sources import Source
 from glmjobs.data.splitting import Part
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput
 from hpc.core.files import atomic_file, remove_stale, write_json
 
 FOLDER = "sources"
@@ -80,7 +80,7 @@ def prepare_mixed(
     try:
         record = _write(out, list(zip(sources, parts, strict=True)), seed, deduplicate)
     except OSError as error:
-        raise WorkFailed(f"{out}: cannot write the prepared data: {error.strerror or error}") from None
+        raise unwritable(out, error) from None
     record |= {
         "format": FORMAT,
         "fingerprint": fingerprint,

@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import read_json, write_atomic
 
 MARKER = "prepare.json"
@@ -15,10 +15,8 @@ UNFINISHED = ".prepare-unfinished"
 """There while the files under their final names have no :data:`MARKER` yet: a killed process's are ours, too."""
 
 _ELSEWHERE = "name another directory to write to (--out)"
-_NO_PLACE = frozenset({
-    errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
-    errno.ENAMETOOLONG,
-})  # fmt: skip
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_PLACE = (*_NOT_OURS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that say that the name is wrong; others (a full disk) are a state of the machine."""
 
 
@@ -59,6 +57,12 @@ def make_place(out: Path) -> None:
         if error.errno not in _NO_PLACE:
             raise
         raise BadInput(f"{out}: cannot be made a directory: {error.strerror}; {_ELSEWHERE}") from None
+
+
+def unwritable(out: Path, error: OSError) -> HpcError:
+    """Why nothing can be written into a directory that is there: bad input where it may not be written to."""
+    why = f"{out}: cannot write the prepared data: {error.strerror or error}"
+    return BadInput(f"{why}; {_ELSEWHERE}") if error.errno in _NOT_OURS else WorkFailed(why)
 
 
 def begin(out: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glmjobs.data.forms import AUTO
-from glmjobs.data.place import MARKER, begin, check_place, finished, make_place
+from glmjobs.data.place import MARKER, begin, check_place, finished, make_place, unwritable
 from glmjobs.data.reading import Problem
 from glmjobs.data.rows import Columns, Row, row_key
 from glmjobs.data.sources import Source, open_source
@@ -161,7 +161,7 @@ def prepare(
     try:
         record = _write(out, validator, split, deduplicate)
     except OSError as error:
-        raise WorkFailed(f"{out}: cannot write the prepared data: {error.strerror or error}") from None
+        raise unwritable(out, error) from None
     record = {
         "format": FORMAT,
         "fingerprint": fingerprint,

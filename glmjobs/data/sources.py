@@ -63,6 +63,12 @@ def open_source(source: str | Path | Source, split: str = "train") -> Source:
     if not isinstance(source, (str, Path)):
         return source
     path = Path(source).expanduser()
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise BadInput(f"{source}: cannot be read: {error.strerror}") from None
+    except OSError:
+        pass  # there is none, or it is a hub's id
     if path.is_dir():
         files, left_out = table_files(path, split)
         return TableSource(str(source), files, path, left_out)

@@ -11,6 +11,7 @@ from glmjobs.recipe.schema import Recipe
 from hpc.batch import profile as profiles
 from hpc.batch.profile import Profile
 from hpc.core import config_files
+from hpc.core.errors import BadInput
 from hpc.core.resources import resource
 
 DEFAULT_RECIPE = "configs/chatglm6b.yaml"
@@ -35,7 +36,16 @@ def load_both(
 ) -> tuple[Recipe, Profile]:
     """Recipe and profile, with overrides applied to whichever they name."""
     of_cluster, of_recipe = split_overrides(overrides)
-    return load(find_config(recipe), of_recipe), profiles.load(profile_file(cluster, executor), of_cluster)
+    named, profile = find_config(recipe), profile_file(cluster, executor)
+    _refuse_mixed_up(named, "recipe", ("environment", "gpu_type"), "cluster profile", "--cluster")
+    _refuse_mixed_up(profile, "cluster profile", ("model", "data"), "recipe", "--recipe")
+    return load(named, of_recipe), profiles.load(profile, of_cluster)
+
+
+def _refuse_mixed_up(path: Path, what: str, others: tuple[str, ...], other: str, option: str) -> None:
+    """Raise BadInput where a file that should be ``what`` has sections that only the ``other`` has."""
+    if path.is_file() and not set(others).isdisjoint(config_files.read_yaml(path, what)):
+        raise BadInput(f"{path}: a {other}, not a {what}: name it with {option}")
 
 
 def profile_file(cluster: str | None, executor: str) -> Path:

@@ -146,6 +146,8 @@ def _unknown(row: dict[str, Any]) -> str:
     """Why a row is of none of the forms."""
     have = ", ".join(map(str, list(row)[:8])) or "none"
     if {"A", "B"} <= row.keys() or {"choices", "options"} & row.keys():
+        if not {"question", "Question"} & row.keys():
+            return f"questions with options, but no column question or Question; found: {have}"
         return (
             f"questions with options, but no column of gold answers (answer, Answer or label); found: {have}; a test "
             "split often comes without: take the one for validation"

@@ -86,8 +86,10 @@ def read_yaml(path: Path, what: str, schema: type[BaseModel] | None = None) -> d
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such {what} file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot read this {what}: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read this {what}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: cannot read this {what}: not UTF-8 text (byte {error.start + 1})") from None
     try:
         raw = construct(text, schema)
     except yaml.YAMLError as error:

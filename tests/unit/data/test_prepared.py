@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ import pytest
 from glmjobs.data import MadeSource, Prepared, prepare
 from glmjobs.data import prepared as prepared_module
 from glmjobs.data.rows import question_key, question_text
-from hpc.core.errors import BadInput
+from glmjobs.data.sources import open_source
+from hpc.core.errors import BadInput, WorkFailed
 from tests.support.jsonl import write_jsonl
 
 
@@ -268,6 +270,23 @@ def test_no_file_is_overwritten_that_was_not_prepared_there(
         prepare(given, out, dev_rows="1-10")
     assert "\n" not in str(caught.value)
     assert mine.read_bytes() == source.read_bytes() and [entry.name for entry in out.iterdir()] == [name]
+
+
+def test_what_may_not_be_read_or_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad input; a full disk is none. Root may write everywhere: the system's errors are raised here."""
+    for number, kind in ((errno.EACCES, BadInput), (errno.EROFS, BadInput), (errno.ENOSPC, WorkFailed)):
+        error = OSError(number, os.strerror(number))
+        monkeypatch.setattr(
+            prepared_module, "remove_stale", lambda *_, error=error: (_ for _ in ()).throw(error)
+        )
+        with pytest.raises(kind, match=f"cannot write the prepared data: {os.strerror(number)}"):
+            prepare(source, tmp_path / "o", dev_rows="1-10")
+    closed = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: (_ for _ in ()).throw(closed))
+    with pytest.raises(BadInput, match="cannot be read: Permission denied"):
+        open_source(source)
 
 
 def test_what_was_prepared_is_not_prepared_from_itself(source: Path, tmp_path: Path) -> None:

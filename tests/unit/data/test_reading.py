@@ -350,7 +350,7 @@ def test_tables_as_excel_writes_them(tmp_path: Path, mark: str, name: str) -> No
     assert [row[1:4] for row in rows] == [tuple(cells[1]), tuple(cells[2]), tuple(cells[2])]
     assert [row.id for row in rows] == [1, 2, 4]
     assert [(p.row, p.line, p.reason) for p in problems] == [
-        (3, 5, "another number of cells than the header")
+        (3, 5, "another number of cells than the first line")
     ]
 
 

@@ -109,6 +109,17 @@ def test_a_wrong_override_is_one_line(override: str, said: str) -> None:
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
+def test_recipe_and_profile_mixed_up(tmp_path: Path) -> None:
+    cluster, recipe = REPO / "configs/clusters/generic.yaml", REPO / "configs/tiny.yaml"
+    for pair, said in (
+        ((cluster, None), "generic.yaml: a cluster profile, not a recipe: name it with --cluster"),
+        ((recipe, recipe), "tiny.yaml: a recipe, not a cluster profile: name it with --recipe"),
+        ((recipe, tmp_path), "cannot read this cluster profile: Is a directory"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            recipes.load_both(str(pair[0]), pair[1] and str(pair[1]), [], "local")
+
+
 @pytest.mark.parametrize("text", ["-1", "1", "60"])
 def test_steps_are_all_or_some(text: str) -> None:
     assert recipes.load(REPO / "configs" / "tiny.yaml", [f"train.max_steps={text}"]).train.max_steps == int(
@@ -142,7 +153,7 @@ def test_options_that_count_start_at_one(command: Any, capsys: pytest.CaptureFix
         (b"name: [\n", "not valid YAML"),
         (b"name: x\ntrain: {}\n", "missing field model"),
         (b"model: {path: a, make: {}}\ndata: {path: b}\n", "exactly one of model.path and model.make"),
-        ("name: 数学\n".encode("gbk"), "cannot read this recipe"),
+        ("name: 数学\n".encode("gbk"), "cannot read this recipe: not UTF-8 text (byte 7)"),
         (b"model: {path: a}\ndata: {path: b}\nsecore: {}\n", "did you mean score?"),
         (
             b"model: {path: a, family: llama}\ndata: {path: b}\n",

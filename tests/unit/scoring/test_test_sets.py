@@ -50,6 +50,10 @@ def test_forms_and_ids(tmp_path: Path) -> None:
         ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n', ":2: column 'output' is missing"),
         ('{"instruction": "a", "output": null}\n', ":1: column 'output' is empty"),
         ('{"instruction": "a", "output": "b"}\n{oops\n', ":2: broken JSON"),
+        (
+            '{"q": "a", "A": "1", "B": "2", "answer": "A"}\n',
+            "with options, but no column question or Question; found: q",
+        ),
         ("[1, 2]", ":1: a row is a JSON object, not a number"),
         ('{"id": 3, "input": "a", "golden": "b"}\n' * 2, "two rows have the id 3"),
         ("", "the file is empty"),
@@ -74,7 +78,9 @@ def test_a_table_may_have_a_header(tmp_path: Path) -> None:
 def test_bad_tables(tmp_path: Path) -> None:
     path = tmp_path / "bad.tsv"
     path.write_text("问一\t1\n问二\n", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"bad\.tsv:2: another number of cells than the header \(1, not 2\)"):
+    with pytest.raises(
+        BadInput, match=r"bad\.tsv:2: another number of cells than the first line \(1, not 2\)"
+    ):
         read_questions(path)
     path.write_bytes("问一\t1\n".encode("gb18030"))
     with pytest.raises(BadInput, match="not UTF-8"):
