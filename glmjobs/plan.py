@@ -30,9 +30,13 @@ def show(document: dict[str, Any]) -> None:
     model, shape, gpu, data = (document[key] for key in ("model", "shape", "gpu", "data"))
     source = "" if model["read"] else " (published sizes: its directory is not here)"
     rows = f"{data['rows']:,} examples" + ("" if data["counted"] else " (BELLE's: the file is not here)")
+    assumed = data["counted"] and data["tokens_from"] == "assumed"
+    average = f"{data['tokens_per_example']:g} tokens on average" + (
+        " (assumed, as BELLE's: the tokenizer is not here; --tokens N says it)" if assumed else ""
+    )
     for line in (
         f"model       {model['name']}, {model['parameters']:,} parameters{source}",
-        f"data        {rows} of {data['tokens_per_example']:g} tokens on average",
+        f"data        {rows} of {average}",
         *(
             f"            {name}: {examples:,} examples an epoch"
             for name, examples in data["sources"].items()
@@ -48,18 +52,24 @@ def show(document: dict[str, Any]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("fits", no_wrap=True)
     table.add_column("smallest", no_wrap=True)
+    table.add_column("fullest at", no_wrap=True)
     given = document["setting"]
     rest = [row for row in document["settings"] if row["name"] != given["name"]]
     for row in (given, *rest):
         memory = [f"{row['memory'][part] / GB:.1f}" for part in parts]
         label = f"{'* ' if row is given else '  '}{row['name']}"
         table.add_row(
-            label, *memory, f"{row['hours']:.1f}", "yes" if row["fits"] else "no", row["smallest_gpu"]
+            label,
+            *memory,
+            f"{row['hours']:.1f}",
+            "yes" if row["fits"] else "no",
+            row["smallest_gpu"],
+            row["moment"],
         )
     Console(highlight=False, width=max(console.width, 140)).print(table)
     sizes = {key: f"{document[key] / GB:,.1f} GB" for key in document if "bytes" in key}
     console.print(
-        f"* the recipe as it is; its memory is fullest at: {given['moment']}\n"
+        "* the recipe as it is; each row at the moment of its step that needs most memory\n"
         f"steps       {given['steps']:,} of {given['per_device_batch_size']} examples a GPU"
         f" × {given['gradient_accumulation']}"
     )

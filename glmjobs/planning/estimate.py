@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from glmjobs.data.rows import Columns, Row
+from glmjobs.data.rows import Columns, Row, row_key
 from glmjobs.data.sources import open_source
-from glmjobs.data.splitting import Split
+from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for, read_config
@@ -36,7 +36,7 @@ GB = 10**9
 
 
 FIRST_ROWS = 500
-"""So many rows tell how many answers a conversation has."""
+"""So many rows tell how many of them can be used, and how many answers a conversation has."""
 
 BELLE_ROWS, BELLE_TOKENS = 248_481, 140
 """BELLE's school_math_0.25M: its lines, and the tokens of one framed example on average."""
@@ -131,37 +131,65 @@ def work_of(recipe: Recipe, tokens: float | None) -> Work:
     """How many examples there are, from the data file where it is here.
 
     Raises:
-        BadInput: the recipe's rows are not in the form of ranges.
+        BadInput: the recipe's rows are not in the form of ranges, or the first rows of the data are not of their form.
     """
-    counted = [_train_examples(data) for data in recipe.data.apart()]
+    heads = [_head(data) for data in recipe.data.apart()]
+    asked = {row_key(row) for head in heads for row in head.part("dev")} if recipe.data.deduplicate else set()
+    counted = [_counted(head, asked) for head in heads]
     by_source: dict[str, int] = {}
-    for (examples, _), source in zip(counted, recipe.data.sources, strict=False):
-        by_source[source.name] = source.rows or round(examples * source.weight)
-    trained = sum(by_source.values()) or counted[0][0]
-    return Work(max(1, trained), tokens or BELLE_TOKENS, all(known for _, known in counted), by_source)
+    for (rows, each, _), source in zip(counted, recipe.data.sources, strict=False):
+        by_source[source.name] = round((source.rows or round(rows * source.weight)) * each)
+    trained = sum(by_source.values()) or round(counted[0][0] * counted[0][1])
+    return Work(max(1, trained), tokens or BELLE_TOKENS, all(known for *_, known in counted), by_source)
 
 
-def _train_examples(data: DataSection) -> tuple[int, bool]:
-    """How many answers of one source are learned in an epoch, and whether its rows were counted, not assumed."""
-    path, known = Path(str(data.path)), True
-    if data.make is not None:
-        rows = data.make.rows
-    elif path.is_file() and (counted := _rows(path)):
-        rows = counted
-    else:
-        rows, known = BELLE_ROWS, False
-    split = Split.parse(data.dev_rows, data.train_rows)
-    return round(sum(split.part(row) == "train" for row in range(1, rows + 1)) * _answers_a_row(data)), known
+@dataclass(frozen=True)
+class _Head:
+    """The first rows of one source.
+
+    Attributes:
+        rows: those that can be used.
+        read: how many there are of them and of the others; fewer than :data:`FIRST_ROWS`: that is the whole source.
+    """
+
+    data: DataSection
+    rows: list[Row]
+    read: int
+
+    def part(self, which: Part) -> list[Row]:
+        """The rows of one part."""
+        split = Split.parse(self.data.dev_rows, self.data.train_rows)
+        return [row for row in self.rows if split.part(row.id) == which]
 
 
-def _answers_a_row(data: DataSection) -> float:
-    """Of a conversation several answers are learned: how many on average, in the first rows."""
-    if data.path is None or data.loss_on == "last" or not Path(data.path).exists():
-        return 1.0
+def _head(data: DataSection) -> _Head:
+    """Read them; none where the data are made by the run, or are not here."""
+    if data.path is None or not Path(data.path).exists():
+        return _Head(data, [], 0)
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     check = Validator(open_source(data.path), columns, allowed=1.0, form=data.form)
     rows = [row for row in islice(check.rows_and_problems(FIRST_ROWS), FIRST_ROWS) if isinstance(row, Row)]
-    return sum(1 + len(row.history) for row in rows) / max(1, len(rows))
+    return _Head(data, rows, check.rows)
+
+
+def _counted(head: _Head, dev: set[bytes]) -> tuple[int, float, bool]:
+    """Train rows of one source as ``prepare`` keeps them, the answers of each that are learned, and whether the rows
+    were counted, not assumed. Of a long source, the first rows tell which share can be used.
+
+    Args:
+        dev: the questions of dev rows, of whichever source, which are not trained on.
+    """
+    data, rows = head.data, head.rows
+    train = [row for row in head.part("train") if row_key(row) not in dev]
+    answers = [1 if data.loss_on == "last" else 1 + len(row.history) for row in train or rows]
+    each = sum(answers) / len(answers) if answers else 1.0
+    if head.read and head.read < FIRST_ROWS:
+        return len(train), each, True
+    split, path = Split.parse(data.dev_rows, data.train_rows), Path(str(data.path))
+    there = data.make.rows if data.make is not None else _rows(path) if path.is_file() else 0
+    share = len(rows) / head.read if head.read else 1.0
+    kept = sum(split.part(row) == "train" for row in range(1, (there or BELLE_ROWS) + 1))
+    return round(kept * share), each, bool(there)
 
 
 def _rows(path: Path) -> int:
@@ -220,7 +248,8 @@ def estimate(
 
 
 def decided(recipe: Recipe, profile: Profile, shape: Shape) -> tuple[Recipe, str]:
-    """The recipe with ``train.activation_checkpointing: auto`` made yes or no, and why in words ("": it said so).
+    """The recipe with ``train.activation_checkpointing: auto`` made yes or no, and why in words ("": it said so, or it
+    may be trained on the CPU).
 
     Activations are kept where a GPU of the profile has room for them. Decided once, when a run is made: it holds for
     every rank, and after every interruption.
@@ -242,6 +271,8 @@ def _decided(
     needs = estimate(a, recipe, kept, shape, work, flops=1.0)
     recompute = not needs.fits(profile.gpu_memory_gb)
     train = recipe.train.model_copy(update={"activation_checkpointing": recompute})
+    if recipe.train.device != "cuda":  # a small recipe, maybe on the CPU: a GPU's memory decides nothing
+        return recipe.model_copy(update={"train": train}), ""
     words = (
         f"activations are {'recomputed' if recompute else 'kept'} (train.activation_checkpointing: auto): kept, a GPU "
         f"needs {needs.memory['total'] / GB:.1f} of its {profile.gpu_memory_gb} GB"
@@ -354,6 +385,7 @@ def plan(
         "data": {
             "rows": work.rows,
             "tokens_per_example": work.tokens,
+            "tokens_from": "given" if tokens else "measured" if found else "assumed",
             "counted": work.known,
             **too_long,
             "sources": work.sources,

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from glmjobs import plan
+from glmjobs import plan, prepare
 from glmjobs.cli import run_command
 from glmjobs.planning.estimate import ROOM, decided, gpu_memory_needed
 from glmjobs.planning.estimate import plan as planning
-from glmjobs.recipe.loading import load_both
+from glmjobs.recipe.loading import load, load_both
 from glmjobs.run.directory import Shape
+from tests.support.jsonl import write_jsonl
 from tests.support.paths import CONFIGS
 
 
@@ -75,13 +77,62 @@ def test_counted_from_what_is_here(capsys: pytest.CaptureFixture[str], tmp_path:
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     sets = [f"data.path={tmp_path / 'rows.jsonl'}", "data.dev_rows=1-100", f"model.path={tmp_path / 'model'}"]
     found = planned(capsys, "--gpus", "2", "--tokens", "128", *(w for item in sets for w in ("--set", item)))
-    assert found["data"] == {"rows": 400, "tokens_per_example": 128, "counted": True, "sources": {}}
+    assert found["data"] == {
+        "rows": 400,
+        "tokens_per_example": 128,
+        "tokens_from": "given",
+        "counted": True,
+        "sources": {},
+    }
     assert found["model"]["parameters"] == 1000 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64
     assert found["setting"]["steps"] == 13  # two rows of eight examples on two ranks: 32 a step
     (tmp_path / "model" / "config.json").write_text("{}")
     assert run_command(plan.main, [w for item in sets for w in ("--set", item)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "hidden_size" in error and error.count("\n") == 1
+
+
+def test_examples_by_source_are_those_that_prepare_makes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of rows that can be used, by weight or number, without dev rows' questions of any source."""
+    plain = [{"instruction": f"{n}+1=?", "output": str(n + 1)} for n in range(20)]
+    talks: list[dict[str, Any]] = [{"messages": []} for _ in range(21)]
+    for n in range(4):
+        turns = [("user", f"{n}"), ("assistant", "ja"), ("user", "und?"), ("assistant", "nein")]
+        talks.append({"messages": [{"role": role, "content": text} for role, text in turns]})
+    again = [{"instruction": row["instruction"], "output": "x"} for row in plain[3:9]]
+    for name, rows in {"plain": plain, "talks": talks, "again": again}.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    recipe = load(CONFIGS / "tiny.yaml", ["data.make=", f"data.path={tmp_path / 'plain.jsonl'}"])
+    sources = [
+        {"name": "plain", "path": str(tmp_path / "plain.jsonl"), "dev_rows": "1-5"},
+        {"name": "talks", "path": str(tmp_path / "talks.jsonl"), "weight": 2},
+        {"name": "again", "path": str(tmp_path / "again.jsonl")},
+    ]
+    document = recipe.model_dump(exclude_unset=True)
+    document["data"] = {"sources": sources, "query_column": None, "allow_dropped": 0.9}
+    made = tmp_path / "r.yaml"
+    made.write_text(yaml.safe_dump(json.loads(json.dumps(document))), encoding="utf-8")
+    out = tmp_path / "prepared"
+    assert run_command(prepare.main, ["--recipe", str(made), "--out", str(out)]) == 0
+    capsys.readouterr()
+    read = {s["name"]: s["read"] for s in json.loads((out / "prepare.json").read_text())["sources"]}
+    assert read == {"plain": 15, "talks": 8, "again": 4}
+    found = planned(capsys, "--recipe", str(made), "--gpus", "1")["data"]
+    assert found["sources"] == {**read, "talks": 16}, "both answers of a conversation are learned"
+    assert (found["rows"], found["tokens_from"]) == (35, "assumed")
+    assert plan.main(["--recipe", str(made), "--gpus", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "of 140 tokens on average (assumed" in said and "fullest at" in said
+
+
+def test_a_recipe_for_any_machine_says_nothing_of_a_gpus_memory() -> None:
+    recipe, profile = load_both(
+        str(CONFIGS / "tiny.yaml"), None, ["train.activation_checkpointing=auto"], "local"
+    )
+    made, words = decided(recipe, profile, Shape(nodes=1, gpus=1))
+    assert (made.train.activation_checkpointing, words) == (False, "")
 
 
 @pytest.mark.parametrize(
