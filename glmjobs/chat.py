@@ -152,10 +152,12 @@ class Chat:
         prompt = self.family.chat_prompt(self.tokenizer, query, self.history, self.system)
         room = self.max_length - len(prompt)
         if room < 1:
-            raise BadInput(
-                f"question and history take {len(prompt)} of {self.max_length} tokens; "
-                "/clear forgets the history"
+            what = [word for word, there in (("history", self.history), ("--system", self.system)) if there]
+            way = (
+                "/clear forgets the history" if self.history else "shorten it, or give a larger --max-length"
             )
+            said_so = " and ".join(["question", *what])
+            raise BadInput(f"{said_so} take {len(prompt)} of {self.max_length} tokens; {way}")
         tokens: list[int] = []
         said = ""
         for token in stream(self.engine, prompt, room):

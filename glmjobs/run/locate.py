@@ -28,9 +28,15 @@ def parent() -> Path:
 def directories() -> list[RunPath]:
     """All runs there, oldest first."""
     found = []
-    for path in parent().glob("*/run.yaml"):
-        with contextlib.suppress(OSError):  # removed this very moment
-            found.append((path.stat().st_mtime, path.parent.name, path.parent))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in parent().iterdir():
+            try:
+                made = (path / "run.yaml").stat().st_mtime
+            except PermissionError:  # another user's, closed: it is listed as unreadable
+                made = 0.0
+            except OSError:  # no run, or removed this very moment
+                continue
+            found.append((made, path.name, path))
     return [RunPath(path) for _, _, path in sorted(found)]
 
 

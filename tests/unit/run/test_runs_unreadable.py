@@ -48,6 +48,24 @@ def test_an_unreadable_run_hides_no_other(
     assert {s["state"] for s in json.loads(capsys.readouterr().out)} == {"unreadable", "waiting"}
 
 
+def test_a_closed_folder_is_listed(
+    two: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(root may look into every folder: the system's answer is given in its place.)"""
+    closed, usual = two / "runs" / "bad", Path.stat
+
+    def stat(self: Path, **more: Any) -> os.stat_result:
+        if self.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return usual(self, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert run_command(runs.main, []) == 0
+    assert any(
+        line.startswith("bad") and "unreadable" in line for line in capsys.readouterr().out.splitlines()
+    )
+
+
 def test_one_unreadable_run_is_one_line(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(status.main, ["bad"]) == 3
     said = capsys.readouterr().err
