@@ -51,6 +51,7 @@ def test_a_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["nowhere.jsonl"], "nowhere.jsonl: no such file; give three texts"),
         (["a", "b"], "2 texts; give three texts"),
         (["FILE", "--row", "9"], "no row with the id 9"),
+        (["a", "1", "1", "--row", "3"], "--row chooses rows of a file; three texts are one row"),
     ],
 )
 def test_bad_input_is_one_line(
