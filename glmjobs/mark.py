@@ -23,7 +23,7 @@ from glmjobs.cli import run_command
 from glmjobs.run.locate import parent
 from glmjobs.scoring.judges import mark_all, not_marked
 from glmjobs.scoring.judges.options import add_judge, judging_of
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, reading_what_was_named
 
 if TYPE_CHECKING:
     from glmjobs.marking import Step, Verdict
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     judges = judging_of(args).load()
     whole = len(args.texts) == 1
-    rows = list(_rows(args))
+    with reading_what_was_named():
+        rows = list(_rows(args))
     texts = [(row[FIELDS[0]], row[FIELDS[1]], row[FIELDS[2]]) for row in rows]
     marked, shown = Counter[str](), 0
     first, *others = judges
@@ -115,11 +116,7 @@ def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         what = _no_file(path) if len(args.texts) == 1 else f"{len(args.texts)} texts"
         raise BadInput(f"{what}; give three texts, QUESTION GOLD ANSWER, or one file of rows")
     found, empty = args.row is None, True
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             row = _row(path, number, line) if line.strip() else None
             empty = empty and row is None
