@@ -45,6 +45,10 @@ FORM_OF_A_CHECKPOINT = (
 half-way, the state would not load, or the new value would have no effect."""
 
 
+WHO_MARKS = ("score.judge", "score.verifier")
+"""Answers that are there are marked anew by another judge, without a job."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
@@ -201,6 +205,10 @@ def change(
         check_length(run, recipe, changed, at)
         if at.finished:
             told(f"train        {reopen(run, recipe, at)}")
+    elif run.done("score") and any(of(name, WHO_MARKS) for name in changed):
+        again = hints.command("glmjobs.score", run.path, "--rejudge")
+        told(f"score        is done by the old judge; by the new one: {again}")
+        told(f"report       then: {hints.command('glmjobs.report', run.path)}")
     if any(of(name, ("model",)) for name in changed):
         shutil.rmtree(run.path / "base", ignore_errors=True)  # made for the old one
     ledger.append(run.path, "changed", set=list(overrides), differences=changed)
@@ -217,7 +225,7 @@ def too_late(run: Run, item: str, *, longer: bool = False) -> None:
     section = field.partition(".")[0]
     if section == "name":
         raise BadInput(f"--set {item}: a run keeps its name")
-    if section in CHAIN and run.done(section) and not longer:
+    if section in CHAIN and run.done(section) and not longer and not of(field, WHO_MARKS):
         more = f", or train longer: {hints.setting('train.epochs', 'N')}" if section == "train" else ""
         raise BadInput(
             f"--set {item}: {section} is done, so this would change nothing; make a new run for it{more}"

@@ -15,18 +15,19 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
 from glmjobs.run.locate import parent
-from glmjobs.scoring.judges import mark_all
+from glmjobs.scoring.judges import mark_all, not_marked
 from glmjobs.scoring.judges.options import add_judge, judging_of
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, WorkFailed, reading_what_was_named
 
 if TYPE_CHECKING:
     from glmjobs.marking import Step, Verdict
+    from glmjobs.scoring.judges import Judge
 
 FIELDS = ("question", "gold", "prediction")
 UNSURE = 0.6
@@ -55,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     judges = judging_of(args).load()
     whole = len(args.texts) == 1
-    rows = list(_rows(args))
+    with reading_what_was_named():
+        rows = list(_rows(args))
     texts = [(row[FIELDS[0]], row[FIELDS[1]], row[FIELDS[2]]) for row in rows]
     marked, shown = Counter[str](), 0
-    for row, verdicts in zip(
-        rows, zip(*(mark_all(judge, texts) for judge in judges), strict=True), strict=True
-    ):
+    first, *others = judges
+    several = [mark_all(first, texts), *(_second(judge, texts) for judge in others)]
+    for row, verdicts in zip(rows, zip(*several, strict=True), strict=True):
         words = [said(verdict) for verdict in verdicts]
         marked.update(f"{judge.name}: {word}" for judge, word in zip(judges, words, strict=True))
         agree = len(judges) == 2 and words[0] == words[1]
@@ -86,6 +88,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _second(judge: Judge, texts: Sequence[tuple[str, str, str]]) -> Iterator[Verdict]:
+    """A second judge's verdicts; where it can give none at all the first one's stand, and a line says so."""
+    done = 0
+    try:
+        for verdict in mark_all(judge, texts):
+            yield verdict
+            done += 1
+    except WorkFailed as error:
+        print(f"mark: {error}; it marks no row", file=sys.stderr, flush=True)
+        yield from [not_marked(str(error))] * (len(texts) - done)
+
+
 def said(verdict: Verdict) -> str:
     """A verdict in a word or two: right, wrong, not marked, failed."""
     return ("right" if verdict.correct else "wrong") if verdict.status == "marked" else verdict.status
@@ -93,6 +107,8 @@ def said(verdict: Verdict) -> str:
 
 def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if len(args.texts) == len(FIELDS):
+        if of_file := next((name for name in ("row", "wrong", "unsure") if getattr(args, name)), None):
+            raise BadInput(f"--{of_file} chooses rows of a file; three texts are one row")
         yield dict(zip(FIELDS, args.texts, strict=True))
         return
     path = Path(args.texts[0])
@@ -100,11 +116,7 @@ def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         what = _no_file(path) if len(args.texts) == 1 else f"{len(args.texts)} texts"
         raise BadInput(f"{what}; give three texts, QUESTION GOLD ANSWER, or one file of rows")
     found, empty = args.row is None, True
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             row = _row(path, number, line) if line.strip() else None
             empty = empty and row is None

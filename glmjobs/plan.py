@@ -18,7 +18,7 @@ from glmjobs.planning.estimate import BELLE_TOKENS, GB, UTILISATION, plan
 from glmjobs.recipe.loading import DEFAULT_RECIPE, load_both
 from glmjobs.run.jobs import make_shape
 from hpc.core import hints
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, reading_what_was_named
 
 
 def show(document: dict[str, Any]) -> None:
@@ -138,7 +138,8 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"--tokens {args.tokens:g}: tokens of an example, from 1 on")
     recipe, profile = load_both(args.recipe, args.cluster, args.overrides, "slurm")
     shape = make_shape(args.nodes, args.gpus, "slurm")
-    document = plan(recipe, profile, shape, tokens=args.tokens, utilisation=args.utilisation)
+    with reading_what_was_named():
+        document = plan(recipe, profile, shape, tokens=args.tokens, utilisation=args.utilisation)
     if args.json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     else:

@@ -38,7 +38,7 @@ from glmjobs.terminal.score_tables import LABELS, show
 from glmjobs.zero.directories import is_model
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, reading_what_was_named
 from hpc.core.files import read_json, write_json
 from hpc.runtime.rendezvous import of_slurm_step
 from hpc.runtime.stop import EXIT_REQUEUE, StopFlag
@@ -49,7 +49,8 @@ NEWS_SECONDS = 30.0
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
     args = parser().parse_args(argv)
-    _check_belongs(args)
+    with reading_what_was_named():
+        _check_belongs(args)
     shard = Shard.parse(args.shard) if args.shard else shard_here(os.environ)
     flag = StopFlag().install()
     if args.data is None:
@@ -318,9 +319,10 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         backend=args.backend,
     )
     judging = judging_of(args)
-    if not model.is_dir():
-        raise BadInput(f"{model}: no such model directory")
-    form, questions = read_set(data, args.form, args.rows)
+    with reading_what_was_named():
+        if not model.is_dir():
+            raise BadInput(f"{model}: no such model directory")
+        form, questions = read_set(data, args.form, args.rows)
     if args.judge is None:
         judging = Judging(tuple(name for name in JUDGES if name == form.judge))
     folder = args.out or default_folder(model, data)

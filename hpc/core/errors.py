@@ -6,6 +6,9 @@ be right. Command-line entry points print that line to stderr and exit with ``ex
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HpcError(Exception):
     """Base of all of them. ``exit_code`` is what a command ends with."""
@@ -29,3 +32,16 @@ class NotFit(HpcError):
     """This machine or cluster cannot do what was asked (exit 3)."""
 
     exit_code = 3
+
+
+@contextmanager
+def reading_what_was_named() -> Iterator[None]:
+    """What a person names and may not read is bad input.
+
+    Raises:
+        BadInput: in place of a PermissionError.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise BadInput(f"{error.filename}: cannot be read: {error.strerror}") from None

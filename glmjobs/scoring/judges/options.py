@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from glmjobs.scoring.judges import JUDGES, Endpoint, Judging
 from hpc.core.errors import BadInput
@@ -51,6 +52,10 @@ def wrong_url(url: str) -> str:
     """What is wrong with an endpoint's address; "" for nothing. A secret in it is not repeated."""
     if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", url):
         return "is no address: write http://HOST:PORT/v1"
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return "has no port from 0 to 65535: write http://HOST:PORT/v1"
     if "@" in url:
         return "holds a user or password: leave them out; a key goes into the environment as GLMJOBS_VERIFIER_KEY"
     return (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from glmjobs import mark
+from glmjobs import mark, plan, score
 from hpc.core.command import run_command
 
 ROWS = [
@@ -51,6 +54,7 @@ def test_a_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["nowhere.jsonl"], "nowhere.jsonl: no such file; give three texts"),
         (["a", "b"], "2 texts; give three texts"),
         (["FILE", "--row", "9"], "no row with the id 9"),
+        (["a", "1", "1", "--row", "3"], "--row chooses rows of a file; three texts are one row"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -59,6 +63,33 @@ def test_bad_input_is_one_line(
     assert run_command(mark.main, [str(file) if w == "FILE" else w for w in words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("mark", "F"), ("score", "F"), ("score", "D", "F"), ("plan", "--set", "model.path=F")]
+)
+def test_what_may_not_be_read_is_bad_input(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file in a folder that is closed to this user: to root, as whom tests may run, none is."""
+    closed, real = tmp_path / "closed", Path.stat
+
+    def stat(path: Path, **more: bool) -> os.stat_result:
+        if closed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    command: Any = {"mark": mark, "score": score, "plan": plan}[words[0]]
+    (tmp_path / "rows.jsonl").write_text("")
+    places = {"F": str(closed / "f"), "D": str(tmp_path)}
+    given = [places.get(word, word).replace("path=F", f"path={closed / 'f'}") for word in words[1:]]
+    assert run_command(command.main, given) == 2
+    err = capsys.readouterr().err
+    assert "cannot be read: Permission denied" in err and str(closed) in err and err.count("\n") == 1
 
 
 def test_a_broken_line_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

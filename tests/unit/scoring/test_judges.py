@@ -121,6 +121,7 @@ def test_without_math_verify_it_is_one_line_before_anything_is_answered(tmp_path
         (["score.judge=[exact, exact]"], "exact twice; name two that differ"),
         (["score.judge=verifier"], "give score.verifier.url and score.verifier.model"),
         (["score.verifier.url=10.0.0.1:8000", "score.verifier.model=m"], "is no address: write http://HOST:PORT/v1"),
+        (["score.verifier.url=http://h:99999/v1", "score.verifier.model=m"], "has no port from 0 to 65535"),
         (["score.verifier.url=http://me:secret@h/v1", "score.verifier.model=m"], "GLMJOBS_VERIFIER_KEY"),
         (["score.verifier.url=http://h/v1/chat/completions", "score.verifier.model=m"], "leave that out"),
         (["score.verifier.url=http://h/v1"], "score.verifier.model"),

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
-from glmjobs import score
+from glmjobs import heal, score
 from glmjobs.cli import run_command
 from glmjobs.data.synthetic import write_problems
 from glmjobs.generation.decoder import Decoding
 from glmjobs.recipe.loading import parse
 from glmjobs.run.directory import Run, Shape
+from glmjobs.run.read_state import read_state
 from glmjobs.scoring import evaluate
 from glmjobs.scoring.predictions import Writer
 from hpc.batch.profile import Profile
+from hpc.core.errors import BadInput
 from tests.support.small_families import small_chatglm
 
 ROWS = 10
@@ -410,6 +412,23 @@ def test_rejudge_marks_what_is_stored(
         in wrong
     )
     assert len(read(out / "summary.json")["by_length"]) == 1 and read(out / "summary.json")["answers"] == 2
+
+
+def test_a_scored_run_is_marked_by_another_judge(run: Run) -> None:
+    """As docs/scoring.md says: heal --set score.judge, then score --rejudge."""
+    assert command(run.path, "--json") == 0
+    assert run.done("score") and read(run.scores / "finetuned/summary.json")["judge"] == "meaning"
+    with pytest.raises(BadInput, match="score is done, so this would change nothing"):
+        heal.change(run, read_state(run), ["score.max_new_tokens=9"], "local")
+    told: list[str] = []
+    heal.change(
+        run, read_state(run), ["score.judge=[exact,meaning]", "train.device=cpu"], "local", told.append
+    )
+    assert [line.split()[0] for line in told] == ["score", "report"] and "--rejudge" in told[0]
+    assert command(run.path, "--rejudge", "--json") == 0
+    found = read(run.scores / "finetuned/summary.json")
+    assert (found["judge"], found["second_judge"]["judge"]) == ("exact", "meaning")
+    assert run.done("score")
 
 
 def test_rejudge_of_a_run_that_has_no_answers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

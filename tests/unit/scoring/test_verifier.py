@@ -296,3 +296,9 @@ def test_mark_asks_it_too(server: Server, capsys: pytest.CaptureFixture[str]) ->
     assert run_command(mark.main, words) == 1
     err = capsys.readouterr().err
     assert "status 401" in err and err.count("\n") == 1
+    # As a second judge it is said, and the first one's verdict stands.
+    server.replies = [(401, {})]
+    assert run_command(mark.main, [*ROW, "--judge", "meaning", *words[3:]]) == 0
+    both = capsys.readouterr()
+    assert "meaning: right" in both.out and "verifier: not marked" in both.out
+    assert "status 401" in both.err and both.err.count("\n") == 1
