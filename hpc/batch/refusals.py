@@ -25,6 +25,13 @@ WITHOUT_GPUS = (
 )
 
 
+def no_room(said: str) -> bool:
+    """Whether it was refused for the number of jobs alone: the user's, the account's, the QOS's or the cluster's own
+    limit (AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit …; MaxJobCount)."""
+    words = said.lower()
+    return "submitjob" in words or "resource temporarily unavailable" in words
+
+
 def hint(said: str, *, gpus: bool = True) -> str:
     """The field of the profile to change, and how; "" where the words tell none.
 

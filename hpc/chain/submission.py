@@ -65,6 +65,9 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
             with own_jobs.on_its_cluster(chain.run):  # where sbatch had a choice, the first job has made it
                 try:
                     ids[job.stage] = send(chain, job, ids, fresh=new)
+                except NoRoom as error:
+                    ledger.append(chain.run, "refused", stage=job.stage, error=str(error))
+                    raise WorkFailed(f"{error}; {_of_jobs(chain, new)}") from None
                 except WorkFailed as error:
                     take_back(chain.run, {s: i for s, i in ids.items() if i in new})
                     ledger.append(
@@ -75,6 +78,18 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
             new.append(ids[job.stage])
         ledger.flush(chain.run)
         return {job.stage: ids[job.stage] for job in chain.jobs}
+
+
+class NoRoom(WorkFailed):
+    """Slurm takes no more jobs of this user's at present: what it has taken can go on, the rest has to wait."""
+
+
+def _of_jobs(chain: Chain, new: Sequence[str]) -> str:
+    """How many jobs a chain is, and how it goes on where Slurm takes no more."""
+    count = sum(max(job.array or 1, job.attempts) for job in chain.jobs)
+    stay = f"job {', '.join(new)} stays; " if new else ""
+    counted = f"the chain is {count} jobs (each element of an array is one)"
+    return f"{counted}; {stay}when there is room: {chain.repair_hint()}"
 
 
 @contextlib.contextmanager
@@ -257,6 +272,8 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
                 raise
         except WorkFailed as error:
             ledger.append(run, "not_submitted", stage=stage)
+            if refusals.no_room(str(error)):
+                raise NoRoom(str(error)) from None
             mend = refusals.hint(str(error), gpus=gpus_held(job, chain.profile) > 0)
             raise WorkFailed(f"{error} (in the cluster profile, {mend})" if mend else str(error)) from None
         except HpcError:

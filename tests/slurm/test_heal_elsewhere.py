@@ -143,6 +143,41 @@ def test_refused_half_way_it_says_what_is_done_and_goes_on_later(
     assert ids(run)["train"] == train
 
 
+FULL = """#!/bin/bash
+grep -q gres=gpu "${@: -1}" || {
+    echo "sbatch: error: AssocMaxSubmitJobLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, …)" >&2
+    exit 1; }
+exec "$REAL_SBATCH" "$@"
+"""
+
+
+def test_where_slurm_takes_no_more_jobs_the_first_go_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, wait_for: Any
+) -> None:
+    real, path = str(shutil.which("sbatch")), os.environ["PATH"]
+    shim = tmp_path / "bin" / "sbatch"
+    shim.parent.mkdir()
+    shim.write_text(FULL)
+    shim.chmod(0o755)
+    monkeypatch.setenv("REAL_SBATCH", real)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{path}")
+    assert run_command(submit.main, words("full")) == 1
+    run = Run.open(place / "full")
+    train = ids(run)["train"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "AssocMaxSubmitJobLimit" in last and "cpu_partition" not in last
+    assert (
+        f"the chain is 5 jobs (each element of an array is one); job {train} stays; when there is room: "
+        in last
+    )
+    wait_for(lambda: run.done("train"), 60)
+    monkeypatch.setenv("PATH", path)
+    assert healed(capsys, run)["consolidate"][0] == "submit"
+    wait_for(lambda: done(run), 60)
+    assert ids(run)["train"] == train
+
+
 def test_a_bind_mount_is_another_spelling(drained: None, place: Path, tmp_path: Path, wait_for: Any) -> None:
     run = start(place, "bound")
     before = ids(run)
