@@ -323,10 +323,10 @@ def score_file(args: argparse.Namespace, model: Path, data: Path, shard: Shard, 
         if not model.is_dir():
             raise BadInput(f"{model}: no such model directory")
         form, questions = read_set(data, args.form, args.rows)
-    if args.judge is None:
-        judging = Judging(tuple(name for name in JUDGES if name == form.judge))
-    folder = args.out or default_folder(model, data)
-    work = Work.of(model, questions, folder, settings, judging)
+        if args.judge is None:
+            judging = Judging(tuple(name for name in JUDGES if name == form.judge))
+        folder = args.out or default_folder(model, data)
+        work = Work.of(model, questions, folder, settings, judging)
     if args.rejudge and next(folder.glob("predictions.shard-*"), None) is None:
         raise BadInput(f"{folder}: --rejudge: no stored answers there; without --rejudge they are made")
     claim(folder, model, data)
