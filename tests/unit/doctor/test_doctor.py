@@ -236,7 +236,7 @@ def test_bad_words_are_one_line(
     [
         ("partitoin: gpu", "unknown field partitoin; did you mean partition?"), ("[1]", "is a YAML mapping"),
         ("a: [", "not valid YAML"),
-        ("environment: {modules: ['cuda 11']}", "environment.modules = ['cuda 11']: 'cuda 11' is not a module name"),
+        ("environment: {modules: ['cuda 11']}", "environment.modules = [cuda 11]: 'cuda 11' is not a module name"),
         (None, "no such cluster profile file"),
     ],
 )  # fmt: skip
