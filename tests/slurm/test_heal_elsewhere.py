@@ -110,16 +110,21 @@ exec "$REAL_SBATCH" "$@"
 """
 
 
+def sbatch_as(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on sbatch is the script, which finds the real one in REAL_SBATCH."""
+    shim = folder / "bin" / "sbatch"
+    shim.parent.mkdir()
+    shim.write_text(script)
+    shim.chmod(0o755)
+    monkeypatch.setenv("REAL_SBATCH", str(shutil.which("sbatch")))
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+
+
 def test_refused_half_way_it_says_what_is_done_and_goes_on_later(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, wait_for: Any
 ) -> None:
-    real, path = str(shutil.which("sbatch")), os.environ["PATH"]
-    shim = tmp_path / "bin" / "sbatch"
-    shim.parent.mkdir()
-    shim.write_text(REFUSES)
-    shim.chmod(0o755)
-    monkeypatch.setenv("REAL_SBATCH", real)
-    monkeypatch.setenv("PATH", f"{shim.parent}:{path}")
+    path = os.environ["PATH"]
+    sbatch_as(tmp_path, REFUSES, monkeypatch)
     assert run_command(submit.main, words("half")) == 1
     run = Run.open(place / "half")
     train = ids(run)["train"]
@@ -155,13 +160,8 @@ exec "$REAL_SBATCH" "$@"
 def test_where_slurm_takes_no_more_jobs_the_first_go_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, wait_for: Any
 ) -> None:
-    real, path = str(shutil.which("sbatch")), os.environ["PATH"]
-    shim = tmp_path / "bin" / "sbatch"
-    shim.parent.mkdir()
-    shim.write_text(FULL)
-    shim.chmod(0o755)
-    monkeypatch.setenv("REAL_SBATCH", real)
-    monkeypatch.setenv("PATH", f"{shim.parent}:{path}")
+    path = os.environ["PATH"]
+    sbatch_as(tmp_path, FULL, monkeypatch)
     assert run_command(submit.main, words("full")) == 1
     run = Run.open(place / "full")
     train = ids(run)["train"]

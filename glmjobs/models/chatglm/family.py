@@ -15,6 +15,17 @@ _CHINESE = "\u4e00-\u9fff"
 _NEAR_CHINESE = re.compile(f"(?<=[{_CHINESE}])[,!:;?]|[,!:;?](?=[{_CHINESE}])")
 
 
+def filled(text: str) -> str:
+    """An answer as the originals' chats repair it: a placeholder of their training data is filled in."""
+    return text.lstrip().replace("[[训练时间]]", "2023年")
+
+
+def without_open_placeholder(text: str) -> str:
+    """An answer that is still growing, as far as no placeholder can be begun in it, nor a character cut."""
+    text = text.rstrip("\ufffd")
+    return text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
+
+
 class ChatGLM(Family):
     """ChatGLM-6B: ``question [gMASK] <sop> answer <eop>``."""
 
@@ -75,14 +86,11 @@ class ChatGLM(Family):
     def answer_text(self, text: str) -> str:
         """As the original's chat repairs it: its tokenizer folds punctuation to half width, so marks next to a Chinese
         character become full width again; a placeholder of its training data is filled in."""
-        text = text.lstrip().replace("[[训练时间]]", "2023年")
-        return _NEAR_CHINESE.sub(lambda mark: mark.group().translate(_FULL_WIDTH), text)
+        return _NEAR_CHINESE.sub(lambda mark: mark.group().translate(_FULL_WIDTH), filled(text))
 
     def settled(self, text: str) -> str:
         """Also without a trailing mark that the next character may widen, or an open placeholder."""
-        text = text.rstrip("\ufffd")
-        text = text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
-        return text.rstrip(",!:;? \n\t[\ufffd")
+        return without_open_placeholder(text).rstrip(",!:;? \n\t[\ufffd")
 
     def make_small(self, directory: Path, texts: Iterable[str], sizes: Mapping[str, Any]) -> None:
         from glmjobs.models.chatglm.tiny_model import make_model

@@ -134,11 +134,6 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE}
 
-    @classmethod
-    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
-        """transformers 5 would take ``tokenizer.json`` apart; all we need is in the sentencepiece file."""
-        return kwargs
-
     def __init__(
         self,
         vocab_file: str | None = None,
@@ -152,7 +147,7 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
             where = kwargs.get("name_or_path") or "model directory"
             raise BadInput(f"{where}: no {VOCAB_FILE}, the vocabulary of ChatGLM-6B, in it")
         model = _complete(read_model(vocab_file))
-        self._model = model.data
+        self._files = {VOCAB_FILE: model.data}
         self.processor = model.processor()
         if num_image_tokens is None:
             num_image_tokens = _image_tokens(Path(vocab_file).parent, self.processor.vocab_size())
@@ -266,12 +261,6 @@ class ChatGLMTokenizerFast(SentencePieceTokenizerFast):
         else:
             encoded = self(prompts[0], answers[0] if answers else None, **encoding)
         return encoded if as_dict else encoded["input_ids"]
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the sentencepiece model into ``save_directory``."""
-        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{VOCAB_FILE}"
-        path.write_bytes(self._model)
-        return (str(path),)
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, filename_prefix: str | None = None, **kwargs: Any

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from glmjobs.models.architecture import Architecture, Config, size
+from glmjobs.models.chatglm.family import filled, without_open_placeholder
 from glmjobs.models.chatglm2.release import FIELD, RELEASES, has_architecture, release_of
 from glmjobs.models.family import Family, special_id
 
@@ -84,13 +85,11 @@ class ChatGLM2(Family):
 
     def answer_text(self, text: str) -> str:
         """As the original's chat repairs it: a placeholder of its training data is filled in."""
-        return text.lstrip().replace("[[训练时间]]", "2023年")
+        return filled(text)
 
     def settled(self, text: str) -> str:
         """Also without an open placeholder."""
-        text = text.rstrip("\ufffd")
-        text = text[: text.rfind("[[")] if text.rfind("[[") > text.rfind("]]") else text
-        return text.rstrip(" \n\t[\ufffd")
+        return without_open_placeholder(text).rstrip(" \n\t[\ufffd")
 
 
 FAMILY = ChatGLM2()

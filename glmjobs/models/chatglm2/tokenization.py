@@ -10,10 +10,8 @@ alone, so data cannot change who speaks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import AddedToken, normalizers, processors
@@ -28,7 +26,7 @@ from glmjobs.models.common.sentencepiece_tokenizer import (
 )
 from hpc.core.errors import BadInput
 
-VOCAB_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
+VOCAB_FILE = "tokenizer.model"
 COMMANDS = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")
 ROLES = ("system", "user", "assistant", "observation")
 NAMED_TOKENS = {"eos_token": "</s>", "pad_token": "<unk>", "unk_token": "<unk>"}
@@ -52,17 +50,12 @@ class ChatGLM2TokenizerFast(SentencePieceTokenizerFast):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE}
 
-    @classmethod
-    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
-        """transformers 5 would rebuild the tokenizer here; the constructor does."""
-        return kwargs
-
     def __init__(self, vocab_file: str | None = None, *, roles: bool = False, **kwargs: Any) -> None:
         if vocab_file is None:
             where = kwargs.get("name_or_path") or "model directory"
             raise BadInput(f"{where}: no {VOCAB_FILE}, the vocabulary of ChatGLM2 and ChatGLM3, in it")
         model = read_model(vocab_file)
-        self._model = model.data
+        self._files = {VOCAB_FILE: model.data}
         self.processor = model.processor()
         names = (*COMMANDS, *(f"<|{role}|>" for role in ROLES if roles))
         self.special = {token: self.processor.vocab_size() + place for place, token in enumerate(names)}
@@ -125,26 +118,9 @@ class ChatGLM2TokenizerFast(SentencePieceTokenizerFast):
         ]
         return str(self.processor.decode_pieces(pieces)) if pieces else ""
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the sentencepiece model into ``save_directory``."""
-        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{VOCAB_FILE}"
-        path.write_bytes(self._model)
-        return (str(path),)
-
     def save_pretrained(
         self, save_directory: Any, *args: Any, filename_prefix: str | None = None, **kwargs: Any
     ) -> tuple[str, ...]:
         """Write ``tokenizer.model`` and ``tokenizer_config.json`` as the release has them: THUDM's code reads both."""
-        directory = Path(save_directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config: dict[str, Any] = {
-            "remove_space": False,
-            "do_lower_case": False,
-            "tokenizer_class": "ChatGLMTokenizer",
-        }
-        config |= {
-            key: self.init_kwargs[key] for key in ("auto_map", "chat_template") if self.init_kwargs.get(key)
-        }
-        path = directory / f"{filename_prefix + '-' if filename_prefix else ''}{CONFIG_FILE}"
-        path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return (str(path), *self.save_vocabulary(str(directory), filename_prefix))
+        config = {"remove_space": False, "do_lower_case": False, "tokenizer_class": "ChatGLMTokenizer"}
+        return self._save_release(save_directory, config, filename_prefix)

@@ -70,12 +70,6 @@ class _GLMTokens(FramedTokenizerFast):
 
     original_class: ClassVar[str]
     special: Mapping[str, int]
-    _files: Mapping[str, bytes]
-
-    @classmethod
-    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
-        """transformers 5 would rebuild the tokenizer here; the constructor does."""
-        return kwargs
 
     def _start(self, tokenizer: Tokenizer, special: Mapping[str, int], kwargs: dict[str, Any]) -> None:
         """Construct the base with ``tokenizer``, which gets the special tokens and the frame."""
@@ -136,14 +130,6 @@ class _GLMTokens(FramedTokenizerFast):
             [self.smask_token_id, self.eos_token_id, self.sop_token_id],
             [self.eop_token_id],
         )
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the vocabulary files into ``save_directory``."""
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        paths = {Path(save_directory) / f"{prefix}{name}": data for name, data in self._files.items()}
-        for path, data in paths.items():
-            path.write_bytes(data)
-        return tuple(map(str, paths))
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, filename_prefix: str | None = None, **kwargs: Any

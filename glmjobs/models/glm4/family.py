@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from glmjobs.models.family import Templated, turn_ids
 
@@ -25,7 +25,7 @@ class GLM4(Templated):
             "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "tie_word_embeddings": False,
         },
     )  # fmt: skip
-    directories = ("glm-4-9b-hf", "glm-4-9b-chat-hf", "glm-4-9b-chat-1m-hf")
+    directories: ClassVar[tuple[str, ...]] = ("glm-4-9b-hf", "glm-4-9b-chat-hf", "glm-4-9b-chat-1m-hf")
 
     def recognises(self, config: dict[str, Any]) -> bool:
         return config.get("model_type") == "glm" and "num_key_value_heads" in config

@@ -6,18 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from glmjobs.models.architecture import Architecture, Config
-from glmjobs.models.family import Templated, turn_ids
+from glmjobs.models.glm4.family import GLM4
 from hpc.core.errors import BadInput
 
 
-class GLM40414(Templated):
+class GLM40414(GLM4):
     """GLM-4-9B-0414 and its like: GLM-4 with a norm behind attention and MLP too; one turn of its chat template."""
 
     name = "glm4_0414"
     title = "GLM-4-0414"
-    lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
     frame_tokens = 12
-    half = "bfloat16"
     published = (
         "GLM-4-9B-0414",
         {
@@ -31,13 +29,12 @@ class GLM40414(Templated):
     def recognises(self, config: dict[str, Any]) -> bool:
         return config.get("model_type") == "glm4"
 
+    def mistaken(self, config: dict[str, Any]) -> str | None:
+        return None  # GLM-4 says it for both
+
     def architecture(self, config: Config) -> Architecture:
         found = super().architecture(config)
         return replace(found, vectors=found.vectors + 2 * found.hidden, kept=found.kept + 6)
-
-    def stop_ids(self, tokenizer: Any) -> list[int]:
-        """The end, or another's turn, with which its answers end."""
-        return [self.stop_id(tokenizer), *turn_ids(tokenizer)]
 
     def model_class(self) -> Any:
         if (why := self.unavailable()) is not None:

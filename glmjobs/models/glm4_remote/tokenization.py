@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from glmjobs.models.common.framed_tokenizer import FramedTokenizerFast, Ids
 from hpc.core.errors import BadInput
 
-VOCAB_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer_config.json"
+VOCAB_FILE = "tokenizer.model"
 CONTROL = (
     *(
         "<|endoftext|>",
@@ -67,18 +66,13 @@ class GLM4TokenizerFast(FramedTokenizerFast):
     model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
     slow_tokenizer_class = None
 
-    @classmethod
-    def convert_to_native_format(cls, **kwargs: Any) -> dict[str, Any]:
-        """transformers 5 would rebuild the tokenizer here; the constructor does."""
-        return kwargs
-
     def __init__(self, vocab_file: str | None = None, **kwargs: Any) -> None:
         if vocab_file is None:
             raise BadInput(
                 f"{kwargs.get('name_or_path') or 'model directory'}: no {VOCAB_FILE}, GLM-4's vocabulary, in it"
             )
-        self._file = Path(vocab_file).read_bytes()
-        tokenizer = byte_pairs(ranks_of(self._file, vocab_file))
+        self._files = {VOCAB_FILE: Path(vocab_file).read_bytes()}
+        tokenizer = byte_pairs(ranks_of(self._files[VOCAB_FILE], vocab_file))
         tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in CONTROL])
         framing = [(token, tokenizer.token_to_id(token)) for token in ("[gMASK]", "<sop>")]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -121,30 +115,15 @@ class GLM4TokenizerFast(FramedTokenizerFast):
     def _text_of(self, ids: Ids, skip_special_tokens: bool) -> str:
         return str(self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the list into ``save_directory``."""
-        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{VOCAB_FILE}"
-        path.write_bytes(self._file)
-        return (str(path),)
-
     def save_pretrained(
         self, save_directory: Any, *args: Any, filename_prefix: str | None = None, **kwargs: Any
     ) -> tuple[str, ...]:
         """Write ``tokenizer.model`` and ``tokenizer_config.json`` as the release has them: its own code reads both."""
-        directory = Path(save_directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config: dict[str, Any] = {
-            "eos_token": "<|endoftext|>",
-            "pad_token": "<|endoftext|>",
-            "padding_side": "left",
-        }
-        config |= {"clean_up_tokenization_spaces": False, "tokenizer_class": "ChatGLM4Tokenizer"}
-        config |= {
-            key: self.init_kwargs[key] for key in ("auto_map", "chat_template") if self.init_kwargs.get(key)
-        }
-        path = directory / f"{filename_prefix + '-' if filename_prefix else ''}{CONFIG_FILE}"
-        path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return (str(path), *self.save_vocabulary(str(directory), filename_prefix))
+        config = {
+            "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "padding_side": "left",
+            "clean_up_tokenization_spaces": False, "tokenizer_class": "ChatGLM4Tokenizer",
+        }  # fmt: skip
+        return self._save_release(save_directory, config, filename_prefix)
 
 
 def ranks_of(data: bytes, where: str) -> dict[bytes, int]:
