@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from glmjobs.data import forms
+from glmjobs.data import conversations, forms
 from glmjobs.data.forms import AUTO, Unusable
 from glmjobs.data.reading import Problem, Record, recode
 from glmjobs.data.recognising import training_form
@@ -175,7 +175,7 @@ class Validator:
         """A conversation."""
         if not isinstance(record.value, dict):
             return Problem(record.row, record.line, "not an object", f"found {forms.kind_of(record.value)}")
-        talk = forms.read_turns(self.form, record.value)
+        talk = conversations.read_turns(self.form, record.value)
         if not talk.question.strip():
             return Problem(record.row, record.line, "empty prompt")
         if not talk.answer.strip():
@@ -216,7 +216,7 @@ class Validator:
             return Problem(record.row, record.line, "empty response")
         if not self.form.context:
             return Row(record.row, prompt, query or "", response)
-        history, system = forms.read_history(value), forms.read_system(value)
+        history, system = conversations.read_history(value), conversations.read_system(value)
         return Row(record.row, prompt, query or "", response, history, system)
 
     def _explain(self) -> str:

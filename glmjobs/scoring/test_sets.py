@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from glmjobs.data import forms
 from glmjobs.data.delimited import delimiter, first_cells, read_delimited
 from glmjobs.data.forms import AUTO, Form, Unusable
+from glmjobs.data.questions import counted_from, read_question
 from glmjobs.data.reading import Problem, Record
 from glmjobs.data.recognising import table_columns
 from glmjobs.data.sources import TextSource, open_source
@@ -62,7 +63,7 @@ def read_set(path: Path, form: str = AUTO, limit: int | None = None) -> Question
     if found.options:  # whether its numbers are counted from 0 or 1, all rows tell
         rows = list(rows)
         try:
-            first = forms.counted_from(found, (row.value for row in rows if isinstance(row.value, dict)))
+            first = counted_from(found, (row.value for row in rows if isinstance(row.value, dict)))
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
     questions: list[Question] = []
@@ -82,7 +83,7 @@ def _question(path: Path, record: Record, form: Form, first: int | None, by_line
         raise BadInput(f"{where}: a row is a JSON object, not {forms.kind_of(record.value)}")
     row: dict[str, Any] = record.value
     try:
-        asked = forms.read_question(form, row, first)
+        asked = read_question(form, row, first)
     except Unusable as why:
         raise BadInput(f"{where}: {why.reason}{f' ({why.detail})' if why.detail else ''}") from None
     given = row.get("id")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glmjobs.data import forms, prepare
+from glmjobs.data import conversations, prepare
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.reading import Problem
 from glmjobs.data.rows import Columns, Row, answers
@@ -117,9 +117,9 @@ def said(*turns: tuple[str, str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({**WHOLE["messages"], "tools": [{"name": "f"}]}, forms.TOOLS),
-        ({"messages": [*WHOLE["messages"]["messages"], {"role": "tool", "content": "3"}]}, forms.TOOLS),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, forms.TOOLS),
+        ({**WHOLE["messages"], "tools": [{"name": "f"}]}, conversations.TOOLS),
+        ({"messages": [*WHOLE["messages"]["messages"], {"role": "tool", "content": "3"}]}, conversations.TOOLS),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, conversations.TOOLS),
         (said(("user", "a")), "a conversation that ends with a question"),
         (said(("user", "a"), ("user", "b"), ("assistant", "c")), "two questions in a row, without an answer between"),
         (said(("assistant", "c")), "a conversation that begins with an answer"),
