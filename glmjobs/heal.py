@@ -28,6 +28,7 @@ from hpc.batch.profile import Profile
 from hpc.chain import ledger, submission
 from hpc.chain.repair import DONE, KEEP, Action, repair
 from hpc.core import hints
+from hpc.core.config_files import flat
 from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
 
@@ -262,22 +263,15 @@ def of(field: str, names: Sequence[str]) -> bool:
 
 def differences(run: Run, recipe: Any, profile: Profile) -> dict[str, list[Any]]:
     """Field → [before, after], of everything that changed."""
-    before = _flat(
+    before = flat(
         {"recipe": run.recipe.model_dump(mode="json"), "cluster": run.cluster.model_dump(mode="json")}
     )
-    after = _flat({"recipe": recipe.model_dump(mode="json"), "cluster": profile.model_dump(mode="json")})
+    after = flat({"recipe": recipe.model_dump(mode="json"), "cluster": profile.model_dump(mode="json")})
     return {
         key.removeprefix("recipe."): [before.get(key), after.get(key)]
         for key in {**before, **after}
         if before.get(key) != after.get(key)
     }
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 class Said:

@@ -13,8 +13,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from glmjobs import submit
 from glmjobs.cli import add_overrides, add_shape, positive, run_command
@@ -81,12 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     sweep = Sweep(name, locate.parent(), settings)
     sweep.check_name()
     lanes = args.at_once if executor == "slurm" else None
-    said = Once()
+    said: set[str] = set()
     ready: list[tuple[Recipe, Profile]] = []
     for place, (recipe, profile) in enumerate(plans):
         if lanes is not None:
             recipe = in_lane(recipe, f"{name}-lane-{place % lanes + 1}")
-        with said:
+        with once(said):
             ready.append((submit.checked(recipe, profile, shape, CHAIN, executor), profile))
     if args.dry_run:
         show(sweep, {}, as_json=args.json)
@@ -105,22 +105,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-class Once:
-    """What is noted within, said once, however many runs it is noted of."""
-
-    def __init__(self) -> None:
-        self.lines: set[str] = set()
-
-    def __enter__(self) -> None:
-        self.text = io.StringIO()
-        self.redirected = contextlib.redirect_stderr(self.text)
-        self.redirected.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.redirected.__exit__(*error)
-        for line in self.text.getvalue().splitlines():
-            if line not in self.lines:
-                self.lines.add(line)
+@contextlib.contextmanager
+def once(said: set[str]) -> Iterator[None]:
+    """What is noted within, said once, however many runs it is noted of. ``said``: the lines so far."""
+    noted = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(noted):
+            yield
+    finally:
+        for line in noted.getvalue().splitlines():
+            if line not in said:
+                said.add(line)
                 print(line, file=sys.stderr)
 
 

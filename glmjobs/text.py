@@ -42,6 +42,11 @@ def clip(text: str, limit: int = TEXT_LIMIT) -> str:
     return f"{text[: limit - tail]}\n[… {left_out:,} characters left out …]\n{text[-tail:]}"
 
 
+def in_short(text: str) -> str:
+    """About 80 characters of one line: its beginning and, longer, its end, where answers have what counts."""
+    return text if len(text) <= 80 else text[:30] + "…" + text[-45:]
+
+
 def shown(value: Any, limit: int = TEXT_LIMIT) -> str:
     """Any value of a JSON file as safe text; ``None`` is empty."""
     if value is None:
@@ -182,6 +187,12 @@ def p_value(value: Any) -> str:
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(value: Any) -> str:
+    """The same in a sentence, behind the letter p: ``= 0.031``, ``< 0.001``."""
+    p = p_value(value)
+    return p if p.startswith("<") or not p else f"= {p}"
 
 
 # The largest weight file. A file is hashed by one core at a time: several files keep several cores at it.

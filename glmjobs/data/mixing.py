@@ -28,7 +28,7 @@ from glmjobs.data.rows import Row, row_key
 from glmjobs.data.sources import Source
 from glmjobs.data.splitting import Part
 from hpc.core.errors import BadInput
-from hpc.core.files import atomic_file, remove_stale, write_json
+from hpc.core.files import atomic_file, remove_stale, sha256_file, write_json
 
 FOLDER = "sources"
 """Under the data directory: each source's own, prepared."""
@@ -196,13 +196,10 @@ def _record(
     train, dev = (sum(source[key] for source in described) for key in ("read", "dev"))
     if not train:
         raise BadInput("data.sources: no train row is left; ask for more rows, or name other dev rows")
-    files = []
-    for name in ("dev.jsonl", "train.jsonl"):
-        content = hashlib.sha256()
-        with (out / name).open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                content.update(block)
-        files.append({"path": name, "bytes": (out / name).stat().st_size, "sha256": content.hexdigest()})
+    files = [
+        {"path": name, "bytes": (out / name).stat().st_size, "sha256": sha256_file(out / name)}
+        for name in ("dev.jsonl", "train.jsonl")
+    ]
     own = sum(len(record["overlap"]["rows"]) for record in records)
     dropped: Counter[str] = Counter()
     columns: Counter[str] = Counter()

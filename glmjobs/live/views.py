@@ -18,14 +18,14 @@ from glmjobs import score
 from glmjobs.live import pages
 from glmjobs.reporting.document import document
 from glmjobs.reporting.load import load_facts
-from glmjobs.run import locate, log_files
+from glmjobs.run import index, locate, log_files
 from glmjobs.run.directory import Run
-from glmjobs.run.index import Index
 from glmjobs.run.locate import RunPath
 from glmjobs.run.progress import last_rows
 from glmjobs.run.read_state import read_state, read_states, tail
 from glmjobs.run.state import RunState
 from hpc.core.errors import HpcError
+from hpc.core.files import newest_mtime
 
 SHARE = 0.1
 """Of one core, at the most, for making one page again and again."""
@@ -95,9 +95,7 @@ class Views:
         paths = [run.path for run in named.values()]
 
         def look() -> Signature:
-            files = [path / name for path in paths for name in ("ledger.jsonl", "stages")]
-            logs_of_training = [path / "checkpoints" / "train_log.jsonl" for path in paths]
-            return _signature([*paths, *files, *logs_of_training])
+            return _signature(path / name for path in paths for name in ("", *index.SOURCES))
 
         def make() -> str:
             states = read_states(named.values(), ask_slurm=False, index=self.index)
@@ -118,7 +116,7 @@ class Views:
         return self.views.setdefault(key, View())
 
 
-class _OwnIndex(Index):
+class _OwnIndex(index.Index):
     """What is known of runs that stand still, in memory alone: who only looks writes nothing."""
 
     def save(self) -> None:
@@ -188,7 +186,4 @@ def _signature(files: Iterable[Path]) -> Signature:
 
 
 def _mtime(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
+    return newest_mtime([file]) or 0.0

@@ -20,6 +20,7 @@ from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
+from glmjobs.text import in_short
 
 MAX_TEXT = 200_000
 """Characters of a solution read: of a longer one its first quarter and its last three quarters of this."""
@@ -61,7 +62,7 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     """
     gold_text, predicted = normalise(_ends(gold)).strip(), normalise(_ends(prediction)).strip()
     if not re.search(r"\w|[√×<>=]", predicted):
-        return Verdict(False, _short(gold_text), "", "empty prediction")
+        return Verdict(False, in_short(gold_text), "", "empty prediction")
     try:
         return _judge(question, gold_text, predicted)
     except (
@@ -69,26 +70,26 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
     ) as error:  # one row must not end a run of thousands: score counts these and ends above 0.1 %
         at = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{at.filename.rpartition('/')[2]}:{at.lineno}"
-        return Verdict(False, _short(gold_text), "", f"{type(error).__name__} in {where}", "failed", 0.0)
+        return Verdict(False, in_short(gold_text), "", f"{type(error).__name__} in {where}", "failed", 0.0)
 
 
 def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
     if why := out_of_scope(asked, gold):
-        return Verdict(False, _short(gold), "", f"not marked: {why}", "not marked", 0.0)
+        return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
     kind, asked = kind_of(asked, gold)
     wanted = kind.read(gold, asked)
     if wanted.answer is None and kind is not Names:
         kind, wanted = Names, Names.read(gold, asked)
     if wanted.answer is None:
-        return Verdict(False, _short(gold), "", "the gold has no answer", "not marked", 0.0)
+        return Verdict(False, in_short(gold), "", "the gold has no answer", "not marked", 0.0)
     found = kind.read(predicted, asked, wanted.answer)
     steps = [
         Step("question", "asks_for", f"{asked.kind.value}: {asked.main.clause}"),
         Step("gold", "is", kind.kind),
     ]
     steps += _steps("gold", wanted) + _steps("prediction", found)
-    said = "" if found.answer is None else _short(str(found.answer))
+    said = "" if found.answer is None else in_short(str(found.answer))
     if found.answer is None:
         return Verdict(False, str(wanted.answer), said, found.reason, sure=0.8, trace=tuple(steps))
     match = wanted.answer.equals(found.answer, asked)
@@ -103,7 +104,7 @@ def _steps(side: str, found: Found) -> list[Step]:
         if found.answer is not None
         else [Step(side, "none", found.reason)]
     )
-    return [Step(side, rule, _short(span)) for rule, span in found.fired] + last
+    return [Step(side, rule, in_short(span)) for rule, span in found.fired] + last
 
 
 def _ends(text: str) -> str:
@@ -111,10 +112,6 @@ def _ends(text: str) -> str:
     if len(text) <= MAX_TEXT:
         return text
     return text[: MAX_TEXT // 4] + "\n" + text[-3 * MAX_TEXT // 4 :]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:30] + "…" + text[-45:]
 
 
 def answer_type(gold: str, question: str = "") -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from glmjobs.reporting.load import RunFacts
 from glmjobs.scoring.statistics import compare, holm
 from glmjobs.text import shown
+from hpc.core.config_files import flat
 
 Json = dict[str, Any]
 
@@ -69,18 +70,8 @@ def differences(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
 
 def _settings(document: Json) -> dict[str, Any]:
     shape = document["settings"].get("shape")
-    found = {**_flat(document["recipe"]), **_flat({"shape": shape or {}})}
+    found = flat({**document["recipe"], "shape": shape or {}})
     return {name: value for name, value in found.items() if name != "jobs.lane"}  # a sweep's own means
-
-
-def _flat(section: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{key}.")
-        else:
-            found[f"{before}{key}"] = value
-    return found
 
 
 def _row(run: Compared) -> Json:

@@ -9,7 +9,7 @@ from glmjobs.reporting import charts, html, html_sections
 from glmjobs.reporting.figures import TRAINING, WIDE
 from glmjobs.reporting.markup import Markup, join, script_json, tag
 from glmjobs.reporting.wording import Table
-from glmjobs.text import gpu_hours, p_value, percent, points, shown
+from glmjobs.text import gpu_hours, p_equals, p_value, percent, points, shown
 
 Json = dict[str, Any]
 
@@ -196,11 +196,6 @@ def lines_of_pairs(document: Json) -> list[str]:
         corrected = f", {p_value(pair['holm_p'])} corrected for {count} pairs" if count > 1 else ""
         said.append(
             f"{pair['first']} → {pair['second']}: {points(pair['difference'])} points (95 % interval {points(low)} to "
-            f"{points(high)}) on {pair['rows']:,} rows, p {_equals(pair['mcnemar_p'])}{corrected}"
+            f"{points(high)}) on {pair['rows']:,} rows, p {p_equals(pair['mcnemar_p'])}{corrected}"
         )
     return [shown(line, 1000) for line in said]
-
-
-def _equals(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"

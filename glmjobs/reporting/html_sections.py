@@ -11,6 +11,7 @@ from glmjobs.reporting import charts, figures, wording
 from glmjobs.reporting.markup import Markup, join, tag
 from glmjobs.reporting.prediction_table import OUTCOMES
 from glmjobs.text import duration, gpu_hours, shown
+from hpc.core.config_files import flat
 
 Json = dict[str, Any]
 
@@ -155,21 +156,10 @@ def recipe(doc: Json) -> Markup | None:
         return None
     blocks = []
     for name, section in doc["recipe"].items():
-        if isinstance(section, dict):
-            pairs = [(key, shown(value)) for key, value in _flat(section)]
+        if isinstance(section, dict):  # what is not set is left out
+            pairs = [(name, shown(value)) for name, value in flat(section).items() if value is not None]
             blocks.append(tag("div", tag("h3", name), _pairs(pairs), class_="card"))
     return tag("div", *blocks, class_="columns")
-
-
-def _flat(section: Json, before: str = "") -> list[tuple[str, Any]]:
-    """Settings as ``("lora.rank", 8)``, the way ``--set`` writes them; what is not set is left out."""
-    found: list[tuple[str, Any]] = []
-    for key, value in section.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{before}{key}.")
-        elif value is not None:
-            found.append((f"{before}{key}", value))
-    return found
 
 
 def reproduce(doc: Json) -> Markup:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glmjobs.run.evaluations import METRICS
-from glmjobs.text import duration, gpu_hours, p_value, percent, points, shown, size
+from glmjobs.text import duration, gpu_hours, p_equals, p_value, percent, points, shown, size
 from hpc.core import hints
 
 Json = dict[str, Any]
@@ -75,10 +75,10 @@ def accuracy_sentences(doc: Json) -> list[str]:
     if comparison and comparison["difference"] is not None:
         between = comparison["difference_interval"]
         within = f" (95 % interval {points(between[0])} to {points(between[1])})" if between else ""
-        p = p_value(comparison["mcnemar_p"])
+        p = p_equals(comparison["mcnemar_p"])
         said.append(
             f"The same rows, paired: {points(comparison['difference'])} points{within}"
-            + (f", McNemar's test p {'' if p.startswith('<') else '= '}{p}" if p else "")
+            + (f", McNemar's test p {p}" if p else "")
             + f"; {plain(comparison['only_finetuned'])} rows went from wrong to right and "
             f"{plain(comparison['only_base'])} from right to wrong."
         )

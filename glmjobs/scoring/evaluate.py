@@ -254,13 +254,13 @@ def prompts_of(
 def _prompt(family: Family, tokenizer: Any, row: Question, longest: int) -> tuple[list[int], bool]:
     """A question's prompt, and whether something of it was cut: the oldest turns of a conversation, then the beginning
     of the question itself, so that at most ``longest`` tokens stand in the frame."""
-    if row.history or row.system:
+    talk = bool(row.history or row.system)
+    if talk:
         room = longest + len(family.prompt(tokenizer, []))
         prompt, cut = fitting_prompt(family, tokenizer, row.question, row.history, row.system, room)
         if len(prompt) <= room:
             return prompt, cut
     source = tokenizer([family.prompt_text(row.question)], add_special_tokens=False)["input_ids"][0]
-    talk = bool(row.history or row.system)
     return family.prompt(tokenizer, source[-longest:]), talk or len(source) > longest
 
 

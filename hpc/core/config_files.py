@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -294,6 +294,14 @@ def _shown(value: object) -> str:
         shown = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
         shown = shown.removesuffix("\n").removesuffix("\n...")
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their dotted names, as --set writes them: ``{"lora": {"rank": 8}}`` is ``{"lora.rank": 8}``."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
 
 
 def field_names(schema: type[BaseModel], prefix: str = "") -> list[str]:

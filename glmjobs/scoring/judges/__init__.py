@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from glmjobs.text import in_short
+
 if TYPE_CHECKING:  # a recipe's schema takes the names from here, and should not wait for the marker's tables
     from glmjobs.marking import Verdict
 
@@ -139,5 +141,4 @@ def not_marked(reason: str, gold_value: str = "") -> Verdict:
 
 def shown(text: Any) -> str:
     """A value as a table holds it."""
-    flat = " ".join(str(text).split())
-    return flat if len(flat) <= 80 else flat[:30] + "…" + flat[-45:]
+    return in_short(" ".join(str(text).split()))
