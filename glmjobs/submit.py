@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a few steps, a killed rank and all stages first, to see what will hold: glmjobs.rehearse",
     )
+    p.add_argument(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="with --rehearse: the model's first N layers alone, where all are too many for the GPUs at hand",
+    )
     p.add_argument("--follow", action="store_true", help="stay and show progress until the chain ends")
     p.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     return p
@@ -86,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         if stages != CHAIN:
             raise BadInput(f"--stages {args.stages}: a rehearsal goes through all of them")
         recipe = rehearsal.short(whole)
+    elif args.layers is not None:
+        raise BadInput("--layers: of a rehearsal; a training takes the whole model (--rehearse)")
     if "train" not in stages:
         raise BadInput(
             f"--stages {args.stages}: a new run has nothing for it to start from; begin with train"
@@ -115,11 +123,13 @@ def main(argv: list[str] | None = None) -> int:
             submit_checks.check(recipe, profile, shape, stages, executor)
         return code
 
+    if args.layers is not None:
+        recipe = rehearsal.shallow(recipe, args.layers, parent)
     recipe = checked(recipe, profile, shape, stages, executor)
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None
-        rehearsal.write(run.path, whole, told)
+        rehearsal.write(run.path, whole, told, args.layers)
     kept_code.keep(run.path)
     ids = submission.submit(chain_of(run, stages, local=local))
     announce(run, ids, as_json=args.json and not (args.follow or args.rehearse))

@@ -378,7 +378,7 @@ def plan(
     keep = recipe.train.kept_checkpoints + 1  # the next one is whole before the oldest goes
     return {
         "recipe": recipe.name,
-        "model": {"name": name, "parameters": a.parameters, "read": read},
+        "model": {"name": name, "parameters": a.parameters, "layers": a.layers, "read": read},
         "trained_parameters": given.setting.trained or a.parameters,
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
@@ -443,4 +443,5 @@ def _document(e: Estimate, profile: Profile) -> dict[str, Any]:
         "per_device_batch_size": t.per_device_batch_size, "gradient_accumulation": t.gradient_accumulation,
         "positions": e.setting.positions, "memory": e.memory, "moment": e.moment,
         "fits": e.fits(profile.gpu_memory_gb), "smallest_gpu": e.smallest, "steps": e.steps, "hours": round(e.hours, 3),
+        "step_seconds": 3600 * e.hours / max(1, e.steps),
     }  # fmt: skip

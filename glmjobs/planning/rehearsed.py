@@ -14,6 +14,7 @@ from glmjobs.text import duration
 from hpc.batch.profile import Measured
 from hpc.chain import ledger
 from hpc.core import hints, timestamps
+from hpc.core.errors import BadInput
 from hpc.core.files import Json, read_json
 from hpc.core.room import free_bytes
 
@@ -39,15 +40,20 @@ class Line:
 
 
 def lines(run: Run, of: Rehearsal) -> list[Line]:
-    """What the rehearsal ``run`` has shown of the long job. Its chain is done."""
-    train = _figures(run, "train")
+    """What the rehearsal ``run`` has shown of the long job. Its chain is done.
+
+    Raises:
+        BadInput: the model of a few layers is gone.
+    """
+    train = _of_all_layers(run, of)
     planned = plan(of.recipe, run.cluster, run.shape)
     return [
+        *_layers(of, planned),
         _resume(run),
         *_speed(train, planned, of.recipe),
         *_memory(run, train, planned),
         *_saves(train, of.recipe),
-        _disk(run, train, of.recipe),
+        _disk(run, train, of.recipe, planned),
         *_network(run),
         Line("loading", f"{train['load_seconds']:g} s", "from a process' start to its first step"),
         *_stages(run),
@@ -56,13 +62,14 @@ def lines(run: Run, of: Rehearsal) -> list[Line]:
 
 def measured(run: Run, of: Rehearsal) -> Measured:
     """The same for the cluster profile."""
-    train = _figures(run, "train")
+    train = _of_all_layers(run, of)
     planned = plan(of.recipe, run.cluster, run.shape, utilisation=1.0)
     on_gpu, step = train.get("peak_gpu_bytes"), train.get("step_seconds")
-    at_peak = 3600 * planned["setting"]["hours"] / max(1, planned["setting"]["steps"])
+    at_peak = planned["setting"]["step_seconds"]
     write = train["checkpoint_bytes"] / train["save_seconds"] if train.get("save_seconds") else None
     return Measured(
         time=timestamps.now(), what=planned["model"]["name"], nodes=run.shape.nodes, gpus=run.shape.gpus,
+        layers=of.layers,
         utilisation=_rounded(min(1.0, at_peak / step)) if on_gpu and step and at_peak else None,
         mfu=train.get("mfu"), tokens_per_s=train.get("tokens_per_s"),
         peak_gpu_gb=_rounded(on_gpu / GB) if on_gpu else None, load_seconds=train.get("load_seconds"),
@@ -72,6 +79,38 @@ def measured(run: Run, of: Rehearsal) -> Measured:
 
 def _figures(run: Run, stage: str) -> Json:
     return dict((ledger.marker(run.path, stage) or {}).get("figures", {}))
+
+
+def _of_all_layers(run: Run, of: Rehearsal) -> Json:
+    """What training measured; where only the first layers ran, what all would take: more by as much as by plan."""
+    train = _figures(run, "train")
+    if of.layers is None:
+        return train
+    ran = of.recipe.model_copy(update={"model": run.recipe.model})
+    few, all_ = (plan(recipe, run.cluster, run.shape, utilisation=1.0) for recipe in (ran, of.recipe))
+    if not few["model"]["read"]:
+        raise BadInput(
+            f"{run.recipe.model.path}: gone, and without it nothing is known of all layers; rehearse again"
+        )
+
+    def scale(by: float, *names: str) -> None:
+        train.update({name: train[name] * by for name in names if train.get(name)})
+
+    step = all_["setting"]["step_seconds"] / few["setting"]["step_seconds"]
+    checkpoint = all_["checkpoint_bytes"] / few["checkpoint_bytes"]
+    scale(step, "step_seconds")
+    scale(1 / step, "tokens_per_s")
+    scale(all_["setting"]["memory"]["total"] / few["setting"]["memory"]["total"], "peak_gpu_bytes")
+    scale(all_["host_bytes_per_node"] / few["host_bytes_per_node"], "peak_host_bytes")
+    scale(checkpoint, "checkpoint_bytes", "save_seconds")
+    return train
+
+
+def _layers(of: Rehearsal, planned: Json) -> list[Line]:
+    if of.layers is None:
+        return []
+    found = f"the first {of.layers} of {planned['model']['layers']} ran"
+    return [Line("layers", found, "below, what all would take: step, memory and saves grow as by plan")]
 
 
 def _size(count: float) -> str:
@@ -103,7 +142,7 @@ def _speed(train: Json, planned: Json, recipe: Recipe) -> list[Line]:
         f"{duration(3600 * planned['setting']['hours'])} by plan, at {planned['utilisation']:.0%} of the peak"
     )
     return [
-        Line("a step", f"{step:g} s, {tokens:,.0f} tokens/s{f', MFU {mfu:.1%}' if mfu else ''}"),
+        Line("a step", f"{step:.4g} s, {tokens:,.0f} tokens/s{f', MFU {mfu:.1%}' if mfu else ''}"),
         Line("the whole training", f"{duration(3600 * hours)}, in {in_jobs}", by_plan if on_gpu else ""),
     ]
 
@@ -140,9 +179,9 @@ def _saves(train: Json, recipe: Recipe) -> list[Line]:
     ]  # fmt: skip
 
 
-def _disk(run: Run, train: Json, recipe: Recipe) -> Line:
+def _disk(run: Run, train: Json, recipe: Recipe, planned: Json) -> Line:
     """Room for the checkpoints that are kept, one more while it is written, and the model."""
-    model = sum(file.stat().st_size for file in run.model.rglob("*") if file.is_file())
+    model = planned["model_bytes"]
     keep = recipe.train.kept_checkpoints + 1
     need = keep * train["checkpoint_bytes"] + model
     free = free_bytes(run.path)

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from glmjobs.recipe.loading import parse
 from glmjobs.recipe.schema import Limits, Recipe
+from hpc.core.errors import BadInput
 from hpc.core.files import read_json, write_json
 
 FILE = "rehearsal.json"
+FOLDER = ".first-layers"
+"""Beside the runs: models of fewer layers (``--layers``), for rehearsals alone."""
 STEPS, SAVE_STEP, KILL_STEP = 20, 10, 13
 """Optimizer steps in all; when the checkpoint is saved that is gone on from; after which step the last rank is
 killed."""
@@ -29,11 +33,13 @@ class Rehearsal:
         recipe: the one that the long job would run.
         kill_step: after this optimizer step the last rank is killed, unless it has resumed.
         profile: the cluster profile's file, which is told what was measured; None: nowhere.
+        layers: how many of the model's blocks are rehearsed; None: all.
     """
 
     recipe: Recipe
     kill_step: int
     profile: Path | None
+    layers: int | None = None
 
 
 LONGEST = "01:00:00"
@@ -58,9 +64,35 @@ def short(recipe: Recipe) -> Recipe:
     return parse(recipe.model_copy(update=changed).model_dump(mode="json"))
 
 
-def write(run: Path, recipe: Recipe, profile: Path | None) -> None:
+def shallow(recipe: Recipe, layers: int, runs: Path) -> Recipe:
+    """The recipe with the first ``layers`` blocks of its model, which are written beside the runs if need be.
+
+    Raises:
+        BadInput: the model is not there, or has not as many blocks.
+        WorkFailed, NotFit: they cannot be written.
+    """
+    model = recipe.model
+    if (made := model.make) is not None:
+        if not 1 <= layers <= made.layers:
+            raise BadInput(f"--layers {layers}: the recipe's model has {made.layers} (model.make.layers)")
+        model = model.model_copy(update={"make": made.model_copy(update={"layers": layers})})
+    else:
+        from glmjobs.zero.first_layers import write_first_layers
+
+        whole = Path(str(model.path)).resolve()
+        if not whole.is_dir():
+            raise BadInput(f"{whole}: no such model directory (model.path)")
+        files = sorted((file.name, file.stat().st_size) for file in whole.iterdir() if file.is_file())
+        key = hashlib.sha256(f"{whole} {files}".encode()).hexdigest()[:8]
+        out = runs.resolve() / FOLDER / f"{whole.name}-{layers}-layers-{key}"
+        write_first_layers(whole, out, layers)
+        model = model.model_copy(update={"path": str(out)})
+    return recipe.model_copy(update={"model": model})
+
+
+def write(run: Path, recipe: Recipe, profile: Path | None, layers: int | None = None) -> None:
     """Make a run that is new a rehearsal of ``recipe``."""
-    told = {"kill_step": KILL_STEP, "profile": str(profile) if profile else None}
+    told = {"kill_step": KILL_STEP, "profile": str(profile) if profile else None, "layers": layers}
     write_json(run / FILE, {**told, "recipe": recipe.model_dump(mode="json")})
 
 
@@ -70,4 +102,4 @@ def read(run: Path) -> Rehearsal | None:
     if not found:
         return None
     profile = Path(found["profile"]) if found["profile"] else None
-    return Rehearsal(parse(found["recipe"]), int(found["kill_step"]), profile)
+    return Rehearsal(parse(found["recipe"]), int(found["kill_step"]), profile, found.get("layers"))

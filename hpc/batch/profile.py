@@ -206,6 +206,11 @@ class Measured(Closed):
     what: str = Field(description="of which work: a model's name")
     nodes: int = Field(ge=1)
     gpus: int = Field(ge=1, description="on each node")
+    layers: int | None = Field(
+        default=None,
+        ge=1,
+        description="of the model's layers, the first so many ran; the rest is what all of them would take",
+    )
     utilisation: float | None = Field(
         default=None,
         gt=0,

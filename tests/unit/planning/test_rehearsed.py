@@ -202,3 +202,57 @@ def test_nothing_measured_is_no_line(tmp_path: Path) -> None:
     assert of is not None
     assert "GPU memory" not in [line.what for line in rehearsed.lines(run, of)]
     assert rehearsed.measured(run, of).utilisation is None
+
+
+def test_of_a_few_layers_what_all_would_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever few layers take, the table and the profile say what all of them would, by plan's proportions."""
+    whole = recipes.load(
+        CONFIGS / "tiny.yaml", ["model.make.layers=8", "train.device=cuda", "data.make.rows=100000"]
+    )
+    few = rehearsal.shallow(rehearsal.short(whole), 2, tmp_path)
+    assert few.model.make is not None and few.model.make.layers == 2
+    run = Run.create(tmp_path / "runs" / "r", few, profiles.Profile(), Shape(gpus=1))
+    rehearsal.write(run.path, whole, None, 2)
+    run.mark("train", started=timestamps.now(), figures={**TRAINED})
+    of = rehearsal.read(run.path)
+    assert of is not None and of.layers == 2
+    found = {line.what: line for line in rehearsed.lines(run, of)}
+    assert found["layers"].found == "the first 2 of 8 ran"
+    step = float(found["a step"].found.split()[0])
+    assert 1.5 * TRAINED["step_seconds"] < step < 4 * TRAINED["step_seconds"], (
+        "all but the embedding grows with layers"
+    )
+    measured = rehearsed.measured(run, of)
+    assert measured.layers == 2 and measured.write_gb_s == pytest.approx(98_800_000 / 100 / 1e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layers", "0"], "error: --layers 0: the recipe's model has 4 (model.make.layers)"),
+        (["--layers", "5"], "error: --layers 5: the recipe's model has 4 (model.make.layers)"),
+        (["--layers", "x"], "error: argument --layers: invalid int value: 'x'"),
+        (
+            ["--layers", "2", "--set", "model.make=null", "--set", "model.path=/nowhere"],
+            "error: /nowhere: no such",
+        ),
+    ],
+)
+def test_layers_that_are_not_there(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [
+        "--recipe",
+        "configs/tiny.yaml",
+        "--set",
+        "model.make.layers=4",
+        "--executor",
+        "local",
+        "--gpus",
+        "1",
+    ]
+    assert run_command(rehearse.main, [*line, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_training_takes_all_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(submit.main, ["--recipe", "configs/tiny.yaml", "--gpus", "1", "--layers", "2"]) == 2
+    assert "--layers: of a rehearsal" in capsys.readouterr().err
