@@ -23,12 +23,12 @@ MEMORY_MOST = 1.10  # of plan's figure: what its formulas promise
 SECONDS = 75  # of one setting
 LENGTH = 1024
 STEPS, WARM = 24, 6
-#: family, layers, recomputed (activation checkpointing), rows
+#: family, layers, rows, and what is done: "kept", "recomputed" (activation checkpointing), "compiled" (kept, too)
 SETTINGS = (
-    ("chatglm", 6, False, 2), ("chatglm", 6, True, 2), ("chatglm", 6, False, 4), ("chatglm", 6, False, 8),
-    ("glm", 4, True, 4),
+    ("chatglm", 6, 2, "kept"), ("chatglm", 6, 2, "recomputed"), ("chatglm", 6, 4, "kept"),
+    ("chatglm", 6, 4, "compiled"), ("chatglm", 6, 8, "kept"), ("glm", 4, 4, "recomputed"),
 )  # fmt: skip
-SHORT = (("chatglm", 1, False, 1), ("glm", 1, True, 1))
+SHORT = (("chatglm", 1, 1, "kept"), ("glm", 1, 1, "recomputed"))
 
 
 def run(place: Place) -> Findings:
@@ -36,16 +36,16 @@ def run(place: Place) -> Findings:
     if importlib.util.find_spec("deepspeed") is None:
         raise Missing("deepspeed is not installed")
     found = Findings()
-    for family, layers, recomputed, rows in SHORT if place.short else SETTINGS:
-        name = f"{family} {layers} layers, {'recomputed' if recomputed else 'kept'}, {rows} rows"
+    for family, layers, rows, how in SHORT if place.short else SETTINGS:
+        name = f"{family} {layers} layers, {how}, {rows} rows"
         command = [
             sys.executable,
             "-m",
             "benchmarks.gpu.steps",
             family,
             str(layers),
-            str(int(recomputed)),
             str(rows),
+            how,
         ]
         command += [place.device, *(["short"] if place.short else [])]
         try:
@@ -70,16 +70,19 @@ def run(place: Place) -> Findings:
     return found
 
 
-def one(family: str, layers: int, recomputed: bool, rows: int, device: str, short: bool) -> dict[str, Any]:
+def one(family: str, layers: int, rows: int, how: str, device: str, short: bool) -> dict[str, Any]:
     """Figures of one setting, in this process."""
     import torch
 
     from benchmarks.train_throughput import belle_like, mfu
     from glmjobs.data.packing import plan_epoch
+    from glmjobs.models.common.compiled import compile_parts
     from hpc.health.gpu_peaks import peak_tflops
 
-    cuda = device == "cuda"
+    cuda, recomputed = device == "cuda", how == "recomputed"
     config, model = make_model(family, layers, short)
+    if how == "compiled":
+        compile_parts(model)
     data = belle_like((200 if cuda else 16) * rows, ids_of(config))
     plan = plan_epoch(data.lengths, LENGTH, seed=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -248,8 +251,4 @@ def planned_bytes(family: str, config: Any, recomputed: bool, rows: int) -> int:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    print(
-        json.dumps(
-            one(given[0], int(given[1]), given[2] == "1", int(given[3]), given[4], given[5:] == ["short"])
-        )
-    )
+    print(json.dumps(one(given[0], int(given[1]), int(given[2]), given[3], given[4], given[5:] == ["short"])))

@@ -6,6 +6,8 @@ that was interrupted. What was decided is in the run's ledger.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +82,29 @@ def _decide(
         return {"way": default_way(device), "why": why}
     milliseconds = {
         way: round(1e3 * seconds, 3) if seconds == seconds else None  # nan: it failed
-        for way, seconds in _measured(trainer, device, possible).items()
+        for way, seconds in _measured(trainer, possible).items()
     }
     words = ", ".join(f"{way} {'fails' if ms is None else f'{ms:g} ms'}" for way, ms in milliseconds.items())
     way = fastest({way: float("nan") if ms is None else ms for way, ms in milliseconds.items()})
     return {"way": way, "why": f"a layer forward and backward: {words}", "milliseconds": milliseconds}
 
 
-def _measured(trainer: Any, device: torch.device, ways: tuple[str, ...]) -> dict[str, float]:
-    """Of the training's first rows."""
-    trainer.heartbeat.report("measuring attention")
-    dataset, model = trainer.train_dataset, trainer.model
+def _measured(trainer: Any, ways: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = on_first_rows(
+        trainer, "measuring attention", lambda *given: measure(*given, ways)
+    )
+    return found
+
+
+def on_first_rows(trainer: Any, doing: str, what: Callable[[Any, Json], Any]) -> Any:
+    """What a measurement finds with the training's model and its first rows, on their device."""
+    trainer.heartbeat.report(doing)
+    device, dataset, model = trainer.args.device, trainer.train_dataset, trainer.model
     rows = range(min(len(dataset), trainer.args.per_device_train_batch_size))
     batch = trainer.data_collator([dataset[row] for row in rows])
     on_device = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in batch.items()}
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
-    found = measure(model, on_device, ways)
+    found = what(model, on_device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return found

@@ -27,7 +27,7 @@ from glmjobs.models.family import family_for, read_config
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
-from glmjobs.training import adapters, attention, save
+from glmjobs.training import adapters, attention, compiling, save
 from glmjobs.training.agreement import Agreement
 from glmjobs.training.answers import Probe
 from glmjobs.training.arguments import reentrant, training_arguments
@@ -123,7 +123,7 @@ class Session:
         Raises:
             StopRequested: that was before the first step.
             BadInput: the checkpoint cannot be gone on from by so many ranks, or with these rows; attention cannot be
-                computed here as the recipe says.
+                computed, or blocks compiled, here as the recipe says.
             Diverged: the loss is no number any more, or no step was taken (see :mod:`glmjobs.training.health`).
             LastSaveFailed: all steps are done, and the disk does not take the result.
         """
@@ -138,14 +138,10 @@ class Session:
             unknown = check_rows(resume, self.reading)
             if unknown is not None and place.rank == 0:
                 save.say(f"warning: {unknown}")
-        attention.settle(
-            self.inputs.recipe.train,
-            self.inputs.run,
-            trainer,
-            agreement,
-            rank=place.rank,
-            resumes=resume is not None,
-        )
+        settings, run = self.inputs.recipe.train, self.inputs.run
+        rank, resumes = place.rank, resume is not None
+        way = attention.settle(settings, run, trainer, agreement, rank=rank, resumes=resumes)
+        compiling.settle(settings, run, trainer, agreement, way, rank=rank, resumes=resumes)
         stop = StopTogether(flag, agreement, trainer, self.inputs.run / "save")
         self._add_callbacks(resume, stop)
         trainer.heartbeat.report("preparing")

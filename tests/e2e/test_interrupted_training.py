@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from datetime import datetime
@@ -42,8 +43,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"folder": folder, "model": small_model(folder), "deepspeed": moving_scale(folder)}
 
 
-def run_of(inputs: dict[str, Path], tmp_path: Path, name: str, steps: int) -> Run:
-    settings = (f"train.max_steps={steps}", f"train.deepspeed={inputs['deepspeed']}", *SETTINGS)
+def run_of(inputs: dict[str, Path], tmp_path: Path, name: str, steps: int, *more: str) -> Run:
+    settings = (f"train.max_steps={steps}", f"train.deepspeed={inputs['deepspeed']}", *SETTINGS, *more)
     return make_run(tmp_path, name, inputs["model"], *settings)
 
 
@@ -109,10 +110,12 @@ def interrupt(training: Training, kills: int, seed: int, usual: Pace) -> Counter
     return hits
 
 
-def check(inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed: int) -> Counter[str]:
+def check(
+    inputs: dict[str, Path], tmp_path: Path, kills: int, steps: int, seed: int, *more: str
+) -> Counter[str]:
     """Train undisturbed and interrupted, and compare; where the kills hit."""
     environ = shims(inputs["folder"])
-    whole, broken = (run_of(inputs, tmp_path, name, steps) for name in ("whole", "broken"))
+    whole, broken = (run_of(inputs, tmp_path, name, steps, *more) for name in ("whole", "broken"))
     with Training(whole, environ=environ) as training:
         assert training.wait() == 0, training.said()
     broken.save_request.touch()
@@ -153,6 +156,19 @@ def _scales(run: Run) -> list[dict[str, Any]]:
 @pytest.mark.timeout(900)
 def test_killed_ranks_leave_no_trace(inputs: dict[str, Path], tmp_path: Path) -> None:
     check(inputs, tmp_path, SHORT, steps=24, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: torch.compile needs one on a CPU")
+@pytest.mark.timeout(1800)
+def test_with_compiled_blocks(inputs: dict[str, Path], tmp_path: Path) -> None:
+    from glmjobs.models.common.compiled import can_compile
+
+    if not can_compile():
+        pytest.skip("torch 2.5 and later compile here")
+    check(inputs, tmp_path, SHORT, 24, 3, "train.compile=true")
+    [kept] = ledger.events(tmp_path / "broken", event="compiled", stage="train")
+    assert kept["compiled"]
 
 
 @pytest.mark.slow

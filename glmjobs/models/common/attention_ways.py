@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from glmjobs.models.common.attention import WAYS
+from glmjobs.models.common.compiled import compile_parts
 
 ROUNDS, SECONDS = 5, 2.0
 """So many passes are timed, or as many as begin within so long. Two before them warm up, and compile FlexAttention."""
@@ -45,24 +46,29 @@ def set_way(model: nn.Module, way: str | None) -> None:
             setattr(module, "packed_attention", way)  # noqa: B010 (mypy: Module's __setattr__ takes no str)
 
 
-def measure(model: Any, batch: Mapping[str, Any], ways: Sequence[str]) -> dict[str, float]:
+def measure(
+    model: Any, batch: Mapping[str, Any], ways: Sequence[str], *, compiled: bool = False
+) -> dict[str, float]:
     """Seconds of a forward and backward pass of one layer in each of these ways: the least of a few; nan where a way
     fails (FlexAttention needs a compiler on the node).
 
     Args:
         model: its class, its layers' sizes, its type and device are those of the layer, whose weights are random.
         batch: packed rows as training gets them, with ``segment_sizes`` and ``target_positions``, on the device.
+        compiled: the layer as :mod:`glmjobs.models.common.compiled` makes it; what fails then is raised.
     """
     device = batch["input_ids"].device
     seconds = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         layer = _one_layer(model, device)
+        if compiled:
+            compile_parts(layer)
         for way in ways:
             set_way(layer, way)
             try:
                 seconds[way] = _least_seconds(layer, batch)
             except Exception:  # whatever a compiler or a kernel raises: the other ways remain
-                if way == "whole":  # the one that every torch has: not the way's fault
+                if compiled or way == "whole":  # the one that every torch has: not the way's fault
                     raise
                 seconds[way] = math.nan
     return seconds

@@ -29,7 +29,7 @@ NEW: dict[str, Any] = {
     "train.learning_rate": "1e-6", "train.scheduler": "constant", "train.warmup_ratio": "0.25", "train.epochs": "7",
     "train.max_steps": "99", "train.max_grad_norm": "0.5", "train.activation_checkpointing": "true",
     "train.lora.dropout": "0.25", "train.save_steps": "77", "train.save_total_limit": "9", "train.logging_steps": "7",
-    "train.attention": "whole",
+    "train.attention": "whole", "train.compile": "true",
     "model": "seed=5", "data": "dev_rows=1-7", "train.method": "lora", "train.per_device_batch_size": "3",
     "train.gradient_accumulation": "5", "train.packing": "false", "train.pack_length": "333", "train.seed": "7",
     "train.eval_steps": "5", "train.eval_rows": "7", "train.eval_answers": "3", "train.keep": "best",

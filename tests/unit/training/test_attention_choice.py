@@ -27,7 +27,7 @@ class Measured:
     def __init__(self, **seconds: float) -> None:
         self.seconds, self.times = seconds, 0
 
-    def __call__(self, trainer: Any, device: Any, ways: tuple[str, ...]) -> dict[str, float]:
+    def __call__(self, trainer: Any, ways: tuple[str, ...]) -> dict[str, float]:
         self.times += 1
         return self.seconds
 
