@@ -90,9 +90,7 @@ def _decide(
 
 
 def _measured(trainer: Any, ways: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = on_first_rows(
-        trainer, "measuring attention", lambda *given: measure(*given, ways)
-    )
+    found: dict[str, float] = on_first_rows(trainer, "measuring attention", partial(measure, ways=ways))
     return found
 
 
