@@ -9,7 +9,7 @@ PYTHON310 ?= python3.10
 STACK := $(shell $(PYTHON) -c 'import sys; print("centos7-cu117" if sys.version_info < (3, 11) else "current")')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench bench-size gpu-acceptance slurm browser clean
+.PHONY: demo test test-unit test-slurm test-slow test-chaos test-cluster-stack lint docs bench bench-size gpu-acceptance slurm sshd browser clean
 
 $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -19,16 +19,16 @@ $(VENV)/.ready: pyproject.toml configs/stacks/$(STACK).txt configs/stacks/dev.tx
 demo: $(VENV)/.ready
 	$(PY) -m glmjobs.submit --recipe configs/tiny.yaml --nodes 1 --gpus 2 --executor local --follow
 
-test: $(VENV)/.ready slurm browser
+test: $(VENV)/.ready slurm sshd browser
 	$(PY) -m pytest -m "not slow"
 
 test-unit: $(VENV)/.ready
 	$(PY) -m pytest tests/unit -m "not slow"
 
-test-slurm: $(VENV)/.ready slurm
+test-slurm: $(VENV)/.ready slurm sshd
 	$(PY) -m pytest tests/slurm
 
-test-slow: $(VENV)/.ready slurm
+test-slow: $(VENV)/.ready slurm sshd
 	$(PY) -m pytest -m slow
 
 # Sixty faults on a rehearsal cluster; CHAOS_SEED and CHAOS_FAULTS change which and how many.
@@ -77,6 +77,13 @@ slurm:
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge slurmdbd mariadb-server >/dev/null; }; } || \
 	  echo "no Slurm daemons here: the tests that need them will be skipped"
+
+# Never started but by tests, on a port of their own. (A Debian image's policy-rc.d starts no services.)
+sshd:
+	@command -v sshd >/dev/null || test -x /usr/sbin/sshd || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -qq; RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; }; } || \
+	  echo "no sshd here: the tests of commands over ssh will be skipped"
 
 browser:
 	@command -v chromium >/dev/null || \

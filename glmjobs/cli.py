@@ -1,10 +1,15 @@
-"""What the commands share: their list, and options of several (errors and exit codes: :mod:`hpc.core.command`)."""
+"""What the commands share: their list, options of several, and where they are done (errors and exit codes:
+:mod:`hpc.core.command`)."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
+from collections.abc import Callable
 
-from hpc.core.command import error_line, run_command
+from hpc.core import command
+from hpc.core.command import error_line
 
 __all__ = ["COMMANDS", "add_overrides", "add_shape", "error_line", "positive", "run_command"]
 
@@ -39,6 +44,39 @@ COMMANDS = {
     "attach": "called by the scripts in sbatch/: make this Slurm job a job of a run",
 }
 """The commands, in the order in which they are listed: modules of this package, each with ``parser`` and ``main``."""
+
+
+BY_SSH = (
+    "submit", "sweep", "rehearse", "status", "runs", "logs", "save", "cancel", "heal", "report",
+)  # fmt: skip
+"""What may belong to a cluster that is reached by ssh (:mod:`glmjobs.run.elsewhere`)."""
+
+
+def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
+    """Do a command, here or on the cluster where its run is, and return the process's exit code."""
+
+    def here_or_there(argv: list[str] | None) -> int:
+        words = sys.argv[1:] if argv is None else argv
+        name = _name(main)
+        if name == "__main__" and words:
+            name, words = words[0], words[1:]
+        if name in BY_SSH:
+            # By its name: it stands above this module, which everything imports.
+            code = importlib.import_module("glmjobs.run.elsewhere").go(name, words)
+            if code is not None:
+                return int(code)
+        return main(argv)
+
+    return command.run_command(here_or_there, argv)
+
+
+def _name(main: Callable[[list[str] | None], int]) -> str:
+    """The command whose ``main`` this is; started by ``python -m``, its module is called ``__main__``."""
+    module = main.__module__
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        module = spec.name if spec is not None else ""
+    return module.rpartition(".")[2]
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from glmjobs.cli import run_command
-from glmjobs.run import locate, sweeps
+from glmjobs.run import efficiency, locate, sweeps
 from glmjobs.run import read_state as states
 from glmjobs.run.locate import RunPath
 from glmjobs.run.read_state import read_state, read_states
@@ -55,13 +55,20 @@ def main(argv: list[str] | None = None) -> int:
         return show(console, lambda ask: Overview(read_states(found, ask_slurm=ask)), watch=args.watch)
     run = locate.locate(args.run)
     if args.json:
-        print(json.dumps(read_state(run).document(), ensure_ascii=False))
+        document = {
+            **read_state(run).document(),
+            "efficiency": efficiency.document(efficiency.of_run(run.path)),
+        }
+        print(json.dumps(document, ensure_ascii=False))
         return 0
     state: list[RunState] = []
+    advice: list[str] = []
 
     def view(ask: bool) -> RenderableType:
         state[:] = [read_state(run, ask_slurm=ask)] if ask or not state else [_refresh(run, state[0])]
-        return render(state[0])
+        if ask:
+            advice[:] = [found.line for found in efficiency.advice(efficiency.of_run(run.path))]
+        return render(state[0], advice)
 
     return show(console, view, watch=args.watch, ended=lambda: bool(state) and state[0].ended)
 

@@ -15,6 +15,7 @@ from glmjobs.scoring.judges.options import wrong_names, wrong_url
 from glmjobs.text import SHARD_SIZE, parse_size
 from hpc.core.config_files import NAME, Closed
 from hpc.core.errors import BadInput
+from hpc.core.sizes import slurm_seconds
 
 
 class Section(Closed):
@@ -586,13 +587,8 @@ class Limits(Section):
 
     @property
     def seconds(self) -> int:
-        """The time limit, in the forms of sbatch's manual (--time): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
-        days, dash, rest = self.time.rpartition("-")
-        parts = [int(part) for part in rest.split(":")]
-        if not dash and len(parts) < 3:
-            parts = [0, *parts]
-        hours, minutes, seconds = (*parts, 0, 0)[:3]
-        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+        """The time limit."""
+        return slurm_seconds(self.time)
 
 
 class TrainLimits(Limits):

@@ -15,7 +15,7 @@ from typing import Any
 from glmjobs.reporting import curves
 from glmjobs.reporting.load import MODELS, RunFacts
 from glmjobs.reporting.prediction_table import paired
-from glmjobs.run import evaluations, gpu_hours
+from glmjobs.run import efficiency, evaluations, gpu_hours
 from glmjobs.run.state import STAGES
 from glmjobs.text import left_out_words, number, shown, unix_time, utc
 
@@ -51,6 +51,7 @@ def document(
         "training": _training(facts),
         "gpu": _gpu(facts),
         "cost": _cost(facts, now),
+        "efficiency": _efficiency(facts, recipe),
         "data": _data(facts),
         "model": facts.model,
         "checkpoints": [
@@ -446,6 +447,17 @@ def _cost(facts: RunFacts, now: float) -> Json:
         )
     wall = {part: sum(item.seconds.get(part, 0.0) for item in items) for part in gpu_hours.PARTS}
     return {"attempts": rows, "gpu_hours": gpu_hours.totals(items), "seconds": wall}
+
+
+def _efficiency(facts: RunFacts, recipe: Json) -> Json:
+    """What each job asked for and used, and what to ask for next time."""
+    found = gpu_hours.attempts(facts.ledger, over=gpu_hours.done(facts.markers))
+    samples = (sample._asdict() for node in facts.gpu.values() for sample in node)
+    over = [a for a in found if a.stage != "report" or a.outcome != "running"]  # this one
+    train = _mapping(recipe.get("train"))
+    return _tree(  # type: ignore[no-any-return]
+        efficiency.document(efficiency.uses(over, facts.ledger, facts.train_log, samples, facts.nodes, train))
+    )
 
 
 def _without_gpus(event: Json) -> Json:

@@ -24,6 +24,7 @@ def all_sections(doc: Json) -> list[tuple[str, str, Markup | None]]:
         ("training", "Training", training(doc)),
         ("gpus", "GPUs", gpus(doc)),
         ("cost", "Attempts and cost", cost(doc)),
+        ("efficiency", "Asked for and used", efficiency(doc)),
         ("data", "Data", data(doc)),
         ("where", "What ran where", where(doc)),
         ("recipe", "Recipe", recipe(doc)),
@@ -137,6 +138,20 @@ def cost(doc: Json) -> Markup | None:
         tag(
             "details", tag("summary", "How this is counted"), tag("dl", *notes, class_="pairs"), class_="more"
         ),
+    )
+
+
+def efficiency(doc: Json) -> Markup | None:
+    asked = wording.efficiency_table(doc)
+    advised = wording.advice(doc)
+    return (
+        join(
+            tag("p", wording.EFFICIENCY_NOTE, class_="lead"),
+            tag("ul", *(tag("li", line) for line in advised)) if advised else None,
+            table(asked, caption="Every job"),
+        )
+        if asked
+        else None
     )
 
 

@@ -42,6 +42,9 @@ def render(doc: Json) -> str:
         parts += ["## GPUs", table(wording.gpu_table(doc))]
     if doc["cost"]["attempts"]:
         parts += ["## Attempts and cost", escape(wording.cost_sentence(doc)), table(wording.cost_table(doc))]
+    if asked := wording.efficiency_table(doc):
+        advised = "\n".join(f"- {escape(line)}" for line in wording.advice(doc))
+        parts += ["## Asked for and used", escape(wording.EFFICIENCY_NOTE), table(asked), advised]
     if pairs := wording.data_pairs(doc):
         parts += ["## Data", table(wording.Table(["Fact", "Value"], pairs))]
     parts += [

@@ -339,6 +339,39 @@ def cost_table(doc: Json) -> Table | None:
     return _trimmed(Table([*head, "Nodes × GPUs", "Job"], rows, numeric, foot, notes, "Error"))
 
 
+UNMEASURED = "not measured"
+
+
+def efficiency_table(doc: Json) -> Table | None:
+    """What each job asked for and used."""
+    if not doc["efficiency"]["jobs"]:
+        return None
+    rows = []
+    for job in doc["efficiency"]["jobs"]:
+        on_gpus = percent(job["gpu_share"], 0) or (UNMEASURED if job["stage"] == "train" else NONE)
+        rows.append(
+            [
+                job["stage"],
+                size(job["asked_memory"]) or NONE, size(job["used_memory"]) or UNMEASURED,
+                duration(job["asked_seconds"]) or NONE, duration(job["used_seconds"]) or UNMEASURED,
+                duration(job["waited_seconds"]) or NONE, on_gpus,
+            ]
+        )  # fmt: skip
+    head = ["Job", "Memory asked", "Used", "Time asked", "Used", "Waited", "GPUs at work"]
+    return Table(head, rows, frozenset(range(1, len(head))))
+
+
+EFFICIENCY_NOTE = (
+    "Memory: of one node (the first), sampled once a second, without the pages of files that the kernel can drop. "
+    "Time: the longest start. Waited: the longest wait in the queue. GPUs: the mean while steps were made."
+)
+
+
+def advice(doc: Json) -> list[str]:
+    """What to ask for next time, a sentence a piece."""
+    return [a["line"] for a in doc["efficiency"]["advice"]]
+
+
 def _trimmed(table: Table) -> Table:
     """Without the columns in which no row says anything."""
     kept = [i for i in range(len(table.head)) if any(row[i] not in ("", "–") for row in table.rows)]

@@ -73,6 +73,8 @@ class Attempt:
     last_checkpoint: int | None = None
     resumed_from: int | None = None
     task: int | None = None
+    memory: int | None = None
+    """Bytes of the first node's memory at most, as :mod:`hpc.runtime.job_memory` counts it; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ class _Reader:
                 attempt.outcome = str(event.get("outcome") or "unknown")
                 attempt.exit_code = _integer(event.get("exit_code"))
                 attempt.error = str(event.get("error") or "")
+                attempt.memory = _integer(event.get("memory"))
                 _progress(attempt, event)
         elif (running := self.open.get(key)) is not None:
             self.last_word[key] = time

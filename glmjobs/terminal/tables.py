@@ -34,8 +34,16 @@ COLOURS = {
 }  # fmt: skip
 
 
-def render(state: RunState) -> RenderableType:
-    """A run as a table, with what went wrong and what it cost below it."""
+ADVICE_LINES = 3
+"""Of what to ask for next time; the report has all of them."""
+
+
+def render(state: RunState, advice: Sequence[str] = ()) -> RenderableType:
+    """A run as a table, with what went wrong and what it cost below it.
+
+    Args:
+        advice: what to ask for next time, a line a piece, the most urgent first.
+    """
     parts: list[RenderableType] = [_title(state), StageTable(state)]
     if state.slurm:
         parts.append(
@@ -54,6 +62,7 @@ def render(state: RunState) -> RenderableType:
         parts.append(Text(f"mend it  {hints.command('glmjobs.heal', state.path)}", overflow="fold"))
     if any(hours >= 0.005 for hours in state.gpu_hours.values()):
         parts.append(Text(cost_line(state.gpu_hours)))
+    parts += [Text(f"next time  {visible(line)}", overflow="fold") for line in advice[:ADVICE_LINES]]
     return Group(*parts)
 
 

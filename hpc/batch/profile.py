@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpc.batch import sbatch_options
 from hpc.core import config_files
@@ -276,11 +276,44 @@ class Profile(Closed):
         description='further options of sbatch: {licenses: "scratch:1", exclusive: true}; of one job under its name: '
         "{train: {nice: 100}}",
     )
+    login: str | None = Field(
+        default=None,
+        description="user@host, or a host of ~/.ssh/config: what is typed here is done there, over ssh",
+    )
+    remote_dir: str | None = Field(
+        default=None,
+        description="with login: the directory there in which commands run, such as a checkout; from the home "
+        "directory, or absolute. Python is environment.python, else .venv there, else python3",
+    )
     environment: Environment = Environment()
     preflight: Floor = Floor()
     measured: tuple[Measured, ...] = Field(
         default=(), description="what rehearsals found it to do, oldest first; written by them"
     )
+
+    @field_validator("login")
+    @classmethod
+    def _login(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(
+            r"([A-Za-z0-9_][^@\s:/]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*", value
+        ):
+            raise ValueError(
+                f"{value!r} is not a login such as me@cluster.example.org (a port: in ~/.ssh/config)"
+            )
+        return value
+
+    @field_validator("remote_dir")
+    @classmethod
+    def _remote_dir(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or "\n" in value):
+            raise ValueError(f"{value!r} is not a directory")
+        return None if value is None else value.removeprefix("~/") or "."
+
+    @model_validator(mode="after")
+    def _login_and_place(self) -> Profile:
+        if self.login is not None and self.remote_dir is None:
+            raise ValueError(f"login = {self.login!r}: name the directory there as well: remote_dir: glmjobs")
+        return self
 
     @field_validator("gpu_type")
     @classmethod

@@ -56,10 +56,23 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _memory_groups(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use, in bytes, of every control group with a limit that this process is in: version 1 (CentOS 7) and 2.
+    """Limit and use, in bytes, of every control group with a limit that this process is in.
 
     A group's own files can say "max" while one above it is limited, so all of them up to the top are read.
     """
+    for folder, first in memory_groups(root):
+        limit, usage = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if first else ("memory.max", "memory.current")
+        )
+        with contextlib.suppress(OSError, ValueError):  # "max", or a container that hides its group's path
+            allowed = int((folder / limit).read_text(encoding="ascii"))
+            if allowed < _NO_LIMIT:
+                yield allowed, _usage(folder / usage)
+
+
+def memory_groups(root: Path = Path("/")) -> Iterator[tuple[Path, bool]]:
+    """The folder of every control group for memory that this process is in, innermost first, and whether it is of
+    version 1 (CentOS 7)."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -69,19 +82,9 @@ def _memory_groups(root: Path) -> Iterator[tuple[int, int]]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
-        limit, usage = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            if controllers
-            else ("memory.max", "memory.current")
-        )
         folder = top / path.lstrip("/")
         for group in (folder, *folder.parents):
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # "max", or a container that hides its group's path
-                allowed = int((group / limit).read_text(encoding="ascii"))
-                if allowed < _NO_LIMIT:
-                    yield allowed, _usage(group / usage)
+            yield group, bool(controllers)
             if group == top:
                 break
 

@@ -31,6 +31,7 @@ from hpc.core.process import die_with_parent
 from hpc.runtime import exclude_nodes, heartbeat, retry_policy, stop
 from hpc.runtime.attempt_words import Words, parse
 from hpc.runtime.failures import first_failure, lost_a_peer
+from hpc.runtime.job_memory import PeakMemory
 from hpc.runtime.step_output import StepOutput
 from hpc.runtime.stop import EXIT_FATAL, EXIT_REQUEUE
 from hpc.runtime.this_job import ThisJob
@@ -40,7 +41,7 @@ RIVAL_SECONDS = 180.0
 that lost touch, needs KillWait and a file server's lease (90 s on NFSv4) until it is gone for certain."""
 
 WATCH_SECONDS = 1.0
-"""Between two looks at the heartbeats."""
+"""Between two looks at the heartbeats and the memory in use."""
 
 LOGS_READ = 64
 """Logs that are looked at where no rank recorded why it failed."""
@@ -56,6 +57,7 @@ class Attempt:
         self.words, self.run, self.stages = words, words.run, words.stages
         self.this, self.on_slurm, self.job, self.task = this, this.on_slurm, this.name, this.task
         self.process: subprocess.Popen[bytes] | None = None
+        self.memory = PeakMemory(this.number)
         self.stopped: int | None = None
         self.terminated = False
 
@@ -81,6 +83,7 @@ class Attempt:
                 return 1
             started = self._record_start(stage)
             before_logs = self._log_sizes(stage)
+            self.memory.bytes = None
             code, hang, output = self._run(stage, command)
             after = self._checkpoint(stage)
             progressed = after is not None and after > (before or 0)
@@ -199,7 +202,7 @@ class Attempt:
         progress = ledger.progress(self.run, stage)
         ledger.append(
             self.run, "ended", stage=stage, job=self.job, array_task=self.task, outcome=outcome, exit_code=code,
-            step=progress.get("step"), last_checkpoint=progress.get("checkpoint"),
+            step=progress.get("step"), last_checkpoint=progress.get("checkpoint"), memory=self.memory.bytes,
             signal=signal.Signals(self.stopped).name if self.stopped else None,
             taken=intends in retry_policy.TAKEN or None, preempted=intends == retry_policy.PREEMPTED or None,
             error=one_line(failure["error"]) if failure else None,
@@ -234,6 +237,7 @@ class Attempt:
                 code = self.process.wait(timeout=WATCH_SECONDS)
                 break
             except subprocess.TimeoutExpired:
+                self.memory.sample()
                 if hang is None and (hang := watch.check()) is not None:
                     self._end_hanging(stage, hang)
         self.process = None

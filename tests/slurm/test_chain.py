@@ -92,6 +92,8 @@ def test_whole_chain_over_two_nodes(here: Path, cluster: DevCluster, wait_for: A
     assert all(run.done(stage) for stage in STAGES), show(run)
     train = ledger.marker(run.path, "train")
     assert train is not None and train["figures"]["world_size"] == 2 and train["figures"]["step"] == 6
+    [ended] = ledger.events(run.path, event="ended", stage="train")
+    assert 100 << 20 < ended["memory"] < 16 << 30, "measured without sacct"
     nodes = (ledger.marker(run.path, "preflight") or {})["figures"]["nodes"]
     assert sorted(nodes) == ["node1", "node2"]
     newest = run.checkpoints / "checkpoint-6"
