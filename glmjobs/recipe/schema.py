@@ -643,7 +643,8 @@ class Recipe(Section):
     score: ScoreSection = ScoreSection()
     jobs: JobsSection = JobsSection()
     track: tuple[Tracker, ...] = Field(
-        default=(), description="where curves and scores are shown too: [wandb, swanlab, mlflow] (docs/trackers.md)"
+        default=(),
+        description="where curves and scores are shown too: [wandb, swanlab, mlflow] (docs/trackers.md)",
     )
 
     @field_validator("track", mode="before")
