@@ -22,6 +22,7 @@ from glmjobs.run import kept_code, submit_checks
 from glmjobs.run.directory import Run
 from glmjobs.run.jobs import CHAIN, chain_of, make_shape
 from glmjobs.run.state import STAGES
+from glmjobs.tracking.check import check as check_trackers
 from hpc.batch import script
 from hpc.batch.profile import Profile
 from hpc.chain import submission
@@ -107,6 +108,7 @@ def make_run(args: argparse.Namespace, shown: dict[str, str]) -> Run:
     shape = make_shape(nodes, gpus, "slurm")
     profile = own_place(profile, shown)
     recipe = submit_checks.check(recipe, profile, shape, CHAIN, "slurm")
+    check_trackers(recipe, profile, os.environ)
     recipe = submit.decide(recipe, profile, shape)
     run = Run.create(args.run, recipe, profile, shape)
     kept_code.keep(run.path)

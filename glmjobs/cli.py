@@ -33,6 +33,7 @@ COMMANDS = {
     "mark": "why an answer is right or wrong, rule by rule",
     "report": "a run's report, as HTML, Markdown and JSON",
     "compare": "several runs side by side: what differs, accuracy, curves, cost",
+    "track": "send runs to wandb, SwanLab or MLflow",
     "chat": "talk to a model directory",
     "models": "the model families, and what a model directory is",
     "convert": "THUDM/GLM's model-parallel checkpoints to a model directory and back",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -185,6 +186,7 @@ def change(
         BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
     """
     from glmjobs.run import submit_checks
+    from glmjobs.tracking.check import check as check_trackers
 
     running = next((s for s in state.stages if s.state == RUNNING), None)
     if running is not None:
@@ -201,6 +203,8 @@ def change(
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
     recipe = submit.decide(recipe, profile, run.shape)
     changed = differences(run, recipe, profile)
+    if "track" in changed:
+        check_trackers(recipe, profile, os.environ)
     keeps_the_form(run, changed)
     if at is not None and longer:
         check_length(run, recipe, changed, at)

@@ -25,6 +25,7 @@ from glmjobs.reporting import html, markdown, model_card
 from glmjobs.reporting.load import load_facts
 from glmjobs.run.directory import Run
 from glmjobs.text import percent
+from glmjobs.tracking import live
 from glmjobs.zero.directories import is_adapter, is_model
 from hpc.core import timestamps
 from hpc.core.errors import HpcError, WorkFailed
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.access(run.path, os.W_OK):
         with run.recording("report"):
             document = make(run, mark=run.done("score"))  # else the chain's own report is still to come
+        live.last(run)
     else:
         document = make(run, write=False)
         print(

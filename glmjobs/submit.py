@@ -118,9 +118,11 @@ def main(argv: list[str] | None = None) -> int:
             args.json,
         )
         from glmjobs.run import submit_checks
+        from glmjobs.tracking.check import check as check_trackers
 
         with noted():
             submit_checks.check(recipe, profile, shape, stages, executor)
+            check_trackers(recipe, profile, os.environ)
         return code
 
     if args.layers is not None:
@@ -150,8 +152,10 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
     """
     from glmjobs.planning import demands
     from glmjobs.run import submit_checks
+    from glmjobs.tracking.check import check as check_trackers
 
     recipe = submit_checks.check(recipe, profile, shape, stages, executor)
+    check_trackers(recipe, profile, os.environ)
     recipe = decide(recipe, profile, shape)
     if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
         print(f"note: {NEVER_AGAIN}", file=sys.stderr)

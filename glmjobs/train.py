@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from glmjobs.cli import run_command
 from glmjobs.run import inputs
 from glmjobs.run.directory import Run
+from glmjobs.tracking import live
 from glmjobs.training.device import choose_device
 from hpc.core import timestamps
 from hpc.runtime import gpu_monitor
@@ -71,11 +72,16 @@ def train(run: Run, place: Rank, flag: StopFlag, heartbeat: Heartbeat) -> int:
         StopRequested: a stop signal came before the first step.
     """
     started = timestamps.now()
+    if place.rank == 0:
+        live.start(run)
     with flag.nothing_to_save():
         session = prepare(run, place, heartbeat)
     outcome = session.train(flag)
     if outcome.finished and place.rank == 0:
         run.mark("train", started=started, outputs=outcome.outputs, figures=outcome.figures)
+    if place.rank == 0:
+        for line in live.remarks(run):
+            print(line, file=sys.stderr)
     session.leave()  # after the marker: when the first rank ends, the launcher ends the others
     return 0 if outcome.finished else EXIT_REQUEUE
 

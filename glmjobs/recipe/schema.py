@@ -6,7 +6,7 @@ with its unit.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -23,6 +23,9 @@ class Section(Closed):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # to YAML a column called 0 is a number
 
+
+Tracker = Literal["wandb", "swanlab", "mlflow"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy takes for a seed."""
@@ -646,6 +649,18 @@ class Recipe(Section):
     consolidate: ConsolidateSection = ConsolidateSection()
     score: ScoreSection = ScoreSection()
     jobs: JobsSection = JobsSection()
+    track: tuple[Tracker, ...] = Field(
+        default=(),
+        description="where curves and scores are shown too: [wandb, swanlab, mlflow] (docs/trackers.md)",
+    )
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not all(name in TRACKERS for name in names):
+            raise ValueError(f"one or more of {', '.join(TRACKERS)}, as track: [wandb]")
+        return list(dict.fromkeys(names))
 
     @model_validator(mode="before")
     @classmethod

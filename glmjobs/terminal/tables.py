@@ -24,6 +24,7 @@ from glmjobs.run.state import (
     StageState,
 )
 from glmjobs.text import left_out_words, visible
+from glmjobs.tracking.state import troubles
 from hpc.core import hints
 from hpc.core.files import read_json
 
@@ -55,6 +56,9 @@ def render(state: RunState, advice: Sequence[str] = ()) -> RenderableType:
     parts += [Text(f"passed over at resume: {visible(said)}", "yellow") for said in state.passed_over]
     if lost := left_out_words(state.data):
         parts.append(Text(f"data     {state.data.get('examples', 0):,} training examples{lost}", "yellow"))
+    parts += [
+        Text(f"track    {visible(said)}", "yellow", overflow="fold") for said in troubles(Path(state.path))
+    ]
     trouble = state.trouble
     if trouble is not None:
         logs = hints.command("glmjobs.logs", state.path, "--stage", trouble.stage)

@@ -38,19 +38,20 @@ NEW: dict[str, Any] = {
     "train.precision": "bf16", "train.zero_stage": "3", "train.optimizer_offload": "true",
     "train.deepspeed": "configs/deepspeed/zero3.json", "train.device": "cpu", "train.weight_decay": "0.25",
     "train.lora.rank": "3", "train.lora.alpha": "3", "train.lora.targets": "[dense]", "jobs": "train.time=00:07:00",
-    "consolidate": "dtype=bfloat16", "score": "max_new_tokens=7", "cluster": "account=other",
+    "consolidate": "dtype=bfloat16", "score": "max_new_tokens=7", "cluster": "account=other", "track": "[]",
 }  # fmt: skip
 
 
 def setting(name: str) -> str:
     value = NEW[name].replace("seed", "make.seed") if name == "model" else NEW[name]
-    return f"{name}.{value}" if "." not in name else f"{name}={value}"
+    whole = "." in name or name == "track"
+    return f"{name}={value}" if whole else f"{name}.{value}"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     small = ["data.make.rows=120", "data.dev_rows=1-20", "train.precision=fp32", "train.device=auto"]
-    small += ["train.eval_steps=auto"]
+    small += ["train.eval_steps=auto", "track=[wandb]"]
     return Run.create(
         tmp_path / "a run", load(CONFIGS / "tiny.yaml", small), Profile(name="x"), Shape(nodes=1, gpus=1)
     )
@@ -63,7 +64,7 @@ def change(run: Run, item: str) -> Run:
 def test_the_table_names_every_setting_of_a_training() -> None:
     of_training = {name for name in field_names(Recipe) if name.startswith("train.")} - {"train.lora"}
     assert of_training == {name for name in SAYS if name.startswith("train.")}
-    assert set(SAYS) - of_training == {"model", "data", "jobs", "consolidate", "score", "cluster"}
+    assert set(SAYS) - of_training == {"model", "data", "jobs", "consolidate", "score", "track", "cluster"}
     sections = {name.partition(".")[0] for name in field_names(Recipe)}
     assert sections == {"name", "train"} | set(SAYS) - of_training - {"cluster"}, (
         "and every section of a recipe"

@@ -43,8 +43,10 @@ STRICT = "tests/slurm/test_strict_sites.py"
 SAVING = "tests/unit/training/test_saving.py"
 DEMANDS = "tests/unit/planning/test_demands.py"
 GENERATION = "tests/unit/generation/test_generation.py"
+TRACKERS = "tests/unit/tracking/test_sending.py"
 JUDGES, VERIFIER = "tests/unit/scoring/test_judges.py", "tests/unit/scoring/test_verifier.py"
 HELD: dict[str, str] = {
+    "… could not be sent to (failures so far: …): …": f"{TRACKERS}::test_no_way_there_is_a_line_and_counted",
     "waits for the job before it": f"{STATUS}::test_a_run_from_queue_to_end",
     "waits for free nodes": f"{SLURM}::test_a_busy_cluster",
     "put back a moment ago; it may start again in a minute or two": f"{SLURM}::test_put_back",
