@@ -35,6 +35,7 @@ RECIPE: dict[str, Any] = {
     "train": {
         "device": "cuda", "packing": True, "pack_length": 256, "activation_checkpointing": True,
         "per_device_batch_size": 4, "learning_rate": 1e-3, "max_steps": STEPS, "logging_steps": 1, "save_steps": 100,
+        "compile": False,  # minutes, over all runs
     },
     "score": {"rows": 4, "max_new_tokens": 4, "base": False},
 }  # fmt: skip
@@ -110,7 +111,7 @@ def test_train_resume_score_and_measure(tmp_path: Path) -> None:
     """The everyday part: each stage, precision and way of seeing GPUs once."""
     bench = Bench(tmp_path)
     plain = bench.run("plain", zero_stage=2, precision="fp32")
-    half = bench.run("half", zero_stage=2, precision="fp16")
+    half = bench.run("half", zero_stage=2, precision="fp16", compile="auto")
     three = bench.run("three", zero_stage=3, precision="fp32")
     lora2 = bench.run("lora2", method="lora", zero_stage=2, precision="fp32")
     lora3 = bench.run("lora3", method="lora", zero_stage=3, precision="fp32")
