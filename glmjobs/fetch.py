@@ -5,8 +5,9 @@
     python -m glmjobs.fetch model /archive/chatglm-6b --into models/chatglm-6b
 
 SOURCE is a hub id or a local path. Compute nodes have no network: everything is fetched once, on the login node, and
-jobs run with the hub switched off. Broken off, it goes on where it was. Each file is checked against the checksum that
-its source gives, and ``fetched.json`` lists size and SHA-256 of all of them; ``--verify`` checks a directory again.
+jobs run with the hub switched off. Broken off, it goes on with the file that it was at. Each file
+is checked against the checksum that its source gives, and ``fetched.json`` lists size and SHA-256 of all of them;
+``--verify`` checks a directory again.
 
 A model's ``.bin`` weights become safetensors, which all processes of a node map from one copy in its memory; the
 list keeps the originals' checksums, and ``--keep-bin`` the originals.
@@ -15,12 +16,16 @@ list keeps the originals' checksums, and ``--keep-bin`` the originals.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +162,7 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     repository = "model" if kind == "model" else "dataset"
     try:
-        api = HfApi()
+        api = HfApi(endpoint=endpoint)
         info: Any = api.repo_info(source, repo_type=repository, revision=revision, files_metadata=True)
         promised = promises(info)
         known = {} if keep else originals_here(into)
@@ -165,14 +170,17 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
         same = all(promised.get(name, digest) == digest for name, digest in known.items())
         formed = [f.rfilename for f in info.siblings if same and f.rfilename in known]
         wanted = [f for f in info.siblings if f.rfilename not in formed]
+        remove_left(into, "*.????????.incomplete", quiet_seconds=600)
         make_room(into, sum(f.size or 0 for f in wanted if not has_size(into / f.rfilename, f.size)))
-        api.snapshot_download(
-            source,
-            repo_type=repository,
-            revision=info.sha,
-            local_dir=str(into),
-            ignore_patterns=[*UNWANTED, *formed],
-        )
+        with ending_at_once():
+            api.snapshot_download(
+                source,
+                repo_type=repository,
+                revision=info.sha,
+                local_dir=str(into),
+                ignore_patterns=[*UNWANTED, *formed],
+            )
+        remove_left(into, "*.incomplete")
     except RepositoryNotFoundError:
         raise BadInput(f"{source}: {endpoint} has no such {repository} (or it is private)") from None
     except RevisionNotFoundError:
@@ -192,7 +200,8 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
             "requests",
         ):
             raise
-        raise NotFit(f"{endpoint} cannot be reached: {' '.join(str(error).split())[:200]}") from None
+        why = " ".join(str(error).split())[:200]
+        raise NotFit(f"{endpoint} cannot be reached ({why}); a mirror can be named in HF_ENDPOINT") from None
     expected = {f.rfilename for f in info.siblings}
     entries = []
     for name, path in relative_files(into):
@@ -204,6 +213,34 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
             raise WorkFailed(f"{path}: its SHA-256 is not the hub's; deleted: run it again")
         entries.append({"path": name, "bytes": path.stat().st_size, "sha256": digest})
     return Fetched(f"{endpoint}/{source}", str(info.sha), entries, formed)
+
+
+def remove_left(into: Path, pattern: str, *, quiet_seconds: float = 0.0) -> None:
+    """Remove what killed downloads have left: newer releases of the hub's library begin such a file again under another
+    name, with eight letters of its own. ``quiet_seconds``: only what nobody has written to for so long."""
+    for left in (into / ".cache" / "huggingface").rglob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime >= quiet_seconds:
+                left.unlink()
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Ctrl-C within ends the process: the hub's library would first wait for the files that it is at, all of them."""
+
+    def end(*_: object) -> None:
+        sys.stdout.flush()
+        print("\ninterrupted; the same command, given again, goes on", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def promises(info: Any) -> dict[str, str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
 import torch
@@ -19,110 +17,30 @@ from safetensors.torch import load_file
 
 from glmjobs import fetch
 from glmjobs.cli import run_command
+from tests.support.hub import COMMIT, Hub, serve
 from tests.support.paths import REPO
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"model_type": "chatglm"}', "weights/model.safetensors": bytes(range(256)) * 4000}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as a download uses."""
-
-    wrong = False
-    asked: list[tuple[str, str | None]] = []  # noqa: RUF012 (reset by the fixture)
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        path = urlparse(self.path).path
-        if body:
-            self.asked.append((path, self.headers.get("Range")))
-        if path.startswith("/api/models/THUDM/small/"):
-            if "/revision/" in path and path.rsplit("/", 1)[1] not in ("main", COMMIT):
-                return self.send(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
-            if "/tree/" in path:
-                listing = [
-                    {"type": "file", "path": n, "size": len(c), "oid": sha1(c), "lfs": lfs(c)}
-                    for n, c in FILES.items()
-                ]
-                return self.send(200, json.dumps(listing).encode(), body)
-            return self.send(200, json.dumps(self.info()).encode(), body)
-        if path == "/api/models/THUDM/small":
-            return self.send(200, json.dumps(self.info()).encode(), body)
-        prefix = f"/THUDM/small/resolve/{COMMIT}/"
-        if path.startswith(prefix) and path[len(prefix) :] in FILES:
-            content = FILES[path[len(prefix) :]]
-            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
-            sent = content[start:]
-            if self.wrong and len(content) > 1000:
-                sent = b"\0" * len(sent)
-            if start:
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            return self.send(206 if start else 200, sent, body, headers)
-        return self.send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
-
-    def info(self) -> dict[str, object]:
-        siblings = [
-            {"rfilename": n, "size": len(c), "blobId": sha1(c), "lfs": lfs(c)} for n, c in FILES.items()
-        ]
-        return {
-            "id": "THUDM/small",
-            "modelId": "THUDM/small",
-            "sha": COMMIT,
-            "siblings": siblings,
-            "tags": [],
-        }
-
-    def send(self, code: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def sha1(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
-
-
-def lfs(content: bytes) -> dict[str, object] | None:
-    if len(content) < 1000:
-        return None
-    digest = hashlib.sha256(content).hexdigest()
-    return {"sha256": digest, "oid": digest, "size": len(content), "pointerSize": 130}
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
     """The hub's address."""
-    Hub.wrong, Hub.asked = False, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serve({"models/THUDM/small": FILES}) as address:
+        yield address
+
+
+def environ(hub: str, tmp_path: Path) -> dict[str, str]:
+    """A login node's, where the hub's library thinks itself offline."""
+    given = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    return {k: v for k, v in given.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
 
 
 def command(hub: str, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command, as typed on a login node."""
-    environ = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    environ = {
-        k: v for k, v in environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
-    }
     return subprocess.run(
-        [sys.executable, "-m", "glmjobs.fetch", *words], cwd=REPO, env=environ, capture_output=True, text=True,
-        check=False, timeout=120,
+        [sys.executable, "-m", "glmjobs.fetch", *words], cwd=REPO, env=environ(hub, tmp_path), capture_output=True,
+        text=True, check=False, timeout=120,
     )  # fmt: skip
 
 
@@ -141,6 +59,29 @@ def test_from_a_mirror_with_checksums_twice(hub: str, tmp_path: Path) -> None:
     assert len([1 for path, _ in Hub.asked if "/resolve/" in path]) == downloads, (
         "what is there is not fetched again"
     )
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+
+
+def test_ctrl_c_ends_it_at_once_and_it_goes_on(hub: str, tmp_path: Path) -> None:
+    """In the middle of a large file, for which the hub's own library would wait."""
+    pytest.importorskip("huggingface_hub")
+    Hub.held = threading.Event()
+    into = tmp_path / "model"
+    words = ["model", "THUDM/small", "--into", str(into)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "glmjobs.fetch", *words], cwd=REPO, env=environ(hub, tmp_path), stderr=subprocess.PIPE,
+        text=True,
+    ) as begun:  # fmt: skip
+        assert Hub.reached.wait(60)
+        begun.send_signal(signal.SIGINT)
+        _, said = begun.communicate(timeout=20)
+    Hub.held.set()
+    for left in into.rglob("*.incomplete"):
+        os.utime(left, (0, 0))  # long ago
+    assert begun.returncode == 130 and said.endswith("interrupted; the same command, given again, goes on\n")
+    done = command(hub, tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert not list(into.rglob("*.incomplete")), "nothing is left that looks unfinished"
     assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
 
 
