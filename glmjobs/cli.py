@@ -14,6 +14,7 @@ from hpc.core.command import error_line
 __all__ = ["COMMANDS", "add_overrides", "add_shape", "error_line", "positive", "run_command"]
 
 COMMANDS = {
+    "setup": "on a login node, from nothing to a scored run: asks what it cannot find out",
     "submit": "make a run and start its chain of jobs",
     "sweep": "a run for every combination of settings",
     "rehearse": "a few steps of the real job, a killed rank, all stages: what will hold",
@@ -88,7 +89,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overrides(parser: argparse.ArgumentParser, help: str | None = None) -> None:
+def add_overrides(parser: argparse._ActionsContainer, help: str | None = None) -> None:
     """The word --set, any number of times, as ``overrides``."""
     parser.add_argument("--set", metavar="A.B=C", action="append", default=[], dest="overrides", help=help)
 

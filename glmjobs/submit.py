@@ -23,11 +23,13 @@ from glmjobs.recipe.schema import Recipe
 from glmjobs.run import kept_code, locate, rehearsal, sharing, sweeps
 from glmjobs.run.directory import Run, Shape, free_name
 from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
+from glmjobs.run.rehearsal import Rehearsal
 from hpc.batch import profile as profiles
 from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
 from hpc.batch.script import render
 from hpc.chain import submission
+from hpc.chain.repair import repair
 from hpc.core import hints
 from hpc.core.errors import BadInput, HpcError
 
@@ -221,6 +223,36 @@ def create(parent: Path, name: str, recipe: Recipe, profile: Profile, shape: Sha
             if fixed or not (parent / name).exists():
                 raise
             name = free_name(recipe.name, parent)
+
+
+def start(
+    path: Path,
+    recipe: Recipe,
+    profile: Profile,
+    shape: Shape,
+    *,
+    local: bool,
+    rehearses: Rehearsal | None = None,
+) -> dict[str, str]:
+    """Make one run and submit it; where an earlier command was cut off, do what it left undone; stage → job.
+
+    Args:
+        rehearses: the run is a rehearsal, and of what.
+
+    Raises:
+        BadInput, NotFit, WorkFailed: as submitting and healing a chain.
+    """
+    there = (path / "run.yaml").is_file()
+    run = Run.open(path) if there else Run.create(path, recipe, profile, shape)
+    if rehearses is not None and rehearsal.read(path) is None:
+        rehearsal.write(path, rehearses.recipe, rehearses.profile)
+    if kept_code.kept(path) is None:
+        kept_code.keep(path)
+    if not there:
+        return submission.submit(chain_of(run, local=local))
+    if not set(CHAIN) <= set(submission.current_jobs(path)):
+        repair(chain_of(run, local=local))
+    return submission.current_jobs(path)
 
 
 def dry_run(chain: Chain, as_json: bool) -> int:

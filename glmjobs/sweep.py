@@ -20,15 +20,12 @@ from glmjobs import submit
 from glmjobs.cli import add_overrides, add_shape, positive, run_command
 from glmjobs.recipe import loading
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run import kept_code, locate, sweeps
-from glmjobs.run.directory import Run, Shape
-from glmjobs.run.jobs import CHAIN, chain_of, make_shape
+from glmjobs.run import locate, sweeps
+from glmjobs.run.jobs import CHAIN, make_shape
 from glmjobs.run.read_state import read_state
 from glmjobs.run.sweeps import Sweep
 from hpc.batch import profile as profiles
 from hpc.batch.profile import Profile
-from hpc.chain import submission
-from hpc.chain.repair import repair
 from hpc.core import hints
 from hpc.core.config_files import read_yaml
 from hpc.core.errors import BadInput
@@ -98,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
         if there and not args.json:
             print(f"{there} of {len(settings)} runs are there already", file=sys.stderr)
         for run_name, (recipe, profile) in zip(sweep.runs, ready, strict=True):
-            jobs[run_name] = start(sweep.folder / run_name, recipe, profile, shape, local=executor == "local")
+            jobs[run_name] = submit.start(
+                sweep.folder / run_name, recipe, profile, shape, local=executor == "local"
+            )
             if executor == "local":
                 wait(sweep.folder / run_name, as_json=args.json)
         show(sweep, jobs, as_json=args.json)
@@ -149,18 +148,6 @@ def in_lane(recipe: Recipe, lane: str) -> Recipe:
     """The recipe with its training in a lane, where one runs at a time."""
     jobs = recipe.jobs.model_copy(update={"lane": lane})
     return recipe.model_copy(update={"jobs": jobs})
-
-
-def start(path: Path, recipe: Recipe, profile: Profile, shape: Shape, *, local: bool) -> dict[str, str]:
-    """Make one run and submit it; where an earlier command was cut off, do what it left undone; stage → job."""
-    if not (path / "run.yaml").is_file():
-        run = Run.create(path, recipe, profile, shape)
-        kept_code.keep(run.path)
-        return submission.submit(chain_of(run, local=local))
-    run = Run.open(path)
-    if not set(CHAIN) <= set(submission.current_jobs(path)):
-        repair(chain_of(run, local=local))
-    return submission.current_jobs(path)
 
 
 def wait(path: Path, *, as_json: bool) -> None:

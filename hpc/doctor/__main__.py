@@ -15,6 +15,7 @@ from hpc.batch.profile import Profile
 from hpc.core import hints
 from hpc.core.command import run_command
 from hpc.core.errors import BadInput, HpcError
+from hpc.core.files import write_atomic
 from hpc.core.resources import resource
 from hpc.doctor import draft, examine
 from hpc.doctor.checklist import show
@@ -110,19 +111,26 @@ def write_profile(where: str) -> int:
     if where == "-":
         print(text, end="")
         return 0
-    try:
-        with Path(where).open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise BadInput(
-            f"--write-profile {where}: it is there already; give another name, or - for stdout"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"--write-profile {where}: {error.strerror}") from None
-    profiles.load(Path(where))
+    write_new(Path(where), text)
     checked = hints.command("hpc.doctor", "--cluster", where)
     print(f"{where}: look it through, then: {checked}", file=sys.stderr)
     return 0
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a drafted profile whole, or not at all; and read it.
+
+    Raises:
+        BadInput: there is such a file already, or it cannot be written.
+    """
+    if path.exists():
+        raise BadInput(f"--write-profile {path}: it is there already; give another name, or - for stdout")
+    try:
+        path.parent.stat()  # a directory that is missing may be a wrong word
+        write_atomic(path, text)
+    except OSError as error:
+        raise BadInput(f"--write-profile {path}: {error.strerror}") from None
+    profiles.load(path)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpc.batch.environment import functions
@@ -27,12 +28,20 @@ PREFERRED = {"cuda": "11.7"}
 """Taken where it is there: the stack centos7-cu117 is built for it."""
 
 
-def draft() -> str:
-    """The profile as YAML."""
+def draft(
+    *, partition: str | None = None, account: str | None = None, gpu_memory_gb: int | None = None
+) -> str:
+    """The profile as YAML. What is given was asked of a person ("": no account); None: what this machine
+    tells."""
     lines = [
         "# Drafted by `python -m hpc.doctor --write-profile`; check it: python -m hpc.doctor --cluster FILE"
     ]
-    lines += [f"name: {cluster_name()}", *slurm_lines(), "environment:", *module_lines()]
+    lines += [
+        f"name: {cluster_name()}",
+        *slurm_lines(partition, account, gpu_memory_gb),
+        "environment:",
+        *module_lines(),
+    ]
     lines.append(
         "  python: null   # the environment that submits; or the prefix of another, seen by all nodes"
     )
@@ -56,15 +65,16 @@ def slurm_setting(name: str) -> str:
     return found[1] if found else ""
 
 
-def slurm_lines() -> list[str]:
+def slurm_lines(
+    partition: str | None = None, account: str | None = None, gpu_memory_gb: int | None = None
+) -> list[str]:
     """Partition, account and GPUs."""
     try:
-        known, gres = partitions(), {name: slurm.gres(name) for name in partitions()}
+        known, gres = partitions(), gpus()
     except HpcError as error:
         return [f"# Slurm did not tell: {error}", "partition: null", "account: null", "gpu_type: null"]
     with_gpus = [name for name in known if gres[name]]
-    default = next((name for name, fields in known.items() if fields.get("Default") == "YES"), None)
-    chosen = default if default in with_gpus or not with_gpus else with_gpus[0]
+    chosen = partition or proposed_partition(known, with_gpus)
     lines = []
     for name, fields in known.items():
         kinds = Counter(f"{kind or 'gpu'}:{count}" for _, kind, count in gres[name])
@@ -80,22 +90,44 @@ def slurm_lines() -> list[str]:
         lines.append("# cpu_job_gpus: 1   # where jobs without GPUs are refused")
     if slurm_setting("JobRequeue") == "0":
         lines.append("# requeue: false   # JobRequeue=0 here: where the site refuses --requeue")
-    lines.append(f"account: {_yaml(account())}")
-    kinds = Counter(kind for _, kind, _ in gres.get(chosen or "", []) if kind)
-    kind = kinds.most_common(1)[0][0] if kinds else None
+    lines.append(f"account: {_yaml(default_account() if account is None else account or None)}")
+    kind = usual_kind(gres.get(chosen or "", []))
     lines.append(f"gpu_type: {_yaml(kind)}")
     if not with_gpus:
         lines.append("# gpu_request: none   # for nodes with GPUs that Slurm does not know of: whole nodes")
-    size = re.search(r"(\d+)\s*g", kind or "", re.I)
+    size = gpu_memory_gb or memory_in_name(kind)
     lines.append(
-        f"gpu_memory_gb: {size[1]}"
+        f"gpu_memory_gb: {size}"
         if size
         else "gpu_memory_gb: 80   # not known from here: nvidia-smi on a node tells"
     )
     return lines
 
 
-def account() -> str | None:
+def gpus() -> dict[str, list[tuple[str, str, int]]]:
+    """Every partition's GPUs, as :func:`hpc.slurm.client.gres` lists them."""
+    return {name: slurm.gres(name) for name in partitions()}
+
+
+def proposed_partition(known: Mapping[str, Mapping[str, str]], with_gpus: Sequence[str]) -> str | None:
+    """The default partition where it has GPUs, or none has; else the first that has."""
+    default = next((name for name, fields in known.items() if fields.get("Default") == "YES"), None)
+    return default if default in with_gpus or not with_gpus else with_gpus[0]
+
+
+def usual_kind(found: Sequence[tuple[str, str, int]]) -> str | None:
+    """The type that most nodes' GPUs are of."""
+    kinds = Counter(kind for _, kind, _ in found if kind)
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def memory_in_name(kind: str | None) -> int | None:
+    """GB of a GPU, where its type's name says it: ``a100_80gb``."""
+    size = re.search(r"(\d+)\s*g", kind or "", re.I)
+    return int(size[1]) if size else None
+
+
+def default_account() -> str | None:
     """This user's default account; None where there is no accounting."""
     if shutil.which("sacctmgr") is None:
         return None

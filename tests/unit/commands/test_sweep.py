@@ -161,7 +161,7 @@ def test_a_broken_off_sweep_is_gone_on_with(
         patch.setattr(Run, "create", refuse)
         assert planned(runs, patch) == 1
     assert sorted(p.name for p in runs.glob("four-*")) == ["four-1", "four-2"]
-    monkeypatch.setattr(sweep, "repair", lambda chain: [])  # the first two have no jobs on record here
+    monkeypatch.setattr(submit, "repair", lambda chain: [])  # the first two have no jobs on record here
     assert planned(runs, monkeypatch) == 0
     assert len(list(runs.glob("four-*/run.yaml"))) == 4
 
