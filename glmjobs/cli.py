@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -63,10 +64,11 @@ def run_command(main: Callable[[list[str] | None], int], argv: list[str] | None 
         if name == "__main__" and words:
             name, words = words[0], words[1:]
         if name in BY_SSH:
-            # By its name: it stands above this module, which everything imports.
-            code = importlib.import_module("glmjobs.run.elsewhere").go(name, words)
-            if code is not None:
-                return int(code)
+            with contextlib.suppress(ModuleNotFoundError):  # what is not installed, the command itself says
+                # By its name: it stands above this module, which everything imports.
+                code = importlib.import_module("glmjobs.run.elsewhere").go(name, words)
+                if code is not None:
+                    return int(code)
         return main(argv)
 
     return command.run_command(here_or_there, argv)

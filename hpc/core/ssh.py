@@ -42,7 +42,7 @@ class Remote:
         way = f"{os.environ.get(PROGRAM, '')} {login}"
         self.socket = sockets() / hashlib.sha256(way.encode()).hexdigest()[:16]
 
-    def open(self) -> None:
+    def connect(self) -> None:
         """See that there is a connection.
 
         Raises:
@@ -62,7 +62,7 @@ class Remote:
         Returns:
             The script's exit code; :data:`LOST` where the connection was lost, and what it did is not known.
         """
-        self.open()
+        self.connect()
         # A line on its input is an interrupt; a lost connection, which is the input's end, is none.
         listen = "exec 3<&0 </dev/null; { read -r _ <&3 && kill -INT $$; } >/dev/null 2>&1 & exec 3<&-; "
         command = [*self._ssh(), "-T", self.login, shell(listen + script, words)]
@@ -79,7 +79,7 @@ class Remote:
 
     def ask(self, script: str, words: Sequence[str] = (), *, given: bytes = b"") -> tuple[int, bytes, str]:
         """Run a short script there; its exit code, what it wrote, and its complaints. ``given``: its input."""
-        self.open()
+        self.connect()
         command = [*self._ssh(), "-T", self.login, shell(script, words)]
         done = subprocess.run(command, input=given, capture_output=True, check=False)
         return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace")
