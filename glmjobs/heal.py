@@ -34,14 +34,14 @@ from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import exclusive
 
 ROWS_OF_A_STEP = (
-    "model", "data", "train.method", "train.per_device_batch_size", "train.gradient_accumulation", "train.packing",
-    "train.pack_length", "train.seed", "train.label_sop",
+    "model", "data", "train.init_from", "train.method", "train.per_device_batch_size", "train.gradient_accumulation",
+    "train.packing", "train.pack_length", "train.seed", "train.label_sop",
 )  # fmt: skip
 """What decides which rows a training step reads. Changed half-way, rows would be left out or read twice."""
 
 FORM_OF_A_CHECKPOINT = (
     "train.precision", "train.zero_stage", "train.optimizer_offload", "train.deepspeed", "train.device",
-    "train.weight_decay", "train.lora.rank", "train.lora.alpha", "train.lora.targets",
+    "train.weight_decay", "train.freeze", "train.lora.rank", "train.lora.alpha", "train.lora.targets",
 )  # fmt: skip
 """What the optimizer's saved state is made for: its files' names, its shapes, or values that it keeps. Changed
 half-way, the state would not load, or the new value would have no effect."""

@@ -17,6 +17,7 @@ from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for, read_config
+from glmjobs.models.frozen import frozen
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Setting
 from glmjobs.recipe.deepspeed_config import deepspeed_config
@@ -225,12 +226,14 @@ def estimate(
         rows_each, examples = train.per_device_batch_size, 1.0
         length = recipe.data.max_source_length + recipe.data.max_target_length + 2
     positions = rows_each * length
+    fixed = frozen(train.freeze, a) if train.freeze and train.method == "full" else None
     lora = train.lora
     targets = tuple(lora.targets) if lora.targets else None
     setting = Setting(
         precision=train.precision, stage=stage, world_size=shape.world_size, positions=positions,
         targets=max(1, positions // 2), checkpointing=train.activation_checkpointing is not False,
         offload="offload_optimizer" in zero, trained=a.lora(lora.rank, targets) if train.method == "lora" else None,
+        frozen=fixed,
         reduce_bucket=_elements(zero.get("reduce_bucket_size"), a.hidden * a.hidden if stage == 3 else 500_000_000),
         live=_elements(zero.get("stage3_max_live_parameters"), 1_000_000_000),
         accumulates=train.gradient_accumulation > 1,
@@ -242,7 +245,8 @@ def estimate(
     # Padding to the longest of a batch is not known before: without packing the time is that of the tokens alone.
     computed = positions if train.packing else round(rows_each * work.tokens)
     forward = a.flops_per_token(work.tokens) / 3
-    passes = (2 if train.method == "lora" else 3) + (1 if train.activation_checkpointing else 0)
+    passes = 2 if train.method == "lora" else fixed.passes if fixed else 3
+    passes += 1 if train.activation_checkpointing else 0
     seconds = forward * passes * computed * train.gradient_accumulation / flops
     return Estimate(train, setting, moments[moment], moment, steps, steps * seconds / 3600)
 
@@ -379,7 +383,7 @@ def plan(
     return {
         "recipe": recipe.name,
         "model": {"name": name, "parameters": a.parameters, "layers": a.layers, "read": read},
-        "trained_parameters": given.setting.trained or a.parameters,
+        "trained_parameters": given.setting.trains(a),
         "shape": {"nodes": shape.nodes, "gpus": shape.gpus},
         "gpu": {"kind": kind, "memory_gb": profile.gpu_memory_gb, "peak_tflops": peak, "room": ROOM},
         "data": {

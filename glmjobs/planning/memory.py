@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glmjobs.models.architecture import Architecture
+from glmjobs.models.frozen import Frozen
 
 ADAM_BYTES = 12
 """Float32 weight and two moments of each trained parameter (ZeRO, Rajbhandari et al. 2020, section 3.1)."""
@@ -27,7 +28,8 @@ class Setting:
     """What of a recipe decides the memory of a GPU.
 
     Attributes:
-        trained: parameters that are trained; None: all.
+        trained: parameters of adapters, which are trained instead of the model's; None: there are none.
+        frozen: the model's own weights that are not trained, where the others are; None: all are.
         positions: of a micro-batch on one GPU, padding included.
         targets: positions of them with a label.
         reduce_bucket: elements of DeepSpeed's gradient buckets together.
@@ -45,11 +47,23 @@ class Setting:
     checkpointing: bool
     offload: bool = False
     trained: int | None = None
+    frozen: Frozen | None = None
     reduce_bucket: int = 500_000_000
     live: int = 1_000_000_000
     sub_group: int = 1_000_000_000
     accumulates: bool = False
     fused: bool = True
+
+    def trains(self, architecture: Architecture) -> int:
+        """Parameters that are trained."""
+        if self.trained is not None:
+            return self.trained
+        return architecture.parameters - (self.frozen.parameters if self.frozen else 0)
+
+    @property
+    def trains_output(self) -> bool:
+        """Whether the output matrix is trained."""
+        return self.trained is None and not (self.frozen and self.frozen.output)
 
 
 def loss_bytes(architecture: Architecture, setting: Setting) -> int:
@@ -60,7 +74,7 @@ def loss_bytes(architecture: Architecture, setting: Setting) -> int:
         s.targets * a.vocabulary * 4 > LOSS_CHUNK
     )  # then the chunk before is still there, in its own type
     logits = 2 * chunk + (chunk * width // 4 if several else 0)
-    if s.trained is not None:
+    if not s.trains_output:
         return logits
     # The gradient is summed in float32; at the end stand beside it a chunk's part and the sum, in their own type.
     return max(logits + 4 * a.embedding, chunk * width // 4 + (4 + width) * a.embedding)
@@ -75,11 +89,11 @@ def moments(architecture: Architecture, setting: Setting) -> dict[str, dict[str,
     a, s = architecture, setting
     width = BYTES[s.precision]
     everything = a.parameters + (s.trained or 0)  # adapters come on top
-    trained = a.parameters if s.trained is None else s.trained
+    trained, layers = s.trains(a), a.layers - (s.frozen.idle if s.frozen else 0)
     share = -(-trained // s.world_size)
     unit = s.positions * a.hidden * width
     block = round(unit * a.kept) + (2 * s.positions * a.hidden if a.dropout else 0)  # masks: a byte each
-    kept = a.layers * (unit if s.checkpointing else block)
+    kept = layers * (unit if s.checkpointing else block)
     ends = round(2.6 * unit)  # the embedding's output, the final norm, the targets' hidden states
     # The widest gradients that meet while a block is gone through backwards: before and after the MLP's non-linearity,
     # and what flows along the residual. Checkpointed, the block's own activations are made anew beside them.
@@ -92,7 +106,7 @@ def moments(architecture: Architecture, setting: Setting) -> dict[str, dict[str,
     gradients = 0 if s.offload else width * (trained if s.stage == 1 else share)
     early = gradients if s.stage == 3 or s.accumulates else 0  # ZeRO-3 has room for them all the time
     buckets = width * (min(s.reduce_bucket, trained) + (min(s.live, everything) if s.stage == 3 else 0))
-    waiting = width * a.embedding if s.trained is None and a.tied else 0
+    waiting = width * a.embedding if s.trains_output and a.tied else 0
     float32 = 4 * (min(share, s.sub_group) if s.stage == 3 else share)
     stepping = max(
         gradients + float32 + (width * share if width < 4 and s.stage < 3 else 0),
@@ -126,18 +140,21 @@ def host_memory(architecture: Architecture, setting: Setting, ranks_per_node: in
     """
     a, s = architecture, setting
     files = a.parameters * FILE_BYTES * (1 if mapped or s.stage == 3 else ranks_per_node)
-    share = -(-(a.parameters if s.trained is None else s.trained) // s.world_size)
+    share = -(-s.trains(a) // s.world_size)
     kept = share * (ADAM_BYTES + 4 + BYTES[s.precision]) if s.offload else 4 * share
     return max(files, ranks_per_node * kept)
 
 
 def checkpoint_bytes(architecture: Architecture, setting: Setting) -> int:
     """A committed checkpoint of all ranks: the optimizer's states, and below ZeRO-3 the weights in DeepSpeed's own
-    file; of a LoRA also its adapter. Of frozen weights only a tied embedding is saved: DeepSpeed leaves out what is
-    frozen by its first name, and it has two."""
+    file; of a LoRA also its adapter. What ``train.freeze`` names is in that file, and once more among what DeepSpeed's
+    optimizer does not have (engine.py, ``_get_param_fragment_func``: a copy, but on a CPU). Of a LoRA's frozen weights
+    only a tied embedding is saved: DeepSpeed leaves out what is frozen by its first name, and it has two."""
     a, s = architecture, setting
-    trained = a.parameters if s.trained is None else s.trained
+    trained = s.trains(a)
     weights = 0 if s.stage == 3 else trained * BYTES[s.precision]
+    if s.frozen is not None:
+        weights += s.frozen.parameters * BYTES[s.precision] * (1 if s.stage == 3 else 2)
     adapter = 0 if s.trained is None else trained * BYTES[s.precision]
     frozen = a.embedding * BYTES[s.precision] if s.trained is not None and s.stage < 3 and a.tied else 0
     return ADAM_BYTES * trained + weights + adapter + frozen

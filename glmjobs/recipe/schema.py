@@ -253,6 +253,16 @@ class TrainSection(Section):
 
     method: Literal["full", "lora"] = "full"
     lora: LoraSection = LoraSection()
+    freeze: tuple[str, ...] = Field(
+        default=(),
+        description="parts that stay as they are: embeddings, output, layers.0-15 (from 0), and names of linear maps "
+        "as in lora.targets, in every block",
+    )
+    init_from: str | None = Field(
+        default=None,
+        description="an earlier run, by name or path: its consolidated model is where training starts, and the base "
+        "model of this run, instead of model.path",
+    )
     learning_rate: float = Field(default=1e-5, gt=0)
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
@@ -352,6 +362,19 @@ class TrainSection(Section):
     def _what_is_compiled(self) -> TrainSection:
         if self.compile is True and (self.zero_stage == 3 or not self.packing):
             raise ValueError("train.compile is true, which takes packed rows (train.packing) and ZeRO-1 or 2")
+        return self
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _lora_freezes_all(self) -> TrainSection:
+        if self.freeze and self.method == "lora":
+            raise ValueError(
+                "train.freeze: with train.method = lora everything but the adapters is frozen already"
+            )
         return self
 
     @property

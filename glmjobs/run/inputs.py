@@ -12,6 +12,7 @@ from glmjobs.data.mixing import Mixed, prepare_mixed
 from glmjobs.data.prepared import Prepared, prepare
 from glmjobs.data.sources import Source
 from glmjobs.recipe.schema import DataSection, Recipe
+from glmjobs.run import start_from
 from glmjobs.run.directory import Run
 from glmjobs.zero.directories import with_bases
 from hpc.core.files import exclusive
@@ -21,6 +22,7 @@ def ensure(run: Run) -> Prepared:
     """Data (``RUN/data``) and base model (``RUN/base`` where it is made), whole and ready."""
     with exclusive(run.path / ".inputs.lock", patience=None):
         prepared = ensure_data(run)
+        start_from.record(run)
         ensure_base(run)
         return prepared
 

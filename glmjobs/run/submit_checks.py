@@ -15,7 +15,7 @@ from glmjobs.data.validating import Validator
 from glmjobs.models.family import family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import DataSection, JobsSection, Recipe, ScoreSection, TestSetSection
-from glmjobs.run import lengths, locate, scored_sets, sharing
+from glmjobs.run import lengths, locate, scored_sets, sharing, start_from
 from glmjobs.run.directory import Shape
 from glmjobs.scoring.judges import Judging
 from glmjobs.scoring.judges import load as load_judge
@@ -44,6 +44,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
         check_slurm_gpus(profile, shape)
     elif recipe.train.device == "cuda" and "train" in stages:
         check_local_gpus(shape)
+    recipe = start_from.resolve(recipe)
     model, data = recipe.model, recipe.data
     try:
         if model.path is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from glmjobs.models.family import family_for, read_config
+from glmjobs.models.frozen import frozen
 from glmjobs.recipe.schema import TrainSection
 from glmjobs.training.train_data import Reading
 from hpc.core.errors import BadInput
@@ -29,7 +30,8 @@ class Peak:
         """Observed tokens a second over those at the peak (PaLM, Chowdhery et al. 2022, appendix B).
 
         6 N + 12 L H Q T operations a token (:meth:`glmjobs.models.architecture.Architecture.flops_per_token`; 4 N where
-        the weights are frozen): what recomputation and padding cost is not in it, so both lower it.
+        the weights are frozen, in between where some are): what recomputation and padding cost is not in it, so both
+        lower it.
         """
         return float(f"{tokens_per_s / self.tokens_per_s:.4g}")
 
@@ -49,4 +51,6 @@ def peak(
     except BadInput:
         return None
     flops = architecture.flops_per_token(reading.attended, trained=settings.method == "full")
+    if settings.freeze:
+        flops *= frozen(settings.freeze, architecture).passes / 3
     return Peak(ranks * tflops * 1e12 / flops)

@@ -235,15 +235,17 @@ class Saver:
 
 def estimate(model: Any) -> int:
     """Bytes of a model's ZeRO checkpoint: of what is trained, the weights in their own precision and in float32, and
-    Adam's two moments (12 bytes with them); of what is frozen, a tied embedding, which DeepSpeed does not leave out."""
+    Adam's two moments (12 bytes with them); of what is frozen, the weights, twice at most. Of a LoRA it is a tied
+    embedding alone, which DeepSpeed does not leave out."""
+    adapters = hasattr(model, "peft_config")
     total, seen = 0, set()
     for _, parameter in model.named_parameters(remove_duplicate=False):
         # ZeRO-3 leaves an empty shell on each rank
         count = int(getattr(parameter, "ds_numel", parameter.numel()))
-        if parameter.requires_grad and parameter not in seen:
+        if parameter not in seen and parameter.requires_grad:
             total += (parameter.element_size() + 12) * count
-        elif not parameter.requires_grad and parameter in seen:
-            total += parameter.element_size() * count
+        elif not parameter.requires_grad and (parameter in seen) == adapters:
+            total += parameter.element_size() * count * (1 if adapters else 2)
         seen.add(parameter)
     return total
 

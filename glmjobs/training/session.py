@@ -24,6 +24,7 @@ from torch.utils.cpp_extension import get_default_build_root
 from glmjobs import compat
 from glmjobs.models import load_model, load_tokenizer
 from glmjobs.models.family import family_for, read_config
+from glmjobs.models.frozen import frozen
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run import rehearsal
 from glmjobs.text import left_out_words
@@ -32,6 +33,7 @@ from glmjobs.training.agreement import Agreement
 from glmjobs.training.answers import Probe
 from glmjobs.training.arguments import reentrant, training_arguments
 from glmjobs.training.evaluation import DevData, EndedEarly, Evaluator
+from glmjobs.training.freezing import freeze
 from glmjobs.training.health import Health
 from glmjobs.training.killed import Killed
 from glmjobs.training.loop_state import LoopState, check_rows
@@ -325,12 +327,19 @@ def trainable_model(
     model = load_model(base_model, dtype, None if device.type == "cpu" else device)
     if settings.label_smoothing:
         model.get_output_embeddings().label_smoothing = settings.label_smoothing
+    family = family_for(base_model)
+    if settings.method != "lora" and settings.freeze:
+        architecture = family.architecture(read_config(base_model))
+        freeze(model, frozen(settings.freeze, architecture), architecture.layers)
+        if reentrant(settings):
+            model.enable_input_require_grads()
+        return model, adapters.counted(model)
     if settings.method != "lora":
         return model, {}
     transformers.set_seed(
         settings.seed
     )  # loading under ZeRO-3 may draw numbers: adapters are to begin the same
-    model = adapters.adapt(model, settings.lora, family_for(base_model))
+    model = adapters.adapt(model, settings.lora, family)
     if reentrant(settings):
         model.enable_input_require_grads()  # frozen embeddings give none, and blocks would be left out of the graph
     return model, adapters.counted(model)

@@ -1,7 +1,7 @@
 r"""One rank of a small training under DeepSpeed on the CPU; prints what torch allocated, as one JSON object.
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=… MASTER_PORT=… python tests/support/measure_memory.py FAMILY PRECISION STAGE \
-        checkpointing|none lora|full OUT
+        checkpointing|none lora|full|freeze OUT
 
 Every allocation and release of torch's CPU allocator is taken from its own profiler, so temporary buffers count. The
 profiler doesn't see what the threads of a collective release, so what is held between two steps is counted anew.
@@ -24,6 +24,8 @@ from glmjobs import compat
 from glmjobs.data.collate import PackedCollator
 from glmjobs.models import ChatGLMConfig, ChatGLMForCausalLM, GLMConfig, GLMForCausalLM
 from glmjobs.models.family import family_for
+from glmjobs.models.frozen import frozen
+from glmjobs.training.freezing import freeze
 
 SIZES = {
     "chatglm": {"vocab_size": 3000, "hidden_size": 192, "num_layers": 6, "num_attention_heads": 4},
@@ -44,6 +46,7 @@ SIZES["glm4_0414"] = {**SIZES["glm4"], "attention_bias": True}
 ROWS, LENGTH, EXAMPLE = 2, 512, 128
 BUCKET = 200_000
 RANK_OF_LORA = 8
+FREEZE = ("embeddings", "layers.0-2", "layers.4")
 
 
 def make(family: str) -> Any:
@@ -122,6 +125,9 @@ def main() -> None:
 
             targets = list(family_for(family).lora_targets)
             model = peft.get_peft_model(model, peft.LoraConfig(r=RANK_OF_LORA, target_modules=targets))
+        if lora == "freeze":
+            architecture = family_for(family).architecture(SIZES[family])
+            freeze(model, frozen(FREEZE, architecture), architecture.layers)
         if checkpointing == "checkpointing":
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if precision == "bf16":

@@ -30,13 +30,15 @@ NEW: dict[str, Any] = {
     "train.max_steps": "99", "train.max_grad_norm": "0.5", "train.activation_checkpointing": "true",
     "train.lora.dropout": "0.25", "train.save_steps": "77", "train.save_total_limit": "9", "train.logging_steps": "7",
     "train.attention": "whole", "train.compile": "true",
-    "model": "seed=5", "data": "dev_rows=1-7", "train.method": "lora", "train.per_device_batch_size": "3",
+    "model": "seed=5", "data": "dev_rows=1-7", "train.method": "lora", "train.init_from": "other",
+    "train.per_device_batch_size": "3",
     "train.gradient_accumulation": "5", "train.packing": "false", "train.pack_length": "333", "train.seed": "7",
     "train.eval_steps": "5", "train.eval_rows": "7", "train.eval_answers": "3", "train.keep": "best",
     "train.metric": "dev_token_accuracy",
     "train.early_stop": "3", "train.label_smoothing": "0.1", "train.neftune_alpha": "5", "train.label_sop": "true",
     "train.precision": "bf16", "train.zero_stage": "3", "train.optimizer_offload": "true",
     "train.deepspeed": "configs/deepspeed/zero3.json", "train.device": "cpu", "train.weight_decay": "0.25",
+    "train.freeze": "[embeddings]",
     "train.lora.rank": "3", "train.lora.alpha": "3", "train.lora.targets": "[dense]", "jobs": "train.time=00:07:00",
     "consolidate": "dtype=bfloat16", "score": "max_new_tokens=7", "cluster": "account=other", "track": "[]",
 }  # fmt: skip
@@ -86,7 +88,7 @@ def test_the_table_is_true(name: str, run: Run) -> None:
         assert (run.path / "run.yaml").read_text() != before
 
 
-@pytest.mark.parametrize("name", [name for name in NEW if name not in ("data", "model")])
+@pytest.mark.parametrize("name", [name for name in NEW if name not in ("data", "model", "train.init_from")])
 def test_before_the_first_checkpoint_all_is_taken(name: str, run: Run) -> None:
     before = (run.path / "run.yaml").read_text()
     change(run, setting(name))

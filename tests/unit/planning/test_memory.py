@@ -13,6 +13,7 @@ import pytest
 
 from glmjobs.models.architecture import Architecture
 from glmjobs.models.family import family_for
+from glmjobs.models.frozen import frozen
 from glmjobs.planning import memory
 from glmjobs.planning.memory import Setting
 from hpc.core.errors import BadInput
@@ -109,6 +110,10 @@ CASES = [
     ("chatglm2", "bf16", 2, "none", "full"),
     ("chatglm2", "bf16", 3, "checkpointing", "full"),
     ("chatglm2", "bf16", 2, "checkpointing", "lora"),
+    ("chatglm", "bf16", 2, "none", "freeze"),
+    ("glm", "bf16", 1, "checkpointing", "freeze"),
+    ("glm4", "bf16", 3, "none", "freeze"),
+    ("chatglm2", "fp32", 2, "checkpointing", "freeze"),
 ]
 
 
@@ -130,6 +135,7 @@ def test_memory_is_within_a_tenth_of_what_torch_allocates(
         precision=precision, stage=stage, world_size=2, positions=measured.ROWS * measured.LENGTH,
         targets=measured.ROWS * measured.LENGTH // 2, checkpointing=checkpointing == "checkpointing", fused=False,
         trained=a.lora(measured.RANK_OF_LORA, None) if method == "lora" else None, reduce_bucket=measured.BUCKET,
+        frozen=frozen(measured.FREEZE, a) if method == "freeze" else None,
     )  # fmt: skip
     found = run_ranks(tmp_path, family, precision, str(stage), checkpointing, method)
     moments = memory.moments(a, setting)

@@ -172,7 +172,9 @@ def test_estimate_counts_weights_and_adam() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False).half(), torch.nn.Linear(10, 10).half())
     model[1].weight = model[0].weight
     model[1].bias.requires_grad = False
-    assert save.estimate(model) == 100 * (2 + 12), "tied weights once, frozen ones not at all"
+    assert save.estimate(model) == 100 * (2 + 12) + 2 * 10 * 2, "tied weights once, frozen ones twice"
+    model.peft_config = {}
+    assert save.estimate(model) == 100 * (2 + 12), "of a LoRA frozen ones not at all"
     model[0].weight.requires_grad = False
     assert save.estimate(model) == 100 * 2, (
         "DeepSpeed saves a frozen weight that is tied under its second name"

@@ -1,0 +1,80 @@
+"""train.freeze: what is frozen stays as it was to the last bit, in checkpoints and in the model that is made of one;
+the rest learns; a training that is killed ends as one that was left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from glmjobs import consolidate, heal, reshard
+from glmjobs.models import load_model
+from glmjobs.zero.torch_file import TorchFile
+from tests.support.small_training import Training, differences, kill, logged, make_run, small_model
+
+NAMES = (
+    "train.max_steps=8", "train.save_steps=3", "train.logging_steps=1", "train.precision=bf16", "train.epochs=50",
+    "train.freeze=[embeddings,layers.0]", "consolidate.dtype=float32",
+)  # fmt: skip
+
+
+def check_model(base: Path, made: Path) -> None:
+    """Embeddings and the first layer are the base model's in bfloat16; all others are not."""
+    before = dict(load_model(base, "bfloat16").named_parameters())
+    after = load_file(made / "model.safetensors")
+    for name, weight in before.items():
+        same = torch.equal(weight.float(), after[name])
+        assert same == ("embeddings" in name or ".layers.0." in name), name
+
+
+def shapes(checkpoint: Path) -> tuple[set[str], set[str]]:
+    """Names of what the optimizer has, and of what is frozen."""
+    file = TorchFile(next(checkpoint.glob("global_step*/*model_states.pt"))).value
+    return {name for group in file["param_shapes"] for name in group}, set(file["frozen_param_shapes"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_frozen_weights(zero: int, tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    names = (*NAMES, f"train.zero_stage={zero}", f"train.activation_checkpointing={str(zero == 3).lower()}")
+    whole, broken = (make_run(tmp_path, name, model, *names) for name in ("whole", "broken"))
+    with Training(whole, limit=3) as training:
+        assert training.wait() == 0, training.said()
+    with Training(broken, limit=3) as training:
+        ranks = training.until(lambda: training.ranks() if training.step() >= 5 else None)
+        assert ranks, training.said()
+        kill(ranks[1])
+        assert training.wait() == 0, training.said()
+        assert len(training.events("attempt")) == 2
+    last = [run.checkpoints / "checkpoint-8" for run in (whole, broken)]
+    assert differences(*last) == [] and logged(whole) == logged(broken)
+    trained, frozen = shapes(last[0])
+    assert frozen and not trained & frozen
+    assert all("embeddings" in name or ".layers.0." in name for name in frozen)
+    assert not any("embeddings" in name or ".layers.0." in name for name in trained)
+    for run in (whole, broken):
+        assert consolidate.main([str(run.path)]) == 0
+        check_model(model, run.model)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("zero", [2, 3])
+def test_on_another_number_of_ranks(zero: int, tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}")
+    with Training(run, limit=1) as training:
+        ranks = training.until(lambda: training.ranks() if training.step() >= 4 else None)
+        assert ranks, training.said()
+        kill(ranks[0])
+        training.wait()
+    assert reshard.main([str(run.checkpoints / "checkpoint-3"), "--world-size", "1"]) == 0
+    run = type(run).open(run.path)
+    assert heal.main([str(run.path), "--follow"]) in (0, 1)
+    assert run.done("train"), (run.jobs("train") / "rank-0.log").read_text()
+    assert consolidate.main([str(run.path), str(tmp_path / "made"), "--dtype", "float32"]) == 0
+    check_model(model, tmp_path / "made")
