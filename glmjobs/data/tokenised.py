@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from glmjobs.data import shared_tokens
 from glmjobs.data.framing import (
     LEFT_OUT,
     NO_LABEL,
@@ -136,6 +137,7 @@ def tokenise(
     label_sop: bool = False,
     positions: int | None = None,
     loss_on: LossOn = "all",
+    shared: Path | None = None,
 ) -> Tokenised:
     """The tokenised examples of ``part``, from the cache under ``out_dir`` where they are there already.
 
@@ -150,6 +152,7 @@ def tokenise(
         positions: that the model has; what takes more is left out.
         loss_on: of a conversation, "all" answers are learned, each an example with what was said before it in its
             prompt (so that every prompt is the model's own), or the "last".
+        shared: a folder of what other runs have tokenised (:mod:`glmjobs.data.shared_tokens`).
 
     Raises:
         BadInput: no example is short enough.
@@ -174,14 +177,36 @@ def tokenise(
     place = Path(out_dir) / f"tokenised-{part}-{fingerprint[:16]}"
     if place.is_dir():
         return Tokenised.load(place)
+
+    def make() -> None:
+        batches = _token_batches(prepared.rows(part), tokenizer, family, frame, limits, loss_on)
+        _make(place, fingerprint, batches, frame, limits)
+
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(place.parent)
-        batches = _token_batches(prepared.rows(part), tokenizer, family, frame, limits, loss_on)
-        _make(place, fingerprint, batches, frame, limits)
+        if (folder := shared_tokens.usable(shared)) is None:
+            make()
+        else:
+            with shared_tokens.making(folder, place.name):
+                if not (place.is_dir() or _taken(folder / place.name, place)):
+                    make()
+                    shared_tokens.give(place, folder)
     except OSError as error:
         raise WorkFailed(f"{place}: cannot write the tokenised data: {error.strerror or error}") from None
     return Tokenised.load(place)
+
+
+def _taken(there: Path, place: Path) -> bool:
+    """Whether another run's directory could be taken; one that is not whole is removed."""
+    if not there.is_dir():
+        return False
+    try:
+        Tokenised.load(there)
+    except BadInput:
+        shutil.rmtree(there, ignore_errors=True)
+        return False
+    return shared_tokens.link(there, place)
 
 
 def _make(

@@ -55,11 +55,13 @@ class DevData:
     left_out: dict[str, int]
 
     @classmethod
-    def load(cls, recipe: Recipe, folder: Path, tokenizer: Any, positions: int | None) -> DevData | None:
+    def load(
+        cls, recipe: Recipe, folder: Path, tokenizer: Any, positions: int | None, shared: Path | None = None
+    ) -> DevData | None:
         """The dev examples of the prepared rows in ``folder``, or None where the recipe evaluates on none."""
         if recipe.train.eval_steps is None:
             return None
-        tokenised = tokens_of("dev", recipe, folder, tokenizer, positions)
+        tokenised = tokens_of("dev", recipe, folder, tokenizer, positions, shared)
         return cls.of(tokenised, recipe.train, int(tokenizer.pad_token_id))
 
     @classmethod

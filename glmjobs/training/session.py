@@ -54,6 +54,9 @@ from hpc.runtime.stop import EXIT_FATAL, StopFlag, StopRequested
 
 STALE_BUILD_SECONDS = 900.0
 
+SHARED_TOKENS = ".tokens"
+"""Beside the runs: tokenised data, which runs of the same data, tokenizer and lengths have in common."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -282,8 +285,9 @@ def build(inputs: Inputs, heartbeat: Heartbeat) -> Session:
     settings, place = inputs.recipe.train, inputs.place
     tokenizer = load_tokenizer(inputs.base_model)
     positions = family_for(inputs.base_model).positions(read_config(inputs.base_model))
-    data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer, positions)
-    dev = DevData.load(inputs.recipe, inputs.data, tokenizer, positions)
+    shared = inputs.run.parent / SHARED_TOKENS
+    data = training_data(inputs.recipe, inputs.data, inputs.ranks, tokenizer, positions, shared)
+    dev = DevData.load(inputs.recipe, inputs.data, tokenizer, positions, shared)
     probe = Probe.load(inputs.recipe, inputs.data, tokenizer, positions) if dev is not None else None
     if place.rank == 0:
         tell_data(inputs.run, data.figures)

@@ -96,7 +96,12 @@ class TrainingData:
 
 
 def training_data(
-    recipe: Recipe, folder: Path, ranks: int, tokenizer: Any, positions: int | None = None
+    recipe: Recipe,
+    folder: Path,
+    ranks: int,
+    tokenizer: Any,
+    positions: int | None = None,
+    shared: Path | None = None,
 ) -> TrainingData:
     """Tokenise (or find tokenised) and plan the rows of the whole training.
 
@@ -104,9 +109,10 @@ def training_data(
         folder: the prepared rows; the tokens are kept in it.
         ranks: how many share the rows of a step.
         positions: that the model has; an example that takes more is left out.
+        shared: where runs of the same data, tokenizer and lengths have their tokens in common.
     """
     settings = recipe.train
-    tokenised = tokens_of("train", recipe, folder, tokenizer, positions)
+    tokenised = tokens_of("train", recipe, folder, tokenizer, positions, shared)
     too_long = {reason: n for reason, n in tokenised.figures["left_out"].items() if n}
     check_left_out(recipe.data, too_long, len(tokenised))
     batch_rows = settings.per_device_batch_size
@@ -132,13 +138,20 @@ def training_data(
     return TrainingData(PackedDataset(tokenised, plan), collator, batch_rows, reading, figures)
 
 
-def tokens_of(part: Part, recipe: Recipe, folder: Path, tokenizer: Any, positions: int | None) -> Tokenised:
+def tokens_of(
+    part: Part,
+    recipe: Recipe,
+    folder: Path,
+    tokenizer: Any,
+    positions: int | None,
+    shared: Path | None = None,
+) -> Tokenised:
     """The tokens of the prepared train or dev rows, made where they are not there yet; see :func:`training_data`."""
     return tokenise(
         Prepared.load(folder), part, tokenizer, family_for(recipe.model.family), folder / "tokens",
         max_source_length=recipe.data.max_source_length, max_target_length=recipe.data.max_target_length,
         too_long=recipe.data.too_long, label_sop=recipe.train.label_sop, positions=positions,
-        loss_on=recipe.data.loss_on,
+        loss_on=recipe.data.loss_on, shared=shared,
     )  # fmt: skip
 
 
