@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from glmjobs.run import progress
+from glmjobs.run.directory import RunFile
 from glmjobs.run.index import Index, signature, stands_still
 from glmjobs.run.state import (
     DONE,
@@ -24,7 +25,8 @@ from glmjobs.run.state import (
 )
 from hpc.chain import ledger, own_jobs, submission
 from hpc.chain.stage_state import follow, follow_local, follow_submissions, wait_for_repair
-from hpc.core.errors import NotFit
+from hpc.core import config_files
+from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import Json
 
 
@@ -37,7 +39,17 @@ def read_state(run: HasPath, *, ask_slurm: bool = True) -> RunState:
     state = read_states([run], ask_slurm=ask_slurm)[0]
     if state.unreadable:
         raise NotFit(state.unreadable)
+    state.broken = _broken(run.path)
     return state
+
+
+def _broken(path: Path) -> str:
+    """Why what the stages read first is no run's run.yaml; "" where it is one."""
+    try:
+        config_files.load(RunFile, path / "run.yaml", "run")
+    except BadInput as error:
+        return str(error)
+    return ""
 
 
 def read_states(
@@ -148,6 +160,10 @@ def _stage(path: Path, stage: str, events: Sequence[Json]) -> StageState:
     state = StageState(stage=stage)
     follow(path, state, events)
     progress.add_progress(path, state)
+    if stage == "train" and state.state == DONE:
+        figures = (ledger.marker(path, stage) or {}).get("figures") or {}
+        if figures.get("ended_early"):
+            state.reason = f"ended early: {figures['ended_early']}"
     return state
 
 

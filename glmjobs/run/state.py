@@ -10,14 +10,15 @@ from hpc.chain import stage_state
 from hpc.chain.stage_state import BAD, CANCELLED, DONE, ENDED, FAILED, LOST, RUNNING, STOPPED, WAITING
 
 __all__ = [
-    "BAD", "CANCELLED", "DONE", "ENDED", "FAILED", "LOST", "RUNNING", "STAGES", "STOPPED", "UNREADABLE", "WAITING",
-    "HasPath", "RunState", "StageState",
+    "BAD", "BROKEN", "CANCELLED", "DONE", "ENDED", "FAILED", "LOST", "RUNNING", "STAGES", "STOPPED", "UNREADABLE",
+    "WAITING", "HasPath", "RunState", "StageState",
 ]  # fmt: skip
 
 STAGES = ("preflight", "train", "consolidate", "score", "report")
 
 
 UNREADABLE = "unreadable"
+BROKEN = "broken"
 
 
 class HasPath(Protocol):
@@ -62,6 +63,8 @@ class RunState:
     """"" where Slurm answered or was not asked; else why it did not."""
     unreadable: str = ""
     """Why nothing is known of it: its directory could not be read."""
+    broken: str = ""
+    """What is wrong with its run.yaml, where one run is looked at: no further stage of it can start."""
 
     @property
     def submitted(self) -> list[StageState]:
@@ -78,6 +81,8 @@ class RunState:
         if self.unreadable:
             return UNREADABLE
         chosen = self.submitted
+        if self.broken and all(s.state != RUNNING for s in chosen):
+            return BROKEN
         if not self.planned and chosen and all(s.state == DONE for s in chosen):
             chosen = self.stages  # what belongs to it is not on record
         return next((s.state for s in chosen if s.state != DONE), DONE if chosen else WAITING)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from glmjobs.run.state import (
+    BROKEN,
     CANCELLED,
     DONE,
     FAILED,
@@ -31,7 +32,7 @@ from hpc.core.files import read_json
 COLOURS = {
     DONE: "green", RUNNING: "cyan", WAITING: "yellow", STOPPED: "yellow",
     FAILED: "bold red", LOST: "bold red", CANCELLED: "magenta",
-    UNREADABLE: "bold red",
+    UNREADABLE: "bold red", BROKEN: "bold red",
 }  # fmt: skip
 
 
@@ -46,6 +47,9 @@ def render(state: RunState, advice: Sequence[str] = ()) -> RenderableType:
         advice: what to ask for next time, a line a piece, the most urgent first.
     """
     parts: list[RenderableType] = [_title(state), StageTable(state)]
+    if state.broken:
+        again = "put it back as it was: nothing can be done with the run before"
+        parts.append(Text(f"broken   {visible(state.broken)}; {again}", "red", overflow="fold"))
     if state.slurm:
         parts.append(
             Text(

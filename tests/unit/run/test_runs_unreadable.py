@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from glmjobs import cancel, heal, logs, report, runs, status
 from glmjobs.cli import run_command
@@ -18,11 +20,14 @@ from glmjobs.recipe.loading import load
 from glmjobs.run import directory
 from glmjobs.run.directory import Run, Shape
 from glmjobs.run.locate import RunPath
-from glmjobs.run.read_state import read_state
+from glmjobs.run.read_state import read_state, read_states
+from glmjobs.run.state import STAGES
+from glmjobs.terminal.tables import render
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core import timestamps
 from tests.support.paths import CONFIGS, REPO
+from tests.support.tracked import made_run
 
 
 @pytest.fixture
@@ -137,5 +142,34 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_lost_ledger_is_not_called_done(two: Path) -> None:
     good = two / "runs" / "good"
     ledger.write_marker(good, "preflight", outcome="done", started=timestamps.now())
-    found = read_state(RunPath(good), ask_slurm=False)
+    (found,) = read_states([RunPath(good)], ask_slurm=False)
     assert (found.state, found.get("preflight").state) == ("waiting", "done") and not found.stages[-1].job
+
+
+def test_a_broken_run_yaml_is_called_broken(tmp_path: Path) -> None:
+    """Whatever the markers say: no stage could read it any more. One that runs has read it before."""
+    run = made_run(tmp_path / "run")
+    for stage in STAGES:
+        ledger.write_marker(run.path, stage, outcome="done", started=timestamps.now())
+    assert (done := read_state(run, ask_slurm=False)).state == "done" and done.broken == ""
+    whole = (run.path / "run.yaml").read_text()
+    for text in ("", "{", "name: 3\n", whole.replace("learning_rate: 0.002", "learning_rate: fast")):
+        (run.path / "run.yaml").write_text(text)
+        found = read_state(RunPath(run.path), ask_slurm=False)
+        assert found.state == "broken" and "run.yaml" in found.broken and "\n" not in found.broken
+        console = Console(width=300, record=True, file=io.StringIO())
+        console.print(render(found))
+        assert "broken   " in (shown := console.export_text()) and "put it back as it was" in shown
+    ledger.append(run.path, "attempt", stage="train", job=f"local-{os.getpid()}", attempt=1, pid=os.getpid())
+    (run.path / "stages" / "train.json").unlink()
+    assert read_state(RunPath(run.path), ask_slurm=False).state == "running"
+
+
+def test_a_training_that_ended_early_says_so(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    why = "no dev loss better than 2.1 at step 300 in 3 evaluations (train.early_stop)"
+    run.mark("train", started=timestamps.now(), figures={"step": 600, "ended_early": why})
+    train = read_state(run, ask_slurm=False).get("train")
+    assert train.state == "done" and train.reason == f"ended early: {why}"
+    run.mark("train", started=timestamps.now(), figures={"step": 600, "ended_early": None})
+    assert read_state(run, ask_slurm=False).get("train").reason == ""
