@@ -147,14 +147,14 @@ def host_memory(architecture: Architecture, setting: Setting, ranks_per_node: in
 
 def checkpoint_bytes(architecture: Architecture, setting: Setting) -> int:
     """A committed checkpoint of all ranks: the optimizer's states, and below ZeRO-3 the weights in DeepSpeed's own
-    file; of a LoRA also its adapter. What ``train.freeze`` names is in that file, and once more among what DeepSpeed's
-    optimizer does not have (engine.py, ``_get_param_fragment_func``: a copy, but on a CPU). Of a LoRA's frozen weights
-    only a tied embedding is saved: DeepSpeed leaves out what is frozen by its first name, and it has two."""
+    file; of a LoRA also its adapter. What ``train.freeze`` names is in that file, and under ZeRO-2 once more among what
+    its optimizer does not have (engine.py, ``_get_param_fragment_func``: a copy, but on a CPU). Of a LoRA's frozen
+    weights only a tied embedding is saved: DeepSpeed leaves out what is frozen by its first name, and it has two."""
     a, s = architecture, setting
     trained = s.trains(a)
     weights = 0 if s.stage == 3 else trained * BYTES[s.precision]
     if s.frozen is not None:
-        weights += s.frozen.parameters * BYTES[s.precision] * (1 if s.stage == 3 else 2)
+        weights += s.frozen.parameters * BYTES[s.precision] * (2 if s.stage == 2 else 1)
     adapter = 0 if s.trained is None else trained * BYTES[s.precision]
     frozen = a.embedding * BYTES[s.precision] if s.trained is not None and s.stage < 3 and a.tied else 0
     return ADAM_BYTES * trained + weights + adapter + frozen

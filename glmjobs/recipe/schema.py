@@ -494,6 +494,9 @@ class TestSetSection(Section):
         default=None, description="null: the form's own (choice), else score.judge"
     )
     rows: int | None = Field(default=None, ge=1, description="the first so many; null: all of them")
+    content: str | None = Field(
+        default=None, description="digest of the questions as submit read them, which writes it here"
+    )
 
     @field_validator("form")
     @classmethod

@@ -3,7 +3,10 @@ folder of its own with both models' predictions and their comparison."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,6 +46,17 @@ def read(given: TestSetSection) -> QuestionSet:
     return read_set(Path(given.path), given.form, given.rows)
 
 
+def content(found: QuestionSet) -> str:
+    """A digest of a set's questions and gold answers, whatever form their file has."""
+    return hashlib.sha256(json.dumps(found.questions, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+@cache
+def warn(text: str) -> None:
+    """A line in the log, once."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def work(run: Run, which: Which, name: str = DEV) -> Work:
     """One of a run's models on its first ``score.rows`` dev rows, or on a test set.
 
@@ -69,6 +83,11 @@ def work(run: Run, which: Which, name: str = DEV) -> Work:
         except BadInput as error:  # it was there when the run was submitted
             again = hints.command("glmjobs.heal", run.path)
             raise BadInput(f"score.sets: {name}: {error}; put it back as it was, then: {again}") from None
+        if given.content not in (None, content(found)):
+            warn(
+                f"score.sets: {name}: {given.path} is not what it was when the run was submitted; its "
+                f"{len(found.questions):,} questions of today are scored"
+            )
         questions, judging = found.questions, score.judging_of(given, found.form.judge)
     model = run.base_model if which == "base" else run.model
     return Work.of(model, questions, folder(run.scores, name) / which, settings, judging, sources)

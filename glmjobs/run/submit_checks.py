@@ -220,6 +220,7 @@ def check_sets(score: ScoreSection) -> tuple[TestSetSection, ...]:
     Raises:
         BadInput: one is not there, or of another form, or its judge can mark none of it.
     """
+    checked = []
     for given in score.sets:
         found = scored_sets.read(given)
         judging = score.judging_of(given, found.form.judge)
@@ -230,7 +231,9 @@ def check_sets(score: ScoreSection) -> tuple[TestSetSection, ...]:
             f"judge {judges}",
             file=sys.stderr,
         )  # fmt: skip
-    return tuple(g.model_copy(update={"path": str(Path(g.path).absolute())}) for g in score.sets)
+        place = {"path": str(Path(given.path).absolute()), "content": scored_sets.content(found)}
+        checked.append(given.model_copy(update=place))
+    return tuple(checked)
 
 
 def check_lengths(recipe: Recipe) -> None:

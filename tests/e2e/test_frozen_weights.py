@@ -32,7 +32,9 @@ def check_model(base: Path, made: Path) -> None:
 def shapes(checkpoint: Path) -> tuple[set[str], set[str]]:
     """Names of what the optimizer has, and of what is frozen."""
     file = TorchFile(next(checkpoint.glob("global_step*/*model_states.pt"))).value
-    return {name for group in file["param_shapes"] for name in group}, set(file["frozen_param_shapes"])
+    trained = {name for group in file["param_shapes"] for name in group}
+    # ZeRO-1 notes none apart: they are among the module's own
+    return trained, set(file["frozen_param_shapes"] or file["module"].keys() - trained)
 
 
 @pytest.mark.slow
@@ -54,7 +56,8 @@ def test_frozen_weights(zero: int, tmp_path: Path) -> None:
     assert differences(*last) == [] and logged(whole) == logged(broken)
     trained, frozen = shapes(last[0])
     assert frozen and not trained & frozen
-    assert all("embeddings" in name or ".layers.0." in name for name in frozen)
+    tied = {"lm_head.weight"} if zero == 1 else set()
+    assert all("embeddings" in name or ".layers.0." in name for name in frozen - tied)
     assert not any("embeddings" in name or ".layers.0." in name for name in trained)
     for run in (whole, broken):
         assert consolidate.main([str(run.path)]) == 0
@@ -66,12 +69,11 @@ def test_frozen_weights(zero: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("zero", [2, 3])
 def test_on_another_number_of_ranks(zero: int, tmp_path: Path) -> None:
     model = small_model(tmp_path)
-    run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}")
-    with Training(run, limit=1) as training:
-        ranks = training.until(lambda: training.ranks() if training.step() >= 4 else None)
-        assert ranks, training.said()
-        kill(ranks[0])
-        training.wait()
+    run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}", "train.save_total_limit=5")
+    with Training(run) as training:  # killed at the block's end, with its ranks
+        assert training.until(lambda: (run.checkpoints / "checkpoint-3" / "committed.json").is_file()), (
+            training.said()
+        )
     assert reshard.main([str(run.checkpoints / "checkpoint-3"), "--world-size", "1"]) == 0
     run = type(run).open(run.path)
     assert heal.main([str(run.path), "--follow"]) in (0, 1)

@@ -146,7 +146,7 @@ def test_memory_is_within_a_tenth_of_what_torch_allocates(
     assert total == pytest.approx(max(found["passes"], found["step"]), rel=0.1)
     # Of a LoRA the Trainer writes the adapter once more, in PEFT's form.
     adapter = (setting.trained or 0) * memory.BYTES[precision]
-    if setting.frozen and stage < 3:  # on a CPU DeepSpeed's copy of what is frozen is the weight itself
+    if setting.frozen and stage == 2:  # on a CPU DeepSpeed's copy of what is frozen is the weight itself
         adapter = setting.frozen.parameters * memory.BYTES[precision]
     assert memory.checkpoint_bytes(a, setting) - adapter == pytest.approx(found["checkpoint"], rel=0.1)
 

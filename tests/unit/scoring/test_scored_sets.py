@@ -15,7 +15,7 @@ from glmjobs.data.synthetic import write_problems
 from glmjobs.recipe.loading import parse
 from glmjobs.recipe.schema import DataSection, Recipe
 from glmjobs.run import scored_sets, submit_checks
-from glmjobs.run.directory import Run, Shape
+from glmjobs.run.directory import Run, Shape, rewrite
 from glmjobs.scoring import evaluate
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
@@ -199,3 +199,27 @@ def test_bad_sets_are_one_line(given: Any, said: str) -> None:
     with pytest.raises(BadInput) as error:
         recipe(sets=given)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_set_that_was_replaced_is_noticed(
+    runs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What submit read is on record as a digest of the questions: another file of the same name is said, once."""
+    run = runs("one")
+    found = submit_checks.check_sets(run.recipe.score)
+    assert all(given.content for given in found)
+    score_section = run.recipe.score.model_copy(update={"sets": found})
+    run = rewrite(run, run.recipe.model_copy(update={"score": score_section}), run.cluster)
+    capsys.readouterr()
+    for name in ("cmath", "choices"):
+        scored_sets.work(run, "base", name)
+    assert "warning" not in capsys.readouterr().err
+    place = tmp_path / "cmath.jsonl"
+    place.write_text(place.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    scored_sets.work(run, "base", "cmath")
+    assert "warning" not in capsys.readouterr().err, "the same questions"
+    place.write_text(place.read_text(encoding="utf-8").replace("加", "减"), encoding="utf-8")
+    assert [len(scored_sets.work(run, which, "cmath").questions) for which in scored_sets.MODELS] == [6, 6]
+    said = capsys.readouterr().err
+    assert said.count("cmath.jsonl is not what it was when the run was submitted; its 6 questions") == 1
+    assert submit_checks.check_sets(run.recipe.score)[0].content != found[0].content, "heal takes the new one"
