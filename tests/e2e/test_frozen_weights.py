@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glmjobs import consolidate, heal, reshard
+from glmjobs import consolidate
 from glmjobs.models import load_model
+from glmjobs.reshard import move_run
+from glmjobs.run.directory import Run, rewrite
 from glmjobs.zero.torch_file import TorchFile
+from glmjobs.zero.universal_form import reshard
 from tests.support.small_training import Training, differences, kill, logged, make_run, small_model
 
 NAMES = (
@@ -68,15 +71,19 @@ def test_frozen_weights(zero: int, tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("zero", [2, 3])
 def test_on_another_number_of_ranks(zero: int, tmp_path: Path) -> None:
+    """Two ranks up to a checkpoint, then one."""
     model = small_model(tmp_path)
-    run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}", "train.save_total_limit=5")
-    with Training(run) as training:  # killed at the block's end, with its ranks
-        assert training.until(lambda: (run.checkpoints / "checkpoint-3" / "committed.json").is_file()), (
-            training.said()
-        )
-    assert reshard.main([str(run.checkpoints / "checkpoint-3"), "--world-size", "1"]) == 0
-    run = type(run).open(run.path)
-    assert heal.main([str(run.path), "--follow"]) in (0, 1)
-    assert run.done("train"), (run.jobs("train") / "rank-0.log").read_text()
-    assert consolidate.main([str(run.path), str(tmp_path / "made"), "--dtype", "float32"]) == 0
-    check_model(model, tmp_path / "made")
+    run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}", "train.max_steps=3")
+    with Training(run) as training:
+        assert training.wait() == 0, training.said()
+    reshard(run.checkpoints / "checkpoint-3", 1)
+    (run.path / "stages" / "train.json").unlink()
+    move_run(run, 1)
+    longer = run.recipe.train.model_copy(update={"max_steps": 5, "gradient_accumulation": 4})
+    moved = Run.open(run.path)
+    moved = rewrite(moved, moved.recipe.model_copy(update={"train": longer}), moved.cluster)
+    with Training(moved) as training:
+        assert training.wait() == 0, training.said()
+    assert [row["step"] for row in logged(moved)] == [1, 2, 3, 4, 5]
+    assert consolidate.main([str(moved.path)]) == 0
+    check_model(model, moved.model)
