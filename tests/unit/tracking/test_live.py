@@ -56,7 +56,7 @@ def until(what: object, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+@pytest.mark.parametrize("tracker", ["wandb", pytest.param("mlflow", marks=pytest.mark.slow)])
 def test_a_server_that_never_answers(tmp_path: Path, silent: str, tracker: str) -> None:
     pytest.importorskip(tracker)
     run = tracked.made_run(tmp_path / "run", f"track=[{tracker}]")
@@ -69,6 +69,7 @@ def test_a_server_that_never_answers(tmp_path: Path, silent: str, tracker: str) 
     assert process.wait(SOON) == -signal.SIGKILL, "cut off, whatever the tracker waited for"
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later(tmp_path: Path) -> None:
     """Failures are counted and tried again; the signals of a training that is to stop do not end the sending."""
     pytest.importorskip("wandb")
