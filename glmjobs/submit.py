@@ -161,6 +161,10 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
     recipe = decide(recipe, profile, shape)
     if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
         print(f"note: {NEVER_AGAIN}", file=sys.stderr)
+    if executor == "slurm":
+        jobs = make_chain(locate.parent(), "", recipe, profile, shape, stages).jobs
+        if short := submission.short_of_room(jobs, profile):
+            print(f"note: {short}", file=sys.stderr)
     for remark in demands.check(recipe, profile, shape, locate.parent()):
         print(f"note: {remark}", file=sys.stderr)
     return recipe

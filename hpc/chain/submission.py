@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hpc.batch import refusals
 from hpc.batch.jobs import Chain, Job
+from hpc.batch.profile import Profile
 from hpc.batch.script import asks, gpus_held, output, render
 from hpc.chain import ledger, own_jobs
 from hpc.core import timestamps
@@ -24,6 +25,7 @@ from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, write_atomic
 from hpc.slurm import client as slurm
 from hpc.slurm.identity import SKEW, Claim, is_ours
+from hpc.slurm.job_limits import job_limits
 from hpc.slurm.records import JobInfo
 
 LOOK_UP_PAUSES = (0.0, 1.0, 2.0, 4.0)
@@ -84,9 +86,30 @@ class NoRoom(WorkFailed):
     """Slurm takes no more jobs of this user's at present: what it has taken can go on, the rest has to wait."""
 
 
+def count_jobs(jobs: Sequence[Job]) -> int:
+    """How many jobs these are to Slurm's limits: each element of an array is one."""
+    return sum(max(job.array or 1, job.attempts) for job in jobs)
+
+
+def short_of_room(jobs: Sequence[Job], profile: Profile) -> str:
+    """What is to be said before jobs go out for which there is no room in the queue; "" where there is, or Slurm does
+    not tell."""
+    count = count_jobs(jobs)
+    try:
+        limits = job_limits(profile.account, profile.qos)
+    except HpcError:
+        return ""
+    tight = next((limit for limit in limits if limit.room < count), None)
+    if tight is None:
+        return ""
+    return (
+        f"the chain is {count} jobs and finds no room ({tight}): those that do go out, heal submits the rest"
+    )
+
+
 def _of_jobs(chain: Chain, new: Sequence[str]) -> str:
     """How many jobs a chain is, and how it goes on where Slurm takes no more."""
-    count = sum(max(job.array or 1, job.attempts) for job in chain.jobs)
+    count = count_jobs(chain.jobs)
     stay = f"job {', '.join(new)} stays; " if new else ""
     counted = f"the chain is {count} jobs (each element of an array is one)"
     return f"{counted}; {stay}when there is room: {chain.repair_hint()}"

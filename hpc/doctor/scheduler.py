@@ -16,6 +16,7 @@ from hpc.batch.script import directives
 from hpc.core.errors import HpcError
 from hpc.doctor.checklist import Row, State
 from hpc.slurm import client as slurm
+from hpc.slurm.job_limits import job_limits
 from hpc.slurm.records import parse_show
 
 SECTION = "Slurm"
@@ -39,7 +40,7 @@ def check(profile: Profile) -> list[Row]:
             )
         ]
     rows = [Row(SECTION, "controller", "ok", f"{settings.get('ClusterName', '?').strip()}, {version}")]
-    for look in (check_partitions, check_gres, check_request, check_limits):
+    for look in (check_partitions, check_gres, check_request, check_limits, check_job_limits):
         try:
             rows += look(profile)
         except HpcError as error:
@@ -210,6 +211,20 @@ def check_limits(profile: Profile) -> list[Row]:
         limits = ", ".join(f"{n} {m[n]}" for n in fields[2:7] if m.get(n))
         said.append(f"{m['account']}: {limits or 'no limits'}")
     return [*rows, Row(SECTION, "account limits", "ok", "; ".join(said))]
+
+
+WHOLE_CHAIN = 4
+"""The fewest jobs that a chain of train, consolidate, score and report is."""
+
+
+def check_job_limits(profile: Profile) -> list[Row]:
+    """How many jobs may be in the queue."""
+    limits = job_limits(profile.account, profile.qos)
+    needed = "3 jobs, one for each of score.shards, and all of jobs.train.attempts"
+    mend = "what finds no room is submitted by heal when there is; fewer score.shards, or another qos"
+    said = "; ".join(map(str, limits))
+    state: State = "warn" if any(limit.room < WHOLE_CHAIN for limit in limits) else "ok"
+    return [Row(SECTION, "jobs in the queue", state, said, needed, mend)] if limits else []
 
 
 def check_settings(settings: dict[str, str], profile: Profile) -> list[Row]:
