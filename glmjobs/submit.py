@@ -161,7 +161,7 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
     recipe = decide(recipe, profile, shape)
     if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
         print(f"note: {NEVER_AGAIN}", file=sys.stderr)
-    for remark in demands.check(recipe, profile, shape, locate.parent()):
+    for remark in demands.check(recipe, profile, shape, locate.parent(), limited=executor == "slurm"):
         print(f"note: {remark}", file=sys.stderr)
     return recipe
 
