@@ -4,7 +4,7 @@ Makes a ZeRO-2 or ZeRO-3 checkpoint of ChatGLM's layer shapes in DeepSpeed's fil
 included, so that the files have their true size), then times in turns, without fsync:
 
 - ``deepspeed``: zero_to_fp32 --safe_serialization of the installed DeepSpeed, as users run it;
-- ``ours``: python -m glmjobs.consolidate, manifest and SHA-256 included, with 1, 2 and as many workers as cores;
+- ``ours``: python -m glmjobs.consolidate, manifest and hash included, with 1, 2 and as many workers as cores;
 - ``read`` and ``write``: dd of as many bytes of the same files to nowhere, and of the output's bytes to the same disk
   (past the page cache, where the disk takes that). The slower of the two is the limit: nothing that reads and writes
   so much can be faster.
@@ -187,7 +187,7 @@ def read_command(checkpoint: Path, total: int) -> list[str]:
 
 def write_command(model: Path, target: Path) -> list[str]:
     """dd of as many bytes as the model has, to the same disk."""
-    from glmjobs.zero.pipeline import is_local
+    from glmjobs.zero.output_files import is_local
 
     count = math.ceil(sum(path.stat().st_size for path in model.glob("*.safetensors")) / (1 << 20))
     direct = " oflag=direct" if is_local(target.parent) else ""

@@ -24,6 +24,7 @@ from glmjobs.text import SHARD_SIZE
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.consolidate import Options, consolidate, finished
 from glmjobs.zero.dtypes import BY_TORCH_NAME
+from glmjobs.zero.file_hashes import HASHES, XXH128
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.publish import clean
 from hpc.core import hints, timestamps
@@ -111,6 +112,10 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--adapter", choices=("merge", "keep"), help="LoRA factors: into the base (default), or kept alone"
     )
+    parse.add_argument(
+        "--hash", choices=tuple(HASHES), default=XXH128,
+        help="what the manifest knows the files by: xxh128 (default, quick) or sha256 (a hub's)",
+    )  # fmt: skip
     parse.add_argument("--replace", action="store_true", help="replace an existing model directory")
     parse.add_argument(
         "--verify", metavar="DIR", help="check a model directory against its manifest, and end"
@@ -179,6 +184,7 @@ def _one(source: Path, args: argparse.Namespace) -> int:
         fsync=not args.no_fsync,
         replace=args.replace,
         adapter=args.adapter or "merge",
+        hash_kind=args.hash,
     )
     manifest = consolidate(source, args.out, options, args.base)
     return _report(_summary(args.out, manifest), manifest, args.json)

@@ -23,9 +23,10 @@ from glmjobs.models.glm10b.family import FAMILY
 from glmjobs.models.glm10b.tensor_parallel import config_of, merged, part_of
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.dtypes import FLOATING, SIZE, TORCH_NAME
+from glmjobs.zero.file_hashes import XXH128, describe
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.manifest import describe, write_manifest
+from glmjobs.zero.manifest import write_manifest
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import TensorRef, TorchFile
@@ -70,7 +71,7 @@ def merge(
         written = write_shards(shards, directory, workers=min(8, os.cpu_count() or 1))
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_manifest(
-            directory, [*written.files, describe(directory, "config.json")], source=str(checkpoint)
+            directory, [*written.files, describe(directory, "config.json", XXH128)], source=str(checkpoint)
         )
     return config
 

@@ -165,7 +165,7 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
         jobs = make_chain(locate.parent(), "", recipe, profile, shape, stages).jobs
         if short := submission.short_of_room(jobs, profile):
             print(f"note: {short}", file=sys.stderr)
-    for remark in demands.check(recipe, profile, shape, locate.parent()):
+    for remark in demands.check(recipe, profile, shape, locate.parent(), limited=executor == "slurm"):
         print(f"note: {remark}", file=sys.stderr)
     return recipe
 

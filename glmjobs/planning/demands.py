@@ -1,8 +1,9 @@
-"""What a training takes of disk, host memory and GPU memory, demanded before a GPU is held; each in one line with what
-would fit."""
+"""What a training takes of disk, host memory, GPU memory and time to save, demanded before a GPU is held; each in one
+line with what would fit."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +70,16 @@ def demands_of(recipe: Recipe, shape: Shape) -> Demands:
     )
 
 
-def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path) -> list[str]:
+def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True) -> list[str]:
     """Demand what a training takes; remarks for the person where it fits, but not as comfortably as asked.
 
     Args:
         where: the directory that run directories are made in.
+        limited: the job has a time limit, before which the last save has to be done.
 
     Raises:
-        NotFit: disk, a node's memory as the recipe asks for it, or a GPU's memory is too small.
+        NotFit: disk, a node's memory as the recipe asks for it, or a GPU's memory is too small; or a save takes
+            longer than there is between warning and time limit, by the rate that a rehearsal has measured.
         BadInput: the model's sizes cannot be read.
     """
     d = demands_of(recipe, shape)
@@ -92,7 +95,22 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path) -> list[s
             f"a GPU of {profile.gpu_memory_gb} GB (cluster.gpu_memory_gb): this training takes {_gb(d.gpu)} of it; "
             + _way(recipe, profile, shape)
         )
+    if limited:
+        _check_save(d, recipe, profile, shape)
     return remarks
+
+
+def _check_save(d: Demands, recipe: Recipe, profile: Profile, shape: Shape) -> None:
+    rates = [m.write_gb_s for m in profile.measured if m.write_gb_s and m.nodes == shape.nodes]
+    if not rates:
+        return
+    seconds, warned = d.checkpoint / (rates[-1] * GB), recipe.jobs.signal_seconds
+    if seconds > warned:
+        raise NotFit(
+            f"jobs.signal_seconds = {warned}: a checkpoint of {_gb(d.checkpoint)} takes {seconds:,.0f} s at the "
+            f"{rates[-1]:g} GB/s that was measured here, so the last one would be lost at the time limit; "
+            + hints.setting("jobs.signal_seconds", str(math.ceil(1.5 * seconds)))
+        )
 
 
 def _check_precision(recipe: Recipe) -> list[str]:

@@ -17,6 +17,7 @@ from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.cross_check import cross_check
 from glmjobs.zero.directories import CONFIG, with_bases
 from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE, TORCH_NAME
+from glmjobs.zero.file_hashes import HASHES, XXH128, describe
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.model_files import carry, in_order, read_config
@@ -39,6 +40,7 @@ class Options:
         fsync: force the files to disk before they count (off only to measure).
         replace: an existing output directory is replaced, if it is empty or has a manifest of this command.
         adapter: of LoRA factors: "merge" them into the base model, or "keep" only them, beside the base.
+        hash_kind: by which the manifest knows the files again (:mod:`glmjobs.zero.file_hashes`).
     """
 
     dtype: str = "float16"
@@ -49,6 +51,7 @@ class Options:
     fsync: bool = True
     replace: bool = False
     adapter: str = "merge"
+    hash_kind: str = XXH128
 
 
 @errors_in_one_line()
@@ -98,11 +101,16 @@ def consolidate(
         reading = sum(extent.count * SIZE[extent.dtype] for t in tensors for extent in t.extents)
         with ByteProgress(f"consolidate {source.resolve().name} -> {out}", reading) as progress:
             written = write_shards(
-                shards, new, workers=_workers(options), fsync=options.fsync, progress=progress.add
+                shards,
+                new,
+                workers=_workers(options),
+                fsync=options.fsync,
+                hash_kind=options.hash_kind,
+                progress=progress.add,
             )
         _judge_overflow(written.overflow, options)
         names = carry(new, source, bases, dtype, adapter=kept) + ([CONFIG] if kept else [])
-        written.files += [manifests.describe(new, name) for name in names]
+        written.files += [describe(new, name, options.hash_kind) for name in names]
         facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
     return {**facts, "files": written.files, "seconds": round(progress.seconds, 3)}
@@ -192,6 +200,8 @@ def _check_options(options: Options) -> tuple[str, int]:
         raise BadInput(f"dtype {options.dtype!r}: one of {', '.join(BY_TORCH_NAME)}")
     if options.workers is not None and not 1 <= options.workers <= 64:
         raise BadInput(f"workers {options.workers}: 1 to 64")
+    if options.hash_kind not in HASHES:
+        raise BadInput(f"hash {options.hash_kind!r}: one of {', '.join(HASHES)}")
     return BY_TORCH_NAME[options.dtype], parse_size(options.shard_size)
 
 

@@ -19,6 +19,11 @@ TORCH_NAME = {short: name for name, short in BY_TORCH_NAME.items()}
 # The first magnitude, in float32, that rounds to infinity: half-way past the largest finite value.
 OVERFLOW_AT = {"F16": np.float32(65520.0), "BF16": np.float32(3.3961775e38)}
 CACHED_ELEMENTS = 1 << 16  # of which a handful of arrays fit a core's cache
+# Made once: making a number of numpy's takes as long as a pass over some thousand elements.
+_MAGNITUDE, _SIGN, _SMALLEST_NORMAL = np.uint32(0x7FFFFFFF), np.uint32(0x8000), np.uint32(0x400)
+_HALF, _BITS_OF_HALF = np.float32(0.5), np.uint32(0x3F000000)
+_EXPONENT_LESS_ROUNDING = np.uint32(0x38800000 - 0xFFF)
+_1, _13, _16 = np.uint32(1), np.uint32(13), np.uint32(16)
 _NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 Array = npt.NDArray[np.generic]
@@ -35,73 +40,83 @@ def to_float32(raw: Array, dtype: str) -> npt.NDArray[np.float32]:
         return typed.astype(np.float32, copy=False)
 
 
-def round_to(values: npt.NDArray[np.float32], dtype: str) -> tuple[Array, int]:
+def round_to(
+    values: npt.NDArray[np.float32], dtype: str, out: npt.NDArray[np.uint16] | None = None
+) -> tuple[Array, int]:
     """float32 values as ``dtype``, and how many finite ones became infinite.
+
+    Args:
+        out: where a half type's bits are written, of the values' number; None: a new array.
 
     Returns:
         (the values' bytes in the new type as a flat array, overflow count).
     """
-    if dtype == "F32" or values.size == 0:
-        return (values if dtype == "F32" else values.astype(np.uint16)), 0
+    if dtype == "F32":
+        return values, 0
+    if out is None:
+        out = np.empty(values.size, np.uint16)
+    if values.size == 0:
+        return out, 0
     overflow = 0
     limit = OVERFLOW_AT[dtype]
     in_range = bool(values.max() < limit and values.min() > -limit)  # not with a NaN: then count exactly
     if not in_range:
         overflow = int(np.count_nonzero(np.isfinite(values) & (np.abs(values) >= limit)))
     if dtype == "BF16":
-        return _to_bfloat16(values), overflow
-    if in_range:
-        return _to_float16(values), overflow
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return values.astype(np.float16), overflow
+        _to_bfloat16(values, out)
+    elif in_range:
+        _to_float16(values, out)
+    else:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            out.view(np.float16)[:] = values
+    return out, overflow
 
 
-def convert(raw: Array, source: str, target: str) -> tuple[Array, int]:
-    """Bytes of one floating type as another, and how many finite values became infinite."""
+def convert(
+    raw: Array, source: str, target: str, out: npt.NDArray[np.uint16] | None = None
+) -> tuple[Array, int]:
+    """Bytes of one floating type as another, and how many finite values became infinite; ``out`` as round_to's."""
     values = to_float32(raw, source)
-    converted, overflow = round_to(values, target)
+    converted, overflow = round_to(values, target, out)
     if source == "F64" and np.isinf(values).any():
         overflow += int(np.count_nonzero(np.isinf(values) & np.isfinite(raw.view(np.float64))))
     return converted, overflow
 
 
-def _to_float16(values: npt.NDArray[np.float32]) -> Array:
+def _to_float16(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:
     """Finite values below the overflow, in half the time that numpy's own conversion of them takes."""
-    found = np.empty(values.size, np.uint16)
     length = min(values.size, CACHED_ELEMENTS)
     scratch = np.empty((3, length), np.uint32)
     for start in range(0, values.size, length):
         bits = values[start : start + length].view(np.uint32)
         magnitude, small, half = scratch[:, : bits.size]
-        np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=magnitude)
+        np.bitwise_and(bits, _MAGNITUDE, out=magnitude)
         # Below 2^-14 a half is a multiple of 2^-24: so is a sum with 0.5, whose low bits then count them.
-        np.add(magnitude.view(np.float32), np.float32(0.5), out=small.view(np.float32))
-        small -= np.uint32(0x3F000000)
+        np.add(magnitude.view(np.float32), _HALF, out=small.view(np.float32))
+        np.subtract(small, _BITS_OF_HALF, out=small)
         # From 2^-14 on 13 bits are rounded away. Taking off the exponent of 2^-14 wraps what is smaller to more than
         # any half, and above it the count of 2^-24 is never the smaller of the two: the minimum is the right one.
-        np.right_shift(magnitude, np.uint32(13), out=half)
-        half &= np.uint32(1)
-        half += magnitude
-        half -= np.uint32(0x38800000 - 0xFFF)
-        half >>= np.uint32(13)
-        half += np.uint32(0x400)
+        np.right_shift(magnitude, _13, out=half)
+        np.bitwise_and(half, _1, out=half)
+        np.add(half, magnitude, out=half)
+        np.subtract(half, _EXPONENT_LESS_ROUNDING, out=half)
+        np.right_shift(half, _13, out=half)
+        np.add(half, _SMALLEST_NORMAL, out=half)
         np.minimum(half, small, out=half)
-        sign = np.right_shift(bits, np.uint32(16), out=magnitude)
-        sign &= np.uint32(0x8000)
-        half |= sign
-        found[start : start + length] = half
-    return found
+        sign = np.right_shift(bits, _16, out=magnitude)
+        np.bitwise_and(sign, _SIGN, out=sign)
+        np.bitwise_or(half, sign, out=half)
+        out[start : start + length] = half
 
 
-def _to_bfloat16(values: npt.NDArray[np.float32]) -> Array:
+def _to_bfloat16(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:
     bits = values.view(np.uint32)
     rounded = bits >> np.uint32(16)
     rounded &= np.uint32(1)
     rounded += np.uint32(0x7FFF)
     rounded += bits  # wraps for some NaN only, which are put right below
     rounded >>= np.uint32(16)
-    half = rounded.astype(np.uint16)
+    out[:] = rounded
     nan = np.isnan(values)
     if nan.any():
-        half[nan] = 0x7FC0
-    return half
+        out[nan] = 0x7FC0

@@ -1,4 +1,4 @@
-"""A model directory's manifest: every file with size and SHA-256, and where the weights came from."""
+"""A model directory's manifest: every file with size and hash, and where the weights came from."""
 
 from __future__ import annotations
 
@@ -9,23 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from glmjobs.zero.guarded_files import inside, open_regular, read_json, reading
+from glmjobs.zero.file_hashes import HASHES, file_hash, noted
+from glmjobs.zero.guarded_files import inside, read_json, reading
 from hpc.core.errors import BadInput, WorkFailed
-from hpc.core.files import sha256_of
 
 MANIFEST = "manifest.json"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a regular file, in hexadecimal; constant memory."""
-    with open_regular(path, buffering=0) as file:
-        return sha256_of(file)
-
-
-def describe(directory: Path, name: str) -> dict[str, str | int]:
-    """A manifest's entry for one file."""
-    path = directory / name
-    return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def write_manifest(
@@ -50,14 +38,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     if not os.path.lexists(path):
         raise BadInput(f"{directory}: no {MANIFEST} here; glmjobs.consolidate writes one")
-    with reading(path, "a manifest lists files with path, bytes and sha256", BadInput):
+    with reading(path, f"a manifest lists files with path, bytes and {' or '.join(HASHES)}", BadInput):
         inside(directory, MANIFEST)
         manifest = read_json(path)
-        entries = [(entry["path"], entry["bytes"], entry["sha256"]) for entry in manifest["files"]]
-        for entry in entries:
-            if [type(value) for value in entry] != [str, int, str]:
+        names = [entry["path"] for entry in manifest["files"]]
+        for entry in manifest["files"]:
+            noted(entry)
+            if [type(entry["path"]), type(entry["bytes"])] != [str, int]:
                 raise TypeError
-    if any(Path(name).name != name or "\0" in name for name, _, _ in entries):
+    if any(Path(name).name != name or "\0" in name for name in names):
         raise BadInput(f"{path}: names a file outside the model directory")
     return dict(manifest)
 
@@ -88,10 +77,12 @@ def verify(directory: Path, *, hashes: bool = True, workers: int = 2) -> dict[st
     if hashes:
         with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
             paths = [directory / entry["path"] for entry in manifest["files"]]
-            for entry, found in zip(manifest["files"], pool.map(file_sha256, paths), strict=True):
-                if found != entry["sha256"]:
+            kinds, expected = zip(*map(noted, manifest["files"]), strict=True)
+            for path, kind, known, found in zip(
+                paths, kinds, expected, pool.map(file_hash, paths, kinds), strict=True
+            ):
+                if found != known:
                     raise WorkFailed(
-                        f"{directory / entry['path']}: its content changed (SHA-256 {found[:12]}…, the "
-                        f"manifest says {entry['sha256'][:12]}…)"
+                        f"{path}: its content changed ({kind} {found[:12]}…, the manifest says {known[:12]}…)"
                     )
     return manifest

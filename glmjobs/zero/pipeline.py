@@ -1,60 +1,32 @@
 """Moving a model's bytes: extents of the checkpoint's files into safetensors files, in constant memory.
 
 The output is cut into blocks at fixed places of each file. Threads take the next block and an empty buffer,
-read its extents, round where asked, write it to its place, and pass it on to the file's SHA-256 in order;
+read its extents, round where asked, write it to its place, and pass it on to the file's hash in order;
 whichever thread finds the next block to hash does the hashing. There is a fixed number of buffers, so memory
-does not depend on the model. Plain reads (not a memory map) keep a file that shrinks underneath an error
-instead of a crash, and pages off our account.
-
-On a local disk the files are written past the page cache (O_DIRECT): the kernel would otherwise spend more
-time on finding pages for the output than this program does on all the rest, and would drop the checkpoint's
-own pages to do so.
+does not depend on the model.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import mmap
-import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from glmjobs.zero.blocks import BLOCK_BYTES, PIECE_ELEMENTS, Block, Piece, Shard, interleaved
 from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.dtypes import SIZE, convert
-from glmjobs.zero.guarded_files import open_handle
-from glmjobs.zero.layout import Extent, Tensor
+from glmjobs.zero.file_hashes import HASHES
+from glmjobs.zero.output_files import OutputFile, buffers, is_local
+from glmjobs.zero.source_files import SourceFiles
 from hpc.core.errors import WorkFailed
 
-BLOCK_BYTES = 1 << 20  # of output; a multiple of ALIGNMENT and of every element's size
-ALIGNMENT = 4096  # what O_DIRECT asks of places, lengths and memory, on any disk of today
-PIECE_ELEMENTS = 1 << 18  # rounded at once: a megabyte of float32 fits a core's cache
-OPEN_FILES = 200
-# File systems on a disk of this machine. Network ones make a round trip of every direct write.
-LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs"}
 Progress = Callable[[int, int], None]  # bytes read and written by a finished block
-
-
-@dataclass
-class Shard:
-    """One file to write: its tensors in order, and where each begins."""
-
-    name: str
-    tensors: list[Tensor]
-    dtypes: list[str]
-    header: bytes = b""
-    starts: list[int] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self.starts[-1]
 
 
 @dataclass
@@ -65,33 +37,11 @@ class Written:
     overflow: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A run of one tensor's elements (or of the header's bytes) and its place in the block."""
+class _OrderedHash:
+    """A file's hash, fed in order by whichever thread comes."""
 
-    at: int
-    name: str
-    dtype: str
-    extent: Extent | None
-    literal: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The bytes of one file from ``offset`` on: the ``turn``-th block of it."""
-
-    shard: int
-    turn: int
-    offset: int
-    size: int
-    pieces: tuple[_Piece, ...]
-
-
-class _Hash:
-    """A file's SHA-256, fed in order by whichever thread comes."""
-
-    def __init__(self) -> None:
-        self.sha = hashlib.sha256()
+    def __init__(self, kind: str) -> None:
+        self.digest = HASHES[kind]()
         self.turn = 0
         self.busy = False
         self.waiting: dict[int, tuple[memoryview, int]] = {}
@@ -99,24 +49,31 @@ class _Hash:
 
 class Pipeline:
     """Writes ``shards`` into the directory ``into`` with ``workers`` threads (twice as many where writes go
-    past the page cache, since half of them then wait for the disk).
+    past the page cache, since half of them then wait for the disk), and hashes them as ``hash_kind`` says.
     """
 
     def __init__(
-        self, shards: Sequence[Shard], into: Path, workers: int, fsync: bool, progress: Progress | None
+        self,
+        shards: Sequence[Shard],
+        into: Path,
+        workers: int,
+        *,
+        fsync: bool,
+        hash_kind: str,
+        progress: Progress | None,
     ) -> None:
         self.shards, self.into, self.fsync, self.progress = shards, into, fsync, progress
-        self.direct = is_local(into)
+        self.direct, self.hash_kind = is_local(into), hash_kind
         self.threads = 2 * workers if self.direct else workers
         self.lock = threading.Lock()
         # None in place of a buffer: something failed, stop.
         self.buffers: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        for _ in range(2 * self.threads + 2):
-            self.buffers.put(memoryview(mmap.mmap(-1, BLOCK_BYTES)))  # page-aligned, as O_DIRECT wants
-        self.blocks = self._interleaved(workers)
-        self.hashes = [_Hash() for _ in shards]
-        self.targets: list[int] = []
-        self.sources = _Sources()
+        for buffer in buffers(self.threads + 1, BLOCK_BYTES):
+            self.buffers.put(buffer)
+        self.blocks = interleaved(shards, workers)
+        self.hashes = [_OrderedHash(hash_kind) for _ in shards]
+        self.targets: list[OutputFile] = []
+        self.sources = SourceFiles()
         self.sums = Checksums()
         self.overflow: Counter[str] = Counter()
         self.failure: BaseException | None = None
@@ -130,33 +87,13 @@ class Pipeline:
         """
         try:
             for shard in self.shards:
-                self.targets.append(self._create(self.into / shard.name, shard.size))
-            threads = [
-                threading.Thread(target=self._work, name=f"write-{n}", daemon=True)
-                for n in range(self.threads)
-            ]
-            try:
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-            except BaseException as error:  # Ctrl-C: threads finish their block before files are closed
-                self._fail(error)
-                for thread in threads:
-                    if thread.ident is not None:
-                        thread.join()
-                if isinstance(error, RuntimeError):
-                    raise WorkFailed(
-                        f"{self.threads} threads cannot be started here; take fewer: --workers 1"
-                    ) from None
+                self.targets.append(OutputFile(self.into / shard.name, shard.size, direct=self.direct))
+            self._run_threads()
             if self.failure is not None:
                 raise self.failure
             self.sums.check()
-            for target, shard in zip(self.targets, self.shards, strict=True):
-                if self.direct:
-                    os.ftruncate(target, shard.size)  # the last block was written to a full ALIGNMENT
-                if self.fsync:
-                    os.fsync(target)
+            for target in self.targets:
+                target.finish(self.fsync)
         except OSError as error:
             raise WorkFailed(
                 f"{self.into}: cannot write here: {error.strerror}"
@@ -164,57 +101,32 @@ class Pipeline:
             ) from None
         finally:
             for target in self.targets:
-                os.close(target)
+                target.close()
             self.sources.close()
         files: list[dict[str, str | int]] = [
-            {"path": shard.name, "bytes": shard.size, "sha256": digest.sha.hexdigest()}
-            for shard, digest in zip(self.shards, self.hashes, strict=True)
+            {"path": shard.name, "bytes": shard.size, self.hash_kind: found.digest.hexdigest()}
+            for shard, found in zip(self.shards, self.hashes, strict=True)
         ]
         return Written(files, dict(sorted(self.overflow.items())))
 
-    def _create(self, path: Path, size: int) -> int:
-        """A new file of this size, open for writing; on a local disk with its blocks already its own."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        if self.direct:
-            try:
-                handle = os.open(path, flags | os.O_DIRECT, 0o644)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self.direct = False  # this mount has no direct writing after all
-                path.unlink(missing_ok=True)
-        if not self.direct:
-            handle = os.open(path, flags, 0o644)
+    def _run_threads(self) -> None:
+        threads = [
+            threading.Thread(target=self._work, name=f"write-{n}", daemon=True) for n in range(self.threads)
+        ]
         try:
-            if self.direct:
-                try:
-                    os.posix_fallocate(handle, 0, size)
-                except OSError as error:
-                    # A file system without it: glibc then writes single bytes, which O_DIRECT refuses.
-                    if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                        raise
-                    os.ftruncate(handle, size)
-            else:
-                os.ftruncate(handle, size)
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle
-
-    def _interleaved(self, side_by_side: int) -> Iterator[_Block]:
-        """The blocks of all files, a few files at a time: as many hashes run side by side."""
-        for first in range(0, len(self.shards), side_by_side):
-            running = [
-                _blocks_of(index, self.shards[index])
-                for index in range(first, min(first + side_by_side, len(self.shards)))
-            ]
-            while running:
-                for blocks in list(running):
-                    block = next(blocks, None)
-                    if block is None:
-                        running.remove(blocks)
-                    else:
-                        yield block
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # Ctrl-C: threads finish their block before files are closed
+            self._fail(error)
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            if isinstance(error, RuntimeError):
+                raise WorkFailed(
+                    f"{self.threads} threads cannot be started here; take fewer: --workers 1"
+                ) from None
 
     def _work(self) -> None:
         try:
@@ -230,11 +142,7 @@ class Pipeline:
                     self.buffers.put(buffer)
                     return
                 read = sum(self._fill(piece, buffer, scratch) for piece in block.pieces)
-                size = block.size
-                if self.direct:
-                    size += -size % ALIGNMENT
-                    buffer[block.size : size] = bytes(size - block.size)
-                _write_all(self.targets[block.shard], buffer[:size], block.offset)
+                self.targets[block.shard].write(buffer, block.size, block.offset)
                 if self.progress is not None:
                     self.progress(read, block.size)
                 self._hash(block, buffer)
@@ -248,7 +156,7 @@ class Pipeline:
         for _ in range(self.threads):
             self.buffers.put(None)
 
-    def _fill(self, piece: _Piece, buffer: memoryview, scratch: memoryview) -> int:
+    def _fill(self, piece: Piece, buffer: memoryview, scratch: memoryview) -> int:
         """Put a piece in its place, rounded; the bytes read."""
         if piece.extent is None:
             buffer[piece.at : piece.at + len(piece.literal)] = piece.literal
@@ -262,130 +170,30 @@ class Pipeline:
         raw = scratch[:size]
         self.sources.read(piece.extent, raw)
         self.sums.add(piece.extent, raw)
-        values, overflow = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype)
-        np.frombuffer(buffer, np.uint8)[piece.at : piece.at + values.nbytes] = values.view(np.uint8)
+        into = buffer[piece.at : piece.at + count * SIZE[piece.dtype]]
+        half = np.frombuffer(into, np.uint16) if SIZE[piece.dtype] == 2 else None
+        values, overflow = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype, half)
+        if half is None:
+            into[:] = values.view(np.uint8).data
         if overflow:
             with self.lock:
                 self.overflow[piece.name] += overflow
         return size
 
-    def _hash(self, block: _Block, buffer: memoryview) -> None:
+    def _hash(self, block: Block, buffer: memoryview) -> None:
         """Leave the block for hashing, and hash what is next in line unless another thread is at it."""
-        digest = self.hashes[block.shard]
+        file = self.hashes[block.shard]
         with self.lock:
-            digest.waiting[block.turn] = buffer, block.size
-            if digest.busy:
+            file.waiting[block.turn] = buffer, block.size
+            if file.busy:
                 return
-            digest.busy = True
+            file.busy = True
         while True:
             with self.lock:
-                following = digest.waiting.pop(digest.turn, None)
+                following = file.waiting.pop(file.turn, None)
                 if following is None:
-                    digest.busy = False
+                    file.busy = False
                     return
-                digest.turn += 1
-            digest.sha.update(following[0][: following[1]])
+                file.turn += 1
+            file.digest.update(following[0][: following[1]])
             self.buffers.put(following[0])
-
-
-def is_local(directory: Path) -> bool:
-    """Whether a directory lies on a disk of this machine, by the kernel's table of mounts."""
-    try:
-        device = directory.stat().st_dev
-        number = f"{os.major(device)}:{os.minor(device)}"
-        with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                # Fields: proc(5), /proc/pid/mountinfo.
-                before, _, after = line.partition(" - ")
-                if before.split()[2] == number:
-                    return after.split()[0] in LOCAL_FILE_SYSTEMS
-    except (OSError, IndexError):
-        pass
-    return False
-
-
-def _pieces(shard: Shard) -> Iterator[_Piece]:
-    """All of a file in order, in pieces that cross no block's edge."""
-    place = 0
-    while place < len(shard.header):
-        at = place % BLOCK_BYTES
-        literal = shard.header[place : place + BLOCK_BYTES - at]
-        yield _Piece(at, "", "U8", None, literal)
-        place += len(literal)
-    for tensor, dtype in zip(shard.tensors, shard.dtypes, strict=True):
-        for extent in tensor.extents:
-            start = 0
-            while start < extent.count:
-                at = place % BLOCK_BYTES
-                # Every tensor starts at a multiple of its element's size, so no element crosses an edge.
-                take = min((BLOCK_BYTES - at) // SIZE[dtype], extent.count - start, PIECE_ELEMENTS)
-                yield _Piece(at, tensor.name, dtype, extent.part(start, take))
-                start += take
-                place += take * SIZE[dtype]
-
-
-def _blocks_of(index: int, shard: Shard) -> Iterator[_Block]:
-    turn = 0
-    held: list[_Piece] = []
-    for piece in _pieces(shard):
-        if piece.at == 0 and held:
-            yield _Block(index, turn, turn * BLOCK_BYTES, BLOCK_BYTES, tuple(held))
-            turn, held = turn + 1, []
-        held.append(piece)
-    offset = turn * BLOCK_BYTES
-    yield _Block(index, turn, offset, shard.size - offset, tuple(held))
-
-
-class _Sources:
-    """The checkpoint's files, kept open (up to a number) and read by position."""
-
-    def __init__(self) -> None:
-        self.open: dict[Path, int] = {}
-        self.lock = threading.Lock()
-
-    def read(self, extent: Extent, into: memoryview) -> None:
-        """Fill ``into`` with the extent's bytes."""
-        with self.lock:
-            handle = self.open.get(extent.file)
-            if handle is None and len(self.open) < OPEN_FILES:
-                handle = self.open[extent.file] = _open(extent.file)
-        if handle is not None:
-            _read_all(handle, into, extent)
-            return
-        handle = _open(extent.file)
-        try:
-            _read_all(handle, into, extent)
-        finally:
-            os.close(handle)
-
-    def close(self) -> None:
-        for handle in self.open.values():
-            os.close(handle)
-        self.open.clear()
-
-
-def _open(path: Path) -> int:
-    try:
-        return open_handle(path)
-    except OSError as error:
-        raise WorkFailed(f"{path}: cannot be opened: {error.strerror or error}") from None
-
-
-def _read_all(handle: int, into: memoryview, extent: Extent) -> None:
-    done = 0
-    while done < len(into):
-        try:
-            got = os.preadv(handle, [into[done:]], extent.offset + done)
-        except OSError as error:
-            raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror}") from None
-        if got == 0:
-            raise WorkFailed(
-                f"{extent.file}: truncated, it ends inside a tensor (at byte {extent.offset + done})"
-            )
-        done += got
-
-
-def _write_all(handle: int, data: memoryview, offset: int) -> None:
-    while data:
-        done = os.pwrite(handle, data, offset)
-        data, offset = data[done:], offset + done

@@ -11,6 +11,7 @@ from typing import Any
 
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.directories import WEIGHT_FILES
+from glmjobs.zero.file_hashes import SHA256
 from glmjobs.zero.weights import read_weights
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 
@@ -49,7 +50,7 @@ def write_safetensors(directory: Path, workers: int) -> list[dict[str, Any]]:
     shutil.rmtree(forming, ignore_errors=True)
     forming.mkdir()
     try:
-        written = write_shards(shards, forming, workers=workers)
+        written = write_shards(shards, forming, workers=workers, hash_kind=SHA256)
         for entry in written.files:  # the index is the last
             (forming / str(entry["path"])).replace(directory / str(entry["path"]))
     finally:

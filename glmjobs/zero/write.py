@@ -5,15 +5,16 @@ The bytes themselves are moved by :mod:`glmjobs.zero.pipeline`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from glmjobs.zero.blocks import Shard
 from glmjobs.zero.dtypes import FLOATING, SIZE
+from glmjobs.zero.file_hashes import XXH128, describe
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.pipeline import Pipeline, Progress, Shard, Written
+from glmjobs.zero.pipeline import Pipeline, Progress, Written
 from glmjobs.zero.safetensors_file import make_header
 from hpc.core.errors import NotFit
 from hpc.core.room import free_bytes
@@ -72,21 +73,32 @@ def check_space(directory: Path, needed: int, shown: Path | str | None = None) -
 
 
 def write_shards(
-    shards: Sequence[Shard], into: Path, *, workers: int, fsync: bool = True, progress: Progress | None = None
+    shards: Sequence[Shard],
+    into: Path,
+    *,
+    workers: int,
+    fsync: bool = True,
+    hash_kind: str = XXH128,
+    progress: Progress | None = None,
 ) -> Written:
     """Write the files (and the index, where there are several) into an existing directory.
+
+    Args:
+        hash_kind: of :data:`glmjobs.zero.file_hashes.HASHES`.
 
     Raises:
         WorkFailed: a source file is shorter than planned, or the disk is full; the directory is then
             incomplete.
     """
-    written = Pipeline(shards, into, max(1, workers), fsync, progress).run()
+    pipeline = Pipeline(shards, into, max(1, workers), fsync=fsync, hash_kind=hash_kind, progress=progress)
+    written = pipeline.run()
     if len(shards) > 1:
-        written.files.append(_write_index(shards, into))
+        written.files.append(describe(into, _write_index(shards, into), hash_kind))
     return written
 
 
-def _write_index(shards: Sequence[Shard], into: Path) -> dict[str, str | int]:
+def _write_index(shards: Sequence[Shard], into: Path) -> str:
+    """The index of several files; its name."""
     stem = shards[0].name.split("-00001-of-")[0]
     total = sum(shard.size - len(shard.header) for shard in shards)
     index = {
@@ -94,6 +106,5 @@ def _write_index(shards: Sequence[Shard], into: Path) -> dict[str, str | int]:
         "weight_map": {tensor.name: shard.name for shard in shards for tensor in shard.tensors},
     }
     path = into / f"{stem}.safetensors.index.json"
-    text = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    path.write_bytes(text)
-    return {"path": path.name, "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    path.write_bytes((json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    return path.name

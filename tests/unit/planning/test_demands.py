@@ -10,7 +10,7 @@ from glmjobs.planning import demands
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Shape
-from hpc.batch.profile import Profile
+from hpc.batch.profile import Measured, Profile
 from hpc.core.errors import NotFit
 
 GB = 10**9
@@ -52,6 +52,29 @@ def test_a_6b_run(
         assert said is not None and said in str(error) and "--set " in str(error) and "\n" not in str(error)
     else:
         assert (said is None and remarks == []) or (len(remarks) == 1 and str(said) in remarks[0])
+
+
+def test_a_save_is_done_before_the_time_limit(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the newest rate that was measured on as many nodes; on this machine alone no job has a limit."""
+    monkeypatch.setattr(demands, "free_bytes", lambda path: 10**13)
+    recipe, profile = both()
+
+    def measured(*rates: tuple[int, float | None]) -> Profile:
+        found = [
+            Measured(time="2024-01-01", what="tiny", nodes=n, gpus=8, write_gb_s=rate) for n, rate in rates
+        ]
+        return profile.model_copy(update={"measured": tuple(found)})
+
+    slow = measured((1, 5.0), (1, 0.1), (1, None), (2, 5.0))
+    with pytest.raises(
+        NotFit, match=r"86\.4 GB takes 864 s at the 0\.1 GB/s .* --set jobs\.signal_seconds=1297"
+    ):
+        demands.check(recipe, slow, SHAPE, elsewhere)
+    enough = recipe.model_copy(update={"jobs": recipe.jobs.model_copy(update={"signal_seconds": 1297})})
+    assert demands.check(enough, slow, SHAPE, elsewhere) == []
+    assert demands.check(recipe, slow, SHAPE, elsewhere, limited=False) == []
+    for profile_ in (measured((2, 0.1)), measured((1, 0.1), (1, 5.0))):
+        assert demands.check(recipe, profile_, SHAPE, elsewhere) == []
 
 
 def test_the_way_that_a_gpu_is_offered_fits_it(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

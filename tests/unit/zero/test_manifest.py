@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,28 @@ def test_verify(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         manifest.verify(checkpoint)
 
 
+def test_the_hash_is_the_manifests_own(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """XXH128 or SHA-256, as asked, in the form that other programs print; manifests of old have SHA-256."""
+    import xxhash
+
+    for kind, of in (("xxh128", xxhash.xxh3_128), ("sha256", hashlib.sha256)):
+        out = checkpoint.parent / kind
+        words = [str(checkpoint), str(out), "--hash", kind, "--shard-size", "300"]
+        assert run_command(stage.main, words) == 0
+        entries = manifest.read_manifest(out)["files"]
+        assert len(entries) > 2
+        for entry in entries:
+            content = (out / entry["path"]).read_bytes()
+            assert entry == {"path": entry["path"], "bytes": len(content), kind: of(content).hexdigest()}
+        assert run_command(stage.main, ["--verify", str(out)]) == 0
+        victim = out / "model.safetensors.index.json"
+        victim.write_bytes(victim.read_bytes().replace(b"0", b"1"))
+        assert run_command(stage.main, ["--verify", str(out)]) == 1
+        assert f"its content changed ({kind} " in capsys.readouterr().err
+    with pytest.raises(BadInput, match="xxh128, sha256"):
+        consolidate(checkpoint, checkpoint.parent / "md5", Options(hash_kind="md5"))
+
+
 def test_verify_holds_all_weights_against_the_manifest(checkpoint: Path) -> None:
     out = checkpoint.parent / "out"
     consolidate(checkpoint, out, Options(fsync=False))
@@ -46,7 +69,12 @@ def test_verify_holds_all_weights_against_the_manifest(checkpoint: Path) -> None
     (out / "manifest.json").write_text('{"files": []}')
     with pytest.raises(WorkFailed, match="lists no weights"):
         manifest.verify(out)
-    for text in ("[" * 100_000, '{"files": [{"path": "a", "bytes": "1", "sha256": ""}]}', "[]"):
+    for text in (
+        "[" * 100_000,
+        '{"files": [{"path": "a", "bytes": "1", "sha256": ""}]}',
+        "[]",
+        '{"files": [{"path": "a", "bytes": 1, "md5": ""}]}',
+    ):
         (out / "manifest.json").write_text(text)
         with pytest.raises(BadInput, match="manifest"):
             manifest.verify(out)

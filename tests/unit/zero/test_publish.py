@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from glmjobs.zero import manifest, pipeline, publish
+from glmjobs.zero import manifest, output_files, pipeline, publish
 from glmjobs.zero.consolidate import Options, consolidate
 from glmjobs.zero.safetensors_file import read_tensors
 from hpc.core.errors import BadInput, NotFit, WorkFailed
@@ -169,7 +169,7 @@ def test_disk_without_fallocate(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(pipeline, "is_local", lambda directory: True)
-    monkeypatch.setattr(pipeline.os, "posix_fallocate", refuses)
+    monkeypatch.setattr(output_files.os, "posix_fallocate", refuses)
     out, usual = checkpoint.parent / "out", checkpoint.parent / "usual"
     consolidate(checkpoint, out, Options(dtype="float32", fsync=False))
     manifest.verify(out)
