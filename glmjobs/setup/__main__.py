@@ -112,11 +112,11 @@ def steps(args: argparse.Namespace, answers: Answers, words: list[str]) -> int:
         raise NotFit("no Slurm here (sbatch is not on PATH): run this on a login node")
     environment = IntoEnvironment(answers)
     go([environment], dry=args.dry_run)
-    if args.dry_run and any(name not in packages(Path(sys.prefix)) for name in LIGHT):
+    if environment.whole:
+        enter(environment.place, words)
+    elif any(name not in packages(Path(sys.prefix)) for name in LIGHT):  # a dry run
         tell("", "the other steps can be looked at when it is there")
         return 0
-    if not args.dry_run:
-        enter(environment.place, words)
     from glmjobs.setup import chain_steps, input_steps, setting_step, site_steps
     from glmjobs.setup.settled import Settled
 

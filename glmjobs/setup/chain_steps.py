@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from glmjobs.run.directory import Run, free_name, rewrite
 from glmjobs.run.jobs import CHAIN, make_chain
 from glmjobs.run.read_state import read_state
 from glmjobs.run.rehearsal import KILL_STEP, Rehearsal
-from glmjobs.run.state import DONE
+from glmjobs.run.state import DONE, FAILED
 from glmjobs.setup.asking import yes_or_no
 from glmjobs.setup.settled import Settled
+from glmjobs.setup.stepwise import tell
 from glmjobs.terminal.follow import describe, finish, follow
 from hpc.batch.jobs import Chain
 from hpc.batch.profile import Profile
@@ -59,16 +61,16 @@ class Chains:
         answers.keep(name=name)
         return str(name)
 
-    def rehearsals(self) -> list[Run]:
-        """The rehearsals of this very run that are there, oldest first."""
-        wanted = rehearsal.short(self.recipe)
+    def rehearsals(self) -> tuple[list[Run], list[Run]]:
+        """The rehearsals of this very run that are there, and those of it with other settings; oldest first."""
+        wanted, shape = rehearsal.short(self.recipe), self.settled.shape()
         found = []
         for place in locate.directories():
             with contextlib.suppress(HpcError):  # a run that cannot be read is none of these
                 if place.path.name.startswith(wanted.name):
                     found.append(Run.open(place.path))
-        shape = self.settled.shape()
-        return [run for run in found if (run.recipe, run.shape) == (wanted, shape) and self._is_here(run)]
+        same = [run for run in found if (run.recipe, run.shape) == (wanted, shape) and self._is_here(run)]
+        return same, [run for run in found if run.recipe.name == wanted.name and run not in same]
 
     def _is_here(self, run: Run) -> bool:
         """Its cluster profile is today's, whatever was measured since."""
@@ -143,7 +145,7 @@ class Rehearse:
             return "over: the run itself is there"
         if self.settled.dry:
             return ""
-        held = [run for run in self.chains.rehearsals() if holds(run)]
+        held = [run for run in self.chains.rehearsals()[0] if holds(run)]
         return f"{held[-1].name}: all that was measured holds" if held else ""
 
     def ask(self) -> None:
@@ -167,7 +169,13 @@ class Rehearse:
             NotFit: something that it has shown will not hold.
         """
         short = rehearsal.short(self.chains.recipe)
-        there = self.chains.rehearsals()
+        there, others = self.chains.rehearsals()
+        for run in others:
+            if read_state(run).state == FAILED:
+                end = hints.command("glmjobs.cancel", run.path)
+                tell(
+                    "", f"{run.name} was of other settings; its other jobs wait for nothing; end them: {end}"
+                )
         path = there[-1].path if there else locate.parent() / free_name(short.name, locate.parent())
         of = Rehearsal(self.settled.recipe(), KILL_STEP, self.settled.profile_path.absolute())
         submit.start(path, short, self.chains.profile, self.settled.shape(), local=False, rehearses=of)
@@ -178,9 +186,7 @@ class Rehearse:
         if (code := follow(run)) == 130:
             raise KeyboardInterrupt
         if code:
-            raise WorkFailed(
-                f"the rehearsal {run.name} failed; mend the cause ({hints.command('glmjobs.logs', path)})"
-            )
+            raise WorkFailed(f"the rehearsal {run.name} failed ({hints.command('glmjobs.logs', path)})")
         if submit.rehearsed(run, as_json=False):
             raise NotFit("change what will not hold (--set), or --no-rehearse to go without")
         return f"{run.name}: all that was measured holds"
@@ -254,7 +260,10 @@ def how_it_is(path: Path, *, stay: bool) -> int:
         return follow(run)
     now = read_state(run)
     if now.ended:
-        return finish(run, now, as_json=False)
+        code = finish(run, now, as_json=False)
+        if code:
+            print(f"when that is mended: {hints.command('glmjobs.heal', run.name)}", file=sys.stderr)
+        return code
     for line in filter(None, map(describe, now.submitted)):
         print(line)
     watch, end = hints.command("glmjobs.status", run.name), hints.command("glmjobs.cancel", run.name)

@@ -20,6 +20,9 @@ OWNER = "THUDM"
 BELLE = "BelleGroup/school_math_0.25M"
 
 
+ROWS = (".json", ".jsonl", ".csv", ".tsv")
+
+
 class FetchInput:
     """What model and data have in common: a place that the recipe names, and a source that a person names.
 
@@ -40,8 +43,12 @@ class FetchInput:
         """Where :attr:`source` lies once it is fetched, and the directory that it is fetched into."""
         raise NotImplementedError
 
+    def exactly(self, place: Path) -> Path:
+        """What the recipe is to name, of what lies at a place."""
+        return place
+
     def whole(self, place: Path) -> str:
-        """What is there, in words; "" where it is not."""
+        """What is there and can be used, in words; "" where nothing is."""
         raise NotImplementedError
 
     def use(self, place: Path) -> None:
@@ -73,6 +80,7 @@ class FetchInput:
             place = Path(self.source)
         else:
             place, into = self.home(named)
+        place = self.exactly(place)
         if place != named:
             self.settled.paths[f"{self.title}.path"] = str(place.absolute())
         whole = self.whole(place) if there or self.fetched(into) else ""
@@ -104,7 +112,7 @@ class FetchInput:
         if not text or not (Path(text).exists() or fetch.HUB_ID.fullmatch(text)):
             raise BadInput(f"{text or 'nothing'}: neither a path that exists nor a hub id such as {BELLE}")
         if Path(text).exists():
-            self.use(Path(text))
+            self.use(self.exactly(Path(text)))
         return text
 
     @property
@@ -184,10 +192,22 @@ class FetchData(FetchInput):
         other = named.parent / self.source.partition("/")[2]
         return other, other
 
+    def exactly(self, place: Path) -> Path:
+        """The one file of rows in a directory; a directory of tables as it is."""
+        if not place.is_dir() or any(f.suffix in (".parquet", ".arrow") for f in place.rglob("*")):
+            return place
+        rows = [
+            f
+            for f in sorted(place.iterdir())
+            if f.name.removesuffix(".gz").endswith(ROWS) and f.name != fetch.LIST
+        ]
+        return rows[0] if len(rows) == 1 else place
+
     def whole(self, place: Path) -> str:
         """A file or directory."""
         if not place.exists():
             return ""
+        self.use(place)
         return f"{place}, {place.stat().st_size / 1e6:,.1f} MB" if place.is_file() else str(place)
 
     def use(self, place: Path) -> None:

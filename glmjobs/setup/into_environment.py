@@ -35,13 +35,18 @@ print(json.dumps(found))
 
 
 class IntoEnvironment:
-    """The Python that has all packages: this one, one that is named, or one that is made here."""
+    """The Python that has all packages: this one, one that is named, or one that is made here.
+
+    Attributes:
+        place: its prefix.
+        whole: it is there.
+    """
 
     title = "environment"
 
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
-        self.place = Path(sys.prefix)
+        self.place, self.whole = Path(sys.prefix), False
 
     def found(self) -> str:
         """This Python, where it has what is needed; or the one that was named."""
@@ -49,9 +54,11 @@ class IntoEnvironment:
         self.place = self.answers.ask("environment", "", None, directory) if named else Path(sys.prefix)
         versions = packages(self.place)
         if all(name in versions for name in LIGHT) and not named and (where := elsewhere(self.answers)):
+            self.whole = True
             return f"{self.place}, to submit from; {where}"
         if bootstrap.state(self.place) is None and any(name not in versions for name in NEEDED):
             return ""
+        self.whole = True
         told = ("torch", "transformers", "deepspeed")
         shown = ", ".join(f"{name} {versions[name]}" for name in told if name in versions)
         return f"{self.place}: {shown or 'as its stack has it'}"
@@ -86,6 +93,7 @@ class IntoEnvironment:
         finally:
             if path is not None:
                 os.environ["PYTHONPATH"] = path
+        self.whole = True
         return f"made: {self.place}"
 
     def by_hand(self) -> str:

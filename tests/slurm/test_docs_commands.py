@@ -64,6 +64,24 @@ def test_a_run_on_this_machine(repo: Path, place: Path) -> None:
     assert (place / "runs" / "mine").is_dir()
 
 
+@pytest.mark.slow
+def test_from_nothing(repo: Path, place: Path) -> None:
+    """It says what the page shows, but for numbers and where it was."""
+    require_slurm()
+    heading = "From nothing to a scored run"
+    commands = section(repo, "start", heading)
+    page = (repo / PAGES["start"]).read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
+    shown = page.split("```")[3]  # the block after the commands
+    assert len(told(shown)) > 12
+    assert told(shown) == told(type_in(repo, place, commands))
+
+
+def told(text: str) -> list[str]:
+    """Setup's own lines, without numbers and the place of the runs; where the environment is differs."""
+    own = [line for line in text.splitlines() if re.match(r"[a-z]* +$", line[:13]) and line[13:].strip()]
+    return [re.sub(r"\S*/runs/|\d[\d,.]*", "", line) for line in own if not line.startswith("environment")]
+
+
 def test_the_same_as_jobs(repo: Path, place: Path) -> None:
     require_slurm()
     type_in(repo, place, section(repo, "start", "The same as jobs"))

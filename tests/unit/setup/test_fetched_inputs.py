@@ -14,10 +14,12 @@ from glmjobs.setup.settled import Settled
 from hpc.core.errors import BadInput
 from tests.support.hub import serve
 
-RECIPE = (
-    "name: small\nmodel: {family: chatglm, path: models/small}\ndata: {path: data/school_math_0.25M.json}\n"
-)
-ROWS = b'{"instruction": "1+1=?", "input": "", "output": "2"}\n'
+RECIPE = """\
+name: small
+model: {family: chatglm, path: models/small}
+data: {path: data/school_math_0.25M.json, dev_rows: 1-4}
+"""
+ROWS = b"".join(b'{"instruction": "%d+1=?", "input": "", "output": "2"}\n' % n for n in range(20))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,8 @@ def test_other_data_have_a_directory_of_their_own(hub: str, home: Path) -> None:
     so_far = settled(home, data="me/mine")
     step = FetchData(so_far)
     assert step.found() == "" and step.by_hand().endswith("glmjobs.fetch data me/mine --into data/mine")
-    assert step.do() == "data/mine" and so_far.overrides == [f"data.path={home}/data/mine"]
+    assert step.do().startswith("data/mine/a.jsonl")
+    assert so_far.overrides == [f"data.path={home}/data/mine/a.jsonl"]
     with pytest.raises(BadInput, match=r"data/mine was fetched from .*me/mine; move it away"):
         FetchData(settled(home, data="you/mine")).found()
 
@@ -129,3 +132,8 @@ def test_a_path_that_cannot_be_used_is_refused_when_it_is_answered(home: Path) -
     ):
         with pytest.raises(BadInput):
             step(settled(home)).checked(text)
+    (home / "several").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (home / "several" / name).write_bytes(ROWS)
+    with pytest.raises(BadInput, match="name the data file itself"):
+        FetchData(settled(home, data="several")).found()

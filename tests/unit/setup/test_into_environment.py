@@ -106,3 +106,21 @@ def test_nothing_is_needed_to_begin(bare: Path, tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert f"would make {tmp_path}/new" in said.stdout and "when it is there" in said.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bin"]
+
+
+def test_from_a_bare_python_into_the_environment_that_is_there(bare: Path, tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    (tmp_path / "sbatch").touch(mode=0o755)
+    words = [
+        bare / "bin" / "python",
+        "-m",
+        "glmjobs.setup",
+        "--dry-run",
+        "--environment",
+        sys.prefix,
+        "--recipe",
+        "no.yaml",
+    ]
+    environ = {"PYTHONPATH": str(REPO), "PATH": str(tmp_path)}
+    said = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert said.returncode == 2 and "no such recipe" in said.stderr
