@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
         "--adapter", choices=("merge", "keep"), help="LoRA factors: into the base (default), or kept alone"
     )
     parse.add_argument(
-        "--hash", choices=tuple(HASHES), default=XXH128,
+        "--hash", choices=tuple(HASHES),
         help="what the manifest knows the files by: xxh128 (default, quick) or sha256 (a hub's)",
     )  # fmt: skip
     parse.add_argument("--replace", action="store_true", help="replace an existing model directory")
@@ -156,10 +156,10 @@ def main(argv: list[str] | None = None) -> int:
 
     run = Run.open(args.source)
     if args.out is None:
-        given = (args.dtype, args.shard_size, args.base, args.adapter)
+        given = (args.dtype, args.shard_size, args.base, args.adapter, args.hash)
         if args.allow_overflow or any(value is not None for value in given):
             raise BadInput(
-                "a run's dtype, shard size, adapter and base are its recipe's; "
+                "a run's dtype, shard size, adapter and base are its recipe's, and its hash is xxh128; "
                 "name an output directory for others"
             )
         with run.recording(STAGE):
@@ -184,7 +184,7 @@ def _one(source: Path, args: argparse.Namespace) -> int:
         fsync=not args.no_fsync,
         replace=args.replace,
         adapter=args.adapter or "merge",
-        hash_kind=args.hash,
+        hash_kind=args.hash or XXH128,
     )
     manifest = consolidate(source, args.out, options, args.base)
     return _report(_summary(args.out, manifest), manifest, args.json)

@@ -117,11 +117,17 @@ def move_run(run: Run, world_size: int) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m glmjobs.reshard", description="Resume a ZeRO checkpoint on another number of GPUs."
+        prog="python -m glmjobs.reshard",
+        description="Resume a ZeRO checkpoint on another number of GPUs. Takes up to 24 bytes of disk a parameter "
+        "beside the checkpoint; of memory, what --workers says, which is looked at before anything is written.",
     )
     p.add_argument("checkpoint", help="checkpoint-N")
     p.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
-    p.add_argument("--workers", type=positive, default=2, metavar="N", help="processes of the converter")
+    p.add_argument(
+        "--workers", type=positive, default=2, metavar="N",
+        help="processes of the converter (2); each takes two float32 copies of the largest parameter in memory, "
+        "and where torch is older than 2.1 a file of the checkpoint as well",
+    )  # fmt: skip
     return p
 
 
