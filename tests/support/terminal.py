@@ -15,7 +15,8 @@ PATIENCE = 120.0
 
 
 def _control() -> None:
-    """Have the terminal send this process's session its Ctrl-C."""
+    """Have the terminal send this process's session its Ctrl-C, which tests started in the background would ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.close(os.open(os.ttyname(0), os.O_RDWR))
 
 
