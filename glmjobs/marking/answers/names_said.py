@@ -193,8 +193,8 @@ def in_order(question: Question, gold: str) -> bool:
     return bool(_IN_ORDER.search(question.text)) and len(_ordered(question, gold)) > 2
 
 
-_SIDES = re.compile(r"(\d[\d./]*)\s?[○〇◯]\s?(\d[\d./]*)")
-_COMPARISON = re.compile(r"(\d[\d./]*)\s?([<>])\s?(\d[\d./]*)")
+_SIDES = re.compile(r"(\d[\d./]{0,20})\s?[○〇◯]\s?(\d[\d./]{0,20})")
+_COMPARISON = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
 
 
 def _greater(text: str) -> tuple[str, str] | None:
