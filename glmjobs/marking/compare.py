@@ -135,9 +135,6 @@ def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Q
         value = (g if compound is gold else p).value * top.factor
         pair = (plain.value, value) if plain is gold else (value, plain.value)
         return close(*pair, g, p, question, top.factor)
-    if {gold.dim, other.dim} == {"age", "months"} and expect.dim != "months":
-        ages = [r.value / (12 if r.dim == "months" else 1) for r in (gold, other)]
-        return ages[0] == ages[1]
     return None
 
 
@@ -150,7 +147,9 @@ def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question:
         if question.kind not in RATES and shares:
             return None
         return close(gold.value, other.value, g, p, question, Fraction(1))
-    if question.kind in RATES or not _may_have(full, question, gold_is_full):
+    used = {dim for dim in question.context if dim in MONEY}
+    foreign = full.dim in MONEY and used and full.dim not in used
+    if question.kind in RATES or (foreign and not str(full.unit and full.unit.name).startswith(("元", "块"))):
         return None
     factor = full.unit.factor if full.unit else Fraction(1)
     context = question.context.get(full.dim, []) if question.main.expect.dim and not gold_is_full else []
@@ -160,19 +159,6 @@ def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question:
         if close(*pair, g, p, question, Fraction(1)):
             return True
     return gold_is_full and close(full.value / factor, bare.value, g, p, question, Fraction(1))
-
-
-def _may_have(full: Reading, question: Question, gold: bool) -> bool:
-    """Whether an answer may have the unit of ``full``, where the other side has none."""
-    expected = question.main.expect.dim
-    if full.dim in MONEY and full.unit is not None:
-        used = {dim for dim in question.context if dim in MONEY}
-        if used and full.dim not in used and full.unit.name not in ("元", "块", "块钱", "圆", "元钱"):
-            return False  # 元 alone may stand for any currency
-    alike = full.dim == expected or (expected in MONEY and full.dim in MONEY)
-    return (
-        not expected or alike or (expected == "speed" and full.dim == "length") or expected == "age" or gold
-    )
 
 
 def _clocks(g: Clock, p: Clock, question: Question) -> bool:

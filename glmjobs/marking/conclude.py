@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from glmjobs.marking.question import Kind, Question
+from glmjobs.marking.question import Question
 from glmjobs.marking.sentence import PHRASES, State, fits, says_new
 from glmjobs.marking.sentences import step
-from glmjobs.marking.statements import Rank, Read, Statement, operand, split
+from glmjobs.marking.statements import Rank, Read, Statement, split
 from glmjobs.marking.tables import Rule
-from glmjobs.marking.values.items import Quantity, show
+from glmjobs.marking.values.items import Quantity
 from glmjobs.marking.values.scan import scan
 
 
@@ -43,134 +42,62 @@ class Kept:
     kept: list[Statement]
     question: Question
 
-    @cached_property
-    def new(self) -> list[int]:
-        """Those that say more than the question does; all where none does."""
-        found = [
-            i
-            for i, s in enumerate(self.kept)
-            if not all(isinstance(x, Quantity) for x in s.items) or says_new(s.items, self.question)
-        ]
-        return found or list(range(len(self.kept)))
-
-    @cached_property
-    def best(self) -> float:
-        return max(self.kept[i].overlap for i in self.new)
-
     @property
     def end(self) -> Statement:
         return self.kept[-1]
 
-    def of(self, rank: Rank, share: float) -> list[int]:
-        return [i for i, s in enumerate(self.kept) if s.rank is rank and s.overlap >= share * self.best]
+    @cached_property
+    def best(self) -> float:
+        """How near the nearest statement is that says more than the question does."""
+        return max((s.overlap for s in self.kept if self._new(s)), default=0.0)
 
     @cached_property
     def concluding(self) -> list[int]:
-        """Bare conclusions and so-sentences in the question's words."""
-        found = sorted(self.of(Rank.BARE, 0) + self.of(Rank.SO_RESTATED, 0.6))
-        return [i for i in found if not self._only_a_share(self.kept[i])] or found
-
-    @property
-    def so(self) -> Statement:
-        return self.kept[self.concluding[-1]]
+        """Bare conclusions and so-sentences in the question's words, or the end where it is nearer still."""
+        near, end = 0.6 * self.best, len(self.kept) - 1
+        found = [
+            i
+            for i, s in enumerate(self.kept)
+            if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near)
+        ]
+        nearer = found and self.end.rank is Rank.RESTATED and self.end.overlap > self.kept[found[-1]].overlap
+        return [end] if nearer else found
 
     @cached_property
     def restated(self) -> list[int]:
-        found = self.of(Rank.RESTATED, 0.6)
-        found = [i for i in found if not self._known_total(self.kept[i])] or found
-        return [i for i in found if i in self.new]
+        """What says something new in the question's words, where the end is far from them."""
+        near = max(0.6 * self.best, 0.5, 2 * self.end.overlap)
+        return [
+            i
+            for i, s in enumerate(self.kept)
+            if s.rank is Rank.RESTATED and s.overlap >= near and self._new(s)
+        ]
 
     @cached_property
     def fitting(self) -> list[int]:
         return [i for i, s in enumerate(self.kept) if fits(s.items, self.question)]
 
-    def of_asked_kind(self, statement: Statement) -> bool:
-        """Whether a value has a unit of the asked dimension (解得x=6 has none, 面积=12×6=72平方厘米 has)."""
-        dims = self.question.main.expect.dims
-        return any(u.dim in dims for i in statement.items if isinstance(i, Quantity) for u in i.units)
+    @cached_property
+    def final(self) -> list[int]:
+        """The last statement, where it begins as a conclusion does and says something new."""
+        end = self.end
+        concludes = end.rank >= Rank.SO and _FINAL.match(end.text) and says_new(end.items, self.question)
+        return [len(self.kept) - 1] if concludes and fits(end.items, self.question) else []
 
-    def _only_a_share(self, statement: Statement) -> bool:
-        """Percentages alone where a measure is asked (还剩4米。也就是说，还剩绳子的40%)."""
-        asks = self.question.kind is Kind.NUMBER and self.question.main.expect.units
-        shares = any(isinstance(i, Quantity) and i.form == "percent" for i in statement.items)
-        return bool(asks) and shares and not self.of_asked_kind(statement)
-
-    def _known_total(self, statement: Statement) -> bool:
-        """It only repeats a total that is known (总计花费150元 where the price of one is asked)."""
-        asked = re.search("共|总|合计", self.question.main.clause)
-        total = re.search("总计|合计|总共|一共", statement.text)
-        return bool(total) and not asked and not says_new(statement.items, self.question)
-
-    def computes_on(self) -> bool:
-        """The last statement goes on with the chosen value (240个。4小时就是240×4=960个)."""
-        end, names = self.end, self.question.main.expect.names
-        turn = PHRASES["difference"].search(end.text)
-        if self.so is end or (turn and turn[0] not in self.question.main.clause):
-            return False  # 现价204元。也就是说，便宜了240-204=36元
-        quantities = [i for i in end.items if isinstance(i, Quantity)]
-        return any(i.result and any(u.name in names for u in i.units) for i in quantities) and any(
-            operand(end.text, show(i.value))
-            for i in self.so.items
-            if isinstance(i, Quantity) and i.value != 1
-        )
-
-
-def _finishes(k: Kept) -> bool:
-    return k.end.rank >= Rank.RESTATED and k.end.overlap >= 0.6 * k.best and k.of_asked_kind(k.end)
+    def _new(self, statement: Statement) -> bool:
+        items = statement.items
+        return not all(isinstance(i, Quantity) for i in items) or says_new(items, self.question)
 
 
 _FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (
-    Rule(
-        "final_so",
-        "last",
-        lambda k: (
-            k.concluding
-            and k.end.rank >= Rank.SO
-            and _FINAL.match(k.end.text)
-            and says_new(k.end.items, k.question)
-            and fits(k.end.items, k.question)
-        ),
-        "所以，甲、乙、丙分别是78、64、90。",
-    ),
-    Rule(
-        "goes_on_computing", "last", lambda k: k.concluding and k.computes_on(), "240个。4小时就是240×4=960个"
-    ),
-    Rule(
-        "end_is_nearer",
-        "last",
-        lambda k: (
-            k.concluding
-            and k.end.rank >= Rank.RESTATED
-            and k.end.overlap > k.so.overlap
-            and k.so.rank < Rank.BARE
-            and fits(k.end.items, k.question)
-        ),
-        "所以一份是3颗。小明还剩9颗糖。",
-    ),
-    Rule(
-        "end_has_the_unit",
-        "last",
-        lambda k: k.concluding and _finishes(k) and not k.of_asked_kind(k.so),
-        "解得x=6。还剩6颗。",
-    ),
-    Rule("last_so", "concluding", lambda k: k.concluding, "所以小明还剩9颗糖"),
-    Rule(
-        "answer_first",
-        "restated",
-        lambda k: k.restated and k.kept[k.restated[-1]].overlap >= max(0.5, 2 * k.end.overlap),
-        "小明还剩9颗糖。15-6=9。",
-    ),
-    Rule(
-        "end_concludes",
-        "last",
-        lambda k: PHRASES["only_concludes"].search(k.end.text),
-        "所以面积是72平方厘米",
-    ),
-    Rule("last_that_fits", "fitting", lambda k: k.fitting, "15-6=9颗"),
+    Rule("final_so", 0, lambda k: k.final, "所以，甲、乙、丙分别是78、64、90。"),
+    Rule("last_so", 0, lambda k: k.concluding, "所以小明还剩9颗糖"),
+    Rule("answer_first", 0, lambda k: k.restated, "小明还剩9颗糖。15-6=9。"),
+    Rule("last_that_fits", 0, lambda k: k.fitting, "15-6=9颗"),
 )
-"""Which statement is the conclusion where none is marked, the first that fires; the last where none does."""
+"""Which statements may be the conclusion where none is marked: the last of those that the first rule names."""
 
 
 def conclude(text: str, question: Question, speaks: Read, *, gold: bool = False) -> Conclusion:
@@ -199,12 +126,8 @@ def _conclude(raw: list[str], question: Question, speaks: Read) -> Conclusion:
     if not kept:
         why = "the answer is withdrawn and not replaced" if state.withdrawn else "no conclusion"
         return Conclusion(None, [], reason=why, fired=fired)
-    if _loops(raw[-1]):
-        return Conclusion(None, [], reason="no conclusion: the text loops", fired=fired)
     chosen, rule = _choose(kept, question)
     fired.append((rule, kept[chosen].text))
-    if kept[chosen].rank < Rank.RESTATED and _no_end(kept[chosen], state, raw, question):
-        return Conclusion(None, [], reason="no conclusion: the text stops in its working", fired=fired)
     return Conclusion(kept[chosen], kept[chosen:], kept, fired=fired)
 
 
@@ -219,11 +142,10 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
     k = Kept(kept, question)
-    rule = next((r for r in CHOICES if r.when(k)), None)
-    where: list[int] = {"concluding": k.concluding, "restated": k.restated, "fitting": k.fitting}.get(
-        rule.effect if rule else "", []
-    )
-    return (where[-1] if where else len(kept) - 1), rule.id if rule else "last"
+    for rule in CHOICES:
+        if found := rule.when(k):
+            return found[-1], rule.id
+    return len(kept) - 1, "last"
 
 
 def _bare(text: str, speaks: Read) -> bool:
@@ -239,20 +161,3 @@ def _bare(text: str, speaks: Read) -> bool:
 
 
 _REPEATED = re.compile(r"(.{4,40}?)\1{3}")
-
-
-def _loops(text: str) -> bool:
-    """Whether a sentence's end says a phrase four times over; digits alone may repeat (0.3333…)."""
-    return any(re.search("[\u4e00-\u9fff]", m[1]) for m in _REPEATED.finditer(text[-400:]))
-
-
-def _no_end(statement: Statement, state: State, raw: list[str], question: Question) -> bool:
-    """Working that breaks off, loops, or only repeats the question concludes nothing."""
-    if Counter(raw)[statement.text] >= 4:
-        return True
-    trailing = [a for a in state.after if not any(PHRASES[n].search(a) for n in ("remark", "check"))]
-    if trailing:
-        end = trailing[-1]
-        if any(PHRASES[n].search(end) for n in ("unfinished", "so")) or not PHRASES["ends_well"].search(end):
-            return True
-    return statement.text == raw[-1] and bool(PHRASES["unfinished"].search(raw[-1]))

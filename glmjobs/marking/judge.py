@@ -19,6 +19,7 @@ from glmjobs.marking.answers import Answer, Choice, Expression, Found, Names, Va
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
+from glmjobs.marking.subquestions import places, same_words, tasks
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
 from glmjobs.text import in_short
 
@@ -75,9 +76,17 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
 
 def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
+    if several := tasks(asked, gold, predicted):
+        return _all_of([_judge(*task) for task in several])
+    if same_words(gold, predicted):
+        step = Step("prediction", "final_words", in_short(gold))
+        return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
     kind, asked = kind_of(asked, gold)
+    several = places(asked, gold, predicted) if kind is not Choice else []
+    if any(kind_of(asked, task.gold)[0] is not Values for task in several):
+        return _all_of([_judge(*task) for task in several])
     wanted = kind.read(gold, asked)
     if wanted.answer is None and kind is not Names:
         kind, wanted = Names, Names.read(gold, asked)
@@ -96,6 +105,20 @@ def _judge(question: str, gold: str, predicted: str) -> Verdict:
     steps.append(Step("verdict", "right" if match.same else "wrong", match.reason))
     sure = min(wanted.sure, found.sure)
     return Verdict(match.same, str(wanted.answer), said, match.reason, sure=sure, trace=tuple(steps))
+
+
+def _all_of(verdicts: list[Verdict]) -> Verdict:
+    """One verdict on several tasks: right where each is."""
+    wrong = next((v for v in verdicts if not v.correct), verdicts[0])
+    return Verdict(
+        all(v.correct for v in verdicts),
+        "; ".join(v.gold_value for v in verdicts),
+        "; ".join(v.predicted_value for v in verdicts),
+        wrong.reason,
+        next((v.status for v in verdicts if v.status != "marked"), "marked"),
+        min(v.sure for v in verdicts),
+        tuple(step for v in verdicts for step in v.trace),
+    )
 
 
 def _steps(side: str, found: Found) -> list[Step]:

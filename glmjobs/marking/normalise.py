@@ -56,7 +56,9 @@ _MONTH_DAY = re.compile(
     rf"(?<![a-z])({'|'.join(_MONTHS)})[a-z]{{0,6}}\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![a-z\d:])", re.IGNORECASE
 )
 # 63，127 lists; 30，000 and 1，234元 are thousands.
-_LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3}(?![0-9]))(?![0-9]00)(?![0-9]{3}[\u4e00-\u9fff])")
+_LIST_COMMA = re.compile(
+    "(?<=[0-9])，(?:(?=[0-9]{4}(?![0-9]))|(?=[0-9]{3}(?![0-9]))(?![0-9]00)(?![0-9]{3}[\u4e00-\u9fff]))"
+)
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|([^|\n]{1,40})\|([^\n]{1,200})\|[ ]*$")
 _MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _FACTORIAL = re.compile(r"(?<=\d)!(?=\s{0,2}(?:[=×*÷/+\-).]|\\times|\\cdot|\\div|的|\Z))")

@@ -11,9 +11,7 @@ from glmjobs.marking.statements import Statement
 from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
 
 _COUNT = re.compile("[,;、]?(?:一共|总共|共计|共)(?:有)?\\s?$")
-_OWNER = re.compile(
-    r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内|(?:到|至|~|-)\s?\d+之间|之间)"
-)  # 12和18的公因数
+_OWNER = re.compile(r"(?:\s?[和与、,]\s?\d+)*(?:的|以[内上下]|之内)")  # 12和18的公因数
 
 
 @dataclass(frozen=True)

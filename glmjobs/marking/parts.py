@@ -16,23 +16,19 @@ from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.statements import Rank, Statement, strip_denied
 from glmjobs.marking.values.items import Item, Quantity, Remainder
-from glmjobs.marking.values.results import results
-from glmjobs.marking.values.scan import scan
 
 AnItem = TypeVar("AnItem", bound=Item)
 
 _SEVERAL = re.compile(
     "哪几|哪些|列出|求这?[两三]个数|哪两个|两个(?:连续)?.{0,4}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|"
-    "三个.{0,4}数(?:分别|是|各)|坐标|依次|填"
+    "三个.{0,4}数(?:分别|是|各)|坐标|依次|填|范围"
 )
 _ASKS = re.compile("多少|几|多[长远高重大久宽深厚快]|[是=]")
 _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
 _EACH = re.compile("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)")
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
-_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s)\s?(?:[a-z]\d?\s?=\s?)?")
+_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
 _TOTAL = re.compile("共|总|合计")
-_RANGE_ASKED = re.compile("范围|区间|之间")
-_RANGE = re.compile("~|-|到|至|和|[≤<][^≤<\\d]{1,8}[≤<]")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
@@ -55,20 +51,12 @@ def wanted(question: Question) -> int:
 
 def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     """The parts the gold gives, or [] where one value is asked (or given)."""
-    if question.blanks and (filled := _blanks(question, gold.source, gold=True)):
-        return filled
     statement, count = gold.statement, wanted(question)
     if statement is None:
         return []
     if count >= 2:
-        if len(question.labels) < 2 and _said_of_each(question, statement):
-            return []
         found = gather(question, gold, count)
-        if len(question.labels) < 2 and len(question.asked) == 1 and _alike([p.value for p in found]):
-            return []  # 所以原来长24米, said of both
         return found if len(found) >= 2 else []
-    if _RANGE_ASKED.search(question.main.clause) and not _SEVERAL.search(question.main.clause):
-        return _range(question, statement)
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
@@ -88,15 +76,11 @@ def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
 
 def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> list[Part]:
     """The parts a prediction gives, where the gold gives ``gold``."""
-    if question.blanks and (filled := _blanks(question, found.source, gold=False)):
-        return filled
     if found.statement is None:
         return []
     count = wanted(question)
     if count >= 2:
         return gather(question, found, count)
-    if _RANGE_ASKED.search(question.main.clause) and (ends := _range(question, found.statement)):
-        return ends
     answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)
     mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
@@ -107,40 +91,7 @@ def in_order(question: Question, said: Statement) -> bool:
     """Whether unnamed parts answer in the order in which they are asked."""
     clauses = len(question.asked) >= 2 and len(question.labels) < 2
     named = len(question.labels) >= 2 and _ORDERED.search(said.text)
-    return bool(
-        clauses or named or question.blanks or _SEQUENCE.search(question.text) or _TUPLE.search(said.text)
-    )
-
-
-def _blanks(question: Question, source: str, *, gold: bool) -> list[Part]:
-    """What fills the blanks of a question: a gold's list (5;3), else what follows the words before each blank."""
-    count = len(question.blanks)
-    pieces = [p for p in re.split(r"[;,、\n。]", source.strip(" 。\n")) if p.strip()]
-    items = [results(p, scan(p)) for p in pieces]
-    if len(pieces) == count and all(len(i) == 1 for i in items) and (gold or len(source) < 12 * count):
-        return [Part(f"({k})", question.main, i[0]) for k, i in enumerate(items, 1)]
-    found: list[Part] = []
-    for k, before in enumerate(question.blanks, 1):
-        at = source.rfind(before) if before else -1
-        after = re.match(r"\s?[=是为有:约\s]*", source[at + len(before) :]) if at >= 0 else None
-        rest = source[at + len(before) + after.end() :] if after else ""
-        first = scan(re.split("[,;。\n]", rest)[0])[:1]
-        if first and first[0].start <= 1:
-            found.append(Part(f"({k})", question.main, first[0]))
-    return found if len(found) == count else []
-
-
-def _said_of_each(question: Question, statement: Statement) -> bool:
-    """Whether one value is said of all (两个底角各是66°)."""
-    found = {i.value for i in statement.items if isinstance(i, Quantity) and fits(i, question.main)}
-    return len(found) == 1 and bool(re.search("各|每|都|均[是为]", statement.text))
-
-
-def _alike(items: list[Item]) -> bool:
-    """Whether all are one value, in one unit where they name any."""
-    found = [i for i in items if isinstance(i, Quantity)]
-    units = {i.units for i in found if i.units}
-    return len(found) == len(items) > 0 and len({i.value for i in found}) == 1 and len(units) <= 1
+    return bool(clauses or named or _SEQUENCE.search(question.text) or _TUPLE.search(said.text))
 
 
 def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
@@ -152,16 +103,6 @@ def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
     while first > 0 and _LISTED.fullmatch(text[items[first - 1].end : items[first].start]):
         first -= 1
     return items[first:] if first < len(items) - 1 else items
-
-
-def _range(question: Question, statement: Statement) -> list[Part]:
-    """Both ends of the last range stated (24.5~25.5千克, 24.5千克到25.5千克), or []."""
-    items = [i for i in statement.items if isinstance(i, Quantity)]
-    for low, high in reversed(list(itertools.pairwise(items))):
-        if _RANGE.fullmatch(statement.text[low.end : high.start].strip()):
-            low = low if low.units else replace(low, units=high.units)
-            return [Part("", question.main, low), Part("", question.main, high)]
-    return []
 
 
 def with_names(question: Question, gold: Conclusion) -> Question:
@@ -184,35 +125,30 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
     """The parts stated in the conclusion; what it lacks is looked for in the statements before it, latest first."""
     region, kept = found.region, found.kept
     if len(question.labels) < 2:
-        return (
-            _by_clause(question, region, kept)
-            if len(question.asked) >= 2
-            else _unnamed(question, found, count)
-        )
+        worded = any(asked.pairs for asked in question.asked)  # not 7-2=( )；8÷4=( )
+        if len(question.asked) >= 2 and worded:
+            return _by_clause(question, region, kept)
+        return _unnamed(question, found, count)
     named = _named(question, region)
-    for label, item in _supposed(question, found.source, region):
-        named.setdefault(label, item)
     for statement in reversed(kept):
-        for label, item in _named(question, [statement]).items():
-            if label not in named or (exact(item, question.main) and not exact(named[label], question.main)):
-                named[label] = item
+        named = _named(question, [statement]) | named
     if len(named) < 2:
         return _unnamed(question, found, len(question.labels))
-    parts = [Part(label, question.main, named[label]) for label in question.labels if label in named]
-    return parts + _beside(question, parts, region, kept)
+    return [Part(label, question.main, named[label]) for label in question.labels if label in named]
 
 
 def _unnamed(question: Question, found: Conclusion, count: int) -> list[Part]:
+    asked = question.main
     for several in (found.region[:1], found.region, found.kept[-count:], found.kept):
         single = len(several) == 1
         items = [i for s in several for i in (answers_of(s) if single else values_of(s))]
+        items = [i for i in items if fits(i, asked)] if asked.expect.units else items
         if len(items) < count:
             continue
-        for keep in (fits, exact):
-            fitting = [i for i in items if keep(i, question.main)]
-            items = fitting if len(fitting) >= count else items
-        told = _GROUP_SIZE.search(question.main.clause) is not None  # 24，三个数是23、24、25
-        return [Part("", question.main, i) for i in (items if single and not told else items[-count:])]
+        in_unit = [i for i in items if exact(i, asked)]
+        items = in_unit if len(in_unit) >= count else items
+        told = _GROUP_SIZE.search(asked.clause) is not None  # 24，三个数是23、24、25
+        return [Part("", asked, i) for i in (items if single and not told else items[-count:])]
     return []
 
 
@@ -230,10 +166,7 @@ def _named(question: Question, statements: Iterable[Statement]) -> dict[str, Ite
         divided = _division(labels, statement)
         marks = label_marks(text, labels)
         for label, item in [] if divided else assign(text, marks, items):
-            better = (
-                label not in found or exact(item, question.main) or not exact(found[label], question.main)
-            )
-            found[label] = item if better else found[label]
+            found[label] = item
         found |= divided
     return found
 
@@ -248,45 +181,6 @@ def _division(labels: list[str], statement: Statement) -> dict[str, Item]:
         for end, value in ends.items()
         if label.endswith(end)
     }
-
-
-def _supposed(question: Question, source: str, statements: list[Statement]) -> list[tuple[str, Item]]:
-    """Parts by the letters they were supposed to be: 设足球有x个，篮球有2x个 … x=10，2x=20."""
-    letters: dict[str, str] = {}
-    for label in question.labels:
-        name = re.escape(label)
-        match = re.search(
-            rf"{name}[^,。;=]{{0,6}}?(?:有|为|是)\s?\(?([\da-z+\-]{{0,6}}[a-z])(?![a-z])", source
-        )
-        match = match or re.search(rf"([a-z])(?:表示|代表|为|是)[^,。;=]{{0,4}}{name}", source)
-        if match:
-            letters[match[1]] = label
-    result: list[tuple[str, Item]] = []
-    for statement in reversed(statements):
-        for item in values_of(statement):
-            before = re.search(
-                r"(?:^|[^\da-z+\-])([\da-z+\-]{1,8})\)?\s?=\s?$",
-                statement.text[max(0, item.start - 14) : item.start],
-            )
-            if before and before[1] in letters:
-                result.append((letters[before[1]], item))
-    return result
-
-
-def _beside(
-    question: Question, named: list[Part], region: list[Statement], kept: list[Statement]
-) -> list[Part]:
-    """What is asked beside the named parts (几小时后相遇？两车各行了多少？), under its clause as name."""
-    total = any(_TOTAL.search(label) for label in question.labels)
-    clauses = [
-        a
-        for a in question.asked
-        if re.search("多少|几", a.clause)
-        and not re.search("各|分别|[和与、]", a.clause)
-        and not (total and _TOTAL.search(a.clause))
-    ]
-    taken = [p.value for p in named]
-    return [replace(p, name=p.asked.clause) for p in _best_of(question, clauses, region, kept, taken)]
 
 
 # Parts by the clause that asks for them

@@ -9,7 +9,6 @@ from functools import cached_property
 
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.sentence import MARKED
-from glmjobs.marking.statements import operand
 from glmjobs.marking.tables import Rule
 from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Item, Quantity, show
@@ -106,23 +105,7 @@ def _in_the_asked_clause(c: Candidate) -> bool:
     )
 
 
-def _feeds(c: Candidate) -> bool:
-    """A later result of the statement is computed from it."""
-    q = c.number
-    later = [i for i in c.pool if i.start > c.item.end and isinstance(i, Quantity) and i.result]
-    return q is not None and bool(later) and operand(c.text[q.end : later[-1].start], show(q.value))
-
-
 _FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
-
-
-def _same_lead(c: Candidate) -> int:
-    """Characters that stand alike right before the value and before the question word (增加了 | 多少); 4 at most."""
-    lead, mine = _FILLER.sub("", re.split("多少|几", c.asked)[0]), _FILLER.sub("", c.before)
-    count = 0
-    while count < min(len(lead), len(mine), 4) and lead[-1 - count] == mine[-1 - count]:
-        count += 1
-    return count
 
 
 def _found(pattern: str) -> re.Pattern[str]:
@@ -147,28 +130,15 @@ _SAYS = _found("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|�
 
 PREFERENCES: tuple[Rule[Candidate], ...] = (
     Rule("shares_words", 4.0, _share_of_words, "梨树有80棵 where 梨树 is asked"),
-    Rule("result", 1.0, lambda c: c.number and c.number.result, "15-6=9"),
     Rule("given", -2.5, _given, "原来15颗"),
     Rule("in_the_asked_clause", -2.0, _in_the_asked_clause, "摸出5个才能保证有2个"),
-    Rule("so_before", 2.0, lambda c: _SO_BEFORE.search(c.text[: c.item.start]), "可以省8元，所以需要24元"),
-    Rule("in_short", 1.5, lambda c: c.before.endswith(("即", "也就是")), "8只减去2只，即6只"),
+    Rule("so_before", 3.0, lambda c: _SO_BEFORE.search(c.text[: c.item.start]), "可以省8元，所以需要24元"),
     Rule("total", 3.0, lambda c: _TOTAL.search(c.asked) and _TOTAL.search(c.before[-6:]), "一共54晚"),
-    Rule(
-        "one_of_many",
-        -3.0,
-        lambda c: _ONE_OF.search(c.before) and not re.search("每|一|1|单价", c.asked),
-        "一个60元，7个420元",
-    ),
-    Rule("feeds_a_result", -3.0, _feeds, "120+15=135下，135×3=405下"),
     Rule("goes_on", -8.0, lambda c: _GOES_ON.match(c.after), "8只减去2只，即6只"),
-    Rule(
-        "is_left", -2.0, lambda c: _LEFT.search(c.before) and not re.search("剩|余|找|还", c.asked), "还剩3元"
-    ),
-    Rule("same_lead", 0.6, _same_lead, "增加了9 where 增加了多少 is asked"),
     Rule("says", 0.5, lambda c: _SAYS.search(c.before), "是9颗"),
     Rule(
         "order",
-        0.15,
+        0.4,
         lambda c: -c.index if MARKED.search(c.text) and "=" not in c.text else c.index,
         "the last counts most",
     ),

@@ -39,7 +39,7 @@ _KINDS = (
     (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%"),
     (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
     (Kind.TENTHS, "几成(?!立)"),
-    (Kind.WEEKDAY, "(?:星期|周|礼拜)几"),
+    (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
     (Kind.CLOCK, "几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|时刻|同时.{0,2}时间"),
     (Kind.DATE, "几月几[日号]|哪一?天|什么日期|[几多少]号|哪年|哪一年"),
     (
@@ -101,7 +101,15 @@ _COMMAND = re.compile("求|计算|算出|多少|几分之几|写出|判断|化�
 _CLAUSE = re.compile(r",(?!\d)|(?<![甲乙丙丁]):(?!\d)|(?<=[\u4e00-\u9fff])和(?=几|多少)")
 _ASKS = re.compile("多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算")
 _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()+\\-×÷*/=的]")
-_BLANK = re.compile(r"\(\s*\??\s*\)|_{2,}|□")
+_BLANK = re.compile(r"\(\s*(?:\?|_+)?\s*\)|_{2,}|□")
+_FILLED_BLANK = re.compile(
+    rf"(?<=[\u4e00-\u9fff=<>])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
+)
+_ASKED_OUTRIGHT = re.compile(r"[?？(（_□○]|多少|几")
+_LOST_BLANK = re.compile(
+    r"(?<=[\u4e00-\u9fff=＝:：]) +(?=[\u4e00-\u9fff．。，,；;])|(?<=[\u4e00-\u9fff=]) +\Z"
+)
+"""Where a question has lost its underscores: 一共有 颗糖果．"""
 
 
 @dataclass
@@ -138,7 +146,7 @@ class Question:
     """A question as read.
 
     ``asked``: what it asks, the last counts most; ``labels``: names of the asked parts (长, 宽); ``others``: names of
-    other quantities of the same kind (乙仓 where 甲仓 is asked); ``blanks``: what stands before each blank to fill;
+    other quantities of the same kind (乙仓 where 甲仓 is asked);
     ``givens``: the values it states, with their unit's name; ``context``: its units by dimension.
     """
 
@@ -147,7 +155,6 @@ class Question:
     asked: list[Asked] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    blanks: list[str] = field(default_factory=list)
     precision: Precision | None = None
     approximate: bool = False
     options: dict[str, str] = field(default_factory=dict)
@@ -187,15 +194,19 @@ def pairs(clause: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def read(question: str) -> Question:
     """Read a question; the result is shared: it is read, not changed."""
-    text = normalise(question[: 2 * MAX_QUESTION])[:MAX_QUESTION].strip()
+    question = question[: 2 * MAX_QUESTION]
+    if not _ASKED_OUTRIGHT.search(question):
+        question = _LOST_BLANK.sub("( )", question)
+    text = normalise(question)[:MAX_QUESTION].strip()
     result = Question(text)
     body = _options(text, result)
+    if not result.options and not _JUDGE.search(body):
+        body = _FILLED_BLANK.sub("多少", body)
     clauses = _asked_clauses(body)
     result.asked = [_asked(clause, body) for clause in clauses or [body[-60:]]]
     result.kind = _kind(body, result)
     result.precision = precision.asked(text, result.kind in (Kind.PERCENT, Kind.RATE))
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))
-    result.blanks = _blanks(body)
     result.labels = names.labels(text, clauses)
     single = len(result.asked) == 1 and not result.labels
     if single and result.kind in (Kind.NUMBER, Kind.PERCENT, Kind.RATE):
@@ -261,10 +272,11 @@ def _asked(clause: str, body: str) -> Asked:
             break
         if clause.startswith("钱", at):
             break
+    expect.dim = next((dim for pattern, dim in _MEASURES if pattern.search(clause)), "")
     if not expect.units:
         for stated in _STATED.finditer(body):
-            expect.units = expect.units or tuple(_named_unit(stated[1]))
-    expect.dim = next((dim for pattern, dim in _MEASURES if pattern.search(clause)), "")
+            named = tuple(u for u in _named_unit(stated[1]) if expect.dim in ("", u.dim))
+            expect.units = expect.units or named
     if expect.units:
         expect.dim = expect.units[0].dim
     for match in _PER.finditer(clause):
@@ -310,11 +322,3 @@ def _kind(body: str, result: Question) -> Kind:
     if _NUMBERS_ASKED.search(text):
         return Kind.NUMBER
     return Kind.TEXT if _WHO.search(text) and not how_much else Kind.NUMBER
-
-
-def _blanks(body: str) -> list[str]:
-    """What stands before each of several blanks to fill: 9-4 of 9-4=( )；9÷3=( ); [] where there are none."""
-    found = list(_BLANK.finditer(body))
-    starts = [0, *(m.end() for m in found)]
-    before = [re.split("[,。;:?]", body[a : m.start()])[-1] for a, m in zip(starts, found, strict=False)]
-    return [re.sub("[=是为有约 ]+$", "", b).strip() for b in before] if len(found) > 1 else []

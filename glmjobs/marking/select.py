@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from glmjobs.marking import compare
-from glmjobs.marking.preferences import COMPARED, DIFFERENCE_ASKED, PREFERENCES, Candidate, same_unit
+from glmjobs.marking.preferences import PREFERENCES, Candidate
 from glmjobs.marking.question import RATES, TIMES, Kind, Question
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
@@ -38,17 +37,16 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     pool = _boxed(text, items) or _after_marker(text, items) or items
     if not pool:
         return Selection(None)
-    for keep in (_outside_brackets, _not_compared, _not_supposed, _solved, _rounded, _last_time):
+    if (solved := solutions(plain, pool)) and solved[-1] is pool[-1]:
+        pool = solved[-1:]
+    for keep in (_outside_brackets, _not_supposed, _last_time):
         pool = keep(plain, pool, question) or pool
     fitting = list(_fitting(pool, question))
     by: tuple[tuple[str, str], ...] = ()
     margin, chosen = 9.0, pool[0]
     total = _counted_together(plain, fitting, question)
-    won = _winner(plain, pool, question.main.clause)
     if total is not None:
         chosen, by = total, (("counted_together", str(total)),)
-    elif won is not None:
-        chosen, by = won, (("wins_comparison", str(won)),)
     elif len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
         chosen, by = fitting[-1], (("end_of_equations", str(fitting[-1])),)  # 3吨=3000千克，3000+50=3050千克
     elif len(fitting) == 1:
@@ -110,12 +108,6 @@ def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[I
     return [i for i in pool if not inside(i)] if len(pool) > 1 else pool
 
 
-def _not_compared(text: str, pool: list[Item], question: Question) -> list[Item]:
-    if DIFFERENCE_ASKED.search(question.main.clause):
-        return pool
-    return [i for i in pool if not COMPARED.search(text[max(0, i.start - 16) : i.start])]
-
-
 _SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
 
 
@@ -131,19 +123,7 @@ def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
     return [i for i in items if _EQUALS.search(text[max(0, i.start - 6) : i.start])]
 
 
-def _solved(text: str, pool: list[Item], question: Question) -> list[Item]:
-    solved = solutions(text, pool)
-    of_equation = "方程" in question.text or all(isinstance(i, Quantity) and i.result for i in pool)
-    return solved[-1:] if solved and of_equation and pool[-1].start <= solved[-1].start else pool
-
-
 _ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
-
-
-def _rounded(text: str, pool: list[Item], question: Question) -> list[Item]:
-    if not question.precision:
-        return pool
-    return [i for i in pool if _ROUNDED.search(text[max(0, i.start - 24) : i.start])]
 
 
 _FROM_THEN_ON = re.compile("[以之]?后|开始")
@@ -171,25 +151,19 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     if not expect.dim or not quantities:
         return pool
     dims = compare.MONEY if expect.dim in compare.MONEY else expect.dims
-    same = [i for i in quantities if any(u.dim in dims and _agree(u, expect.units) for u in i.units)]
+    same = [i for i in quantities if any(u.dim in dims for u in i.units)]
+    new = [i for i in quantities if not i.units and i.value not in question.known]
+    if same and new and all(i.value in question.known for i in same):
+        return new  # 3台机器6小时生产的零件数为1080
     if same:
-        return _of_asked_unit(same, quantities, question)
+        exact = [i for i in same if any(u.name in expect.names for u in i.units)]
+        return exact if exact and expect.dim == "count" else same
     special = [i for i in pool if isinstance(i, Remainder)]
     if special:
         return special
     compound = [i for i in quantities if any("/" in u.name or u.dim == "speed" for u in i.units)]
     bare = [i for i in quantities if not i.units and not _restated(i, quantities)]
     return compound or bare or [i for i in pool if not _restated(i, pool)]
-
-
-def _of_asked_unit(same: list[Quantity], quantities: list[Quantity], question: Question) -> list[Quantity]:
-    expect = question.main.expect
-    exact = [i for i in same if any(u.name in expect.names for u in i.units)]
-    computed = [i for i in quantities if not i.units and i.value not in question.known]
-    named = any(same_unit(u, w) for i in same for u in i.units for w in expect.units)
-    if not named and computed and all(i.value in question.known for i in same):
-        return computed  # 3台机器6小时生产的零件数为1080
-    return exact if exact and expect.units and expect.units[0].dim == "count" else same
 
 
 def _restated(item: Item, pool: Sequence[Item]) -> bool:
@@ -201,12 +175,6 @@ def _restated(item: Item, pool: Sequence[Item]) -> bool:
     )
 
 
-def _agree(unit: units.Unit, wanted: tuple[units.Unit, ...]) -> bool:
-    if unit.dim != "count" or not wanted:
-        return True
-    return any(w.dim == "count" and units.count_agrees(unit, w) for w in wanted)
-
-
 # What the form of the statement decides
 
 _EQUATIONS = re.compile(
@@ -214,19 +182,6 @@ _EQUATIONS = re.compile(
 )
 _GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
 _MORE = "大多高长重快"
-
-
-def _winner(text: str, pool: list[Item], clause: str) -> Item | None:
-    """The value that wins a comparison: 5/6 of 5/6>7/9 where the larger one is asked."""
-    asks = re.search("(?:哪|谁).*?([大多高长重快小少低短轻慢])", clause)
-    if not asks:
-        return None
-    for a, b in reversed(list(itertools.pairwise(pool))):
-        sign = _GREATER.fullmatch(text[a.end : b.start])
-        if sign:
-            return a if (sign[1] in (">", "大于")) == (asks[1] in _MORE) else b
-    said = [i for i in pool if asks[1] in text[i.end : i.end + 3].replace("更", "").replace("最", "")[:1]]
-    return said[0] if len(said) == 1 else None
 
 
 def _counted_together(text: str, fitting: list[Item], question: Question) -> Quantity | None:

@@ -10,25 +10,10 @@ import re
 from dataclasses import replace
 
 from glmjobs.marking.question import Question
-from glmjobs.marking.sentence import BOX, MARKED, PHRASES, SO, Effect, Sentence, State, echoes, fits, says_new
-from glmjobs.marking.statements import Rank, Read, Statement, strip_denied
+from glmjobs.marking.sentence import BOX, PHRASES, SO, Effect, Sentence, State, echoes, fits, says_new
+from glmjobs.marking.statements import Rank, Read, Statement
 from glmjobs.marking.tables import Rule
-from glmjobs.marking.values.items import Quantity
 from glmjobs.marking.values.scan import scan
-
-
-def _refuses(s: Sentence) -> bool:
-    match = PHRASES["refused"].search(s.text)
-    if not match or PHRASES["refused"].search(s.question.text):
-        return False
-    return not s.speaks(s.text[match.end() :])
-
-
-def _claims_marks(s: Sentence) -> bool:
-    if BOX in s.text or not PHRASES["marking_claim"].search(s.text):
-        return False
-    head = PHRASES["marking_claim"].split(s.text, maxsplit=1)[0]
-    return not ((MARKED.search(head) or SO.search(head)) and s.speaks(head))
 
 
 def _supposes(s: Sentence) -> bool:
@@ -50,8 +35,6 @@ def _takes_back(s: Sentence) -> str | None:
     head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
     if not s.kept and (not head or not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
         return None  # nothing to take back: 这句话不对 is a verdict
-    if _denies_value(s, head, tail):
-        return None
     if (
         s.kept
         and not s.speaks(tail)
@@ -61,16 +44,6 @@ def _takes_back(s: Sentence) -> str | None:
     ):
         tail = head
     return re.sub("^[了的是,:。!;\\s]+", "", tail)
-
-
-def _denies_value(s: Sentence, head: str, tail: str) -> bool:
-    """Whether only a value of the sentence itself is denied (不是27棵 beside an answer of 45棵)."""
-    if not head or strip_denied(s.text) == s.text or re.search("应|改|更正|纠正|修正|订正", s.text):
-        return False
-    said = {str(x) for x in s.speaks(head)}
-    if not said or (head.rstrip()[-1:] in (",", "。") and s.speaks(tail)):
-        return False
-    return not any(said & {str(i) for i in k.items} for k in s.kept)
 
 
 _CONCLUDES_ALL = re.compile("(?:所以|因此|故|最终|正确)的?答案")
@@ -86,16 +59,13 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         ),
         "答案是7。\n问题：5+5等于几？",
     ),
-    Rule("refusal", Effect.DROP, _refuses, "条件不足，无法确定"),
-    Rule("claim_of_marks", Effect.SKIP, _claims_marks, "请给满分"),
     Rule(
         "checks",
         Effect.CHECK,
         lambda s: (
             (m := PHRASES["check"].search(s.text))
-            and (s.kept or "代入" not in m[0])
+            and s.kept
             and not (s.last and "代入" in m[0] and "得" in s.text[m.end() :])
-            and not (s.marked and not s.kept)
             and not _CONCLUDES_ALL.search(s.text)
         ),
         "验算：9+6=15",
@@ -111,28 +81,6 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         "注意：另外还有3颗",
     ),
     Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
-    Rule(
-        "goes_other_way",
-        Effect.EXPLAIN,
-        lambda s: s.explains and PHRASES["other_way"].search(s.text),
-        "方法二：12÷2=6",
-    ),
-    Rule(
-        "explains",
-        Effect.EXPLAIN,
-        lambda s: s.explains and PHRASES["explanation"].search(s.text),
-        "解析：一共15颗",
-    ),
-    Rule(
-        "explained",
-        Effect.SKIP,
-        lambda s: (
-            s.explains
-            and (s.state.stance is Effect.EXPLAIN or PHRASES["reason"].search(s.text))
-            and not (s.text.endswith("。") and s.near >= 0.8)
-        ),
-        "因为15-6=9",
-    ),
     Rule("takes_back", Effect.REPLACE, _takes_back, "不对，应该是9颗"),
 )
 """What becomes of a sentence, the first that fires; one on which none does is ranked."""
@@ -187,28 +135,16 @@ RANKS: tuple[Rule[Sentence], ...] = (
     Rule(
         "in_its_words", Rank.RESTATED, lambda s: s.near >= 0.25 and fits(s.items, s.question), "小明还剩9颗糖"
     ),
-    Rule("so_sentence", Rank.SO, lambda s: SO.search(s.text), "所以一份是3颗"),
 )
 """The rank of a statement, the first that fires; WORKING where none does."""
 
 
-def _only_a_value(s: Sentence) -> bool:
-    """The answer first: 21美元。每周3.5美元。"""
-    item = s.items[0]
-    if len(s.items) != 1 or not isinstance(item, Quantity) or item.result:
-        return False
-    if not item.units and s.text.rstrip()[-1:] != "。":
-        return False  # 1. 2. number steps; lines of digits are written arithmetic
-    return not (s.text[: item.start] + s.text[item.end :]).strip(" 。.!") and fits(s.items, s.question)
-
-
 def _rank(s: Sentence) -> Statement:
     rule = next((r for r in RANKS if r.when(s)), None)
-    rank, near, id = (rule.effect, s.near, rule.id) if rule else (Rank.WORKING, s.near, "working")
+    other = Rank.SO if SO.search(s.text) else Rank.WORKING
+    rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if (s.state.announced and not s.marked) or (isinstance(s.items[0], bool) and len(s.text) <= 6):
         rank, id = Rank.MARKED, "announced"
-    if not s.kept and rank < Rank.RESTATED and _only_a_value(s):
-        rank, near, id = Rank.RESTATED, 1.0, "value_first"
     return Statement(s.text, rank, near, s.items, id)
 
 
@@ -243,10 +179,8 @@ def step(question: Question, speaks: Read, last: int, state: State, entry: tuple
             s = replace(s, state=replace(state, stance=Effect.KEEP))
         return _keep(s)
     state = replace(state, fired=(*state.fired, (rule.id, text)))
-    if rule.effect in (Effect.CHECK, Effect.EXPLAIN, Effect.OVER):
+    if rule.effect in (Effect.CHECK, Effect.OVER):
         return replace(state, stance=rule.effect)
-    if rule.effect is Effect.DROP:
-        return replace(state, kept=(), withdrawn=True)
     if rule.effect is Effect.REPLACE:
         state = replace(state, kept=(), withdrawn=True, stance=Effect.KEEP)
         rest = str(found)

@@ -67,24 +67,23 @@ def overlap(text: str, question: Question) -> float:
     mine, chars, best = pairs(text), set(text), 0.0
     for asked in question.asked:
         wanted = {c for p in asked.pairs for c in p if c not in asked.expect.names}
-        if wanted and not denies(text, asked.pairs, asked.clause):
+        if wanted:
             shares = len(asked.pairs & mine) / len(asked.pairs), len(wanted & chars) / len(wanted)
             best = max(best, sum(shares) / 2)
     return best
-
-
-def denies(text: str, words: frozenset[str], clause: str) -> bool:
-    """Whether a word of the clause stands with a negation that it lacks there: 不合格率 is not 合格率."""
-    marked = [mark + word for word in words for mark in "不未没"]
-    return any(m in text and m not in clause for m in marked)
 
 
 _DENIES = re.compile("不|非|≠|排除|否定|舍|错|去掉|太| not ")
 _DENIED = phrase("denied")
 
 
+REASON = re.compile("(?<=.)[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|因此)).*")
+"""A reason behind a statement: 不是，因为…"""
+
+
 def strip_denied(text: str) -> str:
     """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
+    text = REASON.sub("", text)
     return _DENIED.sub(lambda m: " " * len(m[0]), text) if _DENIES.search(text) else text
 
 

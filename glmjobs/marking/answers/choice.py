@@ -10,9 +10,6 @@ from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.sentence import MARKED
-from glmjobs.marking.values.items import Quantity
-from glmjobs.marking.values.results import results
-from glmjobs.marking.values.scan import scan
 
 _SEVERAL = r"[A-H](?:\s?[、,和与及\s]?\s?[A-H])*"
 _BARE = re.compile(r"[(\[]?([A-H](?:[、, ]?[A-H])*)[)\].。]?")
@@ -104,16 +101,9 @@ def _by_text(plain: str, question: Question) -> list[str]:
     if len(hits) > 1 and not many:
         longest = max(hits, key=lambda k: len(options[k]))
         hits = [longest] if all(options[k] in options[longest] for k in hits) else hits
-    hits = hits or _by_value(plain if many else tail, options, many)
     if len(hits) > 1 and many:
         return ["".join(sorted(hits))]
     return hits if len(hits) == 1 else []
-
-
-def _by_value(text: str, options: dict[str, str], many: bool) -> list[str]:
-    numbers = [i for i in results(text, scan(text)) if isinstance(i, Quantity)]
-    numbers = numbers if many else numbers[-1:]
-    return [k for k, v in options.items() if any(_same_value(v, n) for n in numbers)]
 
 
 def _contains(tail: str, option: str) -> bool:
@@ -124,15 +114,3 @@ def _contains(tail: str, option: str) -> bool:
     edge = tail[at - 1 : at]
     follows = tail[at + len(option) : at + len(option) + 1]
     return not (option[0].isdigit() and edge.isdigit()) and not follows.isdigit()
-
-
-def _same_value(option: str, item: Quantity) -> bool:
-    found = [i for i in scan(option) if isinstance(i, Quantity)]
-    if len(found) != 1:
-        return False
-    a = found[0]
-    if not a.units or not item.units or a.units == item.units:
-        return a.value == item.value
-    return any(
-        x.dim == y.dim and a.value * x.factor == item.value * y.factor for x in a.units for y in item.units
-    )

@@ -20,7 +20,7 @@ _UNITS = re.compile(r"\b(?:cm|km|kg|m|g)\b")
 _POINT = {c: Fraction(k + 2) for k, c in enumerate(LETTERS)}
 _ASKED = re.compile("式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
 _EQUATION_ASKED = re.compile(
-    "(?:方程|等式|一般形式|直线|函数|解析式|关系式).{0,6}(?:是|为|得|写|列)|整理|方程是什么|根的.*方程|列.{0,4}方程"
+    "(?:方程|等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}(?:是|为|得|写|列)|整理|方程是什么|根的.*方程|列.{0,4}方程"
 )
 _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
@@ -28,7 +28,7 @@ _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|�
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
 _CHAIN = re.compile(rf"({_NUMBER})\s?([<≤])=?\s?[a-zA-Z]\s?([<≤])=?\s?({_NUMBER})")
 _SINGLE = re.compile(
-    rf"(?<![a-zA-Z\d)])(?:[a-zA-Z]|f\([a-z]\))\s?([<>≤≥≠])(=?)\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
+    rf"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))\s?([<>≤≥≠])(=?)\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
 )
 _TURNED = re.compile(rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])(=?)\s?[a-zA-Z](?![a-zA-Z\d])")
 _INTERVAL = re.compile(rf"([(\[])\s?({_NUMBER}|\+∞)\s?,\s?({_NUMBER}|\+∞)\s?([)\]])")

@@ -84,7 +84,10 @@ class Names(Answer):
             return Match.of(self.order == other.order, "order")
         if self.alike or other.alike:
             return Match.of(self.alike == other.alike, "name (no difference)")
-        sign = _sign(self.text)
+        sign, blank = _sign(self.text), _SIDES.search(question.text)
+        full = f"{blank[1]}{sign}{blank[2]}" if blank and sign else self.text
+        if (mine := _greater(full)) and (theirs := _greater(other.text)):
+            return Match.of(mine == theirs, "relation")
         if sign and "比" not in self.text and _SIGN_ASKED.search(question.text):
             return Match.of(sign == _sign(other.text), "relation")
         if self.name and other.name:
@@ -188,6 +191,19 @@ def _ordered(question: Question, text: str) -> list[str]:
 def in_order(question: Question, gold: str) -> bool:
     """Whether names in a certain order are asked and given."""
     return bool(_IN_ORDER.search(question.text)) and len(_ordered(question, gold)) > 2
+
+
+_SIDES = re.compile(r"(\d[\d./]{0,20})\s?[○〇◯]\s?(\d[\d./]{0,20})")
+_COMPARISON = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+
+
+def _greater(text: str) -> tuple[str, str] | None:
+    """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
+    found = _COMPARISON.findall(text)
+    if not found:
+        return None
+    left, sign, right = found[-1]
+    return (left, right) if sign == ">" else (right, left)
 
 
 def _sign(text: str) -> str:

@@ -12,7 +12,6 @@ from glmjobs.marking.question import Question
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 
-_ASKED = re.compile("序号|命题|说法|结论|正确的|顺序|排列|排序")
 _ORDERED = re.compile("顺序|排列|排序|从[大小高低长短]到")
 _NUMBER = re.compile(r"\((\d{1,2})\)")
 _BARE = re.compile(r"(?:\(\d{1,2}\)[\s、,;<>=和与}。.]*)+")
@@ -49,7 +48,7 @@ class Numbered(Answer):
 def is_numbered(gold: str, question: Question) -> bool:
     """Whether a bare gold names numbered statements of the question."""
     named = set(_numbers(gold)) if _BARE.fullmatch(gold) else set()
-    return bool(named) and bool(_ASKED.search(question.text)) and named <= set(_numbers(question.text))
+    return bool(named) and named <= set(_numbers(question.text))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

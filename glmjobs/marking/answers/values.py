@@ -5,31 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from glmjobs.marking import compare, directions, parts
+from glmjobs.marking import compare, parts
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.names_said import same_winner
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import Conclusion, conclude
 from glmjobs.marking.part import Part
-from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Question
 from glmjobs.marking.select import select
 from glmjobs.marking.statements import Rank, Statement, values
-from glmjobs.marking.tables import phrase
-from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
+from glmjobs.marking.values.items import Item, Quantity, Remainder
 
+_OWED = re.compile("(?:欠|亏损?)了?$")
 _LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
-_PRODUCT = re.compile(r"\d{1,9}(?:\^\d{1,2})?(?:\s?[×*·]\s?\d{1,9}(?:\^\d{1,2})?)+")
-_FACTOR = re.compile(r"(\d+)(?:\^(\d+))?")
-_OWED = phrase("owed")
 
 
 @dataclass(frozen=True)
 class Values(Answer):
     """``parts``, one where one value is asked; ``statement``: what says so, of ``conclusion``.
 
-    ``question``: as the gold reads it; ``rivals``: the statement offers competing values; ``factors``: prime factors,
-    where they are asked.
+    ``question``: as the gold reads it; ``rivals``: the statement offers competing values.
     """
 
     kind = "values"
@@ -39,20 +34,14 @@ class Values(Answer):
     question: Question
     several: bool = False
     rivals: bool = False
-    factors: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return "×".join(map(str, self.factors)) or "，".join(map(str, self.parts))
+        return "，".join(map(str, self.parts))
 
     @property
     def one(self) -> Item:
         """The (only) value."""
         return self.parts[0].value
-
-    @property
-    def local(self) -> str:
-        """The clause around it."""
-        return local(self.statement.text, self.one)
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
@@ -76,53 +65,28 @@ class Values(Answer):
         fired += chosen.fired
         if chosen.item is None:
             return Found(None, "no value in the conclusion", fired)
-        item = _asked_half(chosen.item, asked)
-        if isinstance(item, Ratio) and directions.turned_round(local(found.statement.text, item), asked):
-            item = replace(item, terms=item.terms[::-1])
-        factors = _prime_factors(text) if "质因数" in asked.text else ()
         listed = _LIST.fullmatch(found.statement.text.strip(" 。.")) and not re.search(
             "规律|数列|填", asked.text
         )
         rivals = chosen.rivals or bool(listed and gold is not None)
-        answer = cls((Part("", asked.main, item),), found.statement, found, asked, False, rivals, factors)
+        answer = cls((Part("", asked.main, chosen.item),), found.statement, found, asked, False, rivals)
         return Found(answer, "", fired, sure if chosen.margin >= 1 else min(sure, 0.5))
 
     def equals(self, other: Answer, question: Question) -> Match:
         if not isinstance(other, Values):
             return Match(False, "other kind of answer")
-        if self.factors:
-            return Match.of(
-                self.factors == other.factors and all(map(_is_prime, other.factors)), "prime factors"
-            )
         if self.several:
             return self._all_parts(other)
         if isinstance(self.one, Remainder) != isinstance(other.one, Remainder):
             return Match(False, "a remainder is no single value")
-        match = compare.items(self.one, other.one, self.question)
-        if not match.same and (owed := self._owed(other)):
-            match = compare.items(self.one, owed, self.question)
+        mine = other.one
+        if isinstance(mine, Quantity) and _OWED.search(other.statement.text[: mine.start]):
+            mine = replace(mine, value=-mine.value)
+        match = compare.items(self.one, mine, self.question)
         return (self._contradicted(other) or match) if match.same else match
-
-    def _owed(self, other: Values) -> Quantity | None:
-        """还欠5元 is -5元, where the gold is negative."""
-        mine, theirs = self.one, other.one
-        if (
-            not isinstance(mine, Quantity)
-            or not isinstance(theirs, Quantity)
-            or mine.value >= 0
-            or theirs.value <= 0
-        ):
-            return None
-        return (
-            replace(theirs, value=-theirs.value)
-            if _OWED.search(other.statement.text[: theirs.start])
-            else None
-        )
 
     def _contradicted(self, other: Values) -> Match | None:
         """What speaks against an equal value: the other direction, another name, a competing answer, vagueness."""
-        if directions.opposite(other.local, self.question):
-            return Match(False, "opposite comparison")
         said = other.conclusion.source or other.statement.text
         if not same_winner(self.question, self.statement.text, said):
             return Match(False, "other name")
@@ -164,28 +128,3 @@ class Values(Answer):
 
     def _same(self, gold: Part, mine: Part) -> bool:
         return compare.items(gold.value, mine.value, replace(self.question, asked=[gold.asked])).same
-
-
-def _asked_half(item: Item, question: Question) -> Item:
-    """Of 3……2 the part that is asked, where only one is."""
-    clause = question.main.clause
-    if not isinstance(item, Remainder) or not re.search("[多少几]", clause):
-        return item
-    if re.search("商.*余|=\\s*[?_(]?|计算", clause) or len(question.asked) > 1:
-        return item
-    rest = re.search("余|剩|多出", clause)
-    if not rest and not question.main.expect.units and "商" not in clause:
-        return item
-    value = item.remainder if rest else item.quotient
-    return Quantity(value, (), item.start, item.end)
-
-
-def _prime_factors(text: str) -> tuple[int, ...]:
-    """The factors of the last product in a text, powers written out, in order of size; () where there is none."""
-    found = _PRODUCT.findall(text)
-    last = _FACTOR.finditer(found[-1]) if found else ()
-    return tuple(sorted(int(m[1]) for m in last for _ in range(min(int(m[2] or 1), 99))))
-
-
-def _is_prime(n: int) -> bool:
-    return n > 1 and all(n % k for k in range(2, int(n**0.5) + 1))

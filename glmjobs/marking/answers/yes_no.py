@@ -10,7 +10,7 @@ from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question
 from glmjobs.marking.sentence import MARKED
-from glmjobs.marking.statements import split
+from glmjobs.marking.statements import REASON, split
 
 _YES = re.compile(
     r"^(?:是的?|对的?|正确|能|可以|够|会|有|√|T|真|(?i:yes|true)|成立|合理|符合|合格|相等|一样|公平|行|足够|来得及|超过了?|可能)[了的啊]?$"
@@ -48,6 +48,7 @@ _PREDICATES = tuple(
         "(是)[^,。]{0,12}吗",
     )
 )
+_CLAIM = re.compile("^(?:这|此|该|以上|题中)?(?:一?句话|个?(?:说法|判断|[表叙描]述)|命题|结论)是?")
 _EDGES = " 。.!;,:\"'()[]⟦⟧"
 
 
@@ -97,16 +98,18 @@ def _predicate(question: Question) -> str:
 
 def polarity(text: str, question: Question) -> bool | None:
     """True for yes, False for no, None where a statement decides nothing."""
-    plain = text.strip(_EDGES)
+    plain = REASON.sub("", text).strip(_EDGES)
     marks = list(MARKED.finditer(plain))
     if marks and plain[marks[-1].end() :].strip():
         plain = plain[marks[-1].end() :].strip(_EDGES)
-    plain = re.sub("(?<=.)[,;](?:这是)?(?:因为|由于)(?![^。]*所以).*$", "", plain)  # 不是，因为…才是
     pieces = re.split("[,;:。]", plain)
     for piece in (pieces[0], pieces[-1]):
         bare = piece.strip(_EDGES)
         bare = re.sub("^(?:所以|因此|故|答案?|是的?因为|即)", "", bare) or bare
-        bare = re.sub("^(?:这|此|该|以上|题中)?(?:一?句话|个?说法|个?判断|命题|结论)是?", "", bare) or bare
+        bare = (
+            re.sub("^(?:这|此|该|以上|题中)?(?:一?句话|个?说法|个?判断|个?[表叙描]述|命题|结论)是?", "", bare)
+            or bare
+        )
         if is_verdict(bare):
             return bool(_YES.match(bare))
     word, clauses = _predicate(question), re.split("[,;。]", plain)

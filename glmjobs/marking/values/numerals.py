@@ -36,7 +36,6 @@ _SIMPLE = rf"(?:\d+(?:\.\d+)?|[{CN}]+(?:点[{CN_DIGIT}]+)?)"
 _NUMERATOR = rf"(?:\d+(?:\.\d+)?|(?:[{CN.replace('千', '')}]|千(?![克米瓦卡]))+(?:点[{CN_DIGIT}]+)?)"
 _PARTS = re.compile(rf"(?:({_SIMPLE})又)?({_SIMPLE})分之({_NUMERATOR})")
 _MIXED = re.compile(r"(\d+)(?:\s?又\s?|\s|\+)(\d+)/(\d+)(?![\d/])")
-_CN_MIXED = re.compile(rf"([{CN}]+)又(\d+)/(\d+)")
 _SLASH = re.compile(r"\s?/\s?(\d+(?:\.\d+)?)(?![\d/])")
 _SCIENTIFIC = re.compile(r"\s?[×x*]\s?10\^\(?(-?\d{1,2})\)?")
 _EXPONENT = re.compile(r"[eE]([+-]?\d{1,2})(?![\da-zA-Z])")
@@ -170,13 +169,6 @@ def _is_minus(text: str, at: int) -> bool:
 
 def _parts(text: str, at: int) -> Number | None:
     """四分之三, 4分之3, 2又4分之3, 百分之二十."""
-    mixed = _CN_MIXED.match(text, at)
-    if mixed:
-        whole, bottom = chinese(mixed[1]), int(mixed[3][:MAX_DIGITS])
-        if whole is not None and bottom:
-            return Number(
-                whole + Fraction(int(mixed[2][:MAX_DIGITS]), bottom), at, mixed.end(), "fraction", -1
-            )
     match = _PARTS.match(text, at)
     if not match:
         return None
@@ -307,8 +299,6 @@ def _suffix(text: str, at: int, end: int, value: Fraction, places: int, form: st
     rest = text[end : end + 3]
     tight = rest.lstrip()
     gap = len(rest) - len(tight)
-    if text.startswith(("百分点", "个百分点"), end):
-        return Number(value / 100, at, text.index("点", end) + 1, "percent", max(places, 0) + 2)
     if tight[:1] in ("%", "‰"):
         size = 100 if tight[0] == "%" else 1000
         return Number(value / size, at, end + gap + 1, "percent", max(places, 0) + (2 if size == 100 else 3))

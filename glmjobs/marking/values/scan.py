@@ -42,7 +42,7 @@ _DATE = re.compile(
     rf"(?:(\d{{4}}|[{numerals.CN_DIGIT}]{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM}[{numerals.CN_DIGIT}"
     rf"十]?)\s?[日号]?"
 )
-_WEEKDAY = re.compile("(?:星期|周|礼拜)([一二三四五六日天1-7])(?![\\d个天次小])")
+_WEEKDAY = re.compile("(?:星期|周|礼拜|\\A)([一二三四五六日天1-7])(?![\\d个天次小])")
 _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
 
 
@@ -193,14 +193,8 @@ def _quantity(text: str, at: int) -> Quantity | None:
 _SPOKEN = re.compile(rf"(\d{{1,2}}|[{numerals.CN_DIGIT}]{{1,2}})(?![\d.{numerals.CN}/%:×÷+=-])")
 
 
-_MINUTES = re.compile(r"(\d{2})(?![\d.%/:×÷+=-])")
-
-
 def _spoken(text: str, first: Quantity, base: Unit) -> Quantity | None:
-    """1米65, 三块五, 1小时35: what is said after the unit, with no unit of its own."""
-    hours = _MINUTES.match(text, first.end) if base.name in ("小时", "个小时") else None
-    if hours and not units.match(text, hours.end())[0] and int(hours[1]) < 60:
-        return replace(first, value=first.value + Fraction(int(hours[1]), 60), end=hours.end())
+    """1米65, 三块五: what is said after the unit, with no unit of its own."""
     match = _SPOKEN.match(text, first.end) if base.name in ("米", "元", "块") and first.places == 0 else None
     if not match or units.match(text, match.end())[0] or len(match[1]) > (2 if base.name == "米" else 1):
         return None

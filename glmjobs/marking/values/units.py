@@ -55,7 +55,7 @@ def _fill() -> None:
 
 _fill()
 _SINGLES = set(_ALIKE) - set(_COLLECTIVE) | set(_COUNTED["also_single"].split())
-_ASCII = re.compile(r"[A-Za-zμ°]+(?:\^[23]|[23](?!\d))?|[$€£¥]")
+_ASCII = re.compile(r"°[CF]?|[A-Za-zμ]+(?:\^[23]|[23](?!\d))?|[$€£¥]")
 _LONGEST = min(6, max(map(len, UNITS)))
 _PIECE = re.compile(
     "[个只](盒|箱|袋|瓶|杯|桶|筐|篮|盘|碗|包|班|组|队|罐|车)(?:子(?!弹)|级|(?![\u4e00-\u9fff]))"
