@@ -31,9 +31,10 @@ test-slurm: $(VENV)/.ready slurm sshd
 test-slow: $(VENV)/.ready slurm sshd
 	$(PY) -m pytest -m slow
 
-# Sixty faults on a rehearsal cluster; CHAOS_SEED and CHAOS_FAULTS change which and how many.
+# Sixty faults on a rehearsal cluster, and fifteen at each strict site (tests/support/strict_sites.py); CHAOS_SEED and
+# CHAOS_FAULTS change which and how many, CHAOS_SITE=attempts,gpus has it go to those sites alone.
 test-chaos: $(VENV)/.ready slurm
-	$(PY) -m pytest tests/chaos
+	$(PY) -m pytest tests/chaos $(if $(CHAOS_SITE),-k strict_site)
 
 # The mission's stack (Python 3.10, torch 2.0.1), on the CPU: losses of two ranks against one, gradient
 # accumulation with and without offload, the whole chain, the models.

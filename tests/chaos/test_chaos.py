@@ -1,7 +1,7 @@
 """The chaos suite. Everyday: a few faults on stages without torch (:mod:`light_stage`); `make test-chaos`: sixty over
-several runs of them, then a dozen on a real small training.
+several runs of them, fifteen at each strict site (:mod:`strict_sites`), then a dozen on a real small training.
 
-CHAOS_FAULTS and CHAOS_SEED change number and order; a failure names the seed.
+CHAOS_FAULTS and CHAOS_SEED change number and order, CHAOS_SITE the strict sites; a failure names the seed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.slurm.conftest import require_slurm
 from tests.support import clusters
 from tests.support.campaign import Campaign
 from tests.support.paths import SUPPORT
+from tests.support.strict_sites import SITES, Site
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.slurm
@@ -41,14 +42,33 @@ def disk(tmp_path: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+EVERYWHERE = Site(())
+
+
+def sites() -> list[str]:
+    """The strict sites to go to: all, or those that CHAOS_SITE names."""
+    wanted = [name for name in os.environ.get("CHAOS_SITE", "").split(",") if name] or list(SITES)
+    if unknown := [name for name in wanted if name not in SITES]:
+        raise pytest.UsageError(f"CHAOS_SITE: no site {', '.join(unknown)}; there are {', '.join(SITES)}")
+    return wanted
+
+
 @pytest.fixture
-def stage(tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevCluster]:
+def site(request: pytest.FixtureRequest) -> Site:
+    """The strict site that a test is at; else one that lets everything happen."""
+    name = getattr(request, "param", None)
+    return SITES[name] if name else EVERYWHERE
+
+
+@pytest.fixture
+def stage(
+    site: Site, tmp_path: Path, disk: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DevCluster]:
     """Two nodes with two GPUs each, slurmdbd, preemption; this process is on it and its runs lie on the disk."""
     require_slurm(accounting=True)
     monkeypatch.setenv("GLMJOBS_RUNS", str((disk or tmp_path) / "runs"))
-    with DevCluster(
-        tmp_path / "cluster", nodes=2, gpus=2, accounting=True, preemption=True, grace_time=30
-    ) as cluster:
+    usual = {"nodes": 2, "gpus": 2, "accounting": True, "preemption": True, "grace_time": 30}
+    with DevCluster(tmp_path / "cluster", **{**usual, **site.cluster}) as cluster:
         clusters.enter(cluster, monkeypatch)
         yield cluster
 
@@ -76,14 +96,19 @@ def endure(
     cluster: DevCluster,
     disk: Path | None,
     faults: int,
-    settings: tuple[str, ...] = (),
-    without: tuple[str, ...] = (),
+    site: Site = EVERYWHERE,
 ) -> None:
     """A campaign; its table is printed however it ends."""
     seed = int(os.environ.get("CHAOS_SEED", "1"))
     wanted = int(os.environ.get("CHAOS_FAULTS", faults))
     campaign = Campaign(
-        cluster, Path(os.environ["GLMJOBS_RUNS"]), disk, seed, wanted, settings=settings, without=without
+        cluster,
+        Path(os.environ["GLMJOBS_RUNS"]),
+        disk,
+        seed,
+        wanted,
+        settings=site.settings,
+        without=site.without,
     )
     print()
     try:
@@ -104,25 +129,14 @@ def test_many_faults(stage: DevCluster, disk: Path | None, light: None, capsys: 
         endure(stage, disk, 60)
 
 
-BY_REQUEUE = ("drain a node", "read-only run directory")
-"""An administrator's requeue is part of these."""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("cluster.requeue=false",),
-        ("cluster.requeue=false", "jobs.train.attempts=4", "cluster.cpu_job_gpus=1"),
-    ],
-    ids=["no requeue", "queued attempts"],
-)
+@pytest.mark.parametrize("site", sites(), indirect=True)
 def test_faults_at_a_strict_site(
-    settings: tuple[str, ...], stage: DevCluster, disk: Path | None, light: None, capsys: Capture
+    site: Site, stage: DevCluster, disk: Path | None, light: None, capsys: Capture
 ) -> None:
     with capsys.disabled():
-        endure(stage, disk, 15, settings, BY_REQUEUE)
+        endure(stage, disk, 15, site)
 
 
 @pytest.mark.slow

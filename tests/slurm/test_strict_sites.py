@@ -21,13 +21,13 @@ from hpc.slurm import client as slurm
 from tests.support import clusters
 from tests.support.by_hand import on_nodes
 from tests.support.small_chain import done, healed, ids, start, starts, tell, words
+from tests.support.strict_sites import ALLOWED_BY_STRICT, NO_REQUEUE, STRICT
 
 pytestmark = pytest.mark.slurm
 
 REST = ("consolidate", "score", "report")
 REFUSED = 'echo "scontrol: error: Access/permission denied" >&2; exit 1'
 ABSENT = 'echo "scontrol: command not found" >&2; exit 127'
-NO_REQUEUE = "cluster.requeue=false"
 
 
 def warn(run: Any) -> None:
@@ -187,31 +187,6 @@ def test_the_attempts_before_are_forgotten(
     assert [len(starts(run, stage)) for stage in REST] == [1, 2, 1]
 
 
-STRICT = """
-function slurm_job_submit(job, partitions, uid)
-  if job.requeue == 1 then
-    slurm.log_user("requeue is not allowed on this cluster")
-    return slurm.ERROR
-  end
-  if job.tres_per_node == nil and job.tres_per_job == nil then
-    slurm.log_user("this partition is for jobs with GPUs")
-    return slurm.ERROR
-  end
-  if job.pn_min_memory ~= slurm.NO_VAL64 then
-    slurm.log_user("memory is given by the GPU, do not ask for it")
-    return slurm.ERROR
-  end
-  job.comment = "billing=physics"
-  return slurm.SUCCESS
-end
-function slurm_job_modify(job, record, partitions, uid)
-  return slurm.SUCCESS
-end
-return slurm.SUCCESS
-"""
-ALLOWED = (NO_REQUEUE, "cluster.cpu_job_gpus=1", "cluster.memory_request=none")
-
-
 @pytest.fixture(scope="module")
 def strict(
     make_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
@@ -262,7 +237,9 @@ def test_what_it_refuses_and_which_field_mends_it(there: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_chain_there(there: Path, strict: Any, wait_for: Any, capsys: Any) -> None:
-    run = start(there, "strict", *ALLOWED, "jobs.train.attempts=3", "cluster.mail=me@site", train="save")
+    run = start(
+        there, "strict", *ALLOWED_BY_STRICT, "jobs.train.attempts=3", "cluster.mail=me@site", train="save"
+    )
     before = ids(run)
     assert all("billing=physics" in str(slurm.show(job)) for job in before.values())
     for number in (1, 2):

@@ -273,8 +273,9 @@ def constant_cost(run: Run) -> bool:
 
 
 def left_in_queue(run: Run) -> list[str]:
-    text = slurm.run(["squeue", "-h", "-O", "JobID:20,Comment:256"])
-    return [line.split()[0] for line in text.splitlines() if f"glmjobs:{run.file.key}:" in line]
+    """Its jobs that are not over, told by their output: a site may replace comments."""
+    of_it = slurm.find(lambda job: job.output.startswith(f"{run.path}/"))
+    return [job.id for job in of_it if not job.state.is_final]
 
 
 def orphans(run: Run) -> list[str]:

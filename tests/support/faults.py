@@ -45,6 +45,11 @@ class Scene:
     """Jobs that are none of the run's, under numbers that were."""
 
     @property
+    def a_gpu(self) -> list[str]:
+        """What others' jobs ask for: a site may refuse them otherwise."""
+        return ["--gres=gpu:1"] if self.cluster.options.gpus else []
+
+    @property
     def jobs(self) -> dict[str, str]:
         return submission.current_jobs(self.run.path)
 
@@ -120,7 +125,7 @@ def preempt(scene: Scene) -> str | None:
     script = scene.cluster.root / "log" / "high.sh"
     script.write_text("#!/bin/bash\nsleep 2\n")
     options = ["-p", "high", "--exclusive", "--nodes=2", "--output=/dev/null", "--job-name=chaos-high"]
-    job = slurm.submit(script, extra=options)
+    job = slurm.submit(script, extra=[*options, *scene.a_gpu])
     scene.wait(lambda: slurm.jobs([job])[job].state.is_final, 120, "the preempting job to end")
     return f"job {job}"
 
@@ -239,7 +244,7 @@ def reused_numbers(scene: Scene) -> str | None:
     options = ["--hold", "--output=/dev/null", f"--job-name={scene.run.recipe.name}-train"]
     last = max(int(number) for number in scene.jobs.values())
     while not scene.bystanders or int(scene.bystanders[-1]) < last:
-        scene.bystanders.append(slurm.submit(script, extra=options))
+        scene.bystanders.append(slurm.submit(script, extra=[*options, *scene.a_gpu]))
     scene.wait(lambda: not scene.processes("hpc.runtime.attempt"), 60, "the lost job's processes to end")
     return f"up to job {last}"
 
