@@ -28,6 +28,10 @@ PACE_ROWS = 20
 TAIL_BYTES = 65536
 
 
+CLOCK_SECONDS = 5.0
+"""Between the clocks of a node, which dates an attempt, and of the file server, which dates its logs."""
+
+
 def add_progress(path: Path, stage: StageState) -> None:
     """Step, loss and rate as the stage last wrote them."""
     progress = ledger.progress(path, stage.stage)
@@ -97,10 +101,22 @@ def gpu_hours(path: Path, events: Sequence[Json], running: Collection[str]) -> d
 
 
 def last_error(path: Path, stage: str) -> str | None:
-    """What the newest of the stage's logs that names an error says; None where none does."""
+    """What the newest of the stage's logs that names an error says; None where none does.
+
+    A log to which nothing was written since the stage's newest job went out, or began, tells of one before it.
+    """
     folder = path / "jobs" / stage
-    logs = [p for p in (*folder.glob("*.out"), *folder.glob("rank-*.log")) if p.is_file()]
-    for log in sorted(logs, key=lambda p: p.stat().st_mtime, reverse=True):
+    begun = [
+        timestamps.parse_time(str(e["time"])).timestamp() - CLOCK_SECONDS
+        for e in ledger.events(path, stage=stage)
+        if e["event"] in ("submitted", "attempt")
+    ]
+    written = {
+        p: p.stat().st_mtime for p in (*folder.glob("*.out"), *folder.glob("rank-*.log")) if p.is_file()
+    }
+    for log in sorted(written, key=written.__getitem__, reverse=True):
+        if written[log] < max(begun, default=0.0):
+            return None
         if (said := said_in(tail_of(log))) is not None:
             return said
     return None
