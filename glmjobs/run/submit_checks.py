@@ -116,12 +116,14 @@ def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
     fitting = {node for node, kind, count in nodes if count >= shape.gpus and wanted in (None, kind)}
     if len(fitting) >= shape.nodes:
         return
-    kinds = sorted({f"{kind or 'gpu'}:{count}" for _, kind, count in nodes})
+    kinds = sorted({f"{kind or profile.gpu_gres}:{count}" for _, kind, count in nodes})
+    others = [] if nodes else [n for n in slurm.gres_names(profile.partition) if n != profile.gpu_gres]
+    mend = f"its GRES are {', '.join(others)}: cluster.gpu_gres, if one stands for GPUs" if others else ""
     where = f"partition {profile.partition}" if profile.partition else "this cluster"
     raise NotFit(
         f"--nodes {shape.nodes} --gpus {shape.gpus}: {where} has {len(fitting)} nodes with {shape.gpus} or more "
         f"{wanted or ''} GPUs (its GPUs: {', '.join(kinds) or 'none'}); "
-        "set cluster.gpu_type and cluster.partition to fit"
+        f"{mend or 'set cluster.gpu_type and cluster.partition to fit'}"
     )
 
 

@@ -248,7 +248,7 @@ class Profile(Closed):
     gpu_gres: str = Field(
         default="gpu",
         pattern=r"^[A-Za-z0-9_-]+$",
-        description='the GRES that stands for GPUs, where the site has named it otherwise: "dcu"',
+        description='the GRES that stands for GPUs, where the site has named it otherwise: "dcu" (gpu_request: gres)',
     )
     memory_request: Literal["mem", "mem-per-cpu", "mem-per-gpu", "none"] = Field(
         default="mem", description="how a job's memory of a node is asked for; none: the site's own limit"
@@ -313,6 +313,18 @@ class Profile(Closed):
     def _login_and_place(self) -> Profile:
         if self.login is not None and self.remote_dir is None:
             raise ValueError(f"login = {self.login!r}: name the directory there as well: remote_dir: glmjobs")
+        return self
+
+    @model_validator(mode="after")
+    def _name_of_gpus(self) -> Profile:
+        """Slurm counts GPUs for these options by the GRES ``gpu``; under another name it refuses each such job."""
+        asked = (("gpu_request", self.gpu_request, "gres"), ("memory_request", self.memory_request, "mem"))
+        for name, value, instead in asked:
+            if self.gpu_gres != "gpu" and value in ("gpus", "gpus-per-node", "mem-per-gpu"):
+                raise ValueError(
+                    f"gpu_gres = {self.gpu_gres!r}: {name} = {value!r} counts GPUs that are called gpu; "
+                    f"{name}: {instead} fits"
+                )
         return self
 
     @field_validator("gpu_type")

@@ -22,8 +22,10 @@ class Options:
 
     nodes: int = 2
     gpus: int = 8
-    """GPUs a node, as GRES ``gpu:<gpu_type>``."""
+    """GPUs a node, as GRES ``<gpu_gres>:<gpu_type>``."""
     gpu_type: str = "a100"
+    gpu_gres: str = "gpu"
+    """Under another name they are no GPUs to Slurm: jobs get so many, but no CUDA_VISIBLE_DEVICES."""
     accounting: bool = False
     """slurmdbd with a private MariaDB: sacct and accounts work. Without it they do not, as on many real
     clusters."""
@@ -178,7 +180,7 @@ def slurm_conf(
         "ReturnToService=2",
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core_Memory",
-        "GresTypes=gpu",
+        f"GresTypes={options.gpu_gres}",
         "SchedulerType=sched/backfill",
         "SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0,batch_sched_delay=0",
         # Without a default a job takes all of a node's memory, and two jobs never share a node.
@@ -205,7 +207,7 @@ def slurm_conf(
             "AccountingStorageHost=127.0.0.1",
             f"AccountingStoragePort={ports['slurmdbd']}",
             f"AccountingStoragePass={where.munge_socket}",
-            "AccountingStorageTRES=gres/gpu",
+            f"AccountingStorageTRES=gres/{options.gpu_gres}",
             "AccountingStoreFlags=job_comment",
         ]
     else:
@@ -218,7 +220,7 @@ def slurm_conf(
     lines += ["JobSubmitPlugins=lua"] if options.job_submit else []
     lines += options.extra
     sockets = 2 if options.cpus % 2 == 0 else 1
-    gres = f" Gres=gpu:{options.gpu_type}:{options.gpus}" if options.gpus else ""
+    gres = f" Gres={options.gpu_gres}:{options.gpu_type}:{options.gpus}" if options.gpus else ""
     lines += [
         f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[f'slurmd.{node}']}"
         f" Sockets={sockets} CoresPerSocket={options.cpus // sockets} ThreadsPerCore=1"
@@ -249,7 +251,8 @@ def gres_conf(options: Options, where: Layout) -> str:
         return "AutoDetect=off\n"
     files = where.devices / f"nvidia[0-{options.gpus - 1}]"
     nodes = ",".join(options.node_names)
-    return f"AutoDetect=off\nNodeName={nodes} Name=gpu Type={options.gpu_type} File={files}\n"
+    what = f"Name={options.gpu_gres} Type={options.gpu_type} File={files}"
+    return f"AutoDetect=off\nNodeName={nodes} {what}\n"
 
 
 def cgroup_conf() -> str:

@@ -94,6 +94,9 @@ def slurm_lines(
     kind = usual_kind(gres.get(chosen or "", []))
     lines.append(f"gpu_type: {_yaml(kind)}")
     if not with_gpus:
+        lines += [
+            f"# gpu_gres: {name}   # if this is the site's name for GPUs" for name in slurm.gres_names()
+        ]
         lines.append("# gpu_request: none   # for nodes with GPUs that Slurm does not know of: whole nodes")
     size = gpu_memory_gb or memory_in_name(kind)
     lines.append(

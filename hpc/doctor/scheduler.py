@@ -126,6 +126,9 @@ def check_gres(profile: Profile) -> list[Row]:
         kinds[f"{kind or '(no type)'} x {count}"] = kinds.get(f"{kind or '(no type)'} x {count}", 0) + 1
     said = ", ".join(f"{nodes} nodes with {kind}" for kind, nodes in kinds.items()) or "none"
     wanted = profile.gpu_type
+    others = (
+        [] if found else [name for name in slurm.gres_names(profile.partition) if name != profile.gpu_gres]
+    )
     names = sorted({kind for _, kind, _ in found if kind})
     ok = bool(found) and (wanted is None or wanted in names)
     mend = (
@@ -134,10 +137,12 @@ def check_gres(profile: Profile) -> list[Row]:
         else (
             "gpu_type: null"
             if found
+            else f"gpu_gres: {others[0]}, if that is the site's name for GPUs (its GRES: {', '.join(others)})"
+            if others
             else "another partition, or gpu_request: none if nodes have GPUs all the same"
         )
     )
-    needed = f"gpu:{wanted}" if wanted else "any GPU"
+    needed = f"{profile.gpu_gres}:{wanted}" if wanted else "any GPU"
     return [Row(SECTION, "GPUs (GRES)", "ok" if ok else ("bad" if wanted else "warn"), said, needed, mend)]
 
 

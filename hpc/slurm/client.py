@@ -27,6 +27,7 @@ from hpc.slurm.records import (
     JobInfo,
     JobState,
     parse_gres,
+    parse_gres_names,
     parse_sacct,
     parse_show,
     parse_shown,
@@ -39,8 +40,8 @@ from hpc.slurm.waiting import announced
 
 __all__ = [
     "JobInfo", "JobState", "SlurmRefused", "SlurmUnreachable", "SubmitUncertain", "accounted", "available", "cancel",
-    "clean_env", "cluster_name", "controller_up", "expand_hosts", "find", "find_by_comment", "gres", "jobs",
-    "joined_lines", "kill_steps", "listed", "node_states", "not_submitted", "release", "requeue", "run", "show",
+    "clean_env", "cluster_name", "controller_up", "expand_hosts", "find", "find_by_comment", "gres", "gres_names",
+    "jobs", "joined_lines", "kill_steps", "listed", "node_states", "not_submitted", "release", "requeue", "run", "show",
     "shown", "submit", "test_only", "unreachable", "update_dependency", "update_excluded", "update_node",
     "usable_nodes",
 ]  # fmt: skip
@@ -460,12 +461,22 @@ def gres(
 ) -> list[tuple[str, str, int]]:
     """(node, GPU type, count) of every kind of GPU of every node, as configured; the type may be "". ``name``: the
     site's for GPUs."""
+    rows = _gres_of_nodes(partition, env)
+    return [(node, kind, count) for node, words in rows for kind, count in parse_gres(words, name)]
+
+
+def gres_names(partition: str | None = None, *, env: Mapping[str, str] | None = None) -> list[str]:
+    """What nodes have besides ``gpu``, by name: one of them may be the site's name for GPUs."""
+    names = {name for _, words in _gres_of_nodes(partition, env) for name in parse_gres_names(words)}
+    return sorted(names - {"gpu", "mps", "shard", "nic"})  # those that Slurm gives a meaning of its own
+
+
+def _gres_of_nodes(partition: str | None, env: Mapping[str, str] | None) -> list[tuple[str, str]]:
+    """(node, its GRES as sinfo writes them), once each."""
     chosen = ["-p", partition] if partition else []
     text = run(["sinfo", "-h", "-N", "-o", "%N %G", *chosen], env=env)
-    rows = dict.fromkeys(
-        tuple(line.split(None, 1)) for line in text.splitlines() if len(line.split(None, 1)) == 2
-    )
-    return [(node, kind, count) for node, words in rows for kind, count in parse_gres(words, name)]
+    rows = [line.split(None, 1) for line in text.splitlines()]
+    return list(dict.fromkeys((row[0], row[1]) for row in rows if len(row) == 2))
 
 
 def _squeue(

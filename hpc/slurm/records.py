@@ -327,13 +327,22 @@ def parse_gres(text: str, name: str = "gpu") -> list[tuple[str, int]]:
     """(type, count) of each GPU entry of a node's Gres: ``gpu:a100:8(S:0-1),shard:16`` → [("a100", 8)].
     The type is "" where none is configured. ``name``: the site's name for GPUs."""
     found = []
-    for entry in re.split(r",(?![^(]*\))", text):
+    for entry in _gres_entries(text):
         match = re.fullmatch(
             re.escape(name) + r"(?::([^:(]*[^\d:(][^:(]*))?(?::(\d+))?(?:\(.*\))?", entry.strip()
         )
         if match:
             found.append((match[1] or "", int(match[2] or 1)))
     return found
+
+
+def parse_gres_names(text: str) -> list[str]:
+    """The names in a node's Gres: ``gpu:a100:8(S:0-1),shard:16`` → ["gpu", "shard"]."""
+    return [name for entry in _gres_entries(text) if (name := re.split(r"[:(]", entry.strip())[0])]
+
+
+def _gres_entries(text: str) -> list[str]:
+    return re.split(r",(?![^(]*\))", text)
 
 
 def _text(value: str) -> str:

@@ -184,6 +184,18 @@ def test_strict_sites(tmp_path: Path) -> None:
     assert not [o for o in directives(job(), Profile(memory_request="none"), tmp_path) if "mem" in o]
 
 
+@pytest.mark.parametrize(
+    "fields", [{"gpu_request": "gpus"}, {"gpu_request": "gpus-per-node"}, {"memory_request": "mem-per-gpu"}]
+)
+def test_options_that_count_gpus_by_that_name_alone(fields: dict[str, str], tmp_path: Path) -> None:
+    """Slurm refuses them of GPUs under another name; whole nodes are asked for without any."""
+    [(field, value)] = fields.items()
+    with pytest.raises(BadInput, match=rf"gpu_gres = 'dcu': {field} = '{value}' counts GPUs") as refused:
+        loaded(tmp_path, f"gpu_gres: dcu\n{field}: {value}\n")
+    assert "\n" not in str(refused.value)
+    assert Profile(gpu_gres="dcu", gpu_request="none").gpu_gres == "dcu"
+
+
 def test_attempts_are_an_array_one_after_the_other(tmp_path: Path) -> None:
     chain = Chain(run=tmp_path, jobs=(job(attempts=3),), profile=Profile(requeue=False))
     text = render(chain.jobs[0], chain)

@@ -24,6 +24,7 @@ from hpc.slurm.records import (
     JobState,
     parse_duration,
     parse_gres,
+    parse_gres_names,
     parse_sacct,
     parse_show,
     parse_squeue,
@@ -134,6 +135,11 @@ def test_times() -> None:
 )
 def test_gres(text: str, gpus: list[tuple[str, int]]) -> None:
     assert parse_gres(text) == gpus
+
+
+def test_names_of_gres() -> None:
+    assert parse_gres_names("gpu:a100:4(S:0-1,2),lscratch:900G,dcu") == ["gpu", "lscratch", "dcu"]
+    assert parse_gres_names("(null)") == []
 
 
 def _squeue_line(**cells: str) -> str:
