@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Send; the exit code is that of the first run that could not be sent."""
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)  # runs may stand after --to
     if args.what == "follow":
         return live.follow(Run.open(args.runs[0]), args.to[0])
     code = 0

@@ -181,6 +181,28 @@ def test_two_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             sync(run, "wandb")
 
 
+def test_runs_may_stand_after_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a package that is not here is said before a key is asked for, which its own command would make."""
+    monkeypatch.setattr(sending, "find_spec", lambda name: None)
+    monkeypatch.delenv("SWANLAB_API_KEY")
+    monkeypatch.delenv("SWANLAB_MODE")
+    paths = []
+    for name in ("one", "two"):
+        run = tracked.made_run(tmp_path / name)
+        tracked.train(run, 1, 4)
+        paths.append(str(run.path))
+    assert track.main(["sync", paths[0], "--to", "swanlab", paths[1]]) == NotFit.exit_code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("swanlab is not installed here: " in line for line in said)
+
+
+def test_words_of_a_tracker_are_cut_between_words() -> None:
+    said = sending._words(ValueError("see https://example.org/a/long/address " * 20))
+    assert len(said) <= 300 and said.endswith("/address see …")
+
+
 def test_a_run_that_names_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = tracked.made_run(tmp_path / "plain")
     with pytest.raises(BadInput, match=r"names no tracker.*--to wandb"):
