@@ -124,7 +124,7 @@ def recipe_file(text: str) -> str:
 
 
 class DraftProfile:
-    """The cluster profile: the user's own where there is one, and never changed; else drafted."""
+    """The cluster profile: the user's own where there is one, as it is; else drafted."""
 
     title = "profile"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glmjobs.run.directory import Run
+from glmjobs.run.read_state import read_state
 from glmjobs.tracking import records, state
 from glmjobs.tracking.session import Opening, Session
 from glmjobs.tracking.targets import PACKAGES, Target, lacking, target, unreachable
@@ -37,10 +38,10 @@ class Sent(NamedTuple):
 
 
 class Outbox:
-    """A run's way to one tracker. Hold :func:`held` while it is open."""
+    """A run's way to one tracker. Hold :func:`held` while it is open. ``ended``: the run trains no more."""
 
-    def __init__(self, run: Run, tracker: str) -> None:
-        self.run, self.tracker = run, tracker
+    def __init__(self, run: Run, tracker: str, *, ended: bool = False) -> None:
+        self.run, self.tracker, self.ended = run, tracker, ended
         self.state = state.load(run.path, tracker)
         self.environ = {**run.cluster.environment.variables, **self.state.where, **os.environ}
         self.target: Target = target(tracker, self.environ)
@@ -53,7 +54,7 @@ class Outbox:
         """Steps and figures of the whole that the tracker does not have."""
         if self.session is None:
             self.up_to, self.told = self._on_record()
-        steps = [step for step in records.steps(self.run) if step.step > self.up_to]
+        steps = [step for step in records.steps(self.run, ended=self.ended) if step.step > self.up_to]
         summary = records.summary(self.run)
         return steps, {name: value for name, value in summary.items() if self.told.get(name) != value}
 
@@ -182,7 +183,7 @@ def sync(run: Run, tracker: str) -> Sent:
             raise BadInput(
                 f"{tracker}: another process is sending this run, such as its training: nothing to do here"
             )
-        outbox = Outbox(run, tracker)
+        outbox = Outbox(run, tracker, ended=read_state(run, ask_slurm=False).ended)
         try:
             with chatter(state.folder(run.path) / f"{tracker}.log"):
                 count, figures = outbox.send()

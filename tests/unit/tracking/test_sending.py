@@ -19,6 +19,7 @@ from glmjobs.run.read_state import read_state
 from glmjobs.terminal.tables import render
 from glmjobs.tracking import sending, state
 from glmjobs.tracking.sending import sync
+from hpc.chain import ledger
 from hpc.core.errors import BadInput, NotFit
 from tests.support import tracked
 from tests.support.advice import follow, seen
@@ -90,6 +91,16 @@ def test_killed_and_resumed_twice_each_step_is_there_once(run: Run, tracker: str
         assert ("train/grad_norm" in values) == (step != 2), "what is no number is left out"
         assert ("dev/loss" in values) == (step % 4 == 0)
         assert values.get("dev/loss") == (pytest.approx(1 / step + 1) if step % 4 == 0 else None)
+
+
+def test_of_a_run_that_was_cancelled_the_last_step_goes_along(run: Run) -> None:
+    pytest.importorskip("wandb")
+    tracked.train(run, 1, 7)
+    ledger.append(run.path, "submitted", stage="train", job="1")
+    assert sync(run, "wandb").up_to == 6
+    ledger.append(run.path, "cancelled", stage="train", job="1")
+    assert sync(run, "wandb")[:3] == (1, 0, 7)
+    assert sync(run, "wandb").steps == 0
 
 
 def test_killed_while_it_sends(run: Run, tracker: str) -> None:
