@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glmjobs.run.directory import Run
-from glmjobs.run.read_state import read_state
 from glmjobs.tracking import records, state
 from glmjobs.tracking.session import Opening, Session
 from glmjobs.tracking.targets import PACKAGES, Target, lacking, target, unreachable
@@ -170,8 +169,8 @@ def open_session(opening: Opening) -> Session:
     return MlflowSession(opening)
 
 
-def sync(run: Run, tracker: str) -> Sent:
-    """Send once what is new.
+def sync(run: Run, tracker: str, *, ended: bool = False) -> Sent:
+    """Send once what is new. ``ended``: the run trains no more, as :class:`Outbox` takes it.
 
     Raises:
         BadInput: a person has yet to do something for it; another process is sending; the run cannot be written in.
@@ -183,7 +182,7 @@ def sync(run: Run, tracker: str) -> Sent:
             raise BadInput(
                 f"{tracker}: another process is sending this run, such as its training: nothing to do here"
             )
-        outbox = Outbox(run, tracker, ended=read_state(run, ask_slurm=False).ended)
+        outbox = Outbox(run, tracker, ended=ended)
         try:
             with chatter(state.folder(run.path) / f"{tracker}.log"):
                 count, figures = outbox.send()

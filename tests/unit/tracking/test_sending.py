@@ -93,14 +93,17 @@ def test_killed_and_resumed_twice_each_step_is_there_once(run: Run, tracker: str
         assert values.get("dev/loss") == (pytest.approx(1 / step + 1) if step % 4 == 0 else None)
 
 
-def test_of_a_run_that_was_cancelled_the_last_step_goes_along(run: Run) -> None:
+def test_of_a_run_that_was_cancelled_the_last_step_goes_along(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("wandb")
     tracked.train(run, 1, 7)
     ledger.append(run.path, "submitted", stage="train", job="1")
-    assert sync(run, "wandb").up_to == 6
+    words = ["sync", str(run.path), "--to", "wandb"]
+    assert track.main(words) == 0 and "6 steps, up to step 6 sent" in capsys.readouterr().out
     ledger.append(run.path, "cancelled", stage="train", job="1")
-    assert sync(run, "wandb")[:3] == (1, 0, 7)
-    assert sync(run, "wandb").steps == 0
+    assert track.main(words) == 0 and "1 steps, up to step 7 sent" in capsys.readouterr().out
+    assert track.main(words) == 0 and "nothing new" in capsys.readouterr().out
 
 
 def test_killed_while_it_sends(run: Run, tracker: str) -> None:
