@@ -75,8 +75,10 @@ class Answers:
         except HpcError:
             if self.before != before:
                 self.before = before
-                if self.keeps:
+                if self.keeps and before:
                     write_json(self.file, before)
+                elif self.keeps:
+                    self.file.unlink(missing_ok=True)
             raise
 
     def ask(

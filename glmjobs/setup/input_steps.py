@@ -144,9 +144,7 @@ class FetchInput:
         try:
             fetch.main(self.words)
         except NotFit as error:
-            raise NotFit(
-                f"{error} (or --{self.title} PATH, of what you have; --hub URL, of a mirror)"
-            ) from None
+            raise NotFit(f"{error} (or --{self.title} PATH, if you have it; --hub URL, a mirror)") from None
         self.answers.keep("hub")
         found = self.found()
         if not found:

@@ -109,6 +109,11 @@ def test_a_damaged_file_of_answers_is_refused(tmp_path: Path, text: str) -> None
 
 
 def test_of_a_step_that_is_refused_nothing_is_kept(tmp_path: Path) -> None:
+    first = Answers(tmp_path / FILE, {"stack": "nope"}, yes=True)
+    with pytest.raises(BadInput), first.refused():
+        first.keep("stack")
+        raise BadInput("no such stack")
+    assert not (tmp_path / FILE).exists()
     Answers(tmp_path / FILE, {"stack": "current"}).keep("stack")
     answers = Answers(tmp_path / FILE, {"stack": "nope", "wheelhouse": "/x"}, yes=True)
     with pytest.raises(BadInput), answers.refused():
