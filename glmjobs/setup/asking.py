@@ -105,8 +105,11 @@ class Answers:
                 said = str(error).removeprefix(f"{given}: ")
                 if name in self.options or name in self.once:
                     raise BadInput(f"{option} {shlex.quote(str(given))}: {said}") from None
-                taken = f"; taken: {proposal or 'none'}" if self.yes and proposal is not None else ""
-                print(f"  {given}, as it was answered ({self.file.name}): {said}{taken}")
+                if self.yes or not sys.stdin.isatty():  # a proposal in its place would be another model, say
+                    raise BadInput(
+                        f"{given}, as it was answered for {option} (kept in {self.file}): {said}"
+                    ) from None
+                print(f"  {given}, as it was answered: {said}")
             else:
                 self.keep(name)
                 return value

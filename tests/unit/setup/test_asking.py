@@ -72,10 +72,13 @@ def test_what_was_answered_and_is_wrong_by_now_is_asked_again(
     assert Answers(tmp_path / FILE, {}).ask("gpus", "GPUs", 8, whole_number(1, 8)) == 8
     person("4")
     assert Answers(tmp_path / FILE, {}).ask("gpus", "GPUs", 4, whole_number(1, 4)) == 4
-    assert f"8, as it was answered ({FILE}): a whole number from 1 to 4\n" in capsys.readouterr().out
+    assert "8, as it was answered: a whole number from 1 to 4\n" in capsys.readouterr().out
     willing = Answers(tmp_path / FILE, {}, yes=True)
-    assert willing.ask("gpus", "GPUs", 2, whole_number(1, 2)) == 2
-    assert "4, as it was answered" in (said := capsys.readouterr().out) and said.endswith("; taken: 2\n")
+    with pytest.raises(
+        BadInput, match=rf"^4, as it was answered for --gpus \(kept in .*{FILE}\): a whole number"
+    ):
+        willing.ask("gpus", "GPUs", 2, whole_number(1, 2))
+    assert json.loads((tmp_path / FILE).read_text()) == {"gpus": "4"}
 
 
 def test_with_nobody_to_ask_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
