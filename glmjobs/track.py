@@ -12,6 +12,7 @@ from glmjobs.cli import error_line, run_command
 from glmjobs.recipe.schema import TRACKERS
 from glmjobs.run import sweeps
 from glmjobs.run.directory import Run
+from glmjobs.run.read_state import read_state
 from glmjobs.tracking import live
 from glmjobs.tracking.sending import Sent, sync
 from hpc.core import hints
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Send; the exit code is that of the first run that could not be sent."""
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)  # runs may stand after --to
     if args.what == "follow":
         return live.follow(Run.open(args.runs[0]), args.to[0])
     code = 0
@@ -44,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"{run.path}: its recipe names no tracker (track); name one: "
                 + hints.command("glmjobs.track", "sync", run.path, "--to", TRACKERS[0])
             )
+        ended = read_state(run, ask_slurm=False).ended
         for tracker in dict.fromkeys(trackers):
             try:
-                sent = sync(run, tracker)
+                sent = sync(run, tracker, ended=ended)
             except HpcError as error:
                 print(f"error: {run.name}: {error_line(error)}", file=sys.stderr)
                 code = code or error.exit_code

@@ -685,7 +685,7 @@ class Recipe(Section):
     def _trackers(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(name in TRACKERS for name in names):
-            raise ValueError(f"one or more of {', '.join(TRACKERS)}, as track: [wandb]")
+            raise ValueError(f"one or more of {', '.join(TRACKERS)}, as track: [wandb]; [] for none")
         return list(dict.fromkeys(names))
 
     @model_validator(mode="before")

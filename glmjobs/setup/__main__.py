@@ -6,6 +6,7 @@ Interrupted anywhere, the same command goes on where it stopped. Standard librar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -86,11 +87,9 @@ def main(argv: list[str] | None = None) -> int:
         Path(FILE), options, {"submit": args.submit}, yes=args.yes or args.dry_run, keeps=not args.dry_run
     )
     try:
-        if args.dry_run:
-            return steps(args, answers, words)
-        with exclusive(Path(f".{FILE}.lock")) as held:
-            if not held:
-                raise BadInput(f"{Path.cwd()}: another setup is at work here")
+        with contextlib.ExitStack() as holding:
+            if not args.dry_run:
+                alone(holding)
             return steps(args, answers, words)
     except BadInput:
         raise
@@ -102,6 +101,22 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def alone(holding: contextlib.ExitStack) -> None:
+    """Hold this directory against another setup.
+
+    Raises:
+        BadInput: one is at work here, or nothing can be written here.
+    """
+    try:
+        held = holding.enter_context(exclusive(Path(f".{FILE}.lock")))
+    except OSError as error:
+        raise BadInput(
+            f"{Path.cwd()}: cannot be written in ({error.strerror}): start setup in a directory of yours"
+        ) from None
+    if not held:
+        raise BadInput(f"{Path.cwd()}: another setup is at work here")
+
+
 def steps(args: argparse.Namespace, answers: Answers, words: list[str]) -> int:
     """All of them, in order; the exit code.
 
@@ -111,7 +126,7 @@ def steps(args: argparse.Namespace, answers: Answers, words: list[str]) -> int:
     if shutil.which("sbatch") is None:
         raise NotFit("no Slurm here (sbatch is not on PATH): run this on a login node")
     environment = IntoEnvironment(answers)
-    go([environment], dry=args.dry_run)
+    go([environment], answers, dry=args.dry_run)
     if environment.whole:
         enter(environment.place, words)
     elif any(name not in packages(Path(sys.prefix)) for name in LIGHT):  # a dry run
@@ -120,6 +135,7 @@ def steps(args: argparse.Namespace, answers: Answers, words: list[str]) -> int:
     from glmjobs.setup import chain_steps, input_steps, setting_step, site_steps
     from glmjobs.setup.settled import Settled
 
+    site_steps.check_options(answers.options)
     settled = Settled(answers, dry=args.dry_run)
     chains = chain_steps.Chains(settled)
     run = chain_steps.Submit(settled, chains)
@@ -136,6 +152,7 @@ def steps(args: argparse.Namespace, answers: Answers, words: list[str]) -> int:
                 chain_steps.Rehearse(settled, chains),
                 run,
             ],
+            answers,
             dry=args.dry_run,
         )
     except chain_steps.NotNow as later:

@@ -5,14 +5,17 @@ Standard library only: the first question is asked before there is an environmen
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpc.core.errors import BadInput
-from hpc.core.files import read_json, write_json
+from hpc.core.errors import BadInput, HpcError
+from hpc.core.files import write_json
 
 FILE = "glmjobs-setup.json"
 
@@ -59,6 +62,25 @@ class Answers:
             if self.keeps:
                 write_json(self.file, self.before)
 
+    def drop(self, *names: str) -> dict[str, Any]:
+        """Answers kept that hold no longer; those that there were."""
+        return {name: self.before.pop(name) for name in names if name in self.before}
+
+    @contextlib.contextmanager
+    def refused(self) -> Iterator[None]:
+        """Of a step that is refused, no answer is kept: else the next call would be refused for what nobody typed."""
+        before = dict(self.before)
+        try:
+            yield
+        except HpcError:
+            if self.before != before:
+                self.before = before
+                if self.keeps and before:
+                    write_json(self.file, before)
+                elif self.keeps:
+                    self.file.unlink(missing_ok=True)
+            raise
+
     def ask(
         self, name: str, question: str, proposal: object, check: Callable[[str], Value], *,
         keep: bool = True, note: str = "",
@@ -80,9 +102,14 @@ class Answers:
             try:
                 value = check(str(given))
             except BadInput as error:
+                said = str(error).removeprefix(f"{given}: ")
                 if name in self.options or name in self.once:
-                    raise BadInput(f"{option} {given}: {error}") from None
-                print(f"  {given}, as it was answered: {error}")
+                    raise BadInput(f"{option} {shlex.quote(str(given))}: {said}") from None
+                if self.yes or not sys.stdin.isatty():  # a proposal in its place would be another model, say
+                    raise BadInput(
+                        f"{given}, as it was answered for {option} (kept in {self.file}): {said}"
+                    ) from None
+                print(f"  {given}, as it was answered: {said}")
             else:
                 self.keep(name)
                 return value
@@ -119,14 +146,23 @@ class Answers:
 
 
 def read_answers(file: Path) -> dict[str, Any]:
-    """The answers kept; none where there is no file, or it is not whole.
+    """The answers kept; none where there is no file.
 
     Raises:
         BadInput: something else has that name, or was written into it.
     """
     if file.is_dir():
         raise BadInput(f"{file}: a directory, where answers are to be kept; move it away")
-    found = read_json(file) or {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file}: not the answers that were kept; delete the file, and all is asked again")
     for name, value in found.items():
         if not all(isinstance(one, (str, bool)) for one in (value if isinstance(value, list) else [value])):
             raise BadInput(f"{file}: {name}: no answer; delete the file, and all is asked again")

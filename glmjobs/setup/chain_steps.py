@@ -16,6 +16,7 @@ from glmjobs.run.jobs import CHAIN, make_chain
 from glmjobs.run.read_state import read_state
 from glmjobs.run.rehearsal import KILL_STEP, Rehearsal
 from glmjobs.run.state import DONE, FAILED
+from glmjobs.run.submit_checks import check
 from glmjobs.setup.asking import yes_or_no
 from glmjobs.setup.settled import Settled
 from glmjobs.setup.stepwise import tell
@@ -25,6 +26,7 @@ from hpc.batch.profile import Profile
 from hpc.batch.script import directives
 from hpc.chain import ledger, submission
 from hpc.core import hints
+from hpc.core.config_files import flat
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 
 
@@ -220,7 +222,26 @@ class Submit:
     def found(self) -> str:
         """Its chain was submitted as a whole."""
         whole = (self.path / "run.yaml").is_file() and set(CHAIN) <= set(submission.current_jobs(self.path))
-        return f"{self.path}: submitted" if whole else ""
+        return f"{self.path}: submitted{self._otherwise()}" if whole else ""
+
+    def _otherwise(self) -> str:
+        """The fields that the recipe's file says otherwise by now, as a line more; "" where there are none.
+
+        What it leaves open (null, auto) was decided when the run was submitted.
+        """
+        run = Run.open(self.path)
+        try:  # with whole paths, as the run has them
+            recipe = check(self.settled.recipe(), self.chains.profile, run.shape, (), "local")
+        except HpcError:  # the run has all it needs; a new one is refused when it is made
+            return ""
+        says, has = (flat(one.model_dump(mode="json")) for one in (recipe, run.recipe))
+        fields = [name for name, value in says.items() if value not in (None, "auto", has.get(name))]
+        if not fields:
+            return ""
+        return (
+            f"\nnote: {self.settled.recipe_name} has another {', '.join(fields)} by now than this run was made of; "
+            f"a new run of it: --name {free_name(self.settled.recipe().name, locate.parent())}"
+        )
 
     def ask(self) -> None:
         """Now? Not asked again where it was cut off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from glmjobs import fetch
@@ -11,7 +12,7 @@ from glmjobs.run.submit_checks import check_data, check_model
 from glmjobs.setup.settled import Settled
 from glmjobs.zero.directories import is_model
 from hpc.core import hints
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, NotFit
 from hpc.core.files import read_json
 
 OWNER = "THUDM"
@@ -28,9 +29,11 @@ class FetchInput:
 
     Attributes:
         title: "model" or "data"; also the option's name, and the recipe's section.
+        example: a hub's id of one.
     """
 
     title: str
+    example: str
 
     def __init__(self, settled: Settled) -> None:
         self.settled, self.answers = settled, settled.answers
@@ -73,6 +76,11 @@ class FetchInput:
     def found(self) -> str:
         """What is there, whole."""
         if (named := self.named) is None:
+            if (given := self.answers.options.get(self.title)) is not None:
+                raise BadInput(
+                    f"--{self.title} {shlex.quote(given)}: {self.settled.recipe_name} has no {self.title}.path that it "
+                    f"could stand for; leave it out, or take another recipe"
+                )
             return "as the recipe says, without a file"
         if not self.source:
             return "" if broken_off(named) else self.whole(named)
@@ -110,7 +118,7 @@ class FetchInput:
     def checked(self, text: str) -> str:
         """A check: a hub's id, or what is there and can be used."""
         if not text or not (Path(text).exists() or fetch.HUB_ID.fullmatch(text)):
-            raise BadInput(f"{text or 'nothing'}: neither a path that exists nor a hub id such as {BELLE}")
+            raise BadInput(f"neither a path that exists nor a hub id such as {self.example}")
         if Path(text).exists():
             self.use(self.exactly(Path(text)))
         return text
@@ -133,7 +141,10 @@ class FetchInput:
         """Fetch it, or go on fetching it."""
         if hub := self.answers.known("hub"):
             os.environ["HF_ENDPOINT"] = str(hub)
-        fetch.main(self.words)
+        try:
+            fetch.main(self.words)
+        except NotFit as error:
+            raise NotFit(f"{error} (or --{self.title} PATH, if you have it; --hub URL, a mirror)") from None
         self.answers.keep("hub")
         found = self.found()
         if not found:
@@ -155,6 +166,7 @@ class FetchModel(FetchInput):
     """The base model."""
 
     title = "model"
+    example = f"{OWNER}/chatglm-6b"
 
     def proposal(self, named: Path) -> str:
         """As it is published."""
@@ -180,6 +192,7 @@ class FetchData(FetchInput):
     """The data: the recipe's file, or what is named instead."""
 
     title = "data"
+    example = BELLE
 
     def proposal(self, named: Path) -> str | None:
         """BELLE, whose file is called as it is itself."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from glmjobs.doctor import SETTING
 from glmjobs.models.family import family_for
 from glmjobs.recipe import loading
 from glmjobs.run import locate
-from glmjobs.setup.asking import one_of, whole_number
+from glmjobs.setup.asking import FILE, one_of, whole_number
 from glmjobs.setup.settled import Settled
+from glmjobs.submit import check_name
 from glmjobs.template import names
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
@@ -27,13 +32,39 @@ class ChooseRecipe:
 
     def found(self) -> str:
         """The recipe that was named."""
-        if self.settled.answers.known("recipe") is None:
+        answers = self.settled.answers
+        if answers.known("recipe") is None:
             return ""
+        self._drop()
         self.ask()
-        recipe = self.settled.recipe()
-        self.settled.answers.keep("overrides")
+        kept = "" if "overrides" in answers.options else settings(self.settled.given)
+        try:
+            recipe = self.settled.recipe()
+        except BadInput as error:
+            more = f" (with {kept}, kept in {FILE}: a --set takes their place)" if kept else ""
+            raise BadInput(f"{error}{more}") from None
+        answers.keep("overrides")
         how = "LoRA" if recipe.train.method == "lora" else "all parameters"
-        return f"{self.settled.recipe_name}: {family_for(recipe.model.family).title}, {how}"
+        title = family_for(recipe.model.family).title
+        what = title if recipe.model.make is None else f"a small model made for it, built as {title}"
+        return f"{self.settled.recipe_name}: {what}, {how}" + (
+            f"\nwith {kept}, kept in {FILE}" if kept else ""
+        )
+
+    def _drop(self) -> None:
+        """Answers that were given for another recipe, and settings that others take the place of, are out."""
+        answers = self.settled.answers
+        given, before = answers.options.get("overrides"), answers.before.get("recipe")
+        if before not in (None, answers.options.get("recipe", before)):
+            out = answers.drop("overrides", "model", "data", "setting", "name")
+        else:
+            out = answers.drop("overrides") if given else {}
+        words = [settings([item for item in out.pop("overrides", []) if item not in (given or [])])]
+        words += [
+            f"--{name} {shlex.quote(value)}" for name, value in out.items() if name not in answers.options
+        ]
+        if any(words):
+            print(f"  no longer: {' '.join(filter(None, words))}, kept in {FILE} from an earlier call")
 
     def ask(self) -> None:
         """Which."""
@@ -53,6 +84,31 @@ class ChooseRecipe:
     do = by_hand = would
 
 
+def settings(overrides: list[str]) -> str:
+    """``--set`` for each."""
+    return " ".join(f"--set {shlex.quote(item)}" for item in overrides)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """What can be said of options by themselves is said before the first question.
+
+    Raises:
+        BadInput: one cannot be right.
+    """
+    count = whole_number(1, 4096)
+    checks: dict[str, Callable[[str], object]] = {
+        "nodes": count, "gpus": count, "gpu_memory": whole_number(1, 1000), "account": account_name,
+    }  # fmt: skip
+    for name, check in checks.items():
+        if name in options:
+            try:
+                check(options[name])
+            except BadInput as error:
+                raise BadInput(f"--{name.replace('_', '-')} {shlex.quote(options[name])}: {error}") from None
+    if "name" in options:
+        check_name(options["name"])
+
+
 def first_line(name: str) -> str:
     """What a recipe's first line says of it."""
     with loading.find_config(name).open(encoding="utf-8") as file:
@@ -68,7 +124,7 @@ def recipe_file(text: str) -> str:
 
 
 class DraftProfile:
-    """The cluster profile: the user's own where there is one, and never changed; else drafted."""
+    """The cluster profile: the user's own where there is one, as it is; else drafted."""
 
     title = "profile"
 
@@ -81,6 +137,8 @@ class DraftProfile:
     def found(self) -> str:
         """The profile that is there."""
         if not self.path.exists():
+            if not self.path.parent.is_dir():
+                raise BadInput(f"cluster profile {self.path}: {self.path.parent}: no such directory")
             return ""
         profile = self.settled.profile()
         if profile.login:
@@ -128,7 +186,10 @@ class DraftProfile:
 
     def do(self) -> str:
         """Draft it."""
-        write_new(self.path, self.text())
+        try:
+            write_new(self.path, self.text())
+        except BadInput as error:  # the doctor's words name its own option
+            raise BadInput(str(error).removeprefix("--write-profile ")) from None
         self.answers.keep("cluster")
         return f"drafted: {summary(self.settled)}; every field: hpc/batch/profile.py"
 
@@ -183,7 +244,9 @@ class AskDoctor:
         bad = [row for row in rows if row.state == "bad"]
         if bad:
             show(bad, "what is not fit")
-            raise NotFit(f"{len(bad)} of {len(rows)} checks say NO ({self.by_hand()}; or --skip-doctor)")
+            own = settings([item for item in self.settled.given if item.startswith("cluster.")])
+            how = f", with {own} ({self.by_hand()} looks without;" if own else f" ({self.by_hand()};"
+            raise NotFit(f"{len(bad)} of {len(rows)} checks say NO{how} or --skip-doctor)")
         notes = sum(row.state == "warn" for row in rows)
         return f"fit: {len(rows)} checks" + (f", {notes} worth a look" if notes else "")
 

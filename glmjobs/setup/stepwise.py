@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Protocol
 
+from glmjobs.setup.asking import Answers
+
 AGAIN = "the same command, given again, goes on from here"
 
 
@@ -34,22 +36,28 @@ class Step(Protocol):
         """The command that does the same."""
 
 
-def go(steps: Iterable[Step], *, dry: bool = False) -> None:
+def go(steps: Iterable[Step], answers: Answers, *, dry: bool = False) -> None:
     """Go through the steps, doing what is not done; ``dry``: only say it."""
     for step in steps:
-        if found := step.found():
-            tell(step.title, found)
-            continue
-        step.ask()
-        if found := step.found():  # what was answered is there
-            tell(step.title, found)
-            continue
-        if dry:
-            tell(step.title, f"would {step.would()}")
-        else:
-            tell(step.title, f"{step.would()} …")
-            tell("", step.do())
-        tell("", f"by hand: {step.by_hand()}")
+        with answers.refused():
+            take(step, dry=dry)
+
+
+def take(step: Step, *, dry: bool) -> None:
+    """One of them."""
+    if found := step.found():
+        tell(step.title, found)
+        return
+    step.ask()
+    if found := step.found():  # what was answered is there
+        tell(step.title, found)
+        return
+    if dry:
+        tell(step.title, f"would {step.would()}")
+    else:
+        tell(step.title, f"{step.would()} …")
+        tell("", step.do())
+    tell("", f"by hand: {step.by_hand()}")
 
 
 def tell(title: str, words: str) -> None:

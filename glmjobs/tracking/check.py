@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glmjobs.recipe.schema import Recipe
-from glmjobs.tracking.targets import PACKAGES, target
+from glmjobs.tracking.targets import PACKAGES, lacking, target
 from hpc.batch.environment import python_prefix
 from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
@@ -31,5 +31,8 @@ def check(recipe: Recipe, profile: Profile, environ: Mapping[str, str]) -> None:
                 f"track: {tracker} is not installed in {prefix}, where the jobs run: "
                 f"{prefix / Path('bin/python')} -m pip install {PACKAGES[tracker][0]}"
             )
-        if missing := target(tracker, {**environ, **profile.environment.variables}).missing:
-            raise BadInput(f"track: {missing}")
+        where = target(tracker, {**environ, **profile.environment.variables})
+        if where.missing:
+            raise BadInput(f"track: {where.missing}")
+        if installed is not None and where.needs and where.needs not in installed:
+            raise BadInput(f"track: {lacking(where, python_prefix(profile.environment) / 'bin/python')}")

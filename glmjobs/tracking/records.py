@@ -28,11 +28,11 @@ class Step(NamedTuple):
     values: dict[str, float]
 
 
-def steps(run: Run) -> list[Step]:
+def steps(run: Run, *, ended: bool = False) -> list[Step]:
     """The steps in order, each once and whole.
 
     The newest is held back while training is not done: its evaluation may be still to come, and no tracker takes
-    figures of a step that it has left.
+    figures of a step that it has left. ``ended``: nothing is to come, for the run was cancelled or has failed.
     """
     found: dict[int, Step] = {}
     for row in read_jsonl(run.checkpoints / evaluations.LOG):
@@ -43,7 +43,7 @@ def steps(run: Run) -> list[Step]:
         values = found[step].values if step in found else {}
         found[step] = Step(step, when, values | _values(row))
     ordered = [found[step] for step in sorted(found)]
-    return ordered if run.done("train") else ordered[:-1]
+    return ordered if ended or run.done("train") else ordered[:-1]
 
 
 def _values(row: dict[str, Any]) -> dict[str, float]:

@@ -7,14 +7,16 @@ import importlib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from glmjobs.run.directory import Run
 from glmjobs.tracking import records, state
 from glmjobs.tracking.session import Opening, Session
-from glmjobs.tracking.targets import PACKAGES, Target, target, unreachable
+from glmjobs.tracking.targets import PACKAGES, Target, lacking, target, unreachable
 from hpc.core.errors import BadInput, NotFit, WorkFailed
 from hpc.core.files import exclusive, read_json, write_json
 
@@ -35,10 +37,10 @@ class Sent(NamedTuple):
 
 
 class Outbox:
-    """A run's way to one tracker. Hold :func:`held` while it is open."""
+    """A run's way to one tracker. Hold :func:`held` while it is open. ``ended``: the run trains no more."""
 
-    def __init__(self, run: Run, tracker: str) -> None:
-        self.run, self.tracker = run, tracker
+    def __init__(self, run: Run, tracker: str, *, ended: bool = False) -> None:
+        self.run, self.tracker, self.ended = run, tracker, ended
         self.state = state.load(run.path, tracker)
         self.environ = {**run.cluster.environment.variables, **self.state.where, **os.environ}
         self.target: Target = target(tracker, self.environ)
@@ -51,7 +53,7 @@ class Outbox:
         """Steps and figures of the whole that the tracker does not have."""
         if self.session is None:
             self.up_to, self.told = self._on_record()
-        steps = [step for step in records.steps(self.run) if step.step > self.up_to]
+        steps = [step for step in records.steps(self.run, ended=self.ended) if step.step > self.up_to]
         summary = records.summary(self.run)
         return steps, {name: value for name, value in summary.items() if self.told.get(name) != value}
 
@@ -74,15 +76,17 @@ class Outbox:
             BadInput: a person has yet to do something for it.
             NotFit: its package is not here, or there is no way to its server.
         """
+        install = f"{sys.executable} -m pip install {PACKAGES[self.tracker][0]}"
+        if find_spec(self.tracker) is None:  # before its key: the command that makes one comes with it
+            raise NotFit(f"{self.tracker} is not installed here: {install}")
         if self.target.missing:
             raise BadInput(self.target.missing)
+        if self.target.needs and find_spec(self.target.needs) is None:
+            raise NotFit(lacking(self.target, sys.executable))
         try:
             importlib.import_module(self.tracker)
         except Exception as error:  # a package can fail to import in any way
-            name = PACKAGES[self.tracker][0]
-            raise NotFit(
-                f"{self.tracker} cannot be imported ({_words(error)}): {sys.executable} -m pip install {name}"
-            ) from None
+            raise NotFit(f"{self.tracker} cannot be imported ({_words(error)}): {install}") from None
         if not self.target.offline and (why := unreachable(self.target.url)):
             raise NotFit(why)
 
@@ -165,8 +169,8 @@ def open_session(opening: Opening) -> Session:
     return MlflowSession(opening)
 
 
-def sync(run: Run, tracker: str) -> Sent:
-    """Send once what is new.
+def sync(run: Run, tracker: str, *, ended: bool = False) -> Sent:
+    """Send once what is new. ``ended``: the run trains no more, as :class:`Outbox` takes it.
 
     Raises:
         BadInput: a person has yet to do something for it; another process is sending; the run cannot be written in.
@@ -178,7 +182,7 @@ def sync(run: Run, tracker: str) -> Sent:
             raise BadInput(
                 f"{tracker}: another process is sending this run, such as its training: nothing to do here"
             )
-        outbox = Outbox(run, tracker)
+        outbox = Outbox(run, tracker, ended=ended)
         try:
             with chatter(state.folder(run.path) / f"{tracker}.log"):
                 count, figures = outbox.send()
@@ -201,11 +205,13 @@ def held(run: Run, tracker: str, *, patience: float = 0.0) -> Iterator[bool]:
     Raises:
         BadInput: the run is not one's own to write in.
     """
-    try:
-        state.folder(run.path).mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{state.folder(run.path)}: cannot be written: {error.strerror}") from None
-    with exclusive(state.folder(run.path) / f".{tracker}.lock", patience=patience) as alone:
+    with contextlib.ExitStack() as holding:
+        try:
+            state.folder(run.path).mkdir(exist_ok=True)
+            lock = state.folder(run.path) / f".{tracker}.lock"
+            alone = holding.enter_context(exclusive(lock, patience=patience))
+        except OSError as error:
+            raise BadInput(f"{state.folder(run.path)}: cannot be written: {error.strerror}") from None
         yield alone
 
 
@@ -230,5 +236,5 @@ def chatter(log: Path) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    """An error in a line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    """An error in a line, whole words of it."""
+    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")

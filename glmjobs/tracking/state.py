@@ -73,7 +73,7 @@ def troubles(run: Path) -> list[str]:
     for file in sorted(folder(run).glob("*.json")):
         state = load(run, file.stem)
         if state.error is not None:
-            again = hints.command("glmjobs.track", "sync", run)
+            again = hints.command("glmjobs.track", "sync", run, "--to", file.stem)
             why = f"{file.stem} could not be sent to (failures so far: {state.failures:,}): {state.error}"
             found.append(f"{why}; nothing is lost: {again}")
     return found

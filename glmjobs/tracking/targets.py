@@ -25,6 +25,7 @@ class Target:
         project: project or experiment, with its owner where one is named.
         offline: the tracker writes its own files, to be carried elsewhere.
         missing: what a person has yet to do for it; "" for nothing.
+        needs: a package that this place takes beside the tracker's own; "" for none.
     """
 
     tracker: str
@@ -32,6 +33,7 @@ class Target:
     project: str
     offline: bool = False
     missing: str = ""
+    needs: str = ""
 
     @property
     def name(self) -> str:
@@ -49,6 +51,11 @@ VARIABLES = (
 """What decides where a run is, and is kept with it, so that it is found again from another shell."""
 
 
+ON = ("", "online", "run", "shared", "cloud")
+OFF = ("offline", "dryrun", "local")
+"""Values of WANDB_MODE and SWANLAB_MODE: with a server, and without."""
+
+
 def target(tracker: str, environ: Mapping[str, str]) -> Target:
     """The tracker's target, as these variables say."""
     found = {"wandb": _wandb, "swanlab": _swanlab, "mlflow": _mlflow}[tracker](environ)
@@ -56,13 +63,18 @@ def target(tracker: str, environ: Mapping[str, str]) -> Target:
     if mode == "disabled":
         why = f"{tracker.upper()}_MODE is disabled: unset it, or leave {tracker} out of track"
         return Target(tracker, found.url, found.project, missing=why)
-    if tracker != "mlflow" and mode in ("offline", "dryrun", "local"):
+    if tracker != "mlflow" and mode in OFF:
         return Target(tracker, found.url, found.project, offline=True)
+    if tracker != "mlflow" and mode not in ON:
+        why = f"{tracker.upper()}_MODE is {mode}: it is online, offline or disabled"
+        return Target(tracker, found.url, found.project, missing=why)
     return found
 
 
 def _wandb(environ: Mapping[str, str]) -> Target:
     url = _plain(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    if why := _no_server("WANDB_BASE_URL", url):
+        return Target("wandb", url, PROJECT, missing=why)
     owner = environ.get("WANDB_ENTITY")
     project = "/".join(filter(None, (owner, environ.get("WANDB_PROJECT") or PROJECT)))
     home = Path(environ.get("HOME") or "~").expanduser()
@@ -93,7 +105,34 @@ def _mlflow(environ: Mapping[str, str]) -> Target:
     if (parts := urlsplit(uri)).password:
         why = "MLFLOW_TRACKING_URI holds a password: give it as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         return Target("mlflow", "", project, missing=why)
-    return Target("mlflow", uri if parts.scheme.startswith("http") else "", project)
+    if parts.scheme in ("http", "https"):
+        return Target("mlflow", uri, project, missing=_no_server("MLFLOW_TRACKING_URI", uri))
+    allowed = environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    if parts.scheme in ("", "file") and not allowed:  # MLflow 3: mlflow.store.tracking.file_store
+        why = f"MLFLOW_TRACKING_URI is a directory ({uri}), which MLflow no longer takes: name a server, http://…, "
+        return Target("mlflow", "", project, missing=f"{why}or a file for a database, sqlite:////PATH")
+    of_database = parts.scheme.partition("+")[0] in DATABASES
+    return Target("mlflow", "", project, needs="sqlalchemy" if of_database else "")
+
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""MLflow's own access to a database, which mlflow-skinny comes without."""
+
+
+def lacking(where: Target, python: Path | str) -> str:
+    """What is to be installed for a place that takes more than the tracker's smallest package."""
+    return (
+        f"{where.tracker} has no {where.needs} for a database beside it: {python} -m pip install "
+        f"{PACKAGES[where.tracker][-1]}, or the address of a server, http://…"
+    )
+
+
+def _no_server(variable: str, url: str) -> str:
+    """Why an address is none; "" where it is one."""
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return ""
+    return f"{variable} is {url}: the address of a server is http://HOST or https://HOST"
 
 
 def _no_key(title: str, login: str, prefix: str) -> str:

@@ -105,11 +105,12 @@ def test_what_is_wrong_is_one_line(login: Callable[..., Typed], tmp_path: Path) 
         ),
         ((*published, "--gpu-memory", "10"), 3, "nothing fits 10 GB: more --gpus or --nodes, or"),
         (
-            ("--yes", "--nodes", "many", "--recipe", "../small.yaml", "--model", "../nowhere"),
+            ("--yes", "--recipe", "../small.yaml", "--model", "../nowhere"),
             2,
-            "neither a path",
+            "--model ../nowhere: neither a path",
         ),
-        (("--yes", "--recipe", "no.yaml"), 2, "--recipe no.yaml: no.yaml: no such recipe file"),
+        (("--yes", "--recipe", "../small.yaml", "--nodes", "many"), 2, "--nodes many: a whole number"),
+        (("--yes", "--recipe", "no.yaml"), 2, "--recipe no.yaml: no such recipe file"),
         (
             ("--yes", "--recipe", "../small.yaml", "--hub", "http://127.0.0.1:9", "--model", "THUDM/small"),
             3,

@@ -20,6 +20,7 @@ from glmjobs.recipe.schema import Limits
 from glmjobs.run import rehearsal
 from glmjobs.run.directory import Run, Shape
 from glmjobs.run.state import STAGES
+from glmjobs.terminal.rehearsed import SHIPPED
 from hpc.batch import profile as profiles
 from hpc.batch.profile import Measured
 from hpc.chain import ledger
@@ -135,6 +136,23 @@ def test_the_profile_keeps_it_and_plan_goes_by_it(tmp_path: Path, capsys: pytest
     assert 3600 * setting["hours"] / setting["steps"] == pytest.approx(TRAINED["step_seconds"], rel=0.01)
     assert found[8]["utilisation_from"] == profiles.load(tmp_path / "ours.yaml").measured[0].time
     assert found[4]["utilisation_from"] == "assumed", "another shape"
+
+
+def test_a_profile_of_the_toolkit_is_not_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shipped = made(tmp_path), CONFIGS / "clusters" / "devcluster.yaml"
+    assert all((CONFIGS / "clusters" / name).is_file() for name in SHIPPED)
+    before = shipped.read_bytes()
+    rehearsal.write(run.path, recipes.load(CONFIGS / "chatglm6b.yaml"), shipped)
+    for _ in range(2):  # shown each time
+        assert run_command(rehearse.main, ["--result", str(run.path)]) == 0
+        said = capsys.readouterr().err
+        assert f"note: {shipped} comes with the toolkit" in said and said.count("\n") == 1
+    assert shipped.read_bytes() == before and len(ledger.events(run.path, event="rehearsed")) == 1
+    copy = tmp_path / "copy.yaml"
+    copy.write_bytes(before + ("\n" + said.partition("this line: ")[2]).encode())
+    assert profiles.load(copy).measured[0].tokens_per_s == TRAINED["tokens_per_s"]
 
 
 def test_a_second_entry_stands_after_the_first(tmp_path: Path) -> None:

@@ -72,7 +72,13 @@ def test_what_was_answered_and_is_wrong_by_now_is_asked_again(
     assert Answers(tmp_path / FILE, {}).ask("gpus", "GPUs", 8, whole_number(1, 8)) == 8
     person("4")
     assert Answers(tmp_path / FILE, {}).ask("gpus", "GPUs", 4, whole_number(1, 4)) == 4
-    assert "8, as it was answered: a whole number from 1 to 4" in capsys.readouterr().out
+    assert "8, as it was answered: a whole number from 1 to 4\n" in capsys.readouterr().out
+    willing = Answers(tmp_path / FILE, {}, yes=True)
+    with pytest.raises(
+        BadInput, match=rf"^4, as it was answered for --gpus \(kept in .*{FILE}\): a whole number"
+    ):
+        willing.ask("gpus", "GPUs", 2, whole_number(1, 2))
+    assert json.loads((tmp_path / FILE).read_text()) == {"gpus": "4"}
 
 
 def test_with_nobody_to_ask_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +104,29 @@ def test_the_end_of_input_is_a_person_who_leaves(tmp_path: Path, person: Callabl
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"nodes": '])
-def test_a_file_of_answers_that_is_none_is_as_no_file(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_of_answers_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    assert Answers(tmp_path / FILE, {}).known("nodes") is None
+    with pytest.raises(BadInput, match="delete the file, and all is asked again"):
+        Answers(tmp_path / FILE, {})
+    assert (tmp_path / FILE).read_text() == text
+
+
+def test_of_a_step_that_is_refused_nothing_is_kept(tmp_path: Path) -> None:
+    first = Answers(tmp_path / FILE, {"stack": "nope"}, yes=True)
+    with pytest.raises(BadInput), first.refused():
+        first.keep("stack")
+        raise BadInput("no such stack")
+    assert not (tmp_path / FILE).exists()
+    Answers(tmp_path / FILE, {"stack": "current"}).keep("stack")
+    answers = Answers(tmp_path / FILE, {"stack": "nope", "wheelhouse": "/x"}, yes=True)
+    with pytest.raises(BadInput), answers.refused():
+        answers.keep("stack", "wheelhouse")
+        raise BadInput("no such stack")
+    assert json.loads((tmp_path / FILE).read_text()) == {"stack": "current"}
+    with pytest.raises(KeyboardInterrupt), answers.refused():
+        answers.keep("wheelhouse")
+        raise KeyboardInterrupt  # interrupted is not refused
+    assert json.loads((tmp_path / FILE).read_text()) == {"stack": "current", "wheelhouse": "/x"}
 
 
 @pytest.mark.parametrize("text", ['{"nodes": 3}', '{"overrides": [1]}', '{"recipe": {"name": "x"}}'])

@@ -11,7 +11,7 @@ import pytest
 from glmjobs.setup.asking import FILE, Answers
 from glmjobs.setup.input_steps import FetchData, FetchModel
 from glmjobs.setup.settled import Settled
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, NotFit
 from tests.support.hub import serve
 
 RECIPE = """\
@@ -117,6 +117,22 @@ def test_what_cannot_be_a_model_is_said(home: Path) -> None:
 def test_recipes_without_files(home: Path) -> None:
     for step in (FetchModel, FetchData):
         assert step(settled(home, recipe="configs/tiny.yaml")).found() == "as the recipe says, without a file"
+
+
+def test_what_a_recipe_has_no_place_for_is_refused(home: Path) -> None:
+    for step, option in ((FetchModel, "model"), (FetchData, "data")):
+        with pytest.raises(BadInput, match=rf"^--{option} /nowhere: configs/tiny.yaml has no {option}.path"):
+            step(settled(home, recipe="configs/tiny.yaml", **{option: "/nowhere"})).found()
+
+
+def test_a_hub_that_is_not_there_is_said_with_other_ways(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(words: list[str]) -> int:
+        raise NotFit("https://huggingface.co cannot be reached")
+
+    monkeypatch.setattr("glmjobs.fetch.main", unreachable)
+    step = FetchModel(settled(home, model="THUDM/small"))
+    with pytest.raises(NotFit, match=r"cannot be reached .*--model PATH.*--hub URL"):
+        step.do()
 
 
 def test_a_path_that_cannot_be_used_is_refused_when_it_is_answered(home: Path) -> None:

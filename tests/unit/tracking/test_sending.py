@@ -19,6 +19,7 @@ from glmjobs.run.read_state import read_state
 from glmjobs.terminal.tables import render
 from glmjobs.tracking import sending, state
 from glmjobs.tracking.sending import sync
+from hpc.chain import ledger
 from hpc.core.errors import BadInput, NotFit
 from tests.support import tracked
 from tests.support.advice import follow, seen
@@ -90,6 +91,19 @@ def test_killed_and_resumed_twice_each_step_is_there_once(run: Run, tracker: str
         assert ("train/grad_norm" in values) == (step != 2), "what is no number is left out"
         assert ("dev/loss" in values) == (step % 4 == 0)
         assert values.get("dev/loss") == (pytest.approx(1 / step + 1) if step % 4 == 0 else None)
+
+
+def test_of_a_run_that_was_cancelled_the_last_step_goes_along(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    tracked.train(run, 1, 7)
+    ledger.append(run.path, "submitted", stage="train", job="1")
+    words = ["sync", str(run.path), "--to", "wandb"]
+    assert track.main(words) == 0 and "6 steps, up to step 6 sent" in capsys.readouterr().out
+    ledger.append(run.path, "cancelled", stage="train", job="1")
+    assert track.main(words) == 0 and "1 steps, up to step 7 sent" in capsys.readouterr().out
+    assert track.main(words) == 0 and "nothing new" in capsys.readouterr().out
 
 
 def test_killed_while_it_sends(run: Run, tracker: str) -> None:
@@ -179,6 +193,28 @@ def test_two_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert alone
         with pytest.raises(BadInput, match="another process is sending"):
             sync(run, "wandb")
+
+
+def test_runs_may_stand_after_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a package that is not here is said before a key is asked for, which its own command would make."""
+    monkeypatch.setattr(sending, "find_spec", lambda name: None)
+    monkeypatch.delenv("SWANLAB_API_KEY")
+    monkeypatch.delenv("SWANLAB_MODE")
+    paths = []
+    for name in ("one", "two"):
+        run = tracked.made_run(tmp_path / name)
+        tracked.train(run, 1, 4)
+        paths.append(str(run.path))
+    assert track.main(["sync", paths[0], "--to", "swanlab", paths[1]]) == NotFit.exit_code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("swanlab is not installed here: " in line for line in said)
+
+
+def test_words_of_a_tracker_are_cut_between_words() -> None:
+    said = sending._words(ValueError("see https://example.org/a/long/address " * 20))
+    assert len(said) <= 300 and said.endswith("/address see …")
 
 
 def test_a_run_that_names_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

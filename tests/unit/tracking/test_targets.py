@@ -52,6 +52,25 @@ def test_modes_and_places() -> None:
         in target("mlflow", {"MLFLOW_TRACKING_URI": "https://me:pw@own.example"}).missing
     )
     assert target("mlflow", {"MLFLOW_TRACKING_URI": "sqlite:////tmp/x.db"}).url == ""
+    allowed = {"MLFLOW_TRACKING_URI": "/data/mlruns", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    assert target("mlflow", allowed).missing == ""
+
+
+@pytest.mark.parametrize(
+    ("tracker", "variables", "said"),
+    [
+        ("mlflow", {"MLFLOW_TRACKING_URI": "/data/mlruns"}, "is a directory (/data/mlruns)"),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "file:///data/mlruns"}, "sqlite:////PATH"),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "http:server"}, "MLFLOW_TRACKING_URI is http:server"),
+        ("wandb", {"WANDB_BASE_URL": "nonsense", "WANDB_API_KEY": "k"}, "WANDB_BASE_URL is nonsense"),
+        ("wandb", {"WANDB_MODE": "foo", "WANDB_API_KEY": "k"}, "WANDB_MODE is foo: it is online"),
+        ("swanlab", {"SWANLAB_MODE": "foo", "SWANLAB_API_KEY": "k"}, "SWANLAB_MODE is foo"),
+    ],
+)
+def test_places_that_are_none_are_said_before_anything_is_queued(
+    tracker: str, variables: dict[str, str], said: str
+) -> None:
+    assert said in target(tracker, variables).missing
 
 
 def test_a_proxy_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +105,12 @@ def test_a_missing_key_is_a_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="track: wandb has no key here"):
         check(recipe, profile, {"HOME": str(tmp_path)})
     check(recipe, profile, {"HOME": str(tmp_path), "WANDB_MODE": "offline"})
+    mlflow = tmp_path / "lib/python3.11/site-packages/mlflow_skinny-3.0.dist-info"
+    mlflow.mkdir()
+    (mlflow / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 3.0\n")
+    with pytest.raises(BadInput, match=r"no sqlalchemy for a database beside it: .*pip install mlflow,"):
+        database = {"MLFLOW_TRACKING_URI": "sqlite:////tmp/x.db"}
+        check(load(CONFIGS / "tiny.yaml", ["track=[mlflow]"]), profile, database)
     inside = Environment(container=Container(runtime="apptainer", image="/x.sif"), python="/nowhere")
     check(recipe, profile.model_copy(update={"environment": inside}), {"WANDB_API_KEY": "k"})
 
