@@ -181,7 +181,7 @@ def test_what_may_not_be_read_is_bad_input(open_folder: Path) -> None:
         path.write_bytes(TEXT)
         path.chmod(0o600)
         script = (
-            "import os, sys\nfrom glmjobs import submit\nimport glmjobs.run.submit_checks\n"
+            "import os, sys\nfrom glmjobs import submit\nimport glmjobs.run.submit_checks, glmjobs.tracking.check\n"
             "from glmjobs.cli import run_command\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             f"sys.exit(run_command(submit.main, {words(path)!r}))"

@@ -8,7 +8,7 @@ from pathlib import Path
 import tests.support.report_sample as sample
 from glmjobs import report
 from glmjobs.run.directory import Run
-from glmjobs.zero import manifest
+from glmjobs.zero import file_hashes, manifest
 from glmjobs.zero.publish import publishing
 
 
@@ -21,7 +21,9 @@ def with_model(run: Run) -> Path:
         (directory / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
         (directory / "MODEL_LICENSE").write_text("terms")
         names = ("config.json", "model.safetensors", "MODEL_LICENSE")
-        manifest.write_manifest(directory, [manifest.describe(directory, name) for name in names], source="x")
+        manifest.write_manifest(
+            directory, [file_hashes.describe(directory, name, "xxh128") for name in names], source="x"
+        )
     return run.model / "README.md"
 
 
