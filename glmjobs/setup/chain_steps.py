@@ -277,12 +277,10 @@ class NotNow(Exception):
 def how_it_is(path: Path, *, stay: bool) -> int:
     """Show how a run is doing, or what came out; ``stay``: until it has ended. The exit code."""
     run = Run.open(path)
-    if stay:
-        return follow(run)
     now = read_state(run)
-    if now.ended:
-        code = finish(run, now, as_json=False)
-        if code:
+    if stay or now.ended:
+        code = follow(run) if stay else finish(run, now, as_json=False)
+        if code == 1:
             print(f"when that is mended: {hints.command('glmjobs.heal', run.name)}", file=sys.stderr)
         return code
     for line in filter(None, map(describe, now.submitted)):

@@ -82,10 +82,8 @@ def finish(run: Run, state: RunState, *, as_json: bool) -> int:
     if state.state == DONE:
         return 0
     bad = state.trouble or state.stages[-1]
-    print(
-        f"error: {bad.stage} {bad.state}: {bad.error or bad.reason} (logs: {run.jobs(bad.stage)})",
-        file=sys.stderr,
-    )
+    why = ": ".join(filter(None, (f"{bad.stage} {bad.state}", bad.error or bad.reason)))
+    print(f"error: {why} (logs: {run.jobs(bad.stage)})", file=sys.stderr)
     return 1
 
 

@@ -11,15 +11,15 @@ from glmjobs.recipe import loading
 from glmjobs.run.directory import Run, Shape
 from glmjobs.run.jobs import CHAIN
 from glmjobs.setup.asking import FILE, Answers
-from glmjobs.setup.chain_steps import Chains, Submit
+from glmjobs.setup.chain_steps import Chains, Submit, how_it_is
 from glmjobs.setup.settled import Settled
 from hpc.batch import profile as profiles
 from hpc.chain import ledger
 from tests.support.paths import CONFIGS
 
 
-def test_a_recipe_changed_since_the_run_was_made_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recipe_changed_since_and_a_run_that_was_cancelled_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GLMJOBS_RUNS", raising=False)
@@ -45,3 +45,10 @@ def test_a_recipe_changed_since_the_run_was_made_is_said(
         "note: mine.yaml has another train.learning_rate by now than this run was made of; "
         "a new run of it: --name tiny-1"
     )
+    for stage in CHAIN:
+        ledger.append(run.path, "cancelled", stage=stage, job="1")
+    capsys.readouterr()
+    assert how_it_is(run.path, stay=False) == 1
+    error, remedy = capsys.readouterr().err.splitlines()
+    assert error == f"error: preflight cancelled (logs: {run.jobs('preflight')})"
+    assert remedy == "when that is mended: python -m glmjobs.heal one"
