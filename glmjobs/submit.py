@@ -7,12 +7,11 @@ not there or cannot be used (exit 2), a machine without the GPUs (exit 3).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from glmjobs.recipe import loading as recipes
 from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import kept_code, locate, rehearsal, sharing, sweeps
-from glmjobs.run.directory import Run, Shape, free_name
+from glmjobs.run.directory import Run, Shape, free_name, name_taken
 from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
 from glmjobs.run.rehearsal import Rehearsal
 from hpc.batch import profile as profiles
@@ -60,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--stages", metavar="A,B", help="only these of train, consolidate, score, report")
     p.add_argument(
-        "--dry-run", action="store_true", help="print each script exactly as it would go out; touch nothing"
+        "--dry-run",
+        action="store_true",
+        help="print each script exactly as it would go out, and what would be refused; touch nothing",
     )
     p.add_argument(
         "--rehearse",
@@ -106,30 +107,24 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"--name {name}: a sweep has this name; take another")
     local = executor == "local"
     if args.dry_run:
-        code = dry_run(
-            make_chain(
-                parent / name,
-                "KEY",
-                recipe,
-                profile,
-                shape,
-                stages,
-                local=local,
-                code=kept_code.place(parent),
-            ),
+        code = kept_code.place(parent)
+        dry_run(
+            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local, code=code),
             args.json,
         )
-        from glmjobs.run import submit_checks
-        from glmjobs.tracking.check import check as check_trackers
 
-        with noted():
-            submit_checks.check(recipe, profile, shape, stages, executor)
-            check_trackers(recipe, profile, os.environ)
-        return code
+    def check() -> Recipe:
+        """The recipe as it will run."""
+        if args.layers is None:
+            return checked(recipe, profile, shape, stages, executor)
+        few = rehearsal.shallow(recipe, args.layers, parent, write=not args.dry_run)
+        if args.dry_run and few.model.path is not None:  # not written, so their sizes cannot be read
+            return findable(few, profile, shape, stages, executor)
+        return checked(few, profile, shape, stages, executor)
 
-    if args.layers is not None:
-        recipe = rehearsal.shallow(recipe, args.layers, parent)
-    recipe = checked(recipe, profile, shape, stages, executor)
+    if args.dry_run:
+        return refusal(check, parent / name)
+    recipe = check()
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
     if args.rehearse:
         told = recipes.profile_file(args.cluster, executor) if executor == "slurm" else None
@@ -153,11 +148,8 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
         NotFit: this cluster cannot do it.
     """
     from glmjobs.planning import demands
-    from glmjobs.run import submit_checks
-    from glmjobs.tracking.check import check as check_trackers
 
-    recipe = submit_checks.check(recipe, profile, shape, stages, executor)
-    check_trackers(recipe, profile, os.environ)
+    recipe = findable(recipe, profile, shape, stages, executor)
     recipe = decide(recipe, profile, shape)
     if executor == "slurm" and not profile.requeue and recipe.jobs.train.attempts == 1:
         print(f"note: {NEVER_AGAIN}", file=sys.stderr)
@@ -167,6 +159,18 @@ def checked(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, .
             print(f"note: {short}", file=sys.stderr)
     for remark in demands.check(recipe, profile, shape, locate.parent(), limited=executor == "slurm"):
         print(f"note: {remark}", file=sys.stderr)
+    return recipe
+
+
+def findable(
+    recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...], executor: str
+) -> Recipe:
+    """The recipe with its paths made absolute, where what it names is there; errors as for :func:`checked`."""
+    from glmjobs.run import submit_checks
+    from glmjobs.tracking.check import check as check_trackers
+
+    recipe = submit_checks.check(recipe, profile, shape, stages, executor)
+    check_trackers(recipe, profile, os.environ)
     return recipe
 
 
@@ -180,13 +184,21 @@ def decide(recipe: Recipe, profile: Profile, shape: Shape) -> Recipe:
     return recipe
 
 
-@contextlib.contextmanager
-def noted() -> Iterator[None]:
-    """What submit would refuse, said by a dry run."""
+def refusal(check: Callable[[], object], run: Path) -> int:
+    """What submit would refuse, said by a dry run; the exit code that submit would then end with, else 0.
+
+    Args:
+        check: all that is checked before the run directory is made.
+        run: that directory.
+    """
     try:
-        yield
+        check()
+        if run.exists():
+            raise name_taken(run)
     except HpcError as error:
         print(f"note: as it is now, this would be refused: {error_line(error)}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def rehearsed(run: Run, *, as_json: bool) -> int:
@@ -259,7 +271,7 @@ def start(
     return submission.current_jobs(path)
 
 
-def dry_run(chain: Chain, as_json: bool) -> int:
+def dry_run(chain: Chain, as_json: bool) -> None:
     """Print what would be submitted."""
     ids = {job.stage: submission.to_be_waited_for(f"<{job.stage}'s job id>", job) for job in chain.jobs}
     shown = {
@@ -275,11 +287,10 @@ def dry_run(chain: Chain, as_json: bool) -> int:
             for stage, (options, script) in shown.items()
         ]
         print(json.dumps({"dry_run": True, "jobs": document}, ensure_ascii=False, indent=1))
-        return 0
+        return
     for stage, (options, script) in shown.items():
         print(f"# ---- {stage}: sbatch {' '.join(options)} script.sh", file=sys.stderr)
         print(script)
-    return 0
 
 
 def announce(run: Run, ids: dict[str, str], *, as_json: bool) -> None:

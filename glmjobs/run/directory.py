@@ -80,10 +80,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
         except FileExistsError:
-            raise BadInput(
-                f"{path}: there is a run of this name already; take another --name, or go on with it: "
-                + hints.command("glmjobs.heal", path)
-            ) from None
+            raise name_taken(path) from None
         except OSError as error:
             raise BadInput(f"{path}: cannot make the run directory: {error.strerror}") from None
         file = RunFile(
@@ -229,6 +226,14 @@ def run_yaml(file: RunFile) -> str:
         yaml, "CSafeDumper", yaml.SafeDumper
     )  # libyaml's, where PyYAML was built with it: ten times faster
     return str(yaml.dump(raw, Dumper=dumper, allow_unicode=True, sort_keys=False, width=110))
+
+
+def name_taken(path: Path) -> BadInput:
+    """What is said of a run directory that is there already."""
+    return BadInput(
+        f"{path}: there is a run of this name already; take another --name, or go on with it: "
+        + hints.command("glmjobs.heal", path)
+    )
 
 
 def free_name(stem: str, parent: Path) -> str:

@@ -64,8 +64,11 @@ def short(recipe: Recipe) -> Recipe:
     return parse(recipe.model_copy(update=changed).model_dump(mode="json"))
 
 
-def shallow(recipe: Recipe, layers: int, runs: Path) -> Recipe:
+def shallow(recipe: Recipe, layers: int, runs: Path, *, write: bool = True) -> Recipe:
     """The recipe with the first ``layers`` blocks of its model, which are written beside the runs if need be.
+
+    Args:
+        write: False only looks whether they could be; the recipe then names its whole model directory as before.
 
     Raises:
         BadInput: the model is not there, or has not as many blocks.
@@ -77,11 +80,14 @@ def shallow(recipe: Recipe, layers: int, runs: Path) -> Recipe:
             raise BadInput(f"--layers {layers}: the recipe's model has {made.layers} (model.make.layers)")
         model = model.model_copy(update={"make": made.model_copy(update={"layers": layers})})
     else:
-        from glmjobs.zero.first_layers import write_first_layers
+        from glmjobs.zero.first_layers import first_tensors, write_first_layers
 
         whole = Path(str(model.path)).resolve()
         if not whole.is_dir():
             raise BadInput(f"{whole}: no such model directory (model.path)")
+        if not write:
+            first_tensors(whole, layers)
+            return recipe
         files = sorted((file.name, file.stat().st_size) for file in whole.iterdir() if file.is_file())
         key = hashlib.sha256(f"{whole} {files}".encode()).hexdigest()[:8]
         out = runs.resolve() / FOLDER / f"{whole.name}-{layers}-layers-{key}"

@@ -31,11 +31,20 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without Slurm's commands."""
+    (tmp_path / "bash").symlink_to("/bin/bash")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
 def test_dry_run_prints_the_whole_chain_and_touches_nothing(
-    runs: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, no_slurm: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert submit.main(["--nodes", "2", "--gpus", "8", "--executor", "slurm", "--dry-run"]) == 0
+    """The exit code is submit's own: here, where no Slurm is, 3."""
+    assert submit.main(["--nodes", "2", "--gpus", "8", "--executor", "slurm", "--dry-run"]) == 3
     out, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("note: as it is now, this would be refused: sinfo")
     assert out.count("#!/bin/bash") == 4
     assert (
         "#SBATCH --nodes=2" in out
@@ -48,8 +57,38 @@ def test_dry_run_prints_the_whole_chain_and_touches_nothing(
     assert not runs.exists()
 
 
-def test_dry_run_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert submit.main(["--executor", "slurm", "--dry-run", "--json"]) == 0
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 0, ""),
+        (["--set", "jobs.train.memory=1M"], 3, "jobs.train.memory = 1M: a node needs"),
+        (["--set", "model.make=", "--set", "model.path=gone"], 2, "no such model directory (model.path)"),
+        (["--name", "there"], 2, "there is a run of this name already"),
+        (["--rehearse"], 0, ""),
+        *[
+            (["--rehearse", "--layers", n], 2, f"--layers {n}: the recipe's model has")
+            for n in ("0", "-1", "99")
+        ],
+    ],
+)
+def test_a_dry_run_says_all_that_submit_would_refuse(
+    words: list[str], code: int, said: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "there").mkdir(parents=True)
+    command = [*TINY, "--gpus", "1", "--executor", "local", *words]
+    assert run_command(submit.main, [*command, "--dry-run"]) == code
+    out, err = capsys.readouterr()
+    assert out.count("#!/bin/bash") == 4
+    notes = [line for line in err.splitlines() if "this would be refused" in line]
+    assert len(notes) == (code != 0) and all(said in note for note in notes)
+    assert [path.name for path in runs.iterdir()] == ["there"]
+    if code:
+        assert run_command(submit.main, command) == code
+        assert said in capsys.readouterr().err
+
+
+def test_dry_run_as_json(runs: Path, no_slurm: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit.main(["--executor", "slurm", "--dry-run", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert [job["stage"] for job in document["jobs"]] == ["train", "consolidate", "score", "report"]
     for job in document["jobs"]:
@@ -141,10 +180,7 @@ def test_a_deepspeed_file_is_read_before_anything_is_queued(
     assert not runs.exists()
 
 
-def test_no_slurm_here_is_said(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_no_slurm_here_is_said(runs: Path, no_slurm: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert slurm.__name__ and run_command(submit.main, [*TINY, "--executor", "slurm", "--gpus", "1"]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "sinfo" in error
