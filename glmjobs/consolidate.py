@@ -11,6 +11,7 @@ Runs alone on any machine::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -136,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, word) is not None:
             setattr(args, word, named(getattr(args, word)))
     if args.verify is not None:
+        check_verify(args)
         start = time.perf_counter()
         manifest = manifests.verify(args.verify, workers=args.workers or len(os.sched_getaffinity(0)))
         return _report(
@@ -167,6 +169,29 @@ def main(argv: list[str] | None = None) -> int:
         return _report(_summary(run.model, manifest), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
     return _one(choose(run)[0], args)
+
+
+def check_verify(args: argparse.Namespace) -> None:
+    """--verify has a model directory, and stands alone.
+
+    Raises:
+        BadInput: else.
+    """
+    if args.source is not None:
+        raise BadInput(f"{args.source}: --verify {args.verify} takes one model directory and no more")
+    if args.verify.is_dir() and (args.verify / manifests.MANIFEST).exists():
+        return
+    from glmjobs.run.locate import locate
+
+    run = None
+    with contextlib.suppress(BadInput):
+        run = locate(str(args.verify)).path
+    if run is not None:
+        right = hints.command("glmjobs.consolidate", "--verify", run / "model")
+        raise BadInput(f"--verify {args.verify}: a run, whose model is verified by: {right}")
+    if not args.verify.is_dir():
+        what = "not a directory" if args.verify.exists() else "no such directory"
+        raise BadInput(f"--verify {args.verify}: {what}; a model directory has a {manifests.MANIFEST}")
 
 
 def _one(source: Path, args: argparse.Namespace) -> int:

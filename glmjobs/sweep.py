@@ -127,7 +127,17 @@ def read_settings(path: Path) -> list[str]:
     raw = read_yaml(path, "sweep")
     fields = raw.get("set")
     if set(raw) != {"set"} or not isinstance(fields, dict) or not fields:
-        raise BadInput(f"{path}: a sweep is set: {{train.learning_rate: [1e-5, 2e-5], train.epochs: [1, 2]}}")
+        others = ", ".join(str(key) for key in raw if key != "set")
+        wrong = (
+            f"unknown field {others}; "
+            if others
+            else ""
+            if "set" in raw and not fields
+            else "set is no mapping; "
+        )
+        raise BadInput(
+            f"{path}: {wrong}a sweep is set: {{train.learning_rate: [1e-5, 2e-5], train.epochs: [1, 2]}}"
+        )
     found = []
     for field, values in fields.items():
         if not isinstance(values, list) or not values:

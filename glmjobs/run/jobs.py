@@ -72,6 +72,7 @@ def _train(recipe: Recipe, shape: Shape, gpus: int, *, local: bool) -> Job:
         stage="train",
         name=f"{recipe.name}-train",
         lane=recipe.jobs.lane,
+        settings="jobs.train",
         nodes=shape.nodes,
         tasks_per_node=shape.gpus,
         gpus_per_node=gpus,
@@ -100,6 +101,7 @@ def _score(recipe: Recipe, shape: Shape, *, local: bool) -> Job:
     return Job(
         stage="score",
         name=f"{recipe.name}-score",
+        settings="jobs.score",
         gpus_per_node=0 if local else 1,
         cpus_per_task=recipe.jobs.score.cpus_per_task,
         time=recipe.jobs.score.time,
@@ -123,6 +125,7 @@ def _single(recipe: Recipe, stage: str, limits: Limits) -> Job:
     return Job(
         stage=stage,
         name=f"{recipe.name}-{stage}",
+        settings=f"jobs.{stage}",
         cpus_per_task=limits.cpus_per_task,
         time=limits.time,
         memory=limits.memory,

@@ -23,7 +23,7 @@ from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
 from glmjobs.zero.directories import with_bases
 from hpc.batch.profile import Profile
 from hpc.core import hints
-from hpc.core.errors import BadInput, NotFit
+from hpc.core.errors import BadInput, HpcError, NotFit
 from hpc.health.checks import query_gpus
 
 FIRST_ROWS = 2000
@@ -42,6 +42,8 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, stages: tuple[str, ...
             check_warning(recipe.jobs)
         check_sbatch(profile)
         check_slurm_gpus(profile, shape)
+        if "score" in stages:
+            check_shards(recipe.score, shape)
     elif recipe.train.device == "cuda" and "train" in stages:
         check_local_gpus(shape)
     recipe = start_from.resolve(recipe)
@@ -125,6 +127,26 @@ def check_slurm_gpus(profile: Profile, shape: Shape) -> None:
         f"{wanted or ''} GPUs (its GPUs: {', '.join(kinds) or 'none'}); "
         f"{mend or 'set cluster.gpu_type and cluster.partition to fit'}"
     )
+
+
+def check_shards(score: ScoreSection, shape: Shape) -> None:
+    """Slurm takes an array of as many jobs as scoring is shared between.
+
+    Raises:
+        NotFit: it does not.
+    """
+    from hpc.slurm.request_limits import array_limit
+
+    shards = shape.world_size if score.shards == "auto" else score.shards
+    try:
+        most = array_limit()
+    except HpcError:
+        return  # sbatch will say
+    if most is not None and shards > most:
+        raise NotFit(
+            f"score.shards = {score.shards}: an array of {shards} jobs, and this cluster takes {most} at most "
+            f"(MaxArraySize); {hints.setting('score.shards', str(min(most, shape.world_size)))}"
+        )
 
 
 def check_model(path: Path, family: str) -> Path:

@@ -43,6 +43,7 @@ class Job:
         attempts: so many are in the queue from the start, one after the other, each going on where the one before
             stopped; those left over are cancelled. For a site where no job may be queued again. 1: it is queued again.
         attempt_limit: so many attempts in a row without a new checkpoint are one too many.
+        settings: where a person sets its time and memory, for messages, such as ``jobs.train``; "": not told.
         advice: what to do where the time limit ends it again and again before it has saved anything; "": in general.
         own_markers: its stages say themselves that they are done (:func:`hpc.chain.ledger.write_marker`, as their last
             act); else each is done when its command ends with 0.
@@ -63,6 +64,7 @@ class Job:
     lane: str = ""
     attempts: int = 1
     attempt_limit: int = 3
+    settings: str = ""
     advice: str = ""
     own_markers: bool = False
 

@@ -28,7 +28,6 @@ def directives(job: Job, profile: Profile, log: Path, *, last: bool = False) -> 
     """
     gpus = gpus_held(job, profile)
     gpu = gpus > 0
-    partition = profile.partition if gpu else (profile.cpu_partition or profile.partition)
     options: dict[str, str | None] = {
         "job-name": job.lane or job.name or job.stage,
         "nodes": str(job.nodes),
@@ -38,7 +37,7 @@ def directives(job: Job, profile: Profile, log: Path, *, last: bool = False) -> 
         **memory_option(job, profile),
         "time": job.time,
         "array": array(job),
-        "partition": partition,
+        "partition": partition_of(job, profile),
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint if gpu else None,
@@ -54,6 +53,11 @@ def directives(job: Job, profile: Profile, log: Path, *, last: bool = False) -> 
     }
     given = {name: value for name, value in options.items() if value is not None}
     return [f"--{name}={value}" if value else f"--{name}" for name, value in given.items()]
+
+
+def partition_of(job: Job, profile: Profile) -> str | None:
+    """The partition that a job asks for; None: the cluster's default."""
+    return profile.partition if gpus_held(job, profile) else (profile.cpu_partition or profile.partition)
 
 
 def gpus_held(job: Job, profile: Profile) -> int:

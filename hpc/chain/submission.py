@@ -18,8 +18,8 @@ from pathlib import Path
 from hpc.batch import refusals
 from hpc.batch.jobs import Chain, Job
 from hpc.batch.profile import Profile
-from hpc.batch.script import asks, gpus_held, output, render
-from hpc.chain import ledger, own_jobs
+from hpc.batch.script import asks, output, render
+from hpc.chain import ledger, own_jobs, refused
 from hpc.core import timestamps
 from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import Json, exclusive, write_atomic
@@ -76,7 +76,7 @@ def submit(chain: Chain, known: dict[str, str] | None = None) -> dict[str, str]:
                         chain.run, "refused", stage=job.stage, error=str(error), cancelled=new or None
                     )
                     cancelled = f"; cancelled again: job {', '.join(new)}" if new else ""
-                    raise WorkFailed(f"{error}{cancelled}") from None
+                    raise WorkFailed(f"{error}{cancelled}; {refused.stays(chain)}") from None
             new.append(ids[job.stage])
         ledger.flush(chain.run)
         return {job.stage: ids[job.stage] for job in chain.jobs}
@@ -297,8 +297,7 @@ def send(chain: Chain, job: Job, ids: dict[str, str], *, fresh: Sequence[str] = 
             ledger.append(run, "not_submitted", stage=stage)
             if refusals.no_room(str(error)):
                 raise NoRoom(str(error)) from None
-            mend = refusals.hint(str(error), gpus=gpus_held(job, chain.profile) > 0)
-            raise WorkFailed(f"{error} (in the cluster profile, {mend})" if mend else str(error)) from None
+            raise WorkFailed(refused.with_mend(str(error), chain, job)) from None
         except HpcError:
             ledger.append(run, "not_submitted", stage=stage)
             raise

@@ -219,9 +219,18 @@ def apply_override(raw: dict[str, Any], item: str, schema: type[BaseModel] | Non
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first problem of a validation, in one line with the nearest valid field where one is unknown."""
-    first = error.errors(include_url=False)[0]
-    # A union adds the name of the branch it tried to the location; the schema has no field of that name.
-    where = ".".join(str(part) for part in first["loc"])
+    found = error.errors(include_url=False)
+    first = found[0]
+    keys = list(map(str, first["loc"]))
+    where = ".".join(keys)
+    if len(keys) > 1 and field_type(schema, keys) is None:
+        field = field_type(schema, keys[:-1])
+        if get_origin(field) in (Union, UnionType) and not _models(field):
+            # One error for each kind of value that the field takes; pydantic adds the kind's name to the location.
+            where = ".".join(keys[:-1])
+            each = [e for e in found if list(map(str, e["loc"]))[:-1] == keys[:-1]]
+            rights = dict.fromkeys(_wanted(e, []).removeprefix("should be ").strip("'") for e in each)
+            return f"{where} = {_shown(first.get('input'))}: should be {', or '.join(rights)}"
     if first["type"] == "extra_forbidden":
         names = list(field_names(schema))
         near = difflib.get_close_matches(where, names, n=1, cutoff=0.4)

@@ -133,7 +133,7 @@ def test_refused_half_way_it_says_what_is_done_and_goes_on_later(
     assert last.startswith(
         "error: sbatch refused the job: jobs here must ask for a GPU (in the cluster profile, "
     )
-    assert "cpu_job_gpus: 1" in last and last.endswith(f"; cancelled again: job {train}")
+    assert "cpu_job_gpus: 1" in last and f"; cancelled again: job {train}; the run directory stays:" in last
     wait_for(lambda: slurm.jobs([train])[train].state.is_final, 30)
     assert run_command(heal.main, [str(run.path)]) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -27,6 +27,7 @@ def requests(recipe: Any, shape: Any, stages: tuple[str, ...] = jobs.CHAIN, **_:
     return [
         Job(
             stage=stage, name=f"small-{stage}", time=getattr(recipe.jobs, stage).time, attempt_limit=1,
+            settings=f"jobs.{stage}",
             array=2 if stage == "score" else None, gpus_per_node=int(stage == "train"),
             attempts=recipe.jobs.train.attempts if stage == "train" else 1,
             after=jobs.CHAIN[max(i - 1, 0) : i], own_markers=True, lane="" if i else recipe.jobs.lane,

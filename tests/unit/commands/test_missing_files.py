@@ -41,7 +41,10 @@ SUBMIT = f"submit --recipe {TINY} --executor local"
         ("train run", "gone.json: no such file"),
         ("consolidate run", "run/checkpoints: no committed checkpoint here"),
         ("consolidate run/checkpoints/checkpoint-7 out", "run/checkpoints/checkpoint-7: no run of this name"),
-        ("consolidate --verify gone", "gone: no manifest.json here"),
+        ("consolidate --verify gone", "--verify gone: no such directory"),
+        ("consolidate --verify empty.txt", "--verify empty.txt: not a directory"),
+        ("consolidate --verify run", "python -m glmjobs.consolidate --verify"),
+        ("consolidate --verify run/model more", "more: --verify run/model takes one model directory"),
         ("reshard gone --world-size 2", "gone: no such directory"),
         ("chat gone --once x", "gone: no model directory"),
         ("convert split gone out --parts 2", "gone/config.json: missing"),
@@ -57,6 +60,7 @@ def test_it_is_bad_input(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").touch()
     monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path / "runs"))
     recipe = load(TINY, ["data.make=null", "data.path=gone.json"])
     Run.create(tmp_path / "run", recipe, Profile(name="test"), Shape(nodes=1, gpus=1))

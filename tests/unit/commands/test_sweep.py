@@ -82,8 +82,10 @@ def test_bad_words_are_one_line_and_nothing_is_made(
     ("text", "said"),
     [
         ("set: {train.epochs: 1}", "set.train.epochs: a list of values"),
-        ("train.epochs: [1, 2]", "a sweep is set:"),
-        ("set: {}", "a sweep is set:"),
+        ("train.epochs: [1, 2]", "unknown field train.epochs; a sweep is set:"),
+        ("set: {train.seed: [1, 2]}\nfoo: 3", "unknown field foo; a sweep is set:"),
+        ("set: 3", "set is no mapping; a sweep is set:"),
+        ("set: {}", "sweep.yaml: a sweep is set:"),
     ],
 )
 def test_a_file_of_another_form_is_one_line(

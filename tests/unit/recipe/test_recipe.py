@@ -75,6 +75,11 @@ def test_an_override_is_read_as_yaml(override: str, field: str, value: object) -
         ("score.sets={name: a}", "score.sets: should be a list of sections with name"),
         ("data=", "data is empty: should be a section with path, make, sources"),
         ("data.dev_rows=", "data.dev_rows is empty: should be a text"),
+        ("train.compile=maybe", "train.compile = 'maybe': should be true or false, or auto"),
+        (
+            "train.activation_checkpointing=3",
+            "train.activation_checkpointing = 3: should be true or false, or auto",
+        ),
         ("data.deduplicate=[true]", "data.deduplicate = [true]: should be true or false"),
         ("train.max_steps=many", "train.max_steps = 'many': should be a whole number"),
         ("train.lora.targets=query", "train.lora.targets = 'query': should be a list"),
