@@ -20,6 +20,7 @@ from typing import Any
 
 from glmjobs.cli import run_command
 from glmjobs.models.family import Family, family_for, read_config
+from glmjobs.run import locate
 from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput
@@ -73,13 +74,15 @@ def model_directory(given: Path) -> Path:
     """
     if is_model(given):
         return given
-    run = given if (given / "run.yaml").is_file() else Path("runs") / given
+    run = given if (given / "run.yaml").is_file() else locate.parent() / given
     if is_model(run / "model"):
         return run / "model"
     if (run / "run.yaml").is_file():
         raise BadInput(
             f"{run}: this run has no model yet; first: {hints.command('glmjobs.consolidate', run)}"
         )
+    if elsewhere := locate.sent_to(str(given)):
+        raise BadInput(elsewhere)
     raise BadInput(f"{given}: no model directory (with config.json and weights) and no run")
 
 

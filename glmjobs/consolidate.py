@@ -168,6 +168,10 @@ def main(argv: list[str] | None = None) -> int:
             manifest = run_stage(run, args.workers)
         return _report(_summary(run.model, manifest), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
+    wanted = run.recipe.consolidate
+    args.dtype, args.adapter = args.dtype or wanted.dtype, args.adapter or wanted.adapter
+    args.allow_overflow = args.allow_overflow or wanted.allow_overflow
+    args.shard_size = wanted.shard_size if args.shard_size is None else args.shard_size
     return _one(choose(run)[0], args)
 
 

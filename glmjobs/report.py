@@ -28,7 +28,7 @@ from glmjobs.text import percent
 from glmjobs.tracking import live
 from glmjobs.zero.directories import is_adapter, is_model
 from hpc.core import timestamps
-from hpc.core.errors import HpcError, WorkFailed
+from hpc.core.errors import HpcError, of_system
 from hpc.core.files import write_atomic
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ def make(run: Run, *, mark: bool = True, write: bool = True) -> Json:
         if mark:
             run.mark("report", started=started, outputs=outputs, figures=headline(document))
     except OSError as error:
-        raise WorkFailed(f"{run.report}: cannot write the report: {error.strerror}") from None
+        raise of_system(error, f"{run.report}: cannot write the report: {error.strerror}") from None
     return document
 
 

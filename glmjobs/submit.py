@@ -21,7 +21,7 @@ from glmjobs.recipe.loading import load_both
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import kept_code, locate, rehearsal, sharing, sweeps
 from glmjobs.run.directory import Run, Shape, free_name, name_taken
-from glmjobs.run.jobs import CHAIN, chain_of, make_chain, make_shape, parse_stages
+from glmjobs.run.jobs import CHAIN, asked, chain_of, make_chain
 from glmjobs.run.rehearsal import Rehearsal
 from hpc.batch import profile as profiles
 from hpc.batch.jobs import Chain
@@ -88,30 +88,15 @@ def main(argv: list[str] | None = None) -> int:
         profile, notes = profiles.from_shell(profile, os.environ)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    shape = make_shape(args.nodes, args.gpus, executor)
-    stages = parse_stages(args.stages)
+    shape, stages = asked(args, executor)
     whole = recipe
     if args.rehearse:
-        if stages != CHAIN:
-            raise BadInput(f"--stages {args.stages}: a rehearsal goes through all of them")
         recipe = rehearsal.short(whole)
-    elif args.layers is not None:
-        raise BadInput("--layers: of a rehearsal; a training takes the whole model (--rehearse)")
-    if "train" not in stages:
-        raise BadInput(
-            f"--stages {args.stages}: a new run has nothing for it to start from; begin with train"
-        )
     parent = locate.parent()
-    name = check_name(args.name) if args.name is not None else free_name(recipe.name, parent)
+    name = args.name if args.name is not None else free_name(recipe.name, parent)
     if sweeps.record(parent, name).is_file():
         raise BadInput(f"--name {name}: a sweep has this name; take another")
     local = executor == "local"
-    if args.dry_run:
-        code = kept_code.place(parent)
-        dry_run(
-            make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local, code=code),
-            args.json,
-        )
 
     def check() -> Recipe:
         """The recipe as it will run."""
@@ -123,6 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         return checked(few, profile, shape, stages, executor)
 
     if args.dry_run:
+        place = kept_code.place(parent)
+        chain = make_chain(parent / name, "KEY", recipe, profile, shape, stages, local=local, code=place)
+        dry_run(chain, args.json)
         return refusal(check, parent / name)
     recipe = check()
     run = create(parent, name, recipe, profile, shape, fixed=args.name is not None)
@@ -217,17 +205,6 @@ def choose_executor(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "slurm" if shutil.which("sbatch") else "local"
-
-
-def check_name(name: str) -> str:
-    """A run's name: one path component without surprises."""
-    import re
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise BadInput(
-            f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit, 100 at most"
-        )
-    return name
 
 
 def create(parent: Path, name: str, recipe: Recipe, profile: Profile, shape: Shape, *, fixed: bool) -> Run:

@@ -21,7 +21,7 @@ from glmjobs.cli import add_overrides, add_shape, positive, run_command
 from glmjobs.recipe import loading
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import locate, sweeps
-from glmjobs.run.jobs import CHAIN, make_shape
+from glmjobs.run.jobs import CHAIN, check_name, make_shape
 from glmjobs.run.read_state import read_state
 from glmjobs.run.sweeps import Sweep
 from hpc.batch import profile as profiles
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"--at-once {args.at_once}: on this machine runs follow one another")
     shape = make_shape(args.nodes, args.gpus, executor)
     plans = [load(args, executor, own) for own in settings]
-    name = submit.check_name(args.name or f"{plans[0][0].name}-sweep")
+    name = check_name(args.name or f"{plans[0][0].name}-sweep")
     sweep = Sweep(name, locate.parent(), settings)
     sweep.check_name()
     lanes = args.at_once if executor == "slurm" else None

@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from hpc.core.errors import BadInput, HpcError, WorkFailed
+from hpc.core.errors import NOT_ALLOWED, BadInput, HpcError, of_system
 from hpc.core.files import read_json, write_atomic
 
 MARKER = "prepare.json"
@@ -15,8 +15,7 @@ UNFINISHED = ".prepare-unfinished"
 """There while the files under their final names have no :data:`MARKER` yet: a killed process's are ours, too."""
 
 _ELSEWHERE = "name another directory to write to (--out)"
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_PLACE = (*_NOT_OURS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_NO_PLACE = (*NOT_ALLOWED, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that say that the name is wrong; others (a full disk) are a state of the machine."""
 
 
@@ -62,7 +61,7 @@ def make_place(out: Path) -> None:
 def unwritable(out: Path, error: OSError) -> HpcError:
     """Why nothing can be written into a directory that is there: bad input where it may not be written to."""
     why = f"{out}: cannot write the prepared data: {error.strerror or error}"
-    return BadInput(f"{why}; {_ELSEWHERE}") if error.errno in _NOT_OURS else WorkFailed(why)
+    return of_system(error, f"{why}; {_ELSEWHERE}" if error.errno in NOT_ALLOWED else why)
 
 
 def begin(out: Path) -> None:

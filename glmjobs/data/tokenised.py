@@ -42,7 +42,7 @@ from glmjobs.data.framing import (
 from glmjobs.data.prepared import Prepared
 from glmjobs.data.rows import LossOn, Row, answers
 from glmjobs.data.splitting import Part
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, of_system
 from hpc.core.files import beside, remove_stale, sync_directory, write_json
 
 FORMAT = 1
@@ -193,7 +193,9 @@ def tokenise(
                     make()
                     shared_tokens.give(place, folder)
     except OSError as error:
-        raise WorkFailed(f"{place}: cannot write the tokenised data: {error.strerror or error}") from None
+        raise of_system(
+            error, f"{place}: cannot write the tokenised data: {error.strerror or error}"
+        ) from None
     return Tokenised.load(place)
 
 

@@ -35,9 +35,6 @@ NOT_BY_SSH = ("sweep", "rehearse")
 THERE = "GLMJOBS_CAME_BY_SSH"
 """Set for a command that has come from another machine: it goes no further."""
 
-RECORDS = ".elsewhere"
-"""The folder of the files about runs that were sent, beside the runs of this machine."""
-
 IN_PLACE = """
 cd "$1" 2>/dev/null || {
  echo "error: $4: there is no directory $1 that you can go to; cluster.remote_dir names it" >&2; exit 3; };
@@ -188,7 +185,7 @@ def of_run(run: str | None) -> Place | None:
         with contextlib.suppress(BadInput):
             locate.locate(run)
             return None
-        known = read_json(record(Path(run).name))
+        known = locate.sent(run)
         if known is not None:
             return Place(**known["place"])
     if not os.environ.get("GLMJOBS_CLUSTER"):
@@ -199,14 +196,10 @@ def of_run(run: str | None) -> Place | None:
     return Place.of(profiles.load(loading.profile_file(None, "slurm")))
 
 
-def record(run: str) -> Path:
-    """The file about a run that was sent."""
-    return locate.parent() / RECORDS / f"{run}.json"
-
-
 def submit(argv: Sequence[str]) -> int | None:
     """Send a run to its cluster; None: its profile names no login."""
     from glmjobs.recipe import loading
+    from glmjobs.run.jobs import asked
 
     args = _parsed("submit", argv)
     profile = _profile(args)
@@ -218,6 +211,7 @@ def submit(argv: Sequence[str]) -> int | None:
             f"--rehearse: not over ssh: log in to {place.login} and start it there, in {place.directory}"
         )
     executor = "slurm" if args.executor == "auto" else args.executor
+    asked(args, executor)
     recipe, _ = loading.load_both(args.recipe, args.cluster, args.overrides, executor)
     files = [loading.find_config(args.recipe), loading.profile_file(args.cluster, executor)]
     words = [
@@ -242,16 +236,16 @@ def submit(argv: Sequence[str]) -> int | None:
     if code == 2:
         _say_what_is_here(place, recipe)
     if code == 0 or (code != 130 and place.has(name)):
-        write_json(record(name), {"place": asdict(place), "open": ""})
+        write_json(locate.sent_record(name), {"place": asdict(place), "open": ""})
     elif code != 130:
-        record(name).unlink(missing_ok=True)
+        locate.sent_record(name).unlink(missing_ok=True)
     return code
 
 
 def _claim(place: Place, recipe: Recipe, given: str | None, words: Sequence[str]) -> tuple[str, bool]:
     """The run's name, on record as sent from now on; and whether the same was sent before without an answer."""
     same = hashlib.sha256("\0".join([*asdict(place).values(), *words]).encode()).hexdigest()
-    folder = locate.parent() / RECORDS
+    folder = locate.parent() / locate.SENT
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "lock", patience=60.0):
         for file in sorted(folder.glob("*.json")):
@@ -259,13 +253,13 @@ def _claim(place: Place, recipe: Recipe, given: str | None, words: Sequence[str]
             if known.get("open") == same and given in (None, file.stem):
                 return file.stem, True
         name = given or free_name(recipe, place)
-        write_json(record(name), {"place": asdict(place), "open": same})
+        write_json(locate.sent_record(name), {"place": asdict(place), "open": same})
         return name, False
 
 
 def free_name(recipe: Recipe, place: Place) -> str:
     """The recipe's name with the lowest number above all that are there or were sent there."""
-    names = [*place.runs(), *(file.stem for file in (locate.parent() / RECORDS).glob("*.json"))]
+    names = [*place.runs(), *(file.stem for file in (locate.parent() / locate.SENT).glob("*.json"))]
     found = (re.fullmatch(re.escape(recipe.name) + r"-(\d+)", name) for name in names)
     return f"{recipe.name}-{max((int(match[1]) for match in found if match), default=0) + 1}"
 

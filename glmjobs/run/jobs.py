@@ -5,6 +5,8 @@ preflight runs inside the train job, on the very nodes that train: a separate jo
 
 from __future__ import annotations
 
+import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +165,36 @@ def make_shape(nodes: int, gpus: int, executor: str) -> Shape:
     if executor == "local" and nodes != 1:
         raise BadInput(f"--nodes {nodes}: the local executor has one node; use --executor slurm on a cluster")
     return Shape(nodes=nodes, gpus=gpus)
+
+
+def check_name(name: str) -> str:
+    """A run's name: one path component without surprises.
+
+    Raises:
+        BadInput: another.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise BadInput(
+            f"--name {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit, 100 at most"
+        )
+    return name
+
+
+def asked(args: argparse.Namespace, executor: str) -> tuple[Shape, tuple[str, ...]]:
+    """The shape and the stages that submit's words ask for; what is wrong with the words alone is said.
+
+    Raises:
+        BadInput: it is.
+    """
+    shape, stages = make_shape(args.nodes, args.gpus, executor), parse_stages(args.stages)
+    if args.rehearse and stages != CHAIN:
+        raise BadInput(f"--stages {args.stages}: a rehearsal goes through all of them")
+    if args.layers is not None and not args.rehearse:
+        raise BadInput("--layers: of a rehearsal; a training takes the whole model (--rehearse)")
+    if "train" not in stages:
+        raise BadInput(
+            f"--stages {args.stages}: a new run has nothing for it to start from; begin with train"
+        )
+    if args.name is not None:
+        check_name(args.name)
+    return shape, stages

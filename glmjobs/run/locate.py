@@ -9,8 +9,11 @@ from pathlib import Path
 
 from glmjobs.text import visible
 from hpc.core.errors import BadInput
+from hpc.core.files import Json, read_json
 
 RUNS = "runs"
+SENT = ".elsewhere"
+"""The folder of the files about runs that were sent to a cluster over ssh, beside the runs of this machine."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,26 @@ def directories() -> list[RunPath]:
     return [RunPath(path) for _, _, path in sorted(found)]
 
 
+def sent_record(run: str) -> Path:
+    """The file about a run that was sent to a cluster over ssh (:mod:`glmjobs.run.elsewhere`)."""
+    return parent() / SENT / f"{run}.json"
+
+
+def sent(where: str) -> Json | None:
+    """What is known of a run that was sent, by its name; None: it was not."""
+    with contextlib.suppress(ValueError):  # no name that a file could have
+        return read_json(sent_record(Path(where).name))
+    return None
+
+
+def sent_to(where: str) -> str:
+    """What is said of a run that was sent, where a command needs its files; "" of any other."""
+    place = (sent(where) or {}).get("place")
+    if place is None:
+        return ""
+    return f"{where}: this run is on {place['login']}: log in there, and do this in {place['directory']}"
+
+
 def locate(where: str) -> RunPath:
     """A run by path, or by its name under ``runs/``.
 
@@ -48,12 +71,23 @@ def locate(where: str) -> RunPath:
     """
     given = Path(where)
     named = [] if given.is_absolute() or len(given.parts) > 1 else [parent() / given]
+    closed = None
     for path in (*named, given):
-        with contextlib.suppress(OSError, ValueError):  # no name that a file could have
+        try:
             if (path / "run.yaml").is_file():
                 return RunPath(path.absolute())
+        except PermissionError:
+            closed = closed or path
+        except (OSError, ValueError):  # no name that a file could have
+            continue
+    if closed is not None:
+        raise BadInput(
+            f"{closed}: this run cannot be read: Permission denied; its owner may share it (jobs.share)"
+        )
     known = [place.path.name for place in directories()]
     others = f" and {len(known) - 5} older ones" if len(known) > 5 else ""
     hint = f"runs here: {', '.join(known[-5:])}{others}" if known else f"there are no runs under {parent()}"
     shown = visible(where if len(where) <= 200 else f"{where[:200]}…")
+    if elsewhere := sent_to(where):
+        raise BadInput(elsewhere)
     raise BadInput(f"{shown}: no run of this name or path (a directory with run.yaml); {hint}")

@@ -27,7 +27,7 @@ from typing import Any
 
 from glmjobs.zero.directories import CONFIG as ADAPTER_CONFIG
 from glmjobs.zero.directories import NAMES_BASE, with_bases
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
 from hpc.core.files import lock, write_atomic
 
 try:
@@ -213,7 +213,7 @@ class Writer:
             while line:
                 line = line[os.write(self._fd, line) :]
         except OSError as error:
-            raise WorkFailed(f"{self.path}: cannot write: {error.strerror}") from None
+            raise of_system(error, f"{self.path}: cannot write: {error.strerror}") from None
 
     def close(self) -> None:
         """Flush to the disk and close, so that another node that opens the file next sees every line."""
@@ -292,7 +292,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_atomic(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise WorkFailed(f"{path}: cannot write: {error.strerror}") from None
+        raise of_system(error, f"{path}: cannot write: {error.strerror}") from None
 
 
 def merge(

@@ -12,7 +12,7 @@ from glmjobs.planning import rehearsed
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run import kept_code, locate, rehearsal
 from glmjobs.run.directory import Run, free_name, rewrite
-from glmjobs.run.jobs import CHAIN, make_chain
+from glmjobs.run.jobs import CHAIN, check_name, make_chain
 from glmjobs.run.read_state import read_state
 from glmjobs.run.rehearsal import KILL_STEP, Rehearsal
 from glmjobs.run.state import DONE, FAILED
@@ -59,7 +59,7 @@ class Chains:
         other = path.exists() and answers.changed - {"name", "rehearse"} and "name" not in answers.changed
         if name is None or cut_off or other:
             name = free_name(self.settled.recipe().name, parent)
-        submit.check_name(str(name))
+        check_name(str(name))
         answers.keep(name=name)
         return str(name)
 

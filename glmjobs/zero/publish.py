@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glmjobs.zero.manifest import read_manifest
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
 from hpc.core.files import lock, sync_directory
 
 LOCK = "lock"
@@ -50,7 +50,7 @@ def publishing(target: Path, *, replace: bool = False, fsync: bool = True) -> It
     except OSError as error:
         if error.filename is not None:
             raise
-        raise WorkFailed(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise of_system(error, f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         _leave(work, target, lock)
 
@@ -157,4 +157,4 @@ def _rename(new: Path, target: Path, old: Path, replace: bool) -> None:
     except OSError as error:
         _recover(old.parent, target)
         kept = f"; what was there is {old}" if os.path.lexists(old) else ""
-        raise WorkFailed(f"{target}: cannot be put in place: {error.strerror}{kept}") from None
+        raise of_system(error, f"{target}: cannot be put in place: {error.strerror}{kept}") from None

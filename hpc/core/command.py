@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from hpc.core.errors import BadInput, HpcError
+from hpc.core.errors import NOT_ALLOWED, BadInput, HpcError
 
 NOT_OURS = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EISDIR,
@@ -66,7 +66,13 @@ def _run(main: Callable[[list[str] | None], int], argv: list[str] | None) -> int
     except OSError as error:
         if error.errno not in NOT_OURS:
             raise
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{Path(os.fsdecode(error.filename)).absolute()}: " if error.filename is not None else ""
+        if error.errno in NOT_ALLOWED:
+            print(
+                f"error: {where}{error.strerror}; it takes a place that you may read and write",
+                file=sys.stderr,
+            )
+            return BadInput.exit_code
         room = "; make room there, then do this again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         print(f"error: {where}{error.strerror}{room}", file=sys.stderr)
         return 1

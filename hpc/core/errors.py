@@ -6,6 +6,7 @@ be right. Command-line entry points print that line to stderr and exit with ``ex
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,15 @@ class NotFit(HpcError):
     """This machine or cluster cannot do what was asked (exit 3)."""
 
     exit_code = 3
+
+
+NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""Errors of the system that another place, or other permissions, mend."""
+
+
+def of_system(error: OSError, text: str) -> HpcError:
+    """An error of the system in these words: bad input where it is one of permissions, else work that failed."""
+    return BadInput(text) if error.errno in NOT_ALLOWED else WorkFailed(text)
 
 
 @contextmanager

@@ -52,6 +52,10 @@ def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Itera
         temporary.replace(path)
         if durable:
             sync_directory(path.parent)
+    except OSError as error:
+        if error.filename == str(temporary):  # a name that nobody knows
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

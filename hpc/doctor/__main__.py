@@ -71,6 +71,12 @@ def main(argv: list[str] | None = None, setting: Setting | None = None) -> int:
         if args.stack is not None and not args.stack.is_file():
             raise BadInput(f"--stack {args.stack}: no such file; stacks are in configs/stacks")
         profile = load(args.cluster or os.environ.get(setting.cluster))
+        if profile.login:
+            print(
+                f"note: profile {profile.name} is of another place, this is {os.uname().nodename}: log in to "
+                f"{profile.login} and start doctor there",
+                file=sys.stderr,
+            )
         runs = Path(os.environ.get(setting.runs, "runs")).absolute()
         rows = examine(
             profile, runs=runs, pins=args.stack, wheels=args.wheels, remote_code=args.remote_code,

@@ -17,7 +17,7 @@ from typing import Any
 import submitit
 from submitit.core import utils
 
-from hpc.core.errors import NotFit, WorkFailed
+from hpc.core.errors import NotFit, WorkFailed, of_system
 from hpc.slurm.client import (
     SlurmUnreachable,
     SubmitUncertain,
@@ -64,7 +64,7 @@ class ScriptToSlurm(submitit.SlurmExecutor):  # type: ignore[misc]
         except utils.FailedSubmissionError as error:
             raise SubmitUncertain(f"sbatch printed no job id but {error}") from None
         except OSError as error:
-            raise WorkFailed(f"{self.folder}: cannot keep the script there: {error.strerror}") from None
+            raise of_system(error, f"{self.folder}: cannot keep the script there: {error.strerror}") from None
 
     @staticmethod
     def _what_failed(error: utils.FailedJobError) -> WorkFailed | SlurmUnreachable:

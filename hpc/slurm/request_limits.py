@@ -25,7 +25,7 @@ def time_limits(partition: str | None = None, *, env: Mapping[str, str] | None =
     """The longest time limit of a job in each of these partitions, as Slurm writes it; None: in the default one.
 
     Raises:
-        HpcError: Slurm does not answer, or knows no such partition.
+        HpcError: Slurm does not answer.
     """
     chosen = ["-p", partition] if partition else []
     text = slurm.run(["sinfo", "-h", "-o", "%P %l", *chosen], pauses=(), timeout=PATIENCE, env=env)

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from glmjobs import heal, submit
+from glmjobs import heal
 from glmjobs.cli import error_line
 from glmjobs.recipe import loading
 from glmjobs.recipe.schema import Limits, Recipe
 from glmjobs.run.directory import Run, Shape
-from glmjobs.run.jobs import make_chain
+from glmjobs.run.jobs import check_name, make_chain
 from hpc.batch.profile import Environment, Profile
 from hpc.batch.script import render
 from hpc.core import config_files
@@ -118,7 +118,7 @@ def test_paths_and_values_reach_python_as_they_are(prefix: Path, name: str, valu
 @given(text=hostile)
 def test_names_are_plain_or_refused(text: str) -> None:
     try:
-        assert submit.check_name(text) == text
+        assert check_name(text) == text
     except BadInput as error:
         assert "\n" not in error_line(error)
     else:

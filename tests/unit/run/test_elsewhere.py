@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from glmjobs import heal, rehearse, runs, status, submit, sweep
+from glmjobs import doctor, heal, rehearse, runs, status, submit, sweep
 from glmjobs.cli import run_command
-from glmjobs.run import elsewhere
+from glmjobs.run import elsewhere, locate
 from hpc.core import ssh
+from hpc.core.files import write_json
 from tests.support import sshd
 from tests.support.small_there import prefix, profile
 from tests.support.sshd import Sshd
@@ -87,6 +90,50 @@ def test_what_does_not_go_there(
     assert elsewhere.go("status", ["nothing-1"]) is None and elsewhere.go("status", []) is None
     monkeypatch.setenv(elsewhere.THERE, "1")
     assert elsewhere.go("submit", [*cluster, *TINY]) is None, "it has come here, and goes no further"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--name", "x;touch /tmp/there/no"], "--name 'x;touch /tmp/there/no': letters, digits"),
+        (["--stages", "cook"], "'cook' is not a stage"),
+        (["--stages", "score"], "begin with train"),
+        (["--nodes", "0"], "--nodes 0"),
+        (["--layers", "2"], "--layers: of a rehearsal"),
+    ],
+)
+def test_wrong_words_are_said_before_anybody_is_called(
+    more: list[str], said: str, here: Path, capfd: pytest.CaptureFixture[str], daemon: Sshd
+) -> None:
+    before = daemon.log.read_text()
+    words = ["--cluster", str(here / "mine.yaml"), *TINY, *more]
+    assert said in refused(submit.main, words, 2, capfd)
+    assert said in refused(submit.main, [*words, "--dry-run"], 2, capfd)
+    assert daemon.log.read_text() == before and not (here / "runs").exists()
+
+
+def test_what_needs_the_files_says_where_they_are(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = elsewhere.Place("me@good", "/home/me/glm")
+    write_json(locate.sent_record("r1"), {"place": asdict(place), "open": ""})
+    for command, words in (
+        ("compare", ["r1", "r1"]),
+        ("track", ["sync", "r1", "--to", "mlflow"]),
+        ("consolidate", ["r1"]),
+        ("watch", ["r1"]),
+        ("chat", ["r1", "--once", "x"]),
+    ):
+        said = refused(import_module(f"glmjobs.{command}").main, words, 2, capfd)
+        assert said.endswith("r1: this run is on me@good: log in there, and do this in /home/me/glm\n"), (
+            command
+        )
+
+
+def test_the_doctor_says_that_the_profile_is_of_another_place(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(doctor.main, ["--cluster", str(here / "mine.yaml"), "--json"]) in (0, 3)
+    first = capfd.readouterr().err.splitlines()[0]
+    assert first.startswith("note: profile ") and first.endswith("log in to cluster and start doctor there")
 
 
 def test_another_version_there_is_said(

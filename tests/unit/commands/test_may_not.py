@@ -1,0 +1,91 @@
+"""What may not be read or written: one line and exit 2, whichever command meets it.
+
+Run without the rights of root that no permission stops; the file system's answer is a real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glmjobs.recipe.loading import load
+from glmjobs.run.directory import Run, Shape
+from hpc.batch.profile import Profile
+from tests.support.paths import CONFIGS, REPO
+
+WITHOUT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+pytestmark = pytest.mark.skipif(
+    bool(WITHOUT) and shutil.which("setpriv") is None, reason="no setpriv here to give up root's rights with"
+)
+
+COMMANDS = (
+    "status r",
+    "logs r",
+    "save r",
+    "cancel r",
+    "heal r",
+    "report r",
+    "track sync r --to mlflow",
+    "score r",
+)
+ALL = """
+import io, json, sys
+from contextlib import redirect_stderr
+from importlib import import_module
+from glmjobs.cli import run_command
+for line in json.loads(sys.argv[1]):
+    command, *words = line.split()
+    said = io.StringIO()
+    with redirect_stderr(said):
+        code = run_command(import_module(f"glmjobs.{command}").main, words)
+    print(json.dumps([line, code, said.getvalue()]))
+"""
+
+
+def made(folder: Path) -> Path:
+    recipe = load(CONFIGS / "tiny.yaml")
+    return Run.create(folder / "runs" / "r", recipe, Profile(name="test"), Shape(nodes=1, gpus=1)).path
+
+
+def said(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
+    env = {**os.environ, "PYTHONPATH": str(REPO), "GLMJOBS_RUNS": str(folder / "runs")}
+    words = [*WITHOUT, sys.executable, "-c", ALL, json.dumps(lines)]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_a_closed_run(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    run.chmod(0)
+    for line, code, text in said(tmp_path, [*COMMANDS, "chat r --once x"]):
+        assert code == 2 and text.count("\n") == 1 and "Permission denied" in text, (line, code, text)
+        assert str(run) in text, (line, text)
+    run.chmod(0o700)
+
+
+def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    (run / "jobs").mkdir()
+    tiny = f"--recipe {CONFIGS / 'tiny.yaml'} --executor local --gpus 1"
+    lines = [
+        f"sweep {tiny} --set train.seed=1,2",
+        f"submit {tiny}",
+        "heal r",
+        "track sync r --to mlflow",
+    ]
+    for folder in (run / "jobs", run, run.parent):
+        folder.chmod(0o500)
+    for line, code, text in said(tmp_path, lines):
+        last = "".join(text.splitlines()[-1:])
+        assert code == 2 and last.startswith("error: ") and "Permission denied" in last, (line, code, text)
+        assert str(run.parent) in last and ".beside-" not in last, (line, text)
+    for folder in (run.parent, run, run / "jobs"):
+        folder.chmod(0o700)
