@@ -158,7 +158,7 @@ def test_a_read_only_report_folder_is_one_line(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(report, "write_atomic", refuse)
-    assert run_command(report.main, [str(run.path)]) == 1
+    assert run_command(report.main, [str(run.path)]) == 2
     assert "Read-only file system" in capsys.readouterr().err
 
 

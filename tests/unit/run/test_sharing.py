@@ -152,7 +152,7 @@ def test_a_colleague_reads_everything_and_writes_nothing(folder: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
             assert str(run.model) in done.stdout
         else:
-            assert done.returncode != 0 and "no run of this name or path" in done.stderr, done.stderr
+            assert done.returncode != 0 and "this run cannot be read" in done.stderr, done.stderr
 
 
 @as_root
