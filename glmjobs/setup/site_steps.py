@@ -10,9 +10,9 @@ from glmjobs.doctor import SETTING
 from glmjobs.models.family import family_for
 from glmjobs.recipe import loading
 from glmjobs.run import locate
+from glmjobs.run.jobs import check_name
 from glmjobs.setup.asking import FILE, one_of, whole_number
 from glmjobs.setup.settled import Settled
-from glmjobs.submit import check_name
 from glmjobs.template import names
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
