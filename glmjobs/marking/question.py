@@ -107,7 +107,7 @@ _FILLED_BLANK = re.compile(
 )
 _ASKED_OUTRIGHT = re.compile(r"[?？(（_□○]|多少|几")
 _LOST_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff=＝:：]) +(?=[\u4e00-\u9fff．。，,；;])|(?<=[\u4e00-\u9fff=]) +\Z"
+    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
 """Where a question has lost its underscores: 一共有 颗糖果．"""
 

@@ -143,6 +143,8 @@ def _rank(s: Sentence) -> Statement:
     rule = next((r for r in RANKS if r.when(s)), None)
     other = Rank.SO if SO.search(s.text) else Rank.WORKING
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
+    if rank is not Rank.MARKED and s.text.endswith(":"):
+        rank, id = Rank.WORKING, "announces"  # 代入上式，得：
     if (s.state.announced and not s.marked) or (isinstance(s.items[0], bool) and len(s.text) <= 6):
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +59,7 @@ class Expression(Answer):
         elif (isinstance(gold, Expression) and "=" in gold.text) or (
             gold is None and is_equation(text, question)
         ):
-            pick = _equation
+            pick = functools.partial(_equation, letters=_letters(gold.text) if gold else frozenset())
         if gold is None and (last := pick(split(text)[-1]) or pick(text)):
             return Found(last[-1], fired=(("last_expression", str(last[-1])),))
         found = conclude(text, question, pick)
@@ -135,12 +136,17 @@ def _formula(text: str) -> list[Expression]:
     return [Expression(f) for f in (after or good)[-1:]]
 
 
-def _equation(text: str) -> list[Expression]:
-    """The last equation with letters in a statement."""
+def _letters(text: str) -> frozenset[str]:
+    return frozenset(_ALGEBRA.findall(text))
+
+
+def _equation(text: str, letters: frozenset[str] = frozenset()) -> list[Expression]:
+    """The last equation in a statement that has these letters (the gold's), and one at least."""
     found = [
         f"{m[1].strip()}={m[2].strip()}"
         for m in _EQUATION.finditer(_plain(text))
-        if all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
+        if letters <= _letters(m[0])
+        and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
     ]
     return [Expression(f) for f in found[-1:]]
 

@@ -65,6 +65,8 @@ class Names(Answer):
         def speaks(sentence: str) -> list[str]:
             if said := subject(question, sentence):
                 return said
+            if not squeeze(MARKED.split(sentence)[-1]):
+                return []  # 最终答案是：
             short = len(squeeze(sentence)) <= 20 or MARKED.search(sentence) or _ALIKE.search(sentence)
             return [sentence] if short and gold is not None else []
 
