@@ -27,9 +27,11 @@ _ASKS = re.compile("多少|几|多[长远高重大久宽深厚快]|[是=]")
 _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
 _EACH = re.compile("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)")
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
-_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
+_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|and|or|及|以及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
 _TOTAL = re.compile("共|总|合计")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
+_LETTER_ASKED = re.compile(r"(?<![a-zA-Z=+\-×*/^])([a-z])\s?(?:的值|=|[为是])[为是多少?=. ]*$")
+_EITHER = ("或", "或者", "or")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
 _GROUP_SIZE = re.compile(
@@ -60,6 +62,9 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
+    if letter := _LETTER_ASKED.search(question.main.clause):
+        named = re.compile(rf"(?<![a-zA-Z]){letter[1]}\s?=\s?$")
+        items = [i for i in items if named.search(statement.text[: i.start])] or items
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
 
 
@@ -70,7 +75,10 @@ def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
         return False
     bare = len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text)
     told = "分别" in text and len({bool(i.units) for i in items}) == 1
-    possible = "可能" in text and "或" in text
+    possible = ("可能" in text and "或" in text) or (
+        joins[-1].strip() in _EITHER
+        and not (items[-2].units and items[-1].units and items[-2].units != items[-1].units)  # 1/4小时或15分钟
+    )
     return bool(possible or _SEVERAL.search(question.text) or _TUPLE.search(text) or told or bare)
 
 

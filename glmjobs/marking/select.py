@@ -108,7 +108,7 @@ def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[I
     return [i for i in pool if not inside(i)] if len(pool) > 1 else pool
 
 
-_SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
+_SUPPOSED = re.compile("(?:(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?|(?:为了?|要)使)[^,。;]*$")
 
 
 def _not_supposed(text: str, pool: list[Item], question: Question) -> list[Item]:

@@ -145,7 +145,8 @@ def _rank(s: Sentence) -> Statement:
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if rank is not Rank.MARKED and s.text.endswith(":"):
         rank, id = Rank.WORKING, "announces"  # 代入上式，得：
-    if (s.state.announced and not s.marked) or (isinstance(s.items[0], bool) and len(s.text) <= 6):
+    verdict = isinstance(s.items[0], bool) and (len(s.text) <= 6 or PHRASES["about_a_claim"].match(s.text))
+    if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)
 

@@ -50,6 +50,8 @@ def final_words(predicted: str) -> str:
 
 def same_words(gold: str, predicted: str) -> bool:
     """Whether a prediction ends in the gold's words, marked as the answer."""
+    if _numbered(gold):
+        gold, predicted = (_TASK.sub(" ", text) for text in (gold, predicted))
     wanted, said = (_STOPS.sub("", text) for text in (gold, final_words(predicted)))
     return wanted == said != ""
 

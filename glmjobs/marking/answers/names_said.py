@@ -37,6 +37,7 @@ _COMPARED = re.compile(f"比(.{{1,8}}?)(便宜|划算|[{_ADJECTIVES}])")
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN_ASKED = re.compile("比较|[<>]|[(] ?[)]|○|填|哪个|一样")
 _SIGN = re.compile("(大于|>)|(小于|<)|(=|等于|相等|一样)")
+_FUNCTION_WORDS = re.compile("[的了着一是它个条种只]|位于|在(?=.)|[互相](?=[平垂相])")
 _REFUSED = phrase("refused")
 
 
@@ -98,11 +99,17 @@ class Names(Answer):
 
     def _in_words(self, other: Names) -> bool:
         """Whether the words of one stand in the other's."""
-        plain = squeeze(strip_denied(other.text))
-        core = squeeze(MARKED.split(self.text)[-1] or self.text)
+        plain = _content(strip_denied(other.text))
+        core = _content(MARKED.split(self.text)[-1] or self.text)
         return bool(core) and (
-            core in plain or (plain in core and len(plain) > 1) or squeeze(self.text) in plain
+            core in plain or (plain in core and len(plain) > 1) or _content(self.text) in plain
         )
+
+
+def _content(text: str) -> str:
+    """The words without those that carry no meaning: 在同一条直线上 is 在同一直线上."""
+    plain = squeeze(text)
+    return _FUNCTION_WORDS.sub("", plain) or plain
 
 
 def refuses(text: str, question: Question) -> bool:
