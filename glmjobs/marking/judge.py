@@ -76,11 +76,11 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
 
 def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
-    if several := tasks(asked, gold, predicted):
-        return _all_of([_judge(*task) for task in several])
     if same_words(gold, predicted):
         step = Step("prediction", "final_words", in_short(gold))
         return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
+    if several := tasks(asked, gold, predicted):
+        return _all_of([_judge(*task) for task in several])
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
     kind, asked = kind_of(asked, gold)

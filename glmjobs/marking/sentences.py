@@ -76,6 +76,7 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         lambda s: (
             PHRASES["remark"].search(s.text)
             and not (s.marked and BOX in s.text)
+            and not re.search("(?<=[,;])(?:所以|因此)", s.text)
             and not _CONCLUDES_ALL.search(s.text)
         ),
         "注意：另外还有3颗",
