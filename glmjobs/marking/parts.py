@@ -73,7 +73,7 @@ def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
     if len(items) < 2 or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
-    bare = len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text)
+    bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text)
     told = "分别" in text and len({bool(i.units) for i in items}) == 1
     possible = ("可能" in text and "或" in text) or (
         joins[-1].strip() in _EITHER
@@ -236,10 +236,22 @@ def _plain_list(clauses: list[Asked], region: list[Statement]) -> list[Part]:
     text = "".join(s.text for s in region)
     items = [i for s in region for i in values_of(s)]
     words = re.sub("答案?|所以|因此|分别|依次|[是为和:,;、。\\s]", "", text)
-    if len(items) != len(clauses) or len(words) > sum(i.end - i.start for i in items) + 2:
+    bare = len(words) <= sum(i.end - i.start for i in items) + 2
+    if len(items) != len(clauses) or not (bare or (len(region) == 1 and _told_in_order(clauses, text, items))):
         return []
     pairs_ = list(zip(clauses, items, strict=True))
     return [Part("", a, i) for a, i in pairs_] if all(fits(i, a) for a, i in pairs_) else []
+
+
+def _told_in_order(clauses: list[Asked], text: str, items: list[Item]) -> bool:
+    """Whether the words before each value are those of its clause, rather than of another."""
+    starts = [0, *(i.end for i in items)]
+    for n, item in enumerate(items):
+        near = pairs(text[starts[n] : item.start])
+        shared = [len(clause.pairs & near) for clause in clauses]
+        if not shared[n] or shared[n] < max(shared):
+            return False
+    return True
 
 
 def _clause_score(question: Question, statement: Statement, item: Item, clause: Asked) -> float:

@@ -36,7 +36,7 @@ RATES = (Kind.PERCENT, Kind.RATE, Kind.DISCOUNT, Kind.TENTHS, Kind.RATIO)
 TIMES = (Kind.CLOCK, Kind.DATE, Kind.WEEKDAY)
 
 _KINDS = (
-    (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%"),
+    (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%|多少\\s?%"),
     (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
     (Kind.TENTHS, "几成(?!立)"),
     (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
@@ -107,7 +107,7 @@ _FILLED_BLANK = re.compile(
 )
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
 _LOST_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
+    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
 """Where a question has lost its underscores: 一共有 颗糖果．"""
 
