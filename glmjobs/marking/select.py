@@ -123,9 +123,6 @@ def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
     return [i for i in items if _EQUALS.search(text[max(0, i.start - 6) : i.start])]
 
 
-_ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
-
-
 _FROM_THEN_ON = re.compile("[以之]?后|开始")
 
 
@@ -180,8 +177,6 @@ def _restated(item: Item, pool: Sequence[Item]) -> bool:
 _EQUATIONS = re.compile(
     r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
 )
-_GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
-_MORE = "大多高长重快"
 
 
 def _counted_together(text: str, fitting: list[Item], question: Question) -> Quantity | None:

@@ -161,12 +161,10 @@ def _keep(s: Sentence) -> State:
     broken = s.last and s.kept and not s.marked and PHRASES["unfinished"].search(s.text)
     if broken or (echoes(s.text, s.question) and not s.marked) or not s.items:
         announced = bool(s.marked) and len(s.text) <= s.marked[-1].end() + 12
-        return replace(
-            state, announced=announced or bool(_ANNOUNCES.search(s.text)), after=(*state.after, s.text)
-        )
+        return replace(state, announced=announced or bool(_ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))
-    return replace(state, kept=(*state.kept, statement), announced=False, after=(), fired=fired)
+    return replace(state, kept=(*state.kept, statement), announced=False, fired=fired)
 
 
 def step(question: Question, speaks: Read, last: int, state: State, entry: tuple[int, str]) -> State:

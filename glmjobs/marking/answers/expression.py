@@ -150,7 +150,8 @@ def _equation(text: str, wanted: str = "", given: str = "") -> list[Expression]:
     found = [
         f"{m[1].strip()}={m[2].strip()}"
         for m in _EQUATION.finditer(_plain(text))
-        if letters <= _letters(m[0]) and squeeze(m[0]) not in known
+        if letters <= _letters(m[0])
+        and squeeze(m[0]) not in known
         and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
     ]
     return [Expression(f) for f in found[-1:]]

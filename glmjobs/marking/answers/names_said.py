@@ -105,7 +105,9 @@ class Names(Answer):
         found = core if core and core in plain else ""
         if found and not _NOT.search(core) and _NOT.search(plain[: plain.rfind(found)][-1:]):
             return False  # 不在同一直线上
-        return bool(core) and (bool(found) or (plain in core and len(plain) > 1) or _content(self.text) in plain)
+        return bool(core) and (
+            bool(found) or (plain in core and len(plain) > 1) or _content(self.text) in plain
+        )
 
 
 def _content(text: str) -> str:
@@ -138,7 +140,9 @@ def names(question: Question, text: str) -> list[str]:
     known = [n for n in _NAME.findall(question.text) if not (ranked and n.startswith("第"))]
     known += [n for n in listed if n in question.main.clause]
     said = _NAME.findall(plain)
-    longer = [n for n in said if any(k in n and k != n for k in known)]  # 等腰三角形, where 三角形 is asked about
+    longer = [
+        n for n in said if any(k in n and k != n for k in known)
+    ]  # 等腰三角形, where 三角形 is asked about
     known = [k for k in known if not any(k in n for n in longer)] + longer
     found = sorted((plain.find(n), -len(n), n) for n in dict.fromkeys(known) if n and n in plain)
     return [n for *_, n in found] or said
