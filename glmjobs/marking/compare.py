@@ -88,6 +88,9 @@ def _decimal_pi(g: Quantity, p: Quantity) -> tuple[Quantity, Quantity]:
     """12π beside a decimal becomes 12 × 3.14 (the schoolbook value), or π itself where that fits better."""
 
     def decimal(q: Quantity, beside: Quantity) -> Quantity:
+        angle = next((u for u in beside.units if u.dim == "angle"), None)
+        if angle and not q.units:
+            return replace(q, value=q.value * 180 / angle.factor, units=(angle,), form="fraction")  # π/3, 60°
         school = q.value * _SCHOOL_PI
         fits = beside.value in (school, round_half_up(school, max(beside.places, 0)))
         return replace(q, value=school if fits else q.value * _PI)

@@ -158,6 +158,3 @@ def _bare(text: str, speaks: Read) -> bool:
         and not re.search("因为|首先|先算|如果|\\?|或|可能", text)
         and not any(PHRASES[name].search(text) for name in talk)
     )
-
-
-_REPEATED = re.compile(r"(.{4,40}?)\1{3}")

@@ -41,6 +41,7 @@ _FRAC = re.compile(r"(\d?)\s{0,2}\\[dtc]?frac\s{0,3}\{([^{}]*)\}\s{0,3}\{([^{}]*
 _SHORT_FRAC = re.compile(r"(\d?)\\[dtc]?frac\s?(\d)\s?(\d)")
 _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _PLAIN = re.compile(r"-?[\d.]+\Z")
+_PLAIN_TOP = re.compile(r"(?:-?[\d.]+|(\d{0,9}\s?(?:π|\\pi)))\s?\Z")
 _PLAIN_BOTTOM = re.compile(r"-?[\d.]+(?:\^\d{1,3})?\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
@@ -70,8 +71,9 @@ _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
 def _fraction(match: re.Match[str]) -> str:
     whole, top, bottom = match[1], match[2].strip(), match[3].strip()
-    if _PLAIN.match(top) and _PLAIN_BOTTOM.match(bottom):
-        return f"{whole}{'又' if whole else ''}{top}/{bottom}"
+    plain = _PLAIN_TOP.match(top)
+    if plain and _PLAIN_BOTTOM.match(bottom):
+        return f"{whole}{'又' if whole and not plain[1] else ''}{top}/{bottom}"
     return f"{whole}{'×' if whole else ''}({top})/({bottom})"
 
 
@@ -201,6 +203,7 @@ def normalise(text: str) -> str:
     text = _MONTH_DAY.sub(lambda m: f"{_MONTHS.index(m[1].lower()) + 1}月{m[2]}日", text)
     if "/" in text:
         text = _MIXED.sub(_mixed, _BRACKETED.sub(r"\1/\2", text))
+        text = re.sub(r"(?<![\d.)a-zA-Z])(?<!\d )π(?= ?/ ?\d)", "1π", text)
     text = _SQRT_WORD.sub("√", text)
     if "±" in text:
         text = _PLUS_MINUS.sub(_both_signs, text)

@@ -27,9 +27,10 @@ _ASKS = re.compile("多少|几|多[长远高重大久宽深厚快]|[是=]")
 _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
 _EACH = re.compile("分别|各(?:是|有|为|多少|几|需|应|占|重|长|用|行|得|买|卖|生产|种|分|要)")
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|以及|并且|;|\\s)[^\\d。;]{0,8}$")
-_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|及|以及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
-_TOTAL = re.compile("共|总|合计")
+_LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|and|or|及|以及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
 _ORDERED = re.compile("分别|依次|按顺序|各(?:为|是)")
+_LETTER_ASKED = re.compile(r"(?<![a-zA-Z=+\-×*/^])([a-z])\s?(?:的值|=|[为是])[为是多少?=. ]*$")
+_EITHER = ("或", "或者", "or")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
 _GROUP_SIZE = re.compile(
@@ -60,6 +61,9 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
+    if letter := _LETTER_ASKED.search(question.main.clause):
+        named = re.compile(rf"(?<![a-zA-Z]){letter[1]}\s?=\s?$")
+        items = [i for i in items if named.search(statement.text[: i.start])] or items
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
 
 
@@ -68,9 +72,18 @@ def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
     if len(items) < 2 or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
-    bare = len(text) < 30 and not re.search(r"\d\s?=", text) and not re.search("[\u4e00-\u9fff]{3}", text)
+    bare = (
+        len(text) < 30
+        and not re.search(r"(?<![a-z])\d\s?=", text)
+        and not re.search("[\u4e00-\u9fff]{3}", text)
+    )
     told = "分别" in text and len({bool(i.units) for i in items}) == 1
-    possible = "可能" in text and "或" in text
+    possible = ("可能" in text and "或" in text) or (
+        joins[-1].strip() in _EITHER
+        and not (
+            items[-2].units and items[-1].units and items[-2].units != items[-1].units
+        )  # 1/4小时或15分钟
+    )
     return bool(possible or _SEVERAL.search(question.text) or _TUPLE.search(text) or told or bare)
 
 
@@ -228,10 +241,24 @@ def _plain_list(clauses: list[Asked], region: list[Statement]) -> list[Part]:
     text = "".join(s.text for s in region)
     items = [i for s in region for i in values_of(s)]
     words = re.sub("答案?|所以|因此|分别|依次|[是为和:,;、。\\s]", "", text)
-    if len(items) != len(clauses) or len(words) > sum(i.end - i.start for i in items) + 2:
+    bare = len(words) <= sum(i.end - i.start for i in items) + 2
+    if len(items) != len(clauses) or not (
+        bare or (len(region) == 1 and _told_in_order(clauses, text, items))
+    ):
         return []
     pairs_ = list(zip(clauses, items, strict=True))
     return [Part("", a, i) for a, i in pairs_] if all(fits(i, a) for a, i in pairs_) else []
+
+
+def _told_in_order(clauses: list[Asked], text: str, items: list[Item]) -> bool:
+    """Whether the words before each value are those of its clause, rather than of another."""
+    starts = [0, *(i.end for i in items)]
+    for n, item in enumerate(items):
+        near = pairs(text[starts[n] : item.start])
+        shared = [len(clause.pairs & near) for clause in clauses]
+        if not shared[n] or shared[n] < max(shared):
+            return False
+    return True
 
 
 def _clause_score(question: Question, statement: Statement, item: Item, clause: Asked) -> float:

@@ -10,13 +10,11 @@ from functools import cached_property
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.tables import Rule
-from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Item, Quantity, show
 
 _CUT = re.compile("[,。;、]")
 _SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
 _TOTAL = re.compile("共|总|合计")
-DIFFERENCE_ASKED = re.compile("比.*(?:多|几)|相差|差多少|[多少大小高低矮长短重轻快慢贵早晚]多少")
 _ONE_OF_THEM = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
 _ONE_OF_THE_GIVENS = re.compile("化[成为]|改写|写[成作]|换算|表示|" + _ONE_OF_THEM.pattern)
 
@@ -105,28 +103,16 @@ def _in_the_asked_clause(c: Candidate) -> bool:
     )
 
 
-_FILLER = re.compile("[了的是为有约:：共一得着出到\\s]")
-
-
-def _found(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
-
-
-_SUBORDINATE = _found(
-    "(?:每|如果|因为|由于|当|若|从|用|按|把|将|以|比[^,]{0,8}[多少大小高低长短贵快慢]|其中|原来|原有|已经|除了|减去|加上|先|付|给|花了?)[^,。;是为等]{0,10}$"
+_SO_BEFORE = re.compile(
+    "(?<=[^,。;])[,;](?:所以|因此|因而|故|得到?|得出|即|约分后?[得为]|化简后?[得为])[^。;]*$"
 )
-COMPARED = _found("比[^,。;]{1,10}(?:[多少大小高低长短贵快慢重轻早晚]|便宜)(?:了|出)?[^,。;]{0,3}$")
-_SO_BEFORE = _found("(?<=[^,。;])[,;](?:所以|因此|因而|故|得到?|得出|即|约分后?[得为]|化简后?[得为])[^。;]*$")
-_OPERAND = _found("(?:除以|乘以|乘上|减去?|加上?|约去|同乘|同除)\\s?$")
-_CHANGED = _found("(便宜|优惠|节[省约]|增[加产]|减[少产]|[提涨升]高|降低)了\\s?$")
-_ONE_OF = _found("(?:每|一|1)\\s?[个只支本枝张件条块瓶箱盒袋辆颗朵棵千克米元人][^,。;每]{0,8}$")
-_PORTION = _found(r"的(?:一半|[\d一二两三四五六七八九十.]+(?:倍|/\d|%)|[一二三四五六七八九十\d]+分之|百分之)")
-_GOES_ON = _found(
+_GOES_ON = re.compile(
     "(?:[^,。;]{0,8}[,;](?:再|又|还要?|然后)?)?(?:加上?|减去?|除以|乘以|扣除|去掉)|"
     "[^。]{0,30}(?:再|还要?|还需要?)加[^,。;]{0,12}[,;](?:所以|因此)?(?:一共|总共|共|合计)"
 )
-_LEFT = _found("(?:还剩|剩下?|余下|还余|找回)[^,。;]{0,4}$")
-_SAYS = _found("(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$")
+_SAYS = re.compile(
+    "(?:是|为|有|需要?|要|剩下?|共|得|=|:|等于|约|能|可以?|到|花了?|了)\\s?(?:约|大约)?[⟦(\\s]?$"
+)
 
 PREFERENCES: tuple[Rule[Candidate], ...] = (
     Rule("shares_words", 4.0, _share_of_words, "梨树有80棵 where 梨树 is asked"),
@@ -144,8 +130,3 @@ PREFERENCES: tuple[Rule[Candidate], ...] = (
     ),
 )
 """What speaks for a value and against it: the weights add up."""
-
-
-def same_unit(a: units.Unit, b: units.Unit) -> bool:
-    """By name, or by another name of the same size (¥ and 元)."""
-    return a.name == b.name or (a.dim == b.dim != "count" and a.factor == b.factor)

@@ -36,7 +36,7 @@ RATES = (Kind.PERCENT, Kind.RATE, Kind.DISCOUNT, Kind.TENTHS, Kind.RATIO)
 TIMES = (Kind.CLOCK, Kind.DATE, Kind.WEEKDAY)
 
 _KINDS = (
-    (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%"),
+    (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%|多少\\s?%"),
     (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
     (Kind.TENTHS, "几成(?!立)"),
     (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
@@ -98,16 +98,16 @@ _ASK = re.compile(
     "[=是为](?=[?_( ]*$)|\\?|______|怎样|如何|判断|比较|化简|化成|写出|解方程"
 )
 _COMMAND = re.compile("求|计算|算出|多少|几分之几|写出|判断|化简")
-_CLAUSE = re.compile(r",(?!\d)|(?<![甲乙丙丁]):(?!\d)|(?<=[\u4e00-\u9fff])和(?=几|多少)")
+_CLAUSE = re.compile(r",(?!\d)|(?<=多少),|(?<![甲乙丙丁]):(?!\d)|(?<=[\u4e00-\u9fff])和(?=几|多少)")
 _ASKS = re.compile("多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算")
 _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()+\\-×÷*/=的]")
 _BLANK = re.compile(r"\(\s*(?:\?|_+)?\s*\)|_{2,}|□")
 _FILLED_BLANK = re.compile(
-    rf"(?<=[\u4e00-\u9fff=<>])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
+    rf"(?<=[\u4e00-\u9fff=<>≈])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
 )
-_ASKED_OUTRIGHT = re.compile(r"[?？(（_□○]|多少|几")
+_ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
 _LOST_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff=＝:：]) +(?=[\u4e00-\u9fff．。，,；;])|(?<=[\u4e00-\u9fff=]) +\Z"
+    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
 """Where a question has lost its underscores: 一共有 颗糖果．"""
 

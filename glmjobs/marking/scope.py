@@ -10,7 +10,7 @@ _PROOF = re.compile("证明(?!书)|求证|试说明|说明理由|为什么|作�
 _VALUE_ASKED = re.compile("多少|几|求(?!证)|计算|是否|吗|谁|哪")
 _VALUE_OF_ONE = re.compile("多少|几|[最极值]|是否|吗|谁|哪|角|零点")
 _FUNCTION = re.compile(
-    r"(?:sin|cos|tan|cot|log|ln|lg|lim|exp)\s?\(?\s?[\da-z]*[a-z](?![a-z])|[fgh]\s?\(\s?[a-z]\s?\)\s?=|∫|∑|d[xy]/d[xy]"
+    r"(?<![a-z])(?:sin|cos|tan|cot|log|ln|lg|lim|exp)(?![b-z]{3})\s?\(?\s?[\da-z]*[a-z](?![a-z])|[fgh]\s?\(\s?[a-z]\s?\)\s?=|∫|∑|d[xy]/d[xy]"
 )
 
 

@@ -108,7 +108,7 @@ def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[I
     return [i for i in pool if not inside(i)] if len(pool) > 1 else pool
 
 
-_SUPPOSED = re.compile("(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?[^,。;]*$")
+_SUPPOSED = re.compile("(?:(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?|(?:为了?|要)使)[^,。;]*$")
 
 
 def _not_supposed(text: str, pool: list[Item], question: Question) -> list[Item]:
@@ -121,9 +121,6 @@ _EQUALS = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\d?\s?[=≈]\s?$")
 def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
     """The items that an unknown equals (x=5, but not 3x=15)."""
     return [i for i in items if _EQUALS.search(text[max(0, i.start - 6) : i.start])]
-
-
-_ROUNDED = re.compile("(?:保留|精确|四舍五入|取近似|约)[^,。;]*$")
 
 
 _FROM_THEN_ON = re.compile("[以之]?后|开始")
@@ -180,8 +177,6 @@ def _restated(item: Item, pool: Sequence[Item]) -> bool:
 _EQUATIONS = re.compile(
     r"(?:[^\u4e00-\u9fff,;]*(?:[\u4e00-\u9fff]{1,3}[^\u4e00-\u9fff,;=]*)?=[^\u4e00-\u9fff,;]*[\u4e00-\u9fff]{0,4}[。,;\s]*){2,}"
 )
-_GREATER = re.compile(r"\s?([<>]|大于|小于)\s?")
-_MORE = "大多高长重快"
 
 
 def _counted_together(text: str, fitting: list[Item], question: Question) -> Quantity | None:

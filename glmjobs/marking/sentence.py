@@ -43,7 +43,6 @@ class State:
     stance: Effect = Effect.KEEP
     withdrawn: bool = False
     announced: bool = False
-    after: tuple[str, ...] = ()
     fired: tuple[tuple[str, str], ...] = ()
 
 

@@ -76,6 +76,7 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
         lambda s: (
             PHRASES["remark"].search(s.text)
             and not (s.marked and BOX in s.text)
+            and not re.search("(?<=[,;])(?:所以|因此)", s.text)
             and not _CONCLUDES_ALL.search(s.text)
         ),
         "注意：另外还有3颗",
@@ -143,7 +144,10 @@ def _rank(s: Sentence) -> Statement:
     rule = next((r for r in RANKS if r.when(s)), None)
     other = Rank.SO if SO.search(s.text) else Rank.WORKING
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
-    if (s.state.announced and not s.marked) or (isinstance(s.items[0], bool) and len(s.text) <= 6):
+    if rank is not Rank.MARKED and s.text.endswith(":"):
+        rank, id = Rank.WORKING, "announces"  # 代入上式，得：
+    verdict = isinstance(s.items[0], bool) and (len(s.text) <= 6 or PHRASES["about_a_claim"].match(s.text))
+    if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)
 
@@ -157,12 +161,10 @@ def _keep(s: Sentence) -> State:
     broken = s.last and s.kept and not s.marked and PHRASES["unfinished"].search(s.text)
     if broken or (echoes(s.text, s.question) and not s.marked) or not s.items:
         announced = bool(s.marked) and len(s.text) <= s.marked[-1].end() + 12
-        return replace(
-            state, announced=announced or bool(_ANNOUNCES.search(s.text)), after=(*state.after, s.text)
-        )
+        return replace(state, announced=announced or bool(_ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))
-    return replace(state, kept=(*state.kept, statement), announced=False, after=(), fired=fired)
+    return replace(state, kept=(*state.kept, statement), announced=False, fired=fired)
 
 
 def step(question: Question, speaks: Read, last: int, state: State, entry: tuple[int, str]) -> State:

@@ -101,7 +101,6 @@ class Place:
 
 
 _BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]|以上|以下|不到")
-_LETTER_BOUND = re.compile(r"[a-zA-Z]\s?[<>≤≥]\s?$")
 _RECEIVERS = re.compile("个?(朋友|小朋友|孩子|同学|孙子|邻居|班|人|伙伴|同伴)")
 _OPERANDS = re.compile(r"\s?[与和]\s?\d[\d.]*[\u4e00-\u9fff]?的(?:乘?积|和|差|商)|的(?:乘积|差|商)")
 _NEEDS = re.compile("[需要用租买]")
@@ -198,21 +197,3 @@ def anothers(text: str, item: Item, question: Question) -> bool:
         return False
     theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
     return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
-
-
-_THEN_COMPUTED = re.compile(r"(?![\d.]|/\d)[^\d=,。;+\-×*÷/]{0,4}[+\-×*÷/](?=[^,。;]*=)")
-_IS_COMPUTED = re.compile(r"(?![\d.]|/\d)[^\d,。;]{0,4}=")
-_SIGN_BEFORE = re.compile(r"[+\-×*÷/]\s?$")
-
-
-def operand(text: str, number: str) -> bool:
-    """Whether a calculation in the text goes on with the number: 240×4, 6×0.5, not 8×30=240."""
-    at = text.find(number)
-    while at >= 0:
-        before, end = text[max(0, at - 2) : at], at + len(number)
-        if before[-1:] not in (*"0123456789./",) and _THEN_COMPUTED.match(text, end):
-            return True
-        if _SIGN_BEFORE.search(before) and _IS_COMPUTED.match(text, end):
-            return True
-        at = text.find(number, at + 1)
-    return False

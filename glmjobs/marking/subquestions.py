@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from glmjobs.marking.question import Question
 from glmjobs.marking.tables import phrase
+from glmjobs.marking.values import units
 
 _TASK = re.compile(r"(?:^|(?<=[\s。;:,!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|知|中|和|、|,|$))")
 _MARKED = phrase("marked")
@@ -50,8 +51,24 @@ def final_words(predicted: str) -> str:
 
 def same_words(gold: str, predicted: str) -> bool:
     """Whether a prediction ends in the gold's words, marked as the answer."""
+    if _numbered(gold):
+        gold, predicted = (_TASK.sub(" ", text) for text in (gold, predicted))
     wanted, said = (_STOPS.sub("", text) for text in (gold, final_words(predicted)))
     return wanted == said != ""
+
+
+_TWO_UNITS = re.compile(r"(?:多少|几)([^\d\s,。;多少几]{1,4})(?:多少|几)([^\d\s,。;多少几.?]{1,4})[。.?]?$")
+_TWO_NUMBERS = re.compile(r"\s*(\d+)\s?[;,、和\s]\s?(\d+)[\s。.]*")
+
+
+def one_compound(question: Question, text: str) -> str:
+    """A bare 1；30 as 1时30分, where 1.5时=( )时( )分 asks for one value in two units."""
+    found, numbers = _TWO_UNITS.search(question.main.clause), _TWO_NUMBERS.fullmatch(text)
+    if not found or not numbers:
+        return text
+    whole, part = (units.match(name, 0)[0] for name in found.groups())
+    one_dim = {u.dim for u in whole} & {u.dim for u in part}
+    return f"{numbers[1]}{found[1]}{numbers[2]}{found[2]}" if one_dim else text
 
 
 def places(question: Question, gold: str, predicted: str) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +10,7 @@ from fractions import Fraction
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
-from glmjobs.marking.question import Question
+from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.statements import split, strip_denied
 from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, same_equation
 
@@ -19,6 +20,7 @@ _EQUATION = re.compile(rf"({_SIDE}[a-zA-Z]{_SIDE})=({_SIDE}[\da-zA-Z]{_SIDE})")
 _UNITS = re.compile(r"\b(?:cm|km|kg|m|g)\b")
 _POINT = {c: Fraction(k + 2) for k, c in enumerate(LETTERS)}
 _ASKED = re.compile("式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
+_COMPLEX = re.compile("(?<![a-zA-Z])i(?![a-zA-Z])")
 _EQUATION_ASKED = re.compile(
     "(?:方程|等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}(?:是|为|得|写|列)|整理|方程是什么|根的.*方程|列.{0,4}方程"
 )
@@ -58,7 +60,7 @@ class Expression(Answer):
         elif (isinstance(gold, Expression) and "=" in gold.text) or (
             gold is None and is_equation(text, question)
         ):
-            pick = _equation
+            pick = functools.partial(_equation, wanted=gold.text if gold else "", given=question.text)
         if gold is None and (last := pick(split(text)[-1]) or pick(text)):
             return Found(last[-1], fired=(("last_expression", str(last[-1])),))
         found = conclude(text, question, pick)
@@ -87,6 +89,8 @@ def is_expression(text: str, question: Question) -> bool:
         or is_condition(text, question)
         or is_equation(text, question)
     ):
+        return True
+    if re.search("虚数单位|复数", question.text) and _COMPLEX.search(split(bare)[-1]):
         return True
     asked = _ASKED.search(question.text) and not re.search("的值|多少|几", question.main.clause)
     return bool(asked) and bool(_ALGEBRA.search(text))
@@ -135,12 +139,20 @@ def _formula(text: str) -> list[Expression]:
     return [Expression(f) for f in (after or good)[-1:]]
 
 
-def _equation(text: str) -> list[Expression]:
-    """The last equation with letters in a statement."""
+def _letters(text: str) -> frozenset[str]:
+    return frozenset(_ALGEBRA.findall(text))
+
+
+def _equation(text: str, wanted: str = "", given: str = "") -> list[Expression]:
+    """The last equation in a statement that has the letters of the ``wanted`` one and is not ``given``."""
+    letters = _letters(wanted)
+    known = {squeeze(m[0]) for m in _EQUATION.finditer(given)} if wanted else set()
     found = [
         f"{m[1].strip()}={m[2].strip()}"
         for m in _EQUATION.finditer(_plain(text))
-        if all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
+        if letters <= _letters(m[0])
+        and squeeze(m[0]) not in known
+        and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
     ]
     return [Expression(f) for f in found[-1:]]
 

@@ -19,7 +19,7 @@ _NAME = re.compile(
     "[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|"
     "第[一二三四]象限|第[一二三四1-4][\u4e00-\u9fff]{1,2}|"
     "[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|包装|品牌|牌|方案|款|型|家|箱|瓶|盒|袋|厂|校|地|路|线)|"
-    "[正长]方[形体]|(?:等[腰边])?[三直]角(?:三角)?形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
+    "[正长]方[形体]|(?:等腰|等边|直角|锐角|钝角){,2}三角形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
     "[\u4e00-\u9fff]?[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]装?|"
     "[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|星期[一二三四五六日天]"
 )
@@ -37,6 +37,8 @@ _COMPARED = re.compile(f"比(.{{1,8}}?)(便宜|划算|[{_ADJECTIVES}])")
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN_ASKED = re.compile("比较|[<>]|[(] ?[)]|○|填|哪个|一样")
 _SIGN = re.compile("(大于|>)|(小于|<)|(=|等于|相等|一样)")
+_FUNCTION_WORDS = re.compile("[的了着一是它个条种只]|位于|在(?=.)|[互相](?=[平垂相])")
+_NOT = re.compile("[不非没无]")
 _REFUSED = phrase("refused")
 
 
@@ -65,6 +67,8 @@ class Names(Answer):
         def speaks(sentence: str) -> list[str]:
             if said := subject(question, sentence):
                 return said
+            if not squeeze(MARKED.split(sentence)[-1]):
+                return []  # 最终答案是：
             short = len(squeeze(sentence)) <= 20 or MARKED.search(sentence) or _ALIKE.search(sentence)
             return [sentence] if short and gold is not None else []
 
@@ -96,11 +100,20 @@ class Names(Answer):
 
     def _in_words(self, other: Names) -> bool:
         """Whether the words of one stand in the other's."""
-        plain = squeeze(strip_denied(other.text))
-        core = squeeze(MARKED.split(self.text)[-1] or self.text)
+        plain = _content(strip_denied(other.text))
+        core = _content(MARKED.split(self.text)[-1] or self.text)
+        found = core if core and core in plain else ""
+        if found and not _NOT.search(core) and _NOT.search(plain[: plain.rfind(found)][-1:]):
+            return False  # 不在同一直线上
         return bool(core) and (
-            core in plain or (plain in core and len(plain) > 1) or squeeze(self.text) in plain
+            bool(found) or (plain in core and len(plain) > 1) or _content(self.text) in plain
         )
+
+
+def _content(text: str) -> str:
+    """The words without those that carry no meaning: 在同一条直线上 is 在同一直线上."""
+    plain = squeeze(text)
+    return _FUNCTION_WORDS.sub("", plain) or plain
 
 
 def refuses(text: str, question: Question) -> bool:
@@ -126,8 +139,13 @@ def names(question: Question, text: str) -> list[str]:
     ranked = re.search("第[一二三四五]名", question.main.clause)
     known = [n for n in _NAME.findall(question.text) if not (ranked and n.startswith("第"))]
     known += [n for n in listed if n in question.main.clause]
+    said = _NAME.findall(plain)
+    longer = [
+        n for n in said if any(k in n and k != n for k in known)
+    ]  # 等腰三角形, where 三角形 is asked about
+    known = [k for k in known if not any(k in n for n in longer)] + longer
     found = sorted((plain.find(n), -len(n), n) for n in dict.fromkeys(known) if n and n in plain)
-    return [n for *_, n in found] or _NAME.findall(plain)
+    return [n for *_, n in found] or said
 
 
 def subject(question: Question, text: str) -> list[str]:

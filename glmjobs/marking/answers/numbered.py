@@ -14,8 +14,13 @@ from glmjobs.marking.statements import strip_denied
 
 _ORDERED = re.compile("顺序|排列|排序|从[大小高低长短]到")
 _NUMBER = re.compile(r"\((\d{1,2})\)")
+_WRONG = re.compile("错|不(?:正确|对|成立|符合|是)")
+_RIGHT = re.compile("(?<!不)(?:正确|成立)")
+_EXCEPT = re.compile(r"除了?\s?\(")
 _BARE = re.compile(r"(?:\(\d{1,2}\)[\s、,;<>=和与}。.]*)+")
-_LIST = re.compile(r"[\s:是为]*(\d{1,2}(?:\s?[、,和与]\s?\d{1,2})*)[\s。.]*")
+_LIST = re.compile(
+    r"(?:所以|因此|综上|故|正确|成立|说法|序号|结论|[\s:,的是为有])*(\d{1,2}(?:\s?[、,和与]\s?\d{1,2})*)[\s,。.]*"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Numbered(Answer):
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
         if gold is None:
             return Found(cls(_numbers(text)), fired=(("bare_numbers", text),))
-        found = conclude(text, question, _said)
+        found = conclude(text, question, lambda sentence: _said(sentence, question))
         if found.statement is None:
             return Found(None, found.reason, tuple(found.fired))
         return Found(cls(found.statement.items[-1]), fired=tuple(found.fired))
@@ -55,10 +60,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(n) for n in _NUMBER.findall(text)))
 
 
-def _said(text: str) -> list[tuple[int, ...]]:
-    """The numbers that a statement names, after its mark where it has one."""
+def _said(text: str, question: Question) -> list[tuple[int, ...]]:
+    """The numbers that a statement names, after its mark where it has one; not those it calls wrong, nor excepts."""
     marks = list(MARKED.finditer(text))
-    tail = strip_denied(text[marks[-1].end() :] if marks else text)
+    tail = text[marks[-1].end() :] if marks else text
+    asks_wrong = bool(_WRONG.search(question.text))
+    other = _RIGHT if asks_wrong else _WRONG
+    tail = ",".join(c for c in re.split("[,;。]", tail) if not other.search(c) and not _EXCEPT.search(c))
+    tail = tail if asks_wrong else strip_denied(tail)
     if found := _numbers(tail):
         return [found]
     plain = _LIST.fullmatch(tail)

@@ -48,7 +48,7 @@ _PREDICATES = tuple(
         "(是)[^,。]{0,12}吗",
     )
 )
-_CLAIM = re.compile("^(?:这|此|该|以上|题中)?(?:一?句话|个?(?:说法|判断|[表叙描]述)|命题|结论)是?")
+_CLAIM = re.compile("^(?:这|此|该|以上|题中)?(?:一?句话|个?(?:说法|判断|[表叙描]述|命题|结论))是?")
 _EDGES = " 。.!;,:\"'()[]⟦⟧"
 
 
@@ -106,10 +106,7 @@ def polarity(text: str, question: Question) -> bool | None:
     for piece in (pieces[0], pieces[-1]):
         bare = piece.strip(_EDGES)
         bare = re.sub("^(?:所以|因此|故|答案?|是的?因为|即)", "", bare) or bare
-        bare = (
-            re.sub("^(?:这|此|该|以上|题中)?(?:一?句话|个?说法|个?判断|个?[表叙描]述|命题|结论)是?", "", bare)
-            or bare
-        )
+        bare = _CLAIM.sub("", bare) or bare
         if is_verdict(bare):
             return bool(_YES.match(bare))
     word, clauses = _predicate(question), re.split("[,;。]", plain)

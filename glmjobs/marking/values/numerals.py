@@ -155,13 +155,18 @@ def read(text: str, at: int) -> Number | None:
     )
 
 
+_WORD_BEFORE = re.compile(r"(?<![\da-z])[a-z]{2,}\s$")
+
+
 def _is_minus(text: str, at: int) -> bool:
     before = text[:at].rstrip()[-1:]
+    if _WORD_BEFORE.search(text, max(0, at - 8), at) and text[at + 1 : at + 2].isdigit():
+        return True  # k is -6
     if "\u4e00" <= before <= "\u9fff" and not re.search(r"[\d)%]", text[max(0, at - 5) : at]):
         return True
     return (
         not before
-        or before in "=:,(是为得到于约[⟦。;\n、+-×÷*/>≈和或#"
+        or before in "=:,(是为有得到于约[⟦。;\n、+-×÷*/>≈和或#"
         or text[:at].rstrip().endswith("案]")
         or (at > 0 and text[at - 1] == " " and before > "\u4e00")
     )
