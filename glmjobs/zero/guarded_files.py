@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hpc.core.errors import BadInput, HpcError, WorkFailed
+from hpc.core.errors import BadInput, HpcError, WorkFailed, of_system
 
 TEXT_LIMIT = (
     256 << 20
@@ -93,7 +93,7 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         what = error.filename or error.filename2
         where = f"{os.fsdecode(what)[:300]}: " if isinstance(what, str | bytes | Path) else ""
-        raise WorkFailed(f"{where}{error.strerror or error}") from None
+        raise of_system(error, f"{where}{error.strerror or error}") from None
 
 
 def inside(root: Path, name: str) -> Path:

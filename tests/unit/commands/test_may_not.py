@@ -34,6 +34,7 @@ COMMANDS = (
     "report r",
     "track sync r --to mlflow",
     "score r",
+    "reshard runs/r/checkpoints/checkpoint-6 --world-size 2",
 )
 ALL = """
 import io, json, sys
