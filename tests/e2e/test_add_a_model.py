@@ -107,7 +107,7 @@ def test_plan_and_chat(
     assert run_command(plan.main, ["--recipe", "qwen2.yaml", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     model = load_model(directory, "float32")
-    assert planned["model"] == {"name": "qwen2", "parameters": parameters(model), "read": True}
+    assert planned["model"] == {"name": "qwen2", "parameters": parameters(model), "layers": 2, "read": True}
     rank = parse(yaml.safe_load(block(repo, "yaml"))).train.lora.rank
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=list(qwen2.lora_targets)))
     assert planned["trained_parameters"] == parameters(adapted, trained=True)
