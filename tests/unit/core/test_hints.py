@@ -24,7 +24,7 @@ from tests.support.paths import REPO
 FILES = [f for room in ("hpc", "glmjobs") for f in sorted((REPO / room).rglob("*.py"))]
 UNKNOWN = "7"
 """What stands in a test for a word that only a run knows: a path, a number and a name."""
-KNOWN = {"trouble.stage": "train", "TRACKERS[0]": "wandb"}
+KNOWN = {"trouble.stage": "train", "TRACKERS[0]": "wandb", "file.stem": "wandb"}
 GIVEN = {"*self.words": ["model", "org/name", "--into", "here"], "*self._words()": ["--stack", "current"]}
 """Words that an object keeps."""
 NO_MESSAGES = {"hpc/core/hints.py", "hpc/batch/script.py"}  # the latter writes scripts, and quotes by itself
@@ -77,12 +77,18 @@ class Parsed(Exception):
 def typed(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the words to the module's own parser; fails where it does not take them."""
     original = argparse.ArgumentParser.parse_args
+    intermixed = argparse.ArgumentParser.parse_intermixed_args
 
     def parse(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
         original(self, args, namespace)
         raise Parsed
 
+    def mixed(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        intermixed(self, args, namespace)
+        raise Parsed
+
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", mixed)
     name = f"{module}.__main__" if (REPO / Path(*module.split("."))).is_dir() else module
     with pytest.raises(Parsed):
         importlib.import_module(name).main(words)
