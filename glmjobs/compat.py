@@ -43,6 +43,13 @@ RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
 
 
+#: FlexAttention came with torch 2.5.
+FLEX_ATTENTION = TORCH >= (2, 5)
+
+#: torch 2.5 and later compile a module's code once for all layers; before, once for each of the first eight.
+COMPILES_ONCE = TORCH >= (2, 5)
+
+
 def without_cudnn_attention() -> None:
     """Leave attention to torch's own kernels; call before the first one.
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from glmjobs.compat import COMPILES_ONCE
 from glmjobs.models.common.attention_ways import measure
-from glmjobs.models.common.compiled import can_compile, compile_parts
+from glmjobs.models.common.compiled import compile_parts
 from glmjobs.recipe.schema import TrainSection
 from glmjobs.training import save
 from glmjobs.training.agreement import Agreement
@@ -64,9 +65,8 @@ def _decide(settings: TrainSection, run: Path, trainer: Any, way: str, resumes: 
     kept = ledger.events(run, event=EVENT, stage="train")
     if kept and (settings.compile == "auto" or kept[-1]["compiled"]):
         return {"compiled": kept[-1]["compiled"]}
-    possible = (
-        can_compile() and not is_deepspeed_zero3_enabled()
-    )  # whose hooks gather weights inside the blocks
+    # ZeRO-3's hooks gather weights inside the blocks.
+    possible = COMPILES_ONCE and not is_deepspeed_zero3_enabled()
     if settings.compile == "auto" and (resumes or trainer.args.device.type == "cpu" or not possible):
         return {"compiled": False}
     if not possible:

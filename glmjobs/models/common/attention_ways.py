@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from glmjobs.compat import FLEX_ATTENTION
 from glmjobs.models.common.attention import WAYS
 from glmjobs.models.common.compiled import compile_parts
 
@@ -28,9 +29,8 @@ def possible_ways(device: torch.device, config: Any = None) -> tuple[str, ...]:
     Args:
         config: of the model; None: one without such dropout.
     """
-    has_flex = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 5)
     drops = any(getattr(config, name, 0) for name in ("attention_dropout_prob", "attention_dropout"))
-    return WAYS if device.type == "cuda" and has_flex and not drops else WAYS[:2]
+    return WAYS if device.type == "cuda" and FLEX_ATTENTION and not drops else WAYS[:2]
 
 
 def set_way(model: nn.Module, way: str | None) -> None:

@@ -16,11 +16,6 @@ PARTS = ("mlp", "norm")
 """How the names of the parts end in all families here."""
 
 
-def can_compile() -> bool:
-    """torch 2.5 and later compile a module's code once for all layers; before, once for each of the first eight."""
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 5)
-
-
 def compile_parts(model: nn.Module) -> None:
     """Have a model's norms and MLPs compiled while it trains, each when it first runs."""
     for name, module in model.named_modules():

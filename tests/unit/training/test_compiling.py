@@ -12,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from glmjobs.compat import COMPILES_ONCE  # noqa: E402
 from glmjobs.models.common.attention import default_way  # noqa: E402
 from glmjobs.models.common.attention_ways import set_way  # noqa: E402
-from glmjobs.models.common.compiled import can_compile, compile_parts  # noqa: E402
+from glmjobs.models.common.compiled import compile_parts  # noqa: E402
 from glmjobs.recipe.schema import TrainSection  # noqa: E402
 from glmjobs.training import compiling  # noqa: E402
 from glmjobs.training.agreement import Agreement  # noqa: E402
@@ -23,7 +24,7 @@ from hpc.core.errors import BadInput  # noqa: E402
 from tests.support.small_families import PROMPTS, packed_batch, small_trained  # noqa: E402
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-pytestmark = pytest.mark.skipif(not can_compile(), reason="torch 2.5 and later compile here")
+pytestmark = pytest.mark.skipif(not COMPILES_ONCE, reason="torch 2.5 and later compile here")
 
 
 class Timed:
