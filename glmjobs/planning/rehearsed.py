@@ -45,8 +45,8 @@ def lines(run: Run, of: Rehearsal) -> list[Line]:
     Raises:
         BadInput: the model of a few layers is gone.
     """
-    train = _of_all_layers(run, of)
     planned = plan(of.recipe, run.cluster, run.shape)
+    train = _of_all_layers(run, of, planned)
     return [
         *_layers(of, planned),
         _resume(run),
@@ -62,8 +62,8 @@ def lines(run: Run, of: Rehearsal) -> list[Line]:
 
 def measured(run: Run, of: Rehearsal) -> Measured:
     """The same for the cluster profile."""
-    train = _of_all_layers(run, of)
     planned = plan(of.recipe, run.cluster, run.shape, utilisation=1.0)
+    train = _of_all_layers(run, of, planned)
     on_gpu, step = train.get("peak_gpu_bytes"), train.get("step_seconds")
     at_peak = planned["setting"]["step_seconds"]
     write = train["checkpoint_bytes"] / train["save_seconds"] if train.get("save_seconds") else None
@@ -81,13 +81,17 @@ def _figures(run: Run, stage: str) -> Json:
     return dict((ledger.marker(run.path, stage) or {}).get("figures", {}))
 
 
-def _of_all_layers(run: Run, of: Rehearsal) -> Json:
-    """What training measured; where only the first layers ran, what all would take: more by as much as by plan."""
+def _of_all_layers(run: Run, of: Rehearsal, all_: Json) -> Json:
+    """What training measured; where only the first layers ran, what all would take: more by as much as by plan.
+
+    Args:
+        all_: plan's document of the whole model.
+    """
     train = _figures(run, "train")
     if of.layers is None:
         return train
     ran = of.recipe.model_copy(update={"model": run.recipe.model})
-    few, all_ = (plan(recipe, run.cluster, run.shape, utilisation=1.0) for recipe in (ran, of.recipe))
+    few = plan(ran, run.cluster, run.shape, utilisation=all_["utilisation"])
     if not few["model"]["read"]:
         raise BadInput(
             f"{run.recipe.model.path}: gone, and without it nothing is known of all layers; rehearse again"
