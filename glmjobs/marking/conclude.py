@@ -58,7 +58,7 @@ class Kept:
         found = [
             i
             for i, s in enumerate(self.kept)
-            if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near)
+            if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near and _STRONG.search(s.text))
         ]
         nearer = found and self.end.rank is Rank.RESTATED and self.end.overlap > self.kept[found[-1]].overlap
         return [end] if nearer else found
@@ -81,7 +81,7 @@ class Kept:
     def final(self) -> list[int]:
         """The last statement, where it begins as a conclusion does and says something new."""
         end = self.end
-        concludes = end.rank >= Rank.SO and _FINAL.match(end.text) and says_new(end.items, self.question)
+        concludes = end.rank >= Rank.SO and _FINAL.match(end.text)
         return [len(self.kept) - 1] if concludes and fits(end.items, self.question) else []
 
     def _new(self, statement: Statement) -> bool:
@@ -89,6 +89,7 @@ class Kept:
         return not all(isinstance(i, Quantity) for i in items) or says_new(items, self.question)
 
 
+_STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
 _FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (
@@ -137,8 +138,8 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            near = kept[i].overlap >= 0.75 * kept[marked[-1]].overlap
-            if kept[i].rank is Rank.BARE or (kept[i].rank is Rank.SO_RESTATED and near):
+            anew = kept[i].rank is Rank.SO_RESTATED and _FINAL.match(kept[i].text)
+            if kept[i].rank is Rank.BARE or (anew and says_new(kept[i].items, question)):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
     k = Kept(kept, question)

@@ -44,6 +44,8 @@ _PLAIN = re.compile(r"-?[\d.]+\Z")
 _PLAIN_TOP = re.compile(r"(?:-?[\d.]+|(\d{0,9}\s?(?:π|\\pi)))\s?\Z")
 _PLAIN_BOTTOM = re.compile(r"-?[\d.]+(?:\^\d{1,3})?\Z")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
+_THOUGHT = re.compile(r"\A.*</think>(?=.*\w)", re.DOTALL)
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
 _DOTTED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\dot\s?\{?\s?(\d)\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?")
 _BARRED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\overline\s?\{\s?(\d{1,12})\s?\}")
@@ -179,7 +181,9 @@ def _math(match: re.Match[str]) -> str:
 
 def normalise(text: str) -> str:
     """``text`` in half width, simplified script and plain notation; linear in its length, never raises."""
-    text = _STRUCK.sub("", text)
+    text = _STRUCK.sub("", _THOUGHT.sub("", text, count=1))
+    if "```" in text:
+        text = _CODE.sub("\n", text) if re.search(r"\w", _CODE.sub("", text)) else text
     if "!" in text and ("阶乘" in text or re.search(r"\A\s*\d+!\s*\Z|!\s?[=×*÷/+-]|\d!\s?\\", text)):
         text = _FACTORIAL.sub(FACTORIAL, text)  # 5!=120; 答案是5! has an exclamation mark
     if "&" in text:

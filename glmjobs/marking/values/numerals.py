@@ -166,7 +166,7 @@ def _is_minus(text: str, at: int) -> bool:
         return True
     return (
         not before
-        or before in "=:,(是为有得到于约[⟦。;\n、+-×÷*/>≈和或#"
+        or before in "=:,(是为有得到于约[⟦。;\n、+-×÷*/>≈和或者#"
         or text[:at].rstrip().endswith("案]")
         or (at > 0 and text[at - 1] == " " and before > "\u4e00")
     )
