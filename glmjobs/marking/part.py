@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from glmjobs.marking import select
 from glmjobs.marking.question import Asked
 from glmjobs.marking.sentence import MARKED, SO
 from glmjobs.marking.statements import Statement
@@ -44,6 +45,7 @@ def answers_of(statement: Statement) -> list[Item]:
         for i in values_of(statement)
         if not _OWNER.match(text, i.end) and not text.startswith("位数", i.end - 1)
     ]
+    values = select.boxed(text, values) or values
     if len(values) > 2 and _COUNT.search(text[: values[-1].start]):
         values = values[:-1]  # 2、3、5、7，共4个
     marks = [m.end() for p in (MARKED, SO) for m in p.finditer(text)]

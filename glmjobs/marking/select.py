@@ -34,7 +34,7 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     """The asked value among ``items`` of a statement."""
     plain = strip_denied(text)
     items = [_with_per(plain, i) if isinstance(i, Quantity) else i for i in items]
-    pool = _boxed(text, items) or _after_marker(text, items) or items
+    pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
     if not pool:
         return Selection(None)
     if (solved := solutions(plain, pool)) and solved[-1] is pool[-1]:
@@ -90,9 +90,10 @@ def _with_per(text: str, item: Quantity) -> Quantity:
 # The pool is narrowed; where nothing would be left, it stays as it is
 
 
-def _boxed(text: str, items: list[Item]) -> list[Item]:
-    spans = [(m.start(), m.end()) for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
-    return [i for i in items if spans and spans[-1][0] <= i.start < spans[-1][1]]
+def boxed(text: str, items: list[Item]) -> list[Item]:
+    """The values in boxes."""
+    spans = [m.span() for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
+    return [i for i in items if any(start <= i.start < end for start, end in spans)]
 
 
 def _after_marker(text: str, items: list[Item]) -> list[Item]:

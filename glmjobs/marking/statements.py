@@ -21,7 +21,7 @@ MAX_STATEMENT = 1200
 """Characters of one statement looked at (its first 400 and last 800)."""
 
 _BOUNDARY = re.compile(
-    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|(?<=⟧)(?=\s)"
+    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])"
 )
 
 Read = Callable[[str], list[Any]]
@@ -128,7 +128,7 @@ def _receives(p: Place) -> bool:
 
 
 _ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
-_UNKNOWN_IS = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
+_UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule(
@@ -148,7 +148,7 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule(
         "condition",
         "leave out",
-        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(4)),
+        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
     ),
     Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),

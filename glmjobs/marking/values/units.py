@@ -72,7 +72,7 @@ def match(text: str, at: int) -> tuple[list[Unit], int]:
         return [], at
     piece = _PIECE.match(text, at)
     if piece:
-        return [u for u in UNITS[piece[1]] if u.dim == "count"], piece.end()
+        return [u for u in [*UNITS[piece[1]], *UNITS[text[at]]] if u.dim == "count"], piece.end()
     if text.startswith(_LONG_TIME, at):
         at += 1
     if text.startswith(_NO_UNIT, at):
