@@ -142,8 +142,8 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
         if len(question.asked) >= 2 and worded:
             return _by_clause(question, region, kept)
         return _unnamed(question, found, count)
-    named = _named(question, region)
-    for statement in reversed(kept):
+    named = _named(question, region[:1])
+    for statement in [*reversed(kept[: len(kept) - len(region)]), *region[1:]]:
         named = _named(question, [statement]) | named
     if len(named) < 2:
         return _unnamed(question, found, len(question.labels))

@@ -87,7 +87,9 @@ def _without_units(asked: Asked) -> frozenset[str]:
 
 def _given(c: Candidate) -> bool:
     q = c.number
-    if q is None or (q.value, q.units[0].name if q.units else "") not in c.question.givens:
+    if q is None:
+        return c.said in c.question.text
+    if (q.value, q.units[0].name if q.units else "") not in c.question.givens:
         return False
     return not _ONE_OF_THE_GIVENS.search(c.asked) or (
         c.said in c.question.text and not _ONE_OF_THEM.search(c.asked)

@@ -90,7 +90,7 @@ _OF_A_MARK = re.compile("平均|考|成绩|得分|满分|测验|比赛|竞赛|�
 _OF_TIME = re.compile("小时|分钟|时间|秒|每分|走|行驶")
 
 _OPTION = re.compile(
-    r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)"
+    r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])(?<![角∠])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)"
 )
 _SENTENCE = re.compile(r"(?<=[。?!;\n])|(?<=[^.]\.)(?=[^\d.\s])")
 _ASK = re.compile(
@@ -106,6 +106,7 @@ _FILLED_BLANK = re.compile(
     rf"(?<=[\u4e00-\u9fff=<>≈])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
 )
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
+_UNDERSCORES = re.compile("_{2,}")  # not bold print
 _LOST_BLANK = re.compile(
     r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
@@ -194,7 +195,7 @@ def pairs(clause: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def read(question: str) -> Question:
     """Read a question; the result is shared: it is read, not changed."""
-    question = question[: 2 * MAX_QUESTION]
+    question = _UNDERSCORES.sub("( )", question[: 2 * MAX_QUESTION])
     if not _ASKED_OUTRIGHT.search(question):
         question = _LOST_BLANK.sub("( )", question)
     text = normalise(question)[:MAX_QUESTION].strip()

@@ -72,7 +72,7 @@ def _outside_brackets(text: str, pattern: str) -> list[re.Match[str]]:
 def _clauses(text: str) -> list[tuple[int, int]]:
     cuts = [
         m.end()
-        for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)")
+        for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?⟦?\s?[a-zA-Z]\w?\s?=)")
     ]
     starts = [0, *cuts]
     return list(zip(starts, [*cuts, len(text)], strict=True))
