@@ -67,6 +67,7 @@ _MATH = re.compile(r"\$([^$\n]{1,300})\$")
 _FACTORIAL = re.compile(r"(?<=\d)!(?=\s{0,2}(?:[=×*÷/+\-).]|\\times|\\cdot|\\div|的|\Z))")
 _BRACKETED = re.compile(r"\(\s?(\d{1,18})\s?\)\s?/\s?\(\s?(\d{1,18})\s?\)")  # Math23K: ((2)/(3))
 _MIXED = re.compile(r"(?<![\d./)a-zA-Z])(\d{1,18})\(\(?(\d{1,18})/(\d{1,18})\)?\)")  # Ape210K: 66(2/3)
+_PAIR = re.compile(r"\(\s?([a-z])\s?,\s?([a-z])\s?\)\s?=\s?\(([^(),]{1,20}),([^(),]{1,20})\)")
 _SQRT_WORD = re.compile(r"(?<![a-z\\])sqrt\s?(?=[(\d])", re.IGNORECASE)
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
@@ -208,6 +209,7 @@ def normalise(text: str) -> str:
     if "/" in text:
         text = _MIXED.sub(_mixed, _BRACKETED.sub(r"\1/\2", text))
         text = re.sub(r"(?<![\d.)a-zA-Z])(?<!\d )π(?= ?/ ?\d)", "1π", text)
+    text = _PAIR.sub(r"\1=\3,\2=\4", text)
     text = _SQRT_WORD.sub("√", text)
     if "±" in text:
         text = _PLUS_MINUS.sub(_both_signs, text)

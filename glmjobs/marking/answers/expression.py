@@ -35,8 +35,11 @@ _SINGLE = re.compile(
 _TURNED = re.compile(rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])(=?)\s?[a-zA-Z](?![a-zA-Z\d])")
 _INTERVAL = re.compile(rf"([(\[])\s?({_NUMBER}|\+∞)\s?,\s?({_NUMBER}|\+∞)\s?([)\]])")
 _WORDS = re.compile(rf"(不?大于(?:等于|或等于)?|不?小于(?:等于|或等于)?|不等于|不为)\s?({_NUMBER})")
+_EXCEPT = re.compile(rf"(?:且|,)\s?[a-zA-Z]?\s?(?:≠|不等于|不为)\s?({_NUMBER})")
 _SAID = {"大于": ">", "小于": "<", "不大于": "≤", "不小于": "≥", "不等于": "≠", "不为": "≠"}
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+
+_NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
 Bounds = frozenset[tuple[str, Fraction]]
 
@@ -178,6 +181,8 @@ def _condition(text: str) -> list[Expression]:
         bounds = [(_or_equal(m[1], m[2]), _value(m[3])) for m in (singles if joined else singles[-1:])]
     elif words := list(_WORDS.finditer(text)):
         bounds = [(_in_words(m[1]), _value(m[2])) for m in words[-2:]]
+    if bounds and (but := _EXCEPT.search(text)):  # (-∞,1)且a不等于0
+        bounds.append(("≠", _value(but[1])))
     kept = frozenset((sign, value) for sign, value in bounds if value is not None)
     return [Expression(", ".join(f"{s}{v}" for s, v in sorted(kept)), kept)] if kept else []
 
@@ -193,6 +198,8 @@ def _in_words(said: str) -> str:
 
 def _factors(expression: str) -> int:
     """How many factors with letters a product has: 2(x+3)(x-3) two, a(b+1)^2 three, x^2-9 one."""
+    while expression != (flat := _NESTED.sub(r"(\1\2\3)", expression)):
+        expression = flat
     outside = re.sub(r"\([^()]*\)", "", expression)
     if re.search(r"[\da-zA-Z)]\s?[+-]", outside):
         return 1
