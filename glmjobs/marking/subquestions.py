@@ -10,6 +10,7 @@ from glmjobs.marking.tables import phrase
 from glmjobs.marking.values import units
 
 _TASK = re.compile(r"(?:^|(?<=[\s。;:,!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|知|中|和|、|,|$))")
+_SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答案)")
 _MARKED = phrase("marked")
 _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
 _PIECES = re.compile("[;,、\n和]")
@@ -38,7 +39,8 @@ def tasks(question: Question, gold: str, predicted: str) -> list[Task]:
 def _numbered(text: str) -> dict[int, str]:
     """What follows each number, the last time it does; {} unless the numbers are 1, 2, …"""
     found = list(_TASK.finditer(text))
-    ends = [m.start() for m in found[1:]] + [len(text)]
+    whole = _SUMMARY.search(text, found[-1].end()) if found else None
+    ends = [m.start() for m in found[1:]] + [whole.start() if whole else len(text)]
     said = {int(m[1]): text[m.end() : end].strip() for m, end in zip(found, ends, strict=False)}
     return dict(sorted(said.items())) if sorted(said) == list(range(1, len(said) + 1)) else {}
 

@@ -11,13 +11,21 @@ from glmjobs.marking.answers.names_said import same_winner
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import Conclusion, conclude
 from glmjobs.marking.part import Part
-from glmjobs.marking.question import Question
+from glmjobs.marking.question import Expect, Question
 from glmjobs.marking.select import select
 from glmjobs.marking.statements import Rank, Statement, values
 from glmjobs.marking.values.items import Item, Quantity, Remainder
 
 _OWED = re.compile("(?:欠|亏损?)了?$")
 _LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
+
+
+def _in_unit(question: Question, gold: Quantity) -> Question:
+    """The question in the gold's unit, where it names one of another dimension (体积是多少平方厘米)."""
+    dims = {u.dim for u in gold.units}
+    if not dims or not question.main.expect.dims or dims & question.main.expect.dims:
+        return question
+    return replace(question, asked=[replace(question.main, expect=Expect(units=gold.units))])
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class Values(Answer):
         fired += chosen.fired
         if chosen.item is None:
             return Found(None, "no value in the conclusion", fired)
+        if gold is None and isinstance(chosen.item, Quantity):
+            asked = _in_unit(asked, chosen.item)
         listed = _LIST.fullmatch(found.statement.text.strip(" 。.")) and not re.search(
             "规律|数列|填", asked.text
         )
