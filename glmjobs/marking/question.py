@@ -103,7 +103,7 @@ _ASKS = re.compile("多少|几(?!个小朋友|乎)|多[长远高重大久宽深�
 _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()+\\-×÷*/=的]")
 _BLANK = re.compile(r"\(\s*(?:\?|_+)?\s*\)|_{2,}|□")
 _FILLED_BLANK = re.compile(
-    rf"(?<=[\u4e00-\u9fff=<>≈])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
+    rf"(?<=[\u4e00-\u9fff=<>≈])\s?(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=\s?[\u4e00-\u9fff])"
 )
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
 _UNDERSCORES = re.compile("_{2,}")  # not bold print

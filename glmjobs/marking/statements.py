@@ -128,6 +128,7 @@ def _receives(p: Place) -> bool:
 
 
 _ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
+_ONE_OF_THEM = re.compile("[一两二三][个种]")
 _UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
@@ -150,6 +151,12 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         "leave out",
         lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
+    ),
+    Rule(
+        "one_of_them",
+        "leave out",
+        lambda p: _ONE_OF_THEM.match(p.text, p.item.start) and not p.question.main.expect.dims,
+        "这就是a的两个可能值",
     ),
     Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
 )
