@@ -52,7 +52,7 @@ _BARRED = re.compile(r"(\d{1,20}\.\d{0,20}?)\\overline\s?\{\s?(\d{1,12})\s?\}")
 _DOTS = re.compile("(\\d{1,20}\\.\\d{0,20}?)(\\d)\u0307(?:(\\d{0,12})(\\d)\u0307)?")
 _PLUS_MINUS = re.compile(
     r"(?<![\d)])(?<!\d[\u4e00-\u9fff])(?<!\d[\u4e00-\u9fff]{2})±\s?(\d{0,20}√?\(?\d{1,20}(?:\.\d{1,20})?\)?)|"
-    r"(?<![\d.])(\d{1,9})\s?±\s?(\d{0,9}√\(?\d{1,9}\)?)"
+    r"(\(?)(?<![\d.])(\d{1,9})\s?±\s?(\d{0,9}√(?:\(\d{1,9}\)|\d{1,9}))(\s?\)\s?/\s?\d{1,9})?"
 )
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH_DAY = re.compile(
@@ -92,7 +92,10 @@ def _mixed(match: re.Match[str]) -> str:
 
 def _both_signs(match: re.Match[str]) -> str:
     """±3 → 3或-3; 2±√3 → 2+√3或2-√3."""
-    return f"{match[1]}或-{match[1]}" if match[1] else f"{match[2]}+{match[3]}或{match[2]}-{match[3]}"
+    if match[1]:
+        return f"{match[1]}或-{match[1]}"
+    opens, a, b, ends = match[2], match[3], match[4], match[5] or ""
+    return f"{opens}{a}+{b}{ends}或{opens}{a}-{b}{ends}"
 
 
 def _in_words(match: re.Match[str]) -> str:

@@ -28,6 +28,7 @@ _WRONG = re.compile(
 )
 _BOX = re.compile(r"⟦\s?[(]?([A-H][A-H、, ]*)[)]?\s?[^⟦⟧]{0,40}⟧")
 _FIRST = re.compile(rf"\s?[(\[\"]?\s?({_SEVERAL})\s?(?:[)\]\".:、。,]|$|选?项)")
+_UNIT = re.compile("(?<=\\d)[\u4e00-\u9fff]{1,3}$")
 _MANY = re.compile("哪些|多选|多项|哪几|所有")
 COMPETING = "?"
 
@@ -96,7 +97,7 @@ def _by_text(plain: str, question: Question) -> list[str]:
     zone = list(MARKED.finditer(plain)) or list(re.finditer("所以|因此|故|即|[=是为:]", plain))
     tail = plain[zone[-1].end() :] if zone else plain
     said = re.sub("^(?:应该?)?(?:选择?|是|为)", "", squeeze(tail))
-    hits = [k for k, v in options.items() if v and squeeze(v) == said]
+    hits = [k for k, v in options.items() if v and said in (squeeze(v), _UNIT.sub("", squeeze(v)))]
     hits = hits or [k for k, v in options.items() if len(squeeze(v)) > 1 and _contains(tail, v)]
     if len(hits) > 1 and not many:
         longest = max(hits, key=lambda k: len(options[k]))

@@ -14,7 +14,7 @@ from glmjobs.marking.values.units import Unit
 
 _START = re.compile(
     rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=\.?[\d√])|零下|根号|"
-    r"\((?=[\d+\-]{0,6}√|-?[\d./]{1,20}\)\^)"
+    r"\((?=[\d+\- ]{0,8}√|-?[\d./]{1,20}\)\^)"
 )
 _FORMULA = re.compile(
     r"\(-?[\d./]{1,20}\)\^\(?-?\d{1,3}\)?|"
