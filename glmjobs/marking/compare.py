@@ -73,7 +73,7 @@ def quantities(g: Quantity, p: Quantity, question: Question) -> Match:
     reason = "other value"
     for gold in _readings(g, question, p, gold=True):
         for other in _readings(p, question, g, gold=False):
-            if gold.dim and other.dim and gold.dim != other.dim:
+            if (gold.dim and other.dim and gold.dim != other.dim) or _foreign(gold, other, question):
                 reason = "other unit"
             elif _equal(gold, other, g, p, question):
                 return Match(True, "same value")
@@ -87,6 +87,12 @@ def _decimal_pi(q: Quantity, beside: Quantity) -> Quantity:
     school = q.value * _SCHOOL_PI
     fits = beside.value in (school, round_half_up(school, max(beside.places, 0)))
     return replace(q, value=school if fits else q.value * _PI)
+
+
+def _foreign(gold: Reading, other: Reading, question: Question) -> bool:
+    """Whether a bare value stands beside money of a country that the question does not name."""
+    named = [dim for dim in question.context if dim in MONEY]
+    return bool(named) and "" in (gold.dim, other.dim) and gold.dim + other.dim in set(MONEY[1:]) - set(named)
 
 
 def _equal(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> bool:

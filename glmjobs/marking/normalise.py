@@ -53,10 +53,10 @@ _IDLE_BLANK = re.compile(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])
 _BRACKETED = re.compile(r"\(\s?(\d{1,18})\s?\)\s?/\s?\(\s?(\d{1,18})\s?\)")  # Math23K: ((2)/(3))
 _MIXED = re.compile(r"(?<![\d./)a-zA-Z])(\d{1,18})\(\(?(\d{1,18})/(\d{1,18})\)?\)")  # Ape210K: 66(2/3)
 _PAIR = re.compile(r"\(\s?([a-z])\s?,\s?([a-z])\s?\)\s?=\s?\(([^(),]{1,20}),([^(),]{1,20})\)")
-_SQRT_WORD = re.compile(r"(?<![a-z\\])sqrt\s?(?=[(\d])|根号下?", re.IGNORECASE)
+_SQRT_WORD = re.compile(r"(?<![a-z\\])[Ss]qrt\s?(?=[(\d])|根号下?")
 _EXPONENT = re.compile(r"(?<=\d)[eE]\+?(-?\d{1,2})(?![\da-zA-Z])")
 _IN_WORDS = re.compile(
-    rf"\b(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_ONES[:9])}))?|({'|'.join(_ONES[1:])}))\b", re.IGNORECASE
+    rf"\b(?=[a-z]{{3}})(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_ONES[:9])}))?|({'|'.join(_ONES[1:])}))\b", re.IGNORECASE
 )
 _POWER_WORD = re.compile(r"(?<=[\d)])的(?:(\d{1,3})次[方幂]|(平方|立方)(?![米厘分毫千根]))")
 _PLUS_MINUS = re.compile(
@@ -114,6 +114,7 @@ def normalise(text: str) -> str:
         text = _TAG.sub("", _BREAK.sub("\n", text).replace("<sup>", "^"))
     text = _width(text).replace("廿", "二十").replace("卅", "三十")
     text = re.sub(r"\b([ap])\.m\.", r"\1m", text.replace(" percent", "%"))
+    text = re.sub("(\\d)\u0307", r"\\dot{\1}", text)  # 0.1̇42857̇
     if "\\" in text:
         text = _latex(text)
     if "$" in text:

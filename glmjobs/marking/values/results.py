@@ -34,11 +34,13 @@ def results(text: str, items: list[Item]) -> list[Item]:
 
 def _worked(text: str, items: list[Item], end: int, right: bool) -> list[Item]:
     """An answer left as arithmetic (还剩168-8千克, =3×4) is its value; 3-5 stays a range."""
+    operation = _OPERATED if right else _OPERATION
     for item in items[:1] if right else items:
         start = item.start - (text[item.start - 1 : item.start] == "(")
+        if not isinstance(item, Quantity) or not operation.search(text, max(0, start - 2), min(end, start + 60)):
+            continue
         value, size = prefix(text[start : min(end, start + 60)])
-        before = text[max(0, start - 2) : start + size]
-        if size and (_OPERATED if right else _OPERATION).search(before) and isinstance(item, Quantity) and value > 0:
+        if size and value > 0 and operation.search(text, max(0, start - 2), start + size):
             found, stop = units.match(text, start + size)
             whole = Quantity(value, tuple(found), item.start, max(stop, start + size), "plain", -1)
             return [*(i for i in items if i.start < item.start), whole, *(i for i in items if i.start >= whole.end)]
