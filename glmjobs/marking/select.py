@@ -35,8 +35,6 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     plain = strip_denied(text)
     items = [_with_per(plain, i) if isinstance(i, Quantity) else i for i in items]
     pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
-    if not pool:
-        return Selection(None)
     if (solved := solutions(plain, pool)) and solved[-1] is pool[-1]:
         pool = solved[-1:]
     for keep in (_outside_brackets, _not_supposed, _last_time):
@@ -102,18 +100,14 @@ def _after_marker(text: str, items: list[Item]) -> list[Item]:
 
 
 def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[Item]:
-    def inside(item: Item) -> bool:
-        before = text[: item.start]
-        return before.count("(") > before.count(")") and ")" in text[item.end - 1 :]
-
-    return [i for i in pool if not inside(i)] if len(pool) > 1 else pool
+    return [i for i in pool if text.count("(", 0, i.start) <= text.count(")", 0, i.start)]
 
 
 _SUPPOSED = re.compile("(?:(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?|(?:为了?|要)使)[^,。;]*$")
 
 
 def _not_supposed(text: str, pool: list[Item], question: Question) -> list[Item]:
-    return [i for i in pool if not _SUPPOSED.search(text[: i.start])] if "如果" not in question.text else pool
+    return [i for i in pool if not _SUPPOSED.search(text[: i.start])]
 
 
 _EQUALS = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\d?\s?[=≈]\s?$")
@@ -135,16 +129,13 @@ def _last_time(text: str, pool: list[Item], question: Question) -> list[Item]:
 def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     """Values in the asked dimension; where none is, those without a unit."""
     if question.kind in TIMES:
-        return [i for i in pool if isinstance(i, (Clock, Date))] or pool
+        return pool
     if question.kind is Kind.RATIO:
-        ratios = [i for i in pool if isinstance(i, Ratio)]
-        terms = question.main.clause.count(":") + 1
-        return [i for i in ratios if len(i.terms) == terms > 2] or ratios
+        return [i for i in pool if isinstance(i, Ratio)]
     quantities = [i for i in pool if isinstance(i, Quantity)]
     if question.kind in RATES:
-        bare = [i for i in quantities if not i.units or i.units[0].dim == "times"]
-        shares = [i for i in quantities if i.form == "percent"] or [i for i in bare if i.form == "fraction"]
-        return shares or bare
+        bare = [i for i in quantities if not i.units]
+        return [i for i in quantities if i.form == "percent"] or bare
     expect = question.main.expect
     if not expect.dim or not quantities:
         return pool
@@ -153,24 +144,10 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     new = [i for i in quantities if not i.units and i.value not in question.known]
     if same and new and all(i.value in question.known for i in same):
         return new  # 3台机器6小时生产的零件数为1080
-    if same:
-        exact = [i for i in same if any(u.name in expect.names for u in i.units)]
-        return exact if exact and expect.dim == "count" else same
-    special = [i for i in pool if isinstance(i, Remainder)]
-    if special:
-        return special
-    compound = [i for i in quantities if any("/" in u.name or u.dim == "speed" for u in i.units)]
-    bare = [i for i in quantities if not i.units and not _restated(i, quantities)]
-    return compound or bare or [i for i in pool if not _restated(i, pool)]
-
-
-def _restated(item: Item, pool: Sequence[Item]) -> bool:
-    """Whether a number without a unit is said again with one: 8×5，所以面积是40平方米."""
-    if not isinstance(item, Quantity) or item.units:
-        return False
-    return any(
-        isinstance(i, Quantity) and i.units and i.value == item.value and i.start > item.end for i in pool
-    )
+    exact = [i for i in same if expect.dim == "count" and any(u.name in expect.names for u in i.units)]
+    restated = {i.value for i in quantities if i.units}  # 8×5，所以面积是40平方米
+    bare = [i for i in pool if not isinstance(i, Quantity) or not (i.units or i.value in restated)]
+    return exact or same or bare or [i for i in quantities if i.units]
 
 
 # What the form of the statement decides
