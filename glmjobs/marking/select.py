@@ -33,7 +33,6 @@ class Selection:
 def select(text: str, items: list[Item], question: Question) -> Selection:
     """The asked value among ``items`` of a statement."""
     plain = strip_denied(text)
-    items = [_with_per(plain, i) if isinstance(i, Quantity) else i for i in items]
     pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
     if (solved := solutions(plain, pool)) and solved[-1] is pool[-1]:
         pool = solved[-1:]
@@ -42,16 +41,15 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     fitting = list(_fitting(pool, question))
     by: tuple[tuple[str, str], ...] = ()
     margin, chosen = 9.0, pool[0]
-    total = _counted_together(plain, fitting, question)
-    if total is not None:
-        chosen, by = total, (("counted_together", str(total)),)
-    elif len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
+    if total := _counted_together(plain, fitting, question):
+        return Selection(total, fired=(("counted_together", str(total)),))
+    if len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
         chosen, by = fitting[-1], (("end_of_equations", str(fitting[-1])),)  # 3吨=3000千克，3000+50=3050千克
     elif len(fitting) == 1:
         chosen, by = fitting[0], (("only_one_fits", str(fitting[0])),)
     else:
         chosen, by, margin = _best(plain, fitting or pool, question)
-    rivals = isinstance(chosen, Quantity) and total is None and competing(plain, chosen, items, question)
+    rivals = isinstance(chosen, Quantity) and competing(plain, chosen, items, question)
     return Selection(chosen, rivals, by, margin)
 
 
@@ -71,18 +69,6 @@ def _best(text: str, pool: list[Item], question: Question) -> tuple[Item, tuple[
         (id, f"{pool[index]} {weight:+.1f}") for _, index, fired in scored[:2] for id, weight in fired
     )
     return pool[scored[0][1]], said, margin
-
-
-_PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
-
-
-def _with_per(text: str, item: Quantity) -> Quantity:
-    """The quantity with the unit of a 每… right before it."""
-    match = _PER_BEFORE.search(text[max(0, item.start - 14) : item.start])
-    if not match or not item.units or item.units[0].dim not in ("length", "volume", "mass", "area"):
-        return item
-    found, _ = units.match(match[1], 0)
-    return replace(item, per=tuple(found)) if found and found[0].dim == "time" else item
 
 
 # The pool is narrowed; where nothing would be left, it stays as it is
@@ -157,13 +143,10 @@ _EQUATIONS = re.compile(
 )
 
 
-def _counted_together(text: str, fitting: list[Item], question: Question) -> Quantity | None:
+def _counted_together(text: str, fitting: Sequence[Item], question: Question) -> Quantity | None:
     """1张100元、1张50元和1张20元 are 3张, where the number of all is asked."""
-    names = question.main.expect.names
-    found = [i for i in fitting if isinstance(i, Quantity) and any(u.name in names for u in i.units)]
-    if len(found) < 2 or not re.search("最少|一共|总共|共", question.main.clause):
-        return None
-    if not all(re.match(r"\d", text[i.end :]) for i in found):
+    found = [i for i in fitting if isinstance(i, Quantity) and text[i.end : i.end + 1].isdigit()]
+    if len(found) < 2 or not re.search("最少|共", question.main.clause):
         return None
     return replace(found[-1], value=sum((i.value for i in found), Fraction(0)))
 
@@ -181,17 +164,10 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
         if any(first.end <= i.start < second.start for i in items):
             continue  # 从8月5日到8月20日一共16天
         between = text[first.end : second.start]
-        if len(between) > 12 or ("每" in text[: first.start] and between.startswith("就是")):
-            continue  # 每天0.5小时，7天就是7/2小时
-        if compare.rounds_to(first, second, question):
+        if len(between) > 12 or compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
         roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
-        if (roots or _OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
+        alike = not chosen.units or not other.units or chosen.units[0].dim == other.units[0].dim
+        if alike and (roots or _OR.search(between)):
             return True
     return False
-
-
-def _of_one_kind(a: Quantity, b: Quantity) -> bool:
-    if "弧度" in (u.name for q in (a, b) for u in q.units):
-        return False
-    return not a.units or not b.units or bool({u.dim for u in a.units} & {u.dim for u in b.units})
