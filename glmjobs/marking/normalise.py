@@ -68,7 +68,9 @@ _FACTORIAL = re.compile(r"(?<=\d)!(?=\s{0,2}(?:[=×*÷/+\-).]|\\times|\\cdot|\\d
 _BRACKETED = re.compile(r"\(\s?(\d{1,18})\s?\)\s?/\s?\(\s?(\d{1,18})\s?\)")  # Math23K: ((2)/(3))
 _MIXED = re.compile(r"(?<![\d./)a-zA-Z])(\d{1,18})\(\(?(\d{1,18})/(\d{1,18})\)?\)")  # Ape210K: 66(2/3)
 _PAIR = re.compile(r"\(\s?([a-z])\s?,\s?([a-z])\s?\)\s?=\s?\(([^(),]{1,20}),([^(),]{1,20})\)")
-_SQRT_WORD = re.compile(r"(?<![a-z\\])sqrt\s?(?=[(\d])", re.IGNORECASE)
+_SQRT_WORD = re.compile(r"(?<![a-z\\])sqrt\s?(?=[(\d])|根号下?", re.IGNORECASE)
+_EXPONENT = re.compile(r"(?<=\d)[eE]\+?(-?\d{1,2})(?![\da-zA-Z])")
+_POWER_WORD = re.compile(r"(?<=[\d)])的(?:(\d{1,3})次[方幂]|(平方|立方)(?![米厘分毫千根]))")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 
 
@@ -213,7 +215,8 @@ def normalise(text: str) -> str:
         text = _MIXED.sub(_mixed, _BRACKETED.sub(r"\1/\2", text))
         text = re.sub(r"(?<![\d.)a-zA-Z])(?<!\d )π(?= ?/ ?\d)", "1π", text)
     text = _PAIR.sub(r"\1=\3,\2=\4", text)
-    text = _SQRT_WORD.sub("√", text)
+    text = _EXPONENT.sub(r"×10^\1", text)
+    text = _POWER_WORD.sub(lambda m: f"^{m[1] or (2 if m[2] == '平方' else 3)}", _SQRT_WORD.sub("√", text))
     if "±" in text:
         text = _PLUS_MINUS.sub(_both_signs, text)
     text = _BLANKS.sub(" ", text.replace("{", "").replace("}", ""))
