@@ -44,7 +44,8 @@ def _rounded_alike(a: Fraction, b: Fraction, precision: Precision, g: Quantity) 
 
 def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, question: Question) -> bool:
     """Whether ``short`` is ``exact`` rounded: an endless decimal to one place or more, others to two or more."""
-    places = s.places
+    places = min(s.places, 8)  # as many as a computer's number holds for certain
+    short = round_half_up(short, places) if s.places > places else short
     if s.form == "percent":
         exact, short, places = exact * 100, short * 100, places - 2
     if places < 0 or s.scaled:
@@ -59,6 +60,6 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
         )
     if e.about and s.about and e.places > places >= 1:
         return True  # 约10.83倍 beside 大约10.8倍: both round something finer
-    if (s.result and s.about) or question.approximate:
+    if s.about or question.approximate:
         return places >= 1 or (question.approximate and digits >= 2)
     return places >= 2 and e.places > places
