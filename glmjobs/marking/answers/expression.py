@@ -115,6 +115,8 @@ def is_equation(text: str, question: Question) -> bool:
     if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
         return False
     left, _, right = found[-1].text.partition("=")
+    if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
+        return False  # x²-9=(x+3)(x-3) where x²-9 is given
     return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
 
 
