@@ -11,7 +11,7 @@ _RECEIVES = re.compile(f"[给送输借卖分][了给]*(?:[他她]的?)?({_PERSON
 
 
 def others(body: str, clause: str) -> list[str]:
-    """People beside the one asked about (小红 where 小明 is); else those who get something (给了小刚4颗，还剩几颗？)."""
+    """People beside the one asked about (小红 for 小明), or who get something (给了小刚4颗，还剩几颗？)."""
     found = (_PEOPLE if _ASKED_FIRST.match(clause) else _RECEIVES).findall(body)
     return [name for name in dict.fromkeys(found) if name not in clause]
 
