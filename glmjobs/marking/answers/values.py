@@ -10,7 +10,7 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.names_said import same_winner
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import Conclusion, conclude
-from glmjobs.marking.part import Part
+from glmjobs.marking.parts import Part
 from glmjobs.marking.question import Expect, Question
 from glmjobs.marking.select import select
 from glmjobs.marking.statements import Rank, Statement, values
