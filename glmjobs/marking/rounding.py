@@ -38,9 +38,10 @@ def _rounded(value: Fraction, precision: Precision) -> Fraction:
 
 def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, question: Question) -> bool:
     """Whether ``short`` is ``exact`` rounded: an endless decimal to one place or more, others to two or more."""
-    places = s.places - (2 if s.form == "percent" else 0)
+    places = min(s.places, 8)  # as many as a computer's number holds for certain
+    short = round_half_up(short, places) if s.places > places else short
     if s.form == "percent":
-        exact, short = exact * 100, short * 100
+        exact, short, places = exact * 100, short * 100, places - 2
     finer = endless(exact) or e.form in ("pi", "root") or e.vague
     if places < 0 or round_half_up(exact, places) != short:
         return s.vague and finer and places >= 2 and abs(exact - short) < Fraction(1, 10**places)
@@ -48,4 +49,4 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
         return s.vague  # one digit is no rounding: 0.3 of 1/3
     if question.approximate or s.vague:
         return True
-    return (finer and places >= 1) or e.places > places >= (1 if s.about and e.about else 2)
+    return (places >= 1 and (finer or s.about)) or e.places > places >= 2

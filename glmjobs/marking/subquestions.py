@@ -79,6 +79,6 @@ def places(question: Question, gold: str, predicted: str) -> list[Task]:
         [p for p in map(str.strip, _PIECES.split(text.strip(" 。."))) if p]
         for text in (gold, final_words(predicted))
     )
-    if not 2 <= len(wanted) == len(said) or max(map(len, wanted + said)) > 20:
+    if not 2 <= len(wanted) == len(said) or max(map(len, wanted + said)) > 20 or "(" in wanted[0]:
         return []
     return [Task(question.text, g, p) for g, p in zip(wanted, said, strict=True)]

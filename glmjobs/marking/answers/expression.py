@@ -111,11 +111,13 @@ def is_condition(text: str, question: Question) -> bool:
 
 def is_equation(text: str, question: Question) -> bool:
     """Whether a gold ends in an equation where such is asked (not the value of an unknown)."""
-    if not _EQUATION_ASKED.search(question.text):
-        return False
     found = _equation(split(text)[-1] if text else "")
-    left, _, right = found[-1].text.partition("=") if found else ("", "", "")
-    return bool(found) and not (re.fullmatch(r"\s?[a-zA-Z]\s?", left) and not _ALGEBRA.search(right))
+    if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
+        return False
+    left, _, right = found[-1].text.partition("=")
+    if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
+        return False  # x²-9=(x+3)(x-3) where x²-9 is given
+    return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
 
 
 def _is_letters_of_the_question(text: str, question: Question) -> bool:
@@ -124,7 +126,7 @@ def _is_letters_of_the_question(text: str, question: Question) -> bool:
     return (
         len(text) <= 24
         and bool(letters)
-        and bool(re.fullmatch(r"[\da-z.+\-×*/()^ ]+", text))
+        and bool(re.fullmatch(r"[\da-zπ.+\-×*/()^ ]+", text))
         and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", question.text))
         and "方程" not in question.text
     )

@@ -19,7 +19,7 @@ _PAIR = re.compile(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]")
 
 
 def results(text: str, items: list[Item]) -> list[Item]:
-    """The items left when equations are worked off: of 15-6=9(颗) only 9 stays."""
+    """The items left when equations are worked off: of 15-6=9(颗) only 9 stays, marked as a result."""
     if not _RESULT.search(text) and not _OPERATION.search(text):
         return list(items)
     pairs = [m.span() for m in _PAIR.finditer(text)]
@@ -28,6 +28,8 @@ def results(text: str, items: list[Item]) -> list[Item]:
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         signs = [m.end() for m in _RESULT.finditer(text, start, end)]
         inside = [i for i in items if (signs[-1] if signs else start) <= i.start < end]
+        if signs and inside and isinstance(inside[0], Quantity):
+            inside[0] = replace(inside[0], result=True)
         kept += _worked(text, inside, end, bool(signs))
     return kept
 
@@ -42,7 +44,7 @@ def _worked(text: str, items: list[Item], end: int, right: bool) -> list[Item]:
         value, size = prefix(text[start : min(end, start + 60)])
         if size and value > 0 and operation.search(text, max(0, start - 2), start + size):
             found, stop = units.match(text, start + size)
-            whole = Quantity(value, tuple(found), item.start, max(stop, start + size), "plain", -1)
+            whole = Quantity(value, tuple(found), item.start, max(stop, start + size), "plain", -1, result=right)
             return [*(i for i in items if i.start < item.start), whole, *(i for i in items if i.start >= whole.end)]
     for first, second in pairwise(i for i in items if isinstance(i, Quantity)):
         if text[first.end : second.start].strip() == "+" and first.units == second.units:  # 18米+3米

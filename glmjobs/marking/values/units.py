@@ -31,7 +31,7 @@ def _fill() -> None:
                 UNITS.setdefault(name, []).append(Unit(name, dim, Fraction(size)))
     for name, factor in [(n, u[0].factor) for n, u in UNITS.items() if u[0].dim == "length"]:
         for dim, power, word in (("area", 2, "平方"), ("volume", 3, "立方")):
-            for named in (word + name, *((f"{name}^{power}", f"{name}{power}") if name.isascii() else ())):
+            for named in (word + name, f"{name}^{power}", *((f"{name}{power}",) if name != "米" else ())):
                 UNITS[named] = [Unit(named, dim, factor**power)]
     for name in _TABLE["counted"]["words"].split():
         UNITS.setdefault(name, []).append(Unit(name, "count"))
