@@ -147,10 +147,7 @@ def same_equation(a: str, b: str) -> bool:
     """Whether two equations have one form: the differences of their sides are proportional at every point."""
     shares: list[Fraction] = []
     for point in POINTS:
-        sides = [evaluate(side, point) for side in (*a.split("=", 1), *b.split("=", 1))]
-        if len(sides) != 4 or any(s is None for s in sides):
-            return False
-        left, right = sides[0] - sides[1], sides[2] - sides[3]  # type: ignore[operator]
+        left, right = (evaluate("({})-({})".format(*e.partition("=")[::2]), point) for e in (a, b))
         if not left or not right:
             return False
         shares.append(left / right)
