@@ -15,7 +15,7 @@ _OPENS = ("(", "[", "√")
 _MAX_BRACKETS = 20
 _LARGEST = 2000
 """Binary digits of the largest power that is worked out."""
-_LARGEST_FACTORIAL = 200
+_LARGEST_FACTORIAL = 150
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
@@ -112,6 +112,7 @@ def prefix(source: str, values: dict[str, Fraction] | None = None) -> tuple[Frac
         if reader.tokens.count("(") + reader.tokens.count("[") > _MAX_BRACKETS:
             raise ValueError("too deep")
         value = reader.sum()
+        float(value)  # raises an OverflowError where it is too large for an answer
     except (ValueError, ZeroDivisionError, OverflowError):
         return Fraction(0), 0
     return value, reader.ends[reader.at]

@@ -228,22 +228,16 @@ _LABEL_BEFORE = re.compile(
 _WORD_BEFORE = set("统唯万单某另哪任同每专之这那")
 _ORDINAL_AFTER = re.compile("位(?:小数|有效)|号|路[公车]|年级|等奖|月\\d|年[的级]|、(?![\\d-])")
 _CN_IDIOM = re.compile("一[样下面]|十分(?![之钟])|[一二三四五六七八九]边形|[一二]元[一二]次|[五六]一|五入|八成新")
-_LIST_NUMBER = re.compile(r"\d{1,2}(?:[.、](?![\d-]|\(\d{1,12}\))|\)(?!\s?[-+×÷*/=]))")
 
 
 def _embedded(text: str, at: int) -> bool:
-    """A digit inside a name (A4, x2, CO2), a list number or a label is no value."""
+    """A digit inside a name (A4, x2, CO2) or a label is no value."""
     char, tail = text[at], text[at - 1 : at]
     if char.isdigit() and tail and ((tail.isascii() and tail.isalpha()) or tail in "_^"):
         return True
-    if char.isdigit() and at < 8 and _LIST_NUMBER.match(text, at) and not text[:at].strip(" ([\n"):
+    if _LABEL_BEFORE.search(text[max(0, at - 6) : at]):
         return True
-    before = text[max(0, at - 6) : at]
-    if char in "一1" and before.endswith("这是") and text[at + 1 : at + 2] in tuple("个道种条位"):
-        return True  # 这是一道加法题
-    if _LABEL_BEFORE.search(before):
-        return True
-    return char in numerals.CN and bool(_CN_IDIOM.match(text, at) or tail in _WORD_BEFORE)
+    return char in numerals.CN and bool(tail in _WORD_BEFORE or _CN_IDIOM.match(text, at))
 
 
 def _plausible(text: str, number: Quantity) -> bool:
