@@ -188,9 +188,9 @@ def _one(text: str, at: int) -> Quantity | None:
         found, stop = units.match(text, at + 1)
         if found and text[stop : stop + 1] == ")":
             return replace(number, units=tuple(found), end=stop + 1)
-    if not _plausible(text, number):
-        return None
     found, stop = _unit(text, at)
+    if not _plausible(text, number, bool(found)):
+        return None
     if not found:
         return number
     if _HALF_AFTER.match(text, stop) and found[0].dim != "count":
@@ -240,18 +240,13 @@ def _embedded(text: str, at: int) -> bool:
     return char in numerals.CN and bool(tail in _WORD_BEFORE or _CN_IDIOM.match(text, at))
 
 
-def _plausible(text: str, number: Quantity) -> bool:
+def _plausible(text: str, number: Quantity, named: bool) -> bool:
     """Chinese numerals are also syllables: one counts only before a unit, at an end, or when it is long enough."""
     start, end = number.start, number.end
     if _ORDINAL_AFTER.match(text, end):
         return False
-    named = units.match(text, end)[0]
-    if re.match("[a-zA-Z]{2}|[BDGHKbdgk]", text[end : end + 2]) and not named and number.form == "plain":
+    if not named and number.form == "plain" and re.match("[a-zA-Z]{2}|[BDGHKbdgk]", text[end : end + 2]):
         return False
     if text[start] not in numerals.CN or number.form != "plain" or number.places > 0 or named:
         return True
-    if not "\u4e00" <= text[end : end + 1] <= "\u9fff":
-        return True
-    if text[end] in "和与或及" and text[start - 1 : start] in ("", *"和与或及是为:,、("):
-        return True
-    return end - start >= 2
+    return end - start >= 2 or not "\u4e00" <= text[end : end + 1] <= "\u9fff"
