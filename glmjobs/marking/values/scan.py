@@ -13,15 +13,16 @@ from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Rem
 from glmjobs.marking.values.units import Unit
 
 _START = re.compile(
-    rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=[.\d√(])|π(?=\s?/)|"
+    rf"[0-9.{numerals.CN}半负¥$€£√]|-(?=[.\d√(])|π(?=\s?/)|"
     r"\((?=[\d+\- ]{0,8}[√π]|-?[\d./]{1,20}\)\^)"
 )
 _STEP = re.compile(rf"[\d.,]+|[{numerals.CN}]+|.", re.DOTALL)
+_SIGN = re.compile(f"[√^π{FACTORIAL}]")
 _EXPRESSION = re.compile(rf"(?=[-+×*·÷/()\d. ]{{0,30}}[√^π{FACTORIAL}])[-+×*·÷/()\d. √^π{FACTORIAL}]{{1,60}}")
 _TERM = rf"\d+(?:\.\d+)?(?:/\d+)?|[{numerals.CN}]+"
 _RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?(?:{_TERM}))*)(?![\d:])")
 _REMAINDER = re.compile(
-    r"(\d+)\s?(?:\([\u4e00-\u9fff]{1,3}\)|[\u4e00-\u9fff]{0,2}?)[\s,]{0,3}(?:\.{3,}|…+|·{3,}|余数?)[是为]?\s?(\d+)(?!余)"
+    r"(\d+)\s?(?:\([\u4e00-\u9fff]{1,3}\)|[\u4e00-\u9fff]{0,2}?)[\s,]{0,3}(?:\.{3,}|…+|·{3,}|余数?)[是为]?\s?(\d+)"
 )
 _NUM = rf"\d{{1,2}}|[{numerals.CN_DIGIT}十]{{1,3}}"
 _HALF = "凌晨|清晨|早[上晨]?|上午|中午|下午|傍晚|晚上?|夜[里间]|[AaPp][Mm]"
@@ -44,10 +45,10 @@ def scan(text: str, kind: str = "number") -> list[Item]:
 @lru_cache(maxsize=2048)  # one statement is looked at from several sides
 def _scan(text: str, kind: str) -> tuple[Item, ...]:
     items: list[Item] = []
-    at = 0
+    at, signs = 0, _SIGN.search(text)
     while found := _START.search(text, at):
         at = found.start()
-        item = _special(text, at, kind) or _formula(text, at) or _quantity(text, at)
+        item = _special(text, at, kind) or (_formula(text, at) if signs else None) or _quantity(text, at)
         if item is None:
             step = _STEP.match(text, at)
             at = step.end() if step else at + 1
@@ -67,7 +68,7 @@ def _formula(text: str, at: int) -> Quantity | None:
     source = match[0].rstrip(" +-×*·÷/(.")
     value, size = prefix(source, {"π": Fraction(1)})
     source = source[:size]
-    if not re.search(f"[√^π{FACTORIAL}]", source) or ("π" in source and re.search(".[+-]", source)):
+    if not _SIGN.search(source) or ("π" in source and re.search(".[+-]", source)):
         return None
     form, places = ("plain", 0) if value.denominator == 1 else ("fraction", -1)
     if "π" in source or value.denominator > 10**20:
@@ -138,10 +139,7 @@ def _quantity(text: str, at: int) -> Quantity | None:
         first = _one(text, at)
         return _compound(text, first) if first and first.units and first.form == "plain" else first
     first = _one(text, at + 1) if re.match(r"-?\d", text[at + 1 : at + 3]) else None
-    if first is None:
-        return None
-    money = first.units and first.units[0].dim in ("CNY", "USD", "EUR", "GBP")
-    return replace(first, units=first.units if money else tuple(units.UNITS[text[at]]), start=at)
+    return replace(first, units=tuple(units.UNITS[text[at]]), start=at) if first else None
 
 
 _SPOKEN = re.compile(
@@ -196,7 +194,9 @@ def _one(text: str, at: int) -> Quantity | None:
     if _HALF_AFTER.match(text, stop) and found[0].dim != "count":
         number, stop = replace(number, value=number.value + Fraction(1, 2), places=1), stop + 1
     form = "fraction" if number.form == "percent" else number.form
-    return replace(number, units=tuple(found), end=stop, form=form)
+    return Quantity(
+        number.value, tuple(found), number.start, stop, form, number.places, number.scaled, number.vague
+    )
 
 
 _DIVIDER = re.compile(r"\s?(?:/|每)\s?")
