@@ -176,7 +176,7 @@ def _one(text: str, at: int) -> Quantity | None:
     if text[at] == "半":
         return _half(text, at)
     number = None if _embedded(text, at) else numerals.read(text, at)
-    if number is None or (number.form == "percent" and "分之" not in text[at : number.end]):
+    if number is None or number.form == "percent":
         return number
     end = number.end
     at = end + 1 if text[end : end + 1] == " " else end
@@ -193,9 +193,8 @@ def _one(text: str, at: int) -> Quantity | None:
         return number
     if _HALF_AFTER.match(text, stop) and found[0].dim != "count":
         number, stop = replace(number, value=number.value + Fraction(1, 2), places=1), stop + 1
-    form = "fraction" if number.form == "percent" else number.form
     return Quantity(
-        number.value, tuple(found), number.start, stop, form, number.places, number.scaled, number.vague
+        number.value, tuple(found), number.start, stop, number.form, number.places, number.scaled, number.vague
     )
 
 
