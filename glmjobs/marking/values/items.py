@@ -13,8 +13,8 @@ class Quantity:
     """A number with the readings of its unit (none: no unit written).
 
     ``form``: plain, fraction, percent, pi or root; ``places``: decimals as written, -1 for an exact form without;
-    ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333…; ``about``: after ≈ or 约; ``per``: the unit of a 每
-    before it; ``result``: right of an equals sign.
+    ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333…; ``about``: after ≈ or 约;
+    ``result``: right of an equals sign.
     """
 
     value: Fraction
@@ -25,7 +25,6 @@ class Quantity:
     places: int = 0
     scaled: bool = False
     vague: bool = False
-    per: tuple[Unit, ...] = ()
     result: bool = False
     about: bool = False
 

@@ -13,8 +13,8 @@ from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Rem
 from glmjobs.marking.values.units import Unit
 
 _START = re.compile(
-    rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=\.?[\d√])|"
-    r"\((?=[\d+\- ]{0,8}√|-?[\d./]{1,20}\)\^)"
+    rf"(?!零[件钱食售头花用])[0-9.{numerals.CN}半负¥$€£√]|-(?=[.\d√(])|π(?=\s?/)|"
+    r"\((?=[\d+\- ]{0,8}[√π]|-?[\d./]{1,20}\)\^)"
 )
 _STEP = re.compile(rf"[\d.,]+|[{numerals.CN}]+|.", re.DOTALL)
 _EXPRESSION = re.compile(rf"(?=[-+×*·÷/()\d. ]{{0,30}}[√^π{FACTORIAL}])[-+×*·÷/()\d. √^π{FACTORIAL}]{{1,60}}")
@@ -67,7 +67,7 @@ def _formula(text: str, at: int) -> Quantity | None:
     source = match[0].rstrip(" +-×*·÷/(.")
     value, size = prefix(source, {"π": Fraction(1)})
     source = source[:size]
-    if not re.search(f"[√^π{FACTORIAL}]", source):
+    if not re.search(f"[√^π{FACTORIAL}]", source) or ("π" in source and re.search(".[+-]", source)):
         return None
     form, places = ("plain", 0) if value.denominator == 1 else ("fraction", -1)
     if "π" in source or value.denominator > 10**20:
@@ -144,7 +144,9 @@ def _quantity(text: str, at: int) -> Quantity | None:
     return replace(first, units=first.units if money else tuple(units.UNITS[text[at]]), start=at)
 
 
-_SPOKEN = re.compile(rf"(?:(?<=米)(\d{{1,2}})|(?<=[元块])(\d|[{numerals.CN_DIGIT}]))(?![\d.{numerals.CN}/%:×÷+=-])")
+_SPOKEN = re.compile(
+    rf"(?:(?<=米)(?:\d{{1,2}}|[{numerals.CN_DIGIT}]{{1,2}})|(?<=[元块])[\d{numerals.CN_DIGIT}])(?![\d.{numerals.CN}/%:×÷+=-])"
+)
 _PART = re.compile("[\u4e00-\u9fff]{0,3}和(?=[\\d半二三四五六七八九])")
 
 
