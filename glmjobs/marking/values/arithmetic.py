@@ -15,7 +15,7 @@ _OPENS = ("(", "[", "√")
 _MAX_BRACKETS = 20
 _LARGEST = 2000
 """Binary digits of the largest power that is worked out."""
-_LARGEST_FACTORIAL = 200
+_LARGEST_FACTORIAL = 150
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
@@ -112,6 +112,7 @@ def prefix(source: str, values: dict[str, Fraction] | None = None) -> tuple[Frac
         if reader.tokens.count("(") + reader.tokens.count("[") > _MAX_BRACKETS:
             raise ValueError("too deep")
         value = reader.sum()
+        float(value)  # raises an OverflowError where it is too large for an answer
     except (ValueError, ZeroDivisionError, OverflowError):
         return Fraction(0), 0
     return value, reader.ends[reader.at]
@@ -147,10 +148,7 @@ def same_equation(a: str, b: str) -> bool:
     """Whether two equations have one form: the differences of their sides are proportional at every point."""
     shares: list[Fraction] = []
     for point in POINTS:
-        sides = [evaluate(side, point) for side in (*a.split("=", 1), *b.split("=", 1))]
-        if len(sides) != 4 or any(s is None for s in sides):
-            return False
-        left, right = sides[0] - sides[1], sides[2] - sides[3]  # type: ignore[operator]
+        left, right = (evaluate("({})-({})".format(*e.partition("=")[::2]), point) for e in (a, b))
         if not left or not right:
             return False
         shares.append(left / right)

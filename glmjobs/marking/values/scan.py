@@ -33,7 +33,7 @@ _HALF_OF_DAY = re.compile(rf"({_HALF})\s?$")
 _DATE = re.compile(rf"(?:(\d{{4}})\s?[年/.-]\s?)?({_NUM})\s?[月/.-]\s?({_NUM})[日号]?")
 _WEEKDAY = re.compile("(?:星期|周|礼拜|\\A)([一二三四五六日天1-7])(?![\\d个天次小])")
 _HALF_AFTER = re.compile("半(?!径|数|圆|年级)")
-_ABOUT = re.compile(r"约[是为有]?(?:原来的)?\s?$")
+_ABOUT = re.compile(r"[约≈][是为有]?(?:原来的)?\s?$")
 
 
 def scan(text: str, kind: str = "number") -> list[Item]:
@@ -188,9 +188,9 @@ def _one(text: str, at: int) -> Quantity | None:
         found, stop = units.match(text, at + 1)
         if found and text[stop : stop + 1] == ")":
             return replace(number, units=tuple(found), end=stop + 1)
-    if not _plausible(text, number):
-        return None
     found, stop = _unit(text, at)
+    if not _plausible(text, number, bool(found)):
+        return None
     if not found:
         return number
     if _HALF_AFTER.match(text, stop) and found[0].dim != "count":
@@ -226,43 +226,27 @@ _LABEL_BEFORE = re.compile(
     r"(?:第|星期|礼拜|(?<![\d一二两三四五六七八九十几每])周|步骤|图|题|例|表|编号|方案|选项|情况|方法|解法|问题|式子)\s?\Z"
 )
 _WORD_BEFORE = set("统唯万单某另哪任同每专之这那")
-_ORDINAL_AFTER = re.compile(
-    "位(?:小数|有效)|号|路[公车]|年级|班(?=[有的级共总])|[楼栋]的|等奖|步[:,]|月\\d|年(?=的|级)|、(?![\\d-])"
-)
-_CN_IDIOM = re.compile(
-    "一(?:[共起样定些般直下边旦致律切同并点面眼会一]|方面|开始|步一步|句话)|十分(?![之钟])|万一|三角|四[边舍周则]|五[一入]|六一|"
-    "[一二三四五六七八九]边形|两(?:[者步边侧端式数地]|种情况|部分|个数)|[一二]元[一二]次|百[货科]|八成新|一元(?=[一二])"
-)
-_LIST_NUMBER = re.compile(r"\d{1,2}(?:[.、](?![\d-]|\(\d{1,12}\))|\)(?!\s?[-+×÷*/=]))")
+_ORDINAL_AFTER = re.compile("位(?:小数|有效)|号|路[公车]|年级|等奖|月\\d|年[的级]|、(?![\\d-])")
+_CN_IDIOM = re.compile("一[样下面]|十分(?![之钟])|[一二三四五六七八九]边形|[一二]元[一二]次|[五六]一|五入|八成新")
 
 
 def _embedded(text: str, at: int) -> bool:
-    """A digit inside a name (A4, x2, CO2), a list number or a label is no value."""
+    """A digit inside a name (A4, x2, CO2) or a label is no value."""
     char, tail = text[at], text[at - 1 : at]
     if char.isdigit() and tail and ((tail.isascii() and tail.isalpha()) or tail in "_^"):
         return True
-    if char.isdigit() and at < 8 and _LIST_NUMBER.match(text, at) and not text[:at].strip(" ([\n"):
+    if _LABEL_BEFORE.search(text[max(0, at - 6) : at]):
         return True
-    before = text[max(0, at - 6) : at]
-    if char in "一1" and before.endswith("这是") and text[at + 1 : at + 2] in tuple("个道种条位"):
-        return True  # 这是一道加法题
-    if _LABEL_BEFORE.search(before):
-        return True
-    return char in numerals.CN and bool(_CN_IDIOM.match(text, at) or tail in _WORD_BEFORE)
+    return char in numerals.CN and bool(tail in _WORD_BEFORE or _CN_IDIOM.match(text, at))
 
 
-def _plausible(text: str, number: Quantity) -> bool:
+def _plausible(text: str, number: Quantity, named: bool) -> bool:
     """Chinese numerals are also syllables: one counts only before a unit, at an end, or when it is long enough."""
     start, end = number.start, number.end
     if _ORDINAL_AFTER.match(text, end):
         return False
-    named = units.match(text, end)[0]
-    if re.match("[a-zA-Z]{2}|[BDGHKbdgk]", text[end : end + 2]) and not named and number.form == "plain":
+    if not named and number.form == "plain" and re.match("[a-zA-Z]{2}|[BDGHKbdgk]", text[end : end + 2]):
         return False
     if text[start] not in numerals.CN or number.form != "plain" or number.places > 0 or named:
         return True
-    if not "\u4e00" <= text[end : end + 1] <= "\u9fff":
-        return True
-    if text[end] in "和与或及" and text[start - 1 : start] in ("", *"和与或及是为:,、("):
-        return True
-    return end - start >= 2
+    return end - start >= 2 or not "\u4e00" <= text[end : end + 1] <= "\u9fff"
