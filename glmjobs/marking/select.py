@@ -14,8 +14,7 @@ from glmjobs.marking.question import RATES, TIMES, Kind, Question
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
-from glmjobs.marking.values import units
-from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
+from glmjobs.marking.values.items import Item, Quantity, Ratio
 
 AnItem = TypeVar("AnItem", bound=Item)
 
