@@ -172,7 +172,8 @@ def _condition(text: str) -> list[Expression]:
     """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, a<1且a≠0."""
     text = text.replace(">=", "≥").replace("<=", "≤")
     for words, sign in _SAID:
-        text = re.sub(rf"([a-zA-Z]?)\s?(?:{words})", lambda m, sign=sign: f"{m[1] or 'x'}{sign}", text)
+        text = re.sub(rf"(?<=[a-zA-Z])\s?(?:{words})", sign, text)
+        text = re.sub(words, f"x{sign}", text)
     bounds: list[tuple[str, Fraction | None]] = []
     start = None
     for m in reversed(list(_CONDITION.finditer(text))):
