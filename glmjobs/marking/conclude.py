@@ -69,8 +69,11 @@ class Kept:
         return [
             i
             for i, s in enumerate(self.kept)
-            if s.rank is Rank.RESTATED and s.overlap >= near and (says_new(s.items, self.question) or not isinstance(s.items[0], Quantity))
+            if s.rank is Rank.RESTATED and s.overlap >= near and self._new(s)
         ]
+
+    def _new(self, statement: Statement) -> bool:
+        return not isinstance(statement.items[0], Quantity) or says_new(statement.items, self.question)
 
     @cached_property
     def fitting(self) -> list[int]:

@@ -14,8 +14,7 @@ from glmjobs.marking.question import RATES, TIMES, Kind, Question
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
-from glmjobs.marking.values import units
-from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
+from glmjobs.marking.values.items import Item, Quantity, Ratio
 
 AnItem = TypeVar("AnItem", bound=Item)
 
@@ -24,7 +23,7 @@ AnItem = TypeVar("AnItem", bound=Item)
 class Selection:
     """The asked value, whether the statement offers competing ones, the rules that spoke, how far it was ahead."""
 
-    item: Item | None
+    item: Item
     rivals: bool = False
     fired: tuple[tuple[str, str], ...] = ()
     margin: float = 9.0
@@ -132,8 +131,8 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
         return new  # 3台机器6小时生产的零件数为1080
     exact = [i for i in same if expect.dim == "count" and any(u.name in expect.names for u in i.units)]
     restated = {i.value for i in quantities if i.units}  # 8×5，所以面积是40平方米
-    bare = [i for i in pool if not isinstance(i, Quantity) or not (i.units or i.value in restated)]
-    return exact or same or bare or [i for i in quantities if i.units]
+    left: list[Item] = [i for i in pool if not isinstance(i, Quantity) or not (i.units or i.value in restated)]
+    return exact or same or left or [i for i in quantities if i.units]
 
 
 # What the form of the statement decides

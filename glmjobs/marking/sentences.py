@@ -46,25 +46,19 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
     Rule(
         "another_task",
         Effect.OVER,
-        lambda s: (
-            PHRASES["next_task"].search(s.text) and any(k.rank >= Rank.RESTATED for k in s.kept)
-        ),
+        lambda s: PHRASES["next_task"].search(s.text) and any(k.rank >= Rank.RESTATED for k in s.kept),
         "答案是7。\n问题：5+5等于几？",
     ),
     Rule(
         "checks",
-        Effect.CHECK,
-        lambda s: (
-            PHRASES["check"].search(s.text) and s.kept and not _CONCLUDES_ALL.search(s.text)
-        ),
+        Effect.SKIP,
+        lambda s: PHRASES["check"].search(s.text) and s.kept and not _CONCLUDES_ALL.search(s.text),
         "验算：9+6=15",
     ),
     Rule(
         "remarks",
         Effect.SKIP,
-        lambda s: (
-            PHRASES["remark"].search(s.text) and BOX not in s.text and not _CONCLUDES_ALL.search(s.text)
-        ),
+        lambda s: PHRASES["remark"].search(s.text) and BOX not in s.text and not _CONCLUDES_ALL.search(s.text),
         "注意：另外还有3颗",
     ),
     Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
@@ -86,12 +80,7 @@ def _announces(s: Sentence) -> bool:
 
 
 RANKS: tuple[Rule[Sentence], ...] = (
-    Rule(
-        "marked_answer",
-        Rank.MARKED,
-        lambda s: s.marked,
-        "答：还剩9颗",
-    ),
+    Rule("marked_answer", Rank.MARKED, lambda s: s.marked, "答：还剩9颗"),
     Rule("announced_result", Rank.WORKING, _announces, "那么他付的金额就是两数之积"),
     Rule(
         "bare_conclusion",
@@ -145,21 +134,16 @@ def _keep(s: Sentence) -> State:
 def step(question: Question, speaks: Read, last: int, state: State, entry: tuple[int, str]) -> State:
     """The state after one more sentence, ``entry``: its position and text; ``last``: the last one's position."""
     index, text = entry
-    if state.stance is Effect.OVER:
+    if state.over:
         return state
-    s = Sentence(text, state, question, speaks, index, index == last)
+    s = Sentence(text, state, question, speaks, index == last)
     rule, found = next(
         ((r, f) for r in SENTENCES if (f := r.when(s)) not in (None, False, [], ())), (None, None)
     )
     if rule is None:
-        if state.stance is Effect.CHECK:
-            s = replace(s, state=replace(state, stance=Effect.KEEP))
         return _keep(s)
-    state = replace(state, fired=(*state.fired, (rule.id, text)))
-    if rule.effect in (Effect.CHECK, Effect.OVER):
-        return replace(state, stance=rule.effect)
+    state = replace(state, fired=(*state.fired, (rule.id, text)), over=rule.effect is Effect.OVER)
     if rule.effect is Effect.REPLACE:
-        state = replace(state, kept=(), withdrawn=True, stance=Effect.KEEP)
-        rest = str(found)
-        return _keep(Sentence(rest, state, question, speaks, index, index == last)) if rest else state
+        state = replace(state, kept=(), withdrawn=True)
+        return _keep(replace(s, text=str(found), state=state)) if found else state
     return state

@@ -117,8 +117,9 @@ def _bounded(p: Place) -> bool:
 def _receives(p: Place) -> bool:
     """两个朋友 is who gets, where 每个朋友 is asked."""
     found = _RECEIVERS.match(p.text, p.item.end - 1) or _RECEIVERS.match(p.text, p.item.end)
-    each = found and re.search(f"每[个位名]?[小好]?{found[1]}", p.question.main.clause)
-    return bool(each) and (found[1] not in "人班" or "和" in p.before(8))
+    if not found or not re.search(f"每[个位名]?[小好]?{found[1]}", p.question.main.clause):
+        return False
+    return found[1] not in "人班" or "和" in p.before(8)
 
 
 _ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")

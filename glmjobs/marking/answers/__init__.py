@@ -8,7 +8,7 @@ from dataclasses import replace
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.choice import Choice, is_letters
 from glmjobs.marking.answers.expression import Expression, is_expression
-from glmjobs.marking.answers.names_said import Names, in_order, names, refuses, says_alike
+from glmjobs.marking.answers.names_said import Names, names, refuses, says_alike
 from glmjobs.marking.answers.numbered import Numbered, is_numbered
 from glmjobs.marking.answers.values import Values
 from glmjobs.marking.answers.yes_no import YesNo, is_verdict, polarity
@@ -49,9 +49,7 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Names, question
     if is_expression(gold, question):
         return Expression, question
-    if in_order(question, gold) or says_alike(gold, question):
-        return Names, question
-    if not _has_value(question, gold):
+    if says_alike(gold, question) or not _has_value(question, gold):
         return Names, question
     timed = question.kind in TIMES and (weekdays(gold) or _tells_time(question, gold))
     return Values, question if timed or question.kind in MEASURED else replace(question, kind=Kind.NUMBER)

@@ -28,16 +28,17 @@ _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
-_CHAIN = re.compile(rf"({_NUMBER})\s?([<≤])=?\s?[a-zA-Z]\s?([<≤])=?\s?({_NUMBER})")
-_SINGLE = re.compile(
-    rf"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))\s?([<>≤≥≠])(=?)\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
+_X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
+_CONDITION = re.compile(
+    rf"({_NUMBER})\s?([<≤])\s?{_X}\s?([<≤])\s?({_NUMBER})|([(\[])\s?({_NUMBER})\s?,\s?\+?({_NUMBER})\s?([)\]])|"
+    rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])\s?{_X}(?![a-zA-Z\d])|{_X}\s?([<>≤≥≠])\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
 )
-_TURNED = re.compile(rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])(=?)\s?[a-zA-Z](?![a-zA-Z\d])")
-_INTERVAL = re.compile(rf"([(\[])\s?({_NUMBER}|\+∞)\s?,\s?({_NUMBER}|\+∞)\s?([)\]])")
-_WORDS = re.compile(rf"(不?大于(?:等于|或等于)?|不?小于(?:等于|或等于)?|不等于|不为)\s?({_NUMBER})")
-_EXCEPT = re.compile(rf"(?:且|,)\s?[a-zA-Z]?\s?(?:≠|不等于|不为)\s?({_NUMBER})")
-_SAID = {"大于": ">", "小于": "<", "不大于": "≤", "不小于": "≥", "不等于": "≠", "不为": "≠"}
+"""0<a≤10; [-1,2); 3<x; x≠2."""
+_SAID = (
+    ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
+)  # fmt: skip
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+_AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
 
 _NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
@@ -168,34 +169,29 @@ def _value(text: str) -> Fraction | None:
 
 
 def _condition(text: str) -> list[Expression]:
-    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, x≠2."""
+    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, a<1且a≠0."""
+    text = text.replace(">=", "≥").replace("<=", "≤")
+    for words, sign in _SAID:
+        text = re.sub(rf"(?<=[a-zA-Z])\s?(?:{words})", sign, text)
+        text = re.sub(words, f"x{sign}", text)
     bounds: list[tuple[str, Fraction | None]] = []
-    if chains := list(_CHAIN.finditer(text)):
-        m = chains[-1]
-        bounds = [(_FLIP[m[2]], _value(m[1])), (m[3], _value(m[4]))]
-    elif intervals := list(_INTERVAL.finditer(text)):
-        m = intervals[-1]
-        bounds = [(">" if m[1] == "(" else "≥", _value(m[2])), ("<" if m[4] == ")" else "≤", _value(m[3]))]
-    elif turned := list(_TURNED.finditer(text)):
-        bounds = [(_FLIP[_or_equal(m[2], m[3])], _value(m[1])) for m in turned[-1:]]
-    elif singles := list(_SINGLE.finditer(text)):
-        joined = len(singles) == 2 and re.search("[且,]", text[singles[0].end() : singles[1].start()])
-        bounds = [(_or_equal(m[1], m[2]), _value(m[3])) for m in (singles if joined else singles[-1:])]
-    elif words := list(_WORDS.finditer(text)):
-        bounds = [(_in_words(m[1]), _value(m[2])) for m in words[-2:]]
-    if bounds and (but := _EXCEPT.search(text)):  # (-∞,1)且a不等于0
-        bounds.append(("≠", _value(but[1])))
+    start = None
+    for m in reversed(list(_CONDITION.finditer(text))):
+        if start is not None and not _AND.fullmatch(text[m.end() : start]):
+            break
+        bounds, start = bounds + _bounds(m), m.start()
     kept = frozenset((sign, value) for sign, value in bounds if value is not None)
     return [Expression(", ".join(f"{s}{v}" for s, v in sorted(kept)), kept)] if kept else []
 
 
-def _or_equal(sign: str, equal: str) -> str:
-    return {"<": "≤", ">": "≥"}.get(sign, sign) if equal else sign
-
-
-def _in_words(said: str) -> str:
-    plain = re.sub("(?:或?等于)$", "", said) if said not in ("不等于",) else said
-    return _or_equal(_SAID.get(plain, _SAID.get(said, "")), "" if plain == said else "=")
+def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
+    """The bounds of one condition; None where there is none on that side."""
+    low, after, before, high, opens, first, last, closes, least, turned, sign, number = m.groups()
+    if low:
+        return [(_FLIP[after], _value(low)), (before, _value(high))]
+    if opens:
+        return [(">" if opens == "(" else "≥", _value(first)), ("<" if closes == ")" else "≤", _value(last))]
+    return [(_FLIP[turned], _value(least)) if least else (sign, _value(number))]
 
 
 def _factors(expression: str) -> int:
