@@ -59,12 +59,12 @@ def match(text: str, at: int) -> tuple[list[Unit], int]:
     token = _ASCII.match(text, at)
     if token:
         name = token[0]
-        found = UNITS.get(name) or UNITS.get(name.lower()) or UNITS.get(name.upper())
+        found = UNITS.get(name) or UNITS.get(name.lower())
         return (found, token.end()) if found else ([], at)
     for size in range(min(_LONGEST, len(text) - at), 0, -1):
         if found := UNITS.get(text[at : at + size]):
             return found, at + size
-    return (UNITS[text[at : at + 2] + "米"], at + 2) if text.startswith(("平方", "立方"), at) else ([], at)
+    return [], at
 
 
 def per(top: list[Unit], bottom: list[Unit]) -> list[Unit]:
