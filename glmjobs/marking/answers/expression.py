@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +9,7 @@ from fractions import Fraction
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
-from glmjobs.marking.question import Question, squeeze
+from glmjobs.marking.question import Question
 from glmjobs.marking.statements import split, strip_denied
 from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, same_equation
 
@@ -51,13 +50,11 @@ class Expression(Answer):
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
-        pick = _formula
-        if (isinstance(gold, Expression) and gold.bounds) or (gold is None and is_condition(text, question)):
-            pick = _condition
-        elif (isinstance(gold, Expression) and "=" in gold.text) or (
-            gold is None and is_equation(text, question)
-        ):
-            pick = functools.partial(_equation, wanted=gold.text if gold else "", given=question.text)
+        if isinstance(gold, Expression):
+            bounds, equation = bool(gold.bounds), "=" in gold.text
+        else:
+            bounds, equation = is_condition(text, question), is_equation(text, question)
+        pick = _condition if bounds else _equation if equation else _formula
         if gold is None and (last := pick(split(text)[-1]) or pick(text)):
             return Found(last[-1], fired=(("last_expression", str(last[-1])),))
         found = conclude(text, question, pick)
@@ -117,22 +114,11 @@ def _formula(text: str) -> list[Expression]:
     return [Expression(f) for f in (after or good)[-1:]]
 
 
-def _letters(text: str) -> frozenset[str]:
-    return frozenset(_ALGEBRA.findall(text))
-
-
-def _equation(text: str, wanted: str = "", given: str = "") -> list[Expression]:
-    """The last equation in a statement that has the letters of the ``wanted`` one and is not ``given``."""
-    letters = _letters(wanted)
-    known = {squeeze(m[0]) for m in _EQUATION.finditer(given)} if wanted else set()
-    found = [
-        f"{m[1].strip()}={m[2].strip()}"
-        for m in _EQUATION.finditer(_plain(text))
-        if letters <= _letters(m[0])
-        and squeeze(m[0]) not in known
-        and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
-    ]
-    return [Expression(f) for f in found[-1:]]
+def _equation(text: str) -> list[Expression]:
+    """The last equation in a statement."""
+    found = [tuple(map(str.strip, m.groups())) for m in _EQUATION.finditer(_plain(text))]
+    read = ["=".join(sides) for sides in found if all(evaluate(side, POINTS[0]) is not None for side in sides)]
+    return [Expression(f) for f in read[-1:]]
 
 
 def _condition(text: str) -> list[Expression]:
