@@ -16,7 +16,7 @@ def others(body: str, clause: str) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in clause]
 
 
-_LEADING = re.compile("^(?:请?问|求|原来|现在|今年|其中|[它他]们?的|这个?长方形的?)+")
+_LEADING = re.compile("^(?:那么|则|请?问|求|原来|现在|今年|其中|[它他]们?的|这个?长方形的?)+")
 _TOTAL = re.compile("共|总")
 _SHARE = re.compile("(?:各自|各|分别)(?![为是有]?\\d)")
 _BOTH = re.compile(
@@ -48,7 +48,7 @@ def _shared(head: str) -> list[str]:
     head = _LEADING.sub("", head.strip().rstrip("的,"))
     owner, _, thing = head.rpartition("的")
     named = thing if re.search("[和与、]", thing) or not owner else owner  # 苹果和梨的单价
-    parts = [p for p in re.split("和|与|、|以?及|,", _TAIL.sub("", named)) if p]
+    parts = [p.strip() for p in re.split("和|与|、|以?及|,", _TAIL.sub("", named)) if p.strip()]
     if len(parts) == 1 and _TWINS.fullmatch(parts[0]):
         parts = list(parts[0])
     if len(parts) < 2:

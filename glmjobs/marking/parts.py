@@ -246,7 +246,7 @@ def _assign(text: str, marks: list[tuple[int, str]], items: list[Item]) -> dict[
 
 
 def _by_clause(question: Question, found: Conclusion) -> list[Part]:
-    """Each asked clause takes the value that fits its unit and speaks its words; ends at the first that has none."""
+    """Each asked clause takes a value that fits its unit; which, the words around it tell, the surest first."""
     clauses = question.asked
     for said in (found.region, found.kept):
         items = [i for s in said for i in values_of(s)]
@@ -257,18 +257,26 @@ def _by_clause(question: Question, found: Conclusion) -> list[Part]:
         for index, statement in enumerate(found.kept or found.region)
         for order, item in enumerate(values_of(statement))
     ]
-    parts: list[Part] = []
-    for clause in clauses:
+    scored = []
+    for c, clause in enumerate(clauses):
         fit = exact if any(exact(item, clause) for _, item, _ in pool) else fits
-        scored = [
-            (_clause_score(question, s, item, clause) + place, -n)
+        scored += [
+            (_clause_score(question, s, item, clause) + place, -c, -n)
             for n, (s, item, place) in enumerate(pool)
             if fit(item, clause)
         ]
-        if not scored:
-            break
-        parts.append(Part("", clause, pool.pop(-max(scored)[1])[1]))
-    return parts
+    given: dict[int, Item] = {}
+    for again in (False, True):  # the same value for a second clause only where no other is left for it
+        for _, c, n in sorted(scored, reverse=True):
+            item = pool[-n][1]
+            taken = [i for i in given.values() if i is item or (not again and _same_value(i, item))]
+            if -c not in given and not taken:
+                given[-c] = item
+    return [Part("", clause, given[c]) for c, clause in enumerate(clauses) if c in given]
+
+
+def _same_value(a: Item, b: Item) -> bool:
+    return isinstance(a, Quantity) and isinstance(b, Quantity) and a.value == b.value
 
 
 def _told_in_order(clauses: list[Asked], said: list[Statement], items: list[Item]) -> bool:

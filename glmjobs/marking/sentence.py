@@ -29,9 +29,7 @@ class Effect(Enum):
     """What becomes of a sentence, and of those before it."""
 
     SKIP = "is talk"
-    CHECK = "and what follows it is a check"
     REPLACE = "takes back what was said, and its rest is the answer"
-    KEEP = "is a statement"
     OVER = "and what follows it belongs to another task"
 
 
@@ -40,7 +38,7 @@ class State:
     """What is known after some sentences."""
 
     kept: tuple[Statement, ...] = ()
-    stance: Effect = Effect.KEEP
+    over: bool = False
     withdrawn: bool = False
     announced: bool = False
     fired: tuple[tuple[str, str], ...] = ()
@@ -54,7 +52,6 @@ class Sentence:
     state: State
     question: Question
     speaks: Read
-    index: int
     last: bool
 
     @cached_property

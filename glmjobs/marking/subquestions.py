@@ -69,6 +69,6 @@ def places(question: Question, gold: str, predicted: str) -> list[Task]:
     wanted, said = (
         [p.strip() for p in _PIECES.split(text.strip(" 。.")) if p.strip()] for text in (gold, final_words(predicted))
     )
-    if not 2 <= len(wanted) == len(said) or max(map(len, wanted + said)) > 20:
+    if not 2 <= len(wanted) == len(said) or max(map(len, wanted + said)) > 20 or "(" in wanted[0]:
         return []
     return [Task(question.text, *pair) for pair in zip(wanted, said, strict=True)]

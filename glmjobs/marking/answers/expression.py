@@ -9,7 +9,7 @@ from fractions import Fraction
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
-from glmjobs.marking.question import Question
+from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.statements import split, strip_denied
 from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, same_equation
 
@@ -22,15 +22,18 @@ _EQUATION_ASKED = re.compile("方程|整理|(?:等式|一般形式|直线|函数
 _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
-_NUMBER = r"(?:-?\d+(?:\.\d+)?(?:/\d+)?|[-+]?∞)"
-_BOUND = re.compile(
-    rf"(?:({_NUMBER})\s?([<≤])\s?)?(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))?\s?([<>≤≥≠])\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
+_X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
+_CONDITION = re.compile(
+    rf"({_NUMBER})\s?([<≤])\s?{_X}\s?([<≤])\s?({_NUMBER})|([(\[])\s?({_NUMBER})\s?,\s?\+?({_NUMBER})\s?([)\]])|"
+    rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])\s?{_X}(?![a-zA-Z\d])|{_X}\s?([<>≤≥≠])\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
 )
-_INTERVAL = re.compile(rf"([(\[])\s?({_NUMBER})\s?,\s?({_NUMBER})\s?([)\]])")
-_WORDS = re.compile("<=|>=|(?:不?大于|不?小于|不等于|不为)(?:或?等于)?")
-_SIGNS = {"<=": "≤", ">=": "≥", "大于": ">", "小于": "<", "不大于": "≤", "不小于": "≥", "不等于": "≠", "不为": "≠"}
-_SIGNS |= {f"{word}{equal}": sign for word, sign in (("大于", "≥"), ("小于", "≤")) for equal in ("等于", "或等于")}
-_FLIP = {"<": ">", "≤": "≥"}
+"""0<a≤10; [-1,2); 3<x; x≠2."""
+_SAID = (
+    ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
+)  # fmt: skip
+_FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+_AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
 
 _NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
@@ -82,7 +85,7 @@ def is_expression(text: str, question: Question) -> bool:
     bare, asked = text.strip(" 。."), question.text
     if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
         return True
-    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-z.+\-×*/()^ ]{1,24}", bare) else set()
+    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
     if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
         return True  # 4a, a-3b
     valued = re.search("的值|多少|几", question.main.clause)
@@ -97,9 +100,13 @@ def is_condition(text: str, question: Question) -> bool:
 
 def is_equation(text: str, question: Question) -> bool:
     """Whether a gold ends in an equation where such is asked (not the value of an unknown)."""
-    found = _equation(split(text)[-1]) if text and _EQUATION_ASKED.search(question.text) else []
-    left, _, right = found[-1].text.partition("=") if found else ("x", "", "")
-    return bool(_ALGEBRA.search(right)) or not re.fullmatch(r"\s?[a-zA-Z]\s?", left)
+    found = _equation(split(text)[-1] if text else "")
+    if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
+        return False
+    left, _, right = found[-1].text.partition("=")
+    if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
+        return False  # x²-9=(x+3)(x-3) where x²-9 is given
+    return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
 
 
 def _plain(text: str) -> str:
@@ -121,21 +128,35 @@ def _equation(text: str) -> list[Expression]:
     return [Expression(f) for f in read[-1:]]
 
 
+def _value(text: str) -> Fraction | None:
+    text = text.lstrip("+")
+    return None if "∞" in text else evaluate(text)
+
+
 def _condition(text: str) -> list[Expression]:
-    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, x≠2."""
-    text = _WORDS.sub(lambda m: _SIGNS.get(m[0], m[0]), text)
-    found, intervals = list(_BOUND.finditer(text)), list(_INTERVAL.finditer(text))
-    said = [m.group(3, 4) for m in found[-1:]]
-    if len(found) > 1 and re.fullmatch(r"\s?|[^且,]*[且,].*", text[found[-2].end() : found[-1].start()]):
-        said = [m.group(3, 4) for m in found[-2:]]
-    if chain := next((m for m in reversed(found) if m[1]), None):
-        said = [(_FLIP[chain[2]], chain[1]), chain.group(3, 4)]
-    elif intervals:
-        left, low, high, right = intervals[-1].groups()
-        said = [(">" if left == "(" else "≥", low), ("<" if right == ")" else "≤", high)]
-        said += [m.group(3, 4) for m in found if m[3] == "≠"]  # (-∞,1)且a不等于0
-    kept = frozenset((sign, value) for sign, n in said if "∞" not in n and (value := evaluate(n)) is not None)
+    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, a<1且a≠0."""
+    text = text.replace(">=", "≥").replace("<=", "≤")
+    for words, sign in _SAID:
+        text = re.sub(rf"(?<=[a-zA-Z])\s?(?:{words})", sign, text)
+        text = re.sub(words, f"x{sign}", text)
+    bounds: list[tuple[str, Fraction | None]] = []
+    start = None
+    for m in reversed(list(_CONDITION.finditer(text))):
+        if start is not None and not _AND.fullmatch(text[m.end() : start]):
+            break
+        bounds, start = bounds + _bounds(m), m.start()
+    kept = frozenset((sign, value) for sign, value in bounds if value is not None)
     return [Expression(", ".join(f"{s}{v}" for s, v in sorted(kept)), kept)] if kept else []
+
+
+def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
+    """The bounds of one condition; None where there is none on that side."""
+    low, after, before, high, opens, first, last, closes, least, turned, sign, number = m.groups()
+    if low:
+        return [(_FLIP[after], _value(low)), (before, _value(high))]
+    if opens:
+        return [(">" if opens == "(" else "≥", _value(first)), ("<" if closes == ")" else "≤", _value(last))]
+    return [(_FLIP[turned], _value(least)) if least else (sign, _value(number))]
 
 
 def _factors(expression: str) -> int:
