@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,13 +16,9 @@ from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, s
 _SIDE = r"[-+×*÷/()\d.^ a-zA-Zπ√]*"
 _FORMULA = re.compile(rf"{_SIDE}[a-zA-Z]{_SIDE}")
 _EQUATION = re.compile(rf"({_SIDE}[a-zA-Z]{_SIDE})=({_SIDE}[\da-zA-Z]{_SIDE})")
-_UNITS = re.compile(r"\b(?:cm|km|kg|m|g)\b")
 _POINT = {c: Fraction(k + 2) for k, c in enumerate(LETTERS)}
-_ASKED = re.compile("式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
-_COMPLEX = re.compile("(?<![a-zA-Z])i(?![a-zA-Z])")
-_EQUATION_ASKED = re.compile(
-    "(?:方程|等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}(?:是|为|得|写|列)|整理|方程是什么|根的.*方程|列.{0,4}方程"
-)
+_ASKED = re.compile("代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
+_EQUATION_ASKED = re.compile("方程|整理|(?:等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}[是为得写列]")
 _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
@@ -58,13 +53,11 @@ class Expression(Answer):
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
-        pick = _formula
-        if (isinstance(gold, Expression) and gold.bounds) or (gold is None and is_condition(text, question)):
-            pick = _condition
-        elif (isinstance(gold, Expression) and "=" in gold.text) or (
-            gold is None and is_equation(text, question)
-        ):
-            pick = functools.partial(_equation, wanted=gold.text if gold else "", given=question.text)
+        if isinstance(gold, Expression):
+            bounds, equation = bool(gold.bounds), "=" in gold.text
+        else:
+            bounds, equation = is_condition(text, question), is_equation(text, question)
+        pick = _condition if bounds else _equation if equation else _formula
         if gold is None and (last := pick(split(text)[-1]) or pick(text)):
             return Found(last[-1], fired=(("last_expression", str(last[-1])),))
         found = conclude(text, question, pick)
@@ -87,27 +80,22 @@ class Expression(Answer):
 
 def is_expression(text: str, question: Question) -> bool:
     """Whether a gold is an expression, an equation or a condition."""
-    bare = text.strip(" 。.")
-    if (
-        _is_letters_of_the_question(bare, question)
-        or is_condition(text, question)
-        or is_equation(text, question)
-    ):
+    if is_condition(text, question) or is_equation(text, question):
         return True
-    if re.search("虚数单位|复数", question.text) and _COMPLEX.search(split(bare)[-1]):
+    bare, asked = text.strip(" 。."), question.text
+    if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
         return True
-    asked = _ASKED.search(question.text) and not re.search("的值|多少|几", question.main.clause)
-    return bool(asked) and bool(_ALGEBRA.search(text))
+    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
+    if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
+        return True  # 4a, a-3b
+    valued = re.search("的值|多少|几", question.main.clause)
+    return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 
 def is_condition(text: str, question: Question) -> bool:
-    """Whether a gold bounds an unknown where such is asked, or is nothing but a condition (x≠2)."""
-    last = split(text)[-1] if text else ""
-    if not _condition(last):
-        return False
-    return bool(_CONDITION_ASKED.search(question.text)) and not re.search(
-        "整数解|[最几]", question.main.clause
-    )
+    """Whether a gold bounds an unknown where such is asked (not its whole or largest value)."""
+    asked = _CONDITION_ASKED.search(question.text) and not re.search("整数解|[最几]", question.main.clause)
+    return bool(asked and text and _condition(split(text)[-1]))
 
 
 def is_equation(text: str, question: Question) -> bool:
@@ -121,20 +109,8 @@ def is_equation(text: str, question: Question) -> bool:
     return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
 
 
-def _is_letters_of_the_question(text: str, question: Question) -> bool:
-    """A bare gold is an expression in letters that stand in the question (4a, a-3b)."""
-    letters = set(re.findall(r"[a-z]", text))
-    return (
-        len(text) <= 24
-        and bool(letters)
-        and bool(re.fullmatch(r"[\da-zπ.+\-×*/()^ ]+", text))
-        and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", question.text))
-        and "方程" not in question.text
-    )
-
-
 def _plain(text: str) -> str:
-    return _UNITS.sub(" ", strip_denied(text.rstrip(" .。")).replace("⟦", "").replace("⟧", ""))
+    return re.sub("[⟦⟧]", "", strip_denied(text.rstrip(" .。")))
 
 
 def _formula(text: str) -> list[Expression]:
@@ -145,22 +121,11 @@ def _formula(text: str) -> list[Expression]:
     return [Expression(f) for f in (after or good)[-1:]]
 
 
-def _letters(text: str) -> frozenset[str]:
-    return frozenset(_ALGEBRA.findall(text))
-
-
-def _equation(text: str, wanted: str = "", given: str = "") -> list[Expression]:
-    """The last equation in a statement that has the letters of the ``wanted`` one and is not ``given``."""
-    letters = _letters(wanted)
-    known = {squeeze(m[0]) for m in _EQUATION.finditer(given)} if wanted else set()
-    found = [
-        f"{m[1].strip()}={m[2].strip()}"
-        for m in _EQUATION.finditer(_plain(text))
-        if letters <= _letters(m[0])
-        and squeeze(m[0]) not in known
-        and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
-    ]
-    return [Expression(f) for f in found[-1:]]
+def _equation(text: str) -> list[Expression]:
+    """The last equation in a statement."""
+    found = [tuple(map(str.strip, m.groups())) for m in _EQUATION.finditer(_plain(text))]
+    read = ["=".join(sides) for sides in found if all(evaluate(side, POINTS[0]) is not None for side in sides)]
+    return [Expression(f) for f in read[-1:]]
 
 
 def _value(text: str) -> Fraction | None:

@@ -30,6 +30,7 @@ _COMPARED = re.compile("比.{1,8}?(便宜|[快慢多少大小高矮低长短重�
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN = re.compile("(大于|>)|(小于|<)|=|等于|相等|一样")
 _SIDES = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+_BLANK = re.compile(r"(?<=\d)\s?[○〇◯]\s?(?=\d)")
 _REFUSED = phrase("refused")
 
 
@@ -79,9 +80,10 @@ class Names(Answer):
             return Match.of(self.order == other.order, "order")
         if self.alike or other.alike:
             return Match.of(self.alike == other.alike, "name (no difference)")
-        if (mine := _greater(self.text)) and (theirs := _greater(other.text)):
-            return Match.of(mine == theirs, "relation")
         sign = _sign(self.text)
+        full = _BLANK.sub(sign, question.text) if sign else self.text  # < means 0.5<2/3
+        if (mine := _greater(full) or _greater(self.text)) and (theirs := _greater(other.text)):
+            return Match.of(mine == theirs, "relation")
         if sign and "比" not in self.text and re.search("比较|[<>○填]|[(] ?[)]|一样", question.text):
             return Match.of(sign == _sign(other.text), "relation")
         if self.name and other.name:
