@@ -60,7 +60,8 @@ class Kept:
             for i, s in enumerate(self.kept)
             if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near and _STRONG.search(s.text))
         ]
-        return [end] if found and self.end.overlap > self.kept[found[-1]].overlap else found
+        nearer = found and self.end.rank is Rank.RESTATED and self.end.overlap > self.kept[found[-1]].overlap
+        return [end] if nearer else found
 
     @cached_property
     def restated(self) -> list[int]:
@@ -86,7 +87,7 @@ class Kept:
 
 
 _STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
-_FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
+_FINAL = re.compile("(?:所以|因此|因而|综[上合]|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (
     Rule("final_so", 0, lambda k: k.final, "所以，甲、乙、丙分别是78、64、90。"),

@@ -111,7 +111,7 @@ def _last_run(text: str, items: list[AnItem]) -> list[AnItem]:
 
 def with_names(question: Question, gold: Conclusion) -> Question:
     """The question with the names its gold gives to the parts (三种球各有多少 → 红球, 黄球, 蓝球)."""
-    if question.labels or gold.statement is None or not _GROUP_SIZE.search(question.main.clause):
+    if question.labels or gold.statement is None or not re.search("各|分别", question.main.clause):
         return question
     text, names = gold.statement.text, []
     for item in (i for i in gold.statement.items if fits(i, question.main)):

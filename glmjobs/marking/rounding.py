@@ -49,4 +49,4 @@ def _is_rounding(exact: Fraction, e: Quantity, short: Fraction, s: Quantity, que
         return s.vague  # one digit is no rounding: 0.3 of 1/3
     if question.approximate or s.vague:
         return True
-    return (places >= 1 and (finer or (s.about and (s.result or e.about)))) or e.places > places >= 2
+    return (places >= 1 and (finer or s.about)) or e.places > places >= 2
