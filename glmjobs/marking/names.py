@@ -26,6 +26,7 @@ _BOTH = re.compile(
 """求中位数和众数, 求成人票和儿童票的单价, 种了多少面积的豆角和茄子."""
 _TWINS = re.compile("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女")
 _TAIL = re.compile("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学)?$")
+_ENUMERATION = re.compile("(?:[甲乙丙丁戊][、和与,]?){2,5}")
 _EQUATION = re.compile(r"[\da-z+\-×*/(). ]{1,40}=[\da-z+\-×*/(). ]{1,40}")
 
 
@@ -34,7 +35,7 @@ def labels(text: str, clauses: list[str]) -> list[str]:
     found = _unknowns(text)
     for clause in clauses:
         if share := _SHARE.search(clause):
-            found += _shared(clause[: share.start()])
+            found += _shared(text, clause[: share.start()])
         elif both := _BOTH.search(clause):
             found += both.groups()
     totals = [c for c in clauses if _TOTAL.search(c) and not _SHARE.search(c)]
@@ -43,7 +44,7 @@ def labels(text: str, clauses: list[str]) -> list[str]:
     return found[:6]
 
 
-def _shared(head: str) -> list[str]:
+def _shared(text: str, head: str) -> list[str]:
     """The names before 各 or 分别."""
     head = _LEADING.sub("", head.strip().rstrip("的,"))
     owner, _, thing = head.rpartition("的")
@@ -52,7 +53,8 @@ def _shared(head: str) -> list[str]:
     if len(parts) == 1 and _TWINS.fullmatch(parts[0]):
         parts = list(parts[0])
     if len(parts) < 2:
-        return []
+        listed = _ENUMERATION.search(text)  # 甲、乙、丙的平均数是7 …，他们分别是多少？
+        return list(dict.fromkeys(c for c in listed[0] if c in "甲乙丙丁戊")) if listed else []
     if parts[0] in tuple("甲乙丙丁长宽男女"):
         parts[-1] = parts[-1][:1]
     weekday = re.search("(?:星期|周)[一二三四五六日天]", parts[0])
