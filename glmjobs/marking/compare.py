@@ -115,8 +115,8 @@ def _clocks(g: Clock, p: Clock, question: Question) -> bool:
 
 def items(g: Item, p: Item, question: Question) -> Match:
     """Whether two values of any kinds are the same."""
-    if isinstance(g, Quantity) and isinstance(p, Remainder):  # 12盒，余4支 where 几盒 is asked
-        p = Quantity(p.remainder if "余" in question.main.clause else p.quotient, (), p.start, p.end)
+    if isinstance(g, Quantity) and isinstance(p, Remainder) and "余" not in question.main.clause:
+        p = Quantity(p.quotient, (), p.start, p.end)  # 12盒，余4支 where 几盒 is asked
     if isinstance(g, Quantity) and isinstance(p, Quantity):
         return quantities(g, p, question)
     if isinstance(g, Ratio) and isinstance(p, Ratio):

@@ -18,8 +18,7 @@ PHRASES = {
     name: phrase(name)
     for name in (
         "marked", "so", "withdrawn", "refused", "check", "remark", "supposed",
-        "about_a_claim", "next_task", "unfinished",
-
+        "next_task", "unfinished",
     )
 }  # fmt: skip
 MARKED, SO = PHRASES["marked"], PHRASES["so"]

@@ -33,7 +33,7 @@ def _takes_back(s: Sentence) -> str | None:
     if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
         return None
     head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
-    if not s.kept and (not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
+    if not s.kept and not s.speaks(tail):
         return None  # nothing to take back: 这句话不对 is a verdict
     if not s.speaks(tail) and re.search("应|正确|才", head):
         tail = head  # 应该是9颗，刚才写错了
@@ -111,7 +111,7 @@ def _rank(s: Sentence) -> Statement:
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if rank is not Rank.MARKED and s.text.endswith(":"):
         rank, id = Rank.WORKING, "announces"  # 代入上式，得：
-    verdict = isinstance(s.items[0], bool) and (len(s.text) <= 6 or PHRASES["about_a_claim"].match(s.text))
+    verdict = isinstance(s.items[0], bool) and len(s.text) <= 6
     if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)

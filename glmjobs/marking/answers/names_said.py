@@ -141,7 +141,8 @@ def subject(question: Question, text: str) -> list[str]:
     plain = strip_denied(text)
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(question, tail) else plain
-    asked = _ADJECTIVE.search(question.main.clause)
+    who = re.split("谁|哪", question.text)[-1]  # 谁跑得快？小红还是小丽？
+    asked = _ADJECTIVE.search(question.main.clause) or _ADJECTIVE.search(who)
     if not asked:
         return names(question, plain)[:1]
     wanted = asked[0]
