@@ -209,7 +209,7 @@ def _named(question: Question, statement: Statement) -> dict[str, Item]:
 def _marks(text: str, labels: list[str]) -> list[tuple[int, str]]:
     """Where each name stands; a longer name also by its ends (黑兔子: 黑兔, 兔子), and by its first character."""
     marks: list[tuple[int, str]] = []
-    for label in sorted(labels, key=len, reverse=True):
+    for label in sorted(filter(None, labels), key=len, reverse=True):
         short = [label[-2:], label[:2]] if len(label) > 2 else []
         for variant in (label, *short, label[0]):
             hits = [m.start() for m in re.finditer(re.escape(variant), text)]

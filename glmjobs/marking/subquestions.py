@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from glmjobs.marking.question import Question
 from glmjobs.marking.tables import phrase
-from glmjobs.marking.values import units
 
 _TASK = re.compile(r"(?:^|(?<=[\s。;:,!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|知|中|和|、|,|$))")
 _SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答案)")
@@ -50,18 +49,6 @@ def same_words(gold: str, predicted: str) -> bool:
     """Whether a prediction ends in the gold's words, marked as the answer."""
     wanted, said = (_STOPS.sub("", text) for text in (gold, final_words(predicted)))
     return wanted == said != ""
-
-
-_TWO_UNITS = re.compile(r"(?:多少|几)([^\d\s,。;多少几]{1,4})(?:多少|几)([^\d\s,。;多少几.?]{1,4})[。.?]?$")
-_TWO_NUMBERS = re.compile(r"\s*(\d+)\s?[;,、和\s]\s?(\d+)[\s。.]*")
-
-
-def one_compound(question: Question, text: str) -> str:
-    """A bare 1；30 as 1时30分, where 1.5时=( )时( )分 asks for one value in two units."""
-    found, numbers = _TWO_UNITS.search(question.main.clause), _TWO_NUMBERS.fullmatch(text)
-    if not found or not numbers or not all(units.match(name, 0)[0] for name in found.groups()):
-        return text
-    return f"{numbers[1]}{found[1]}{numbers[2]}{found[2]}"
 
 
 def places(question: Question, gold: str, predicted: str) -> list[Task]:
