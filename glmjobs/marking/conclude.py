@@ -60,8 +60,8 @@ class Kept:
             for i, s in enumerate(self.kept)
             if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near and _STRONG.search(s.text))
         ]
-        nearer = found and self.end.rank is Rank.RESTATED and self.end.overlap > self.kept[found[-1]].overlap
-        return [end] if nearer else found
+        anew = found and self.end.rank is Rank.RESTATED and self._new(self.end)
+        return [end] if anew and self.end.overlap > self.kept[found[-1]].overlap else found
 
     @cached_property
     def restated(self) -> list[int]:

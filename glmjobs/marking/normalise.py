@@ -124,6 +124,7 @@ def normalise(text: str) -> str:
         text = _MIXED.sub(r"\1又\2/\3", _BRACKETED.sub(r"\1/\2", text))
     text = _IN_WORDS.sub(lambda m: str(sum(_ENGLISH[g.lower()] for g in m.groups(""))), text)  # thirty-two
     text = _PAIR.sub(r"\1=\3,\2=\4", text)
+    text = re.sub(r"(?<=\d) [xX] (?=\d)", "×", text)
     text = _EXPONENT.sub(r"×10^\1", _SQRT_WORD.sub("√", text))
     text = _POWER_WORD.sub(lambda m: f"^{m[1] or (2 if m[2] == '平方' else 3)}", text)
     if "±" in text:

@@ -49,6 +49,8 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Expression, question
     if says_alike(gold, question) or not _has_value(question, gold):
         return Names, question
+    if kind is Kind.NUMBER and re.fullmatch("(?:[上下]午|早上|晚上|中午|凌晨)[^,。;]{2,12}", bare):
+        return Values, replace(question, kind=Kind.CLOCK)  # 求下次同时发车时间
     times = weekdays(gold) or not all(isinstance(i, Quantity) for i in scan(gold, kind.value))
     as_asked = kind in MEASURED or (kind in TIMES and times)
     return Values, question if as_asked else replace(question, kind=Kind.NUMBER)

@@ -43,7 +43,7 @@ _LONGEST = max(map(len, UNITS))
 _BEGIN = {name[0] for name in UNITS} | set("平立°ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PIECE = re.compile("个([盒箱袋瓶杯桶筐篮盘碗包班组队罐车])(?:子(?!弹)|级|(?![\u4e00-\u9fff]))")
 _LONG_TIME = re.compile("个(?=小时|钟头|星期|礼拜|季度|世纪)")
-_NO_UNIT = re.compile("(?:个|平方|立方)单位|" + "|".join(_TABLE["no_unit"]["words"].split()))
+_NO_UNIT = re.compile("(?:个|个?平方|个?立方)单位|" + "|".join(_TABLE["no_unit"]["words"].split()))
 
 
 def match(text: str, at: int) -> tuple[list[Unit], int]:
