@@ -229,12 +229,17 @@ _ORDINAL_AFTER = re.compile("位(?:小数|有效)|号|路[公车]|年级|等奖|
 _CN_IDIOM = re.compile("一[样下面]|十分(?![之钟])|[一二三四五六七八九]边形|[一二]元[一二]次|[五六]一|五入|八成新")
 
 
+_NOTHING = re.compile(r".{0,2}\d\s?[/÷]\s?0(?![.\d])")
+_UNREAD = re.compile(r"\^|[eE]\d{3}|\s?[/÷]\s?0(?![.\d])")
+"""What follows a number that is no value by itself: a power too large to be worked out, a division by nothing."""
+
+
 def _embedded(text: str, at: int) -> bool:
     """A digit inside a name (A4, x2, CO2) or a label is no value."""
     char, tail = text[at], text[at - 1 : at]
     if char.isdigit() and tail and ((tail.isascii() and tail.isalpha()) or tail in "_^"):
         return True
-    if _LABEL_BEFORE.search(text[max(0, at - 6) : at]):
+    if _LABEL_BEFORE.search(text[max(0, at - 6) : at]) or _NOTHING.match(text, max(0, at - 3)):
         return True
     return char in numerals.CN and bool(tail in _WORD_BEFORE or _CN_IDIOM.match(text, at))
 
@@ -242,7 +247,7 @@ def _embedded(text: str, at: int) -> bool:
 def _plausible(text: str, number: Quantity, named: bool) -> bool:
     """Chinese numerals are also syllables: one counts only before a unit, at an end, or when it is long enough."""
     start, end = number.start, number.end
-    if _ORDINAL_AFTER.match(text, end):
+    if _ORDINAL_AFTER.match(text, end) or _UNREAD.match(text, end):
         return False
     if not named and number.form == "plain" and re.match("[a-zA-Z]{2}|[BDGHKbdgk]", text[end : end + 2]):
         return False

@@ -83,6 +83,9 @@ def test_real_answers(name: str, may_miss: int) -> None:
         ("体积增加了多少平方厘米？", "8立方厘米", ["所以高是2厘米。\n所以体积增加了8立方厘米。"], ["2厘米"]),
         ("利息是多少元？连同本金一共取回多少元？本金1000元。", "利息30元；一共1030元",
          ["利息=1000×3%=30元\n取回=1000+30=1030元\n因此，一共可以取回1030元。"], ["利息是1030元，一共取回30元。"]),
+        # what cannot be worked out is no value: neither a power's base nor nothing divided
+        ("结果是多少？", "2^5000", ["2^5000"], ["2^5001", "2", "5000"]),
+        ("结果是多少？", "0", ["0", "0÷5=0"], ["5/0", "3÷0"]),
     ],
 )  # fmt: skip
 def test_kinds_that_real_answers_have(question: str, gold: str, right: list[str], wrong: list[str]) -> None:
