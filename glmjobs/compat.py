@@ -43,6 +43,11 @@ RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
 
 
+#: torch's attention takes the scale of the scores. transformers uses it ("sdpa") by default where it does; elsewhere its
+#: models have "eager" attention.
+SCALED_ATTENTION = TORCH >= (2, 1)
+
+
 #: FlexAttention came with torch 2.5.
 FLEX_ATTENTION = TORCH >= (2, 5)
 
