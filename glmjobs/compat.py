@@ -43,8 +43,8 @@ RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
 
 
-#: torch's attention takes the scale of the scores. transformers uses it ("sdpa") by default where it does; elsewhere its
-#: models have "eager" attention.
+#: torch's attention takes the scale of the scores. Where it does, transformers uses it by default ("sdpa"); elsewhere
+#: its models have "eager" attention.
 SCALED_ATTENTION = TORCH >= (2, 1)
 
 

@@ -26,8 +26,11 @@ from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3, unfilled
 from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
 from glmjobs.models.weight_files import check_weight_files
+from glmjobs.zero.cross_check import same_values
 from glmjobs.zero.directories import with_bases
-from hpc.core.errors import BadInput
+from glmjobs.zero.tied import held_twice
+from glmjobs.zero.weights import read_directory
+from hpc.core.errors import BadInput, WorkFailed
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -69,6 +72,7 @@ def load_model(
     refuse_unusual(read_config(directory), directory / "config.json")
     config = _configuration(directory, family)
     where = check_weight_files(directory)
+    _check_tied(directory)
     zero3 = _join_deepspeed()
     if not zero3:  # there weights are partitioned as they are made
         options = {**unfilled(), **options}
@@ -163,6 +167,25 @@ def _configuration(directory: Path, family: Family) -> Any:
         return family.model_class().config_class.from_dict(read_config(directory))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{directory / 'config.json'}: {_first_line(error)}") from None
+
+
+def _check_tied(directory: Path) -> None:
+    """An output matrix that the files hold though the configuration ties it is the embedding: a sample of it is
+    compared, and the rest never read.
+
+    Loaders differ where it is not: transformers 4 drops it, 5 does not tie it, THUDM's code lets the last file win.
+    """
+    try:
+        found = held_twice(read_directory(directory), read_config(directory))
+        if found is None or found[0].shape != found[1].shape or same_values(*found):
+            return
+    except WorkFailed:  # files that are not read here, or damaged ones: said by what loads them
+        return
+    output, embedding = found
+    raise BadInput(
+        f"{output.extents[0].file}: {output.name} has other values than {embedding.name}, and config.json does not say "
+        f'"tie_word_embeddings": false; say so there, or fetch the model again'
+    )
 
 
 def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.cross_check import same_values
-from glmjobs.zero.directories import CONFIG, NAMES_BASE, WEIGHT_FILES, is_adapter, with_bases
+from glmjobs.zero.directories import CONFIG, NAMES_BASE, is_adapter, with_bases
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
-from glmjobs.zero.weights import read_values, read_weights
+from glmjobs.zero.weights import read_directory, read_values
 from hpc.core.errors import BadInput, WorkFailed
 from hpc.core.hints import command
 
@@ -104,10 +104,7 @@ def _whole(base: Path, scratch: Path) -> dict[str, Tensor]:
         below = scratch / "base"
         below.mkdir()
         return merge(open_checkpoint(base), chain[1], below).tensors
-    found = next((name for name in WEIGHT_FILES if (base / name).is_file()), None)
-    if found is None:
-        raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
-    return read_weights(base, found)
+    return read_directory(base)
 
 
 def _sorted(checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:

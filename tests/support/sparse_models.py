@@ -72,10 +72,15 @@ class _Holes(io.RawIOBase):
         super().close()
 
 
-def sparse_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], ranks: int) -> int:
+def sparse_checkpoint(
+    folder: Path, shapes: dict[str, tuple[int, ...]], ranks: int, values: np.ndarray[Any, Any] | None = None
+) -> int:
     """A ZeRO-2 checkpoint of zeros as DeepSpeed 0.19 lays it out, without the optimizer's moments; its parameters.
 
     The output matrix is tied to the embedding. Needs torch, and no memory to speak of.
+
+    Args:
+        values: float32, of all parameters in the order of ``shapes``; None: zeros.
     """
     import torch
 
@@ -86,7 +91,9 @@ def sparse_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], ranks: i
     length = math.ceil(total / (2 * ranks)) * 2
     for rank in range(ranks):
         count = length if rank < ranks - 1 else total - length * (ranks - 1)
-        flat = torch.from_numpy(np.zeros(count, np.float32))  # pages that nobody has touched
+        mine = None if values is None else values[length * rank : length * rank + count]
+        # zeros: pages that nobody has touched
+        flat = torch.from_numpy(np.zeros(count, np.float32) if mine is None else mine.copy())
         optimizer = {
             "zero_stage": 2, "partition_count": [ranks], "ds_version": "0.19.8", "loss_scaler": None,
             "overflow": False, "single_partition_of_fp32_groups": [flat], "group_paddings": [0],

@@ -76,6 +76,43 @@ def test_original_shards_load_like_safetensors(whole: Path) -> None:
     assert load_model(whole, "float16").dtype == torch.float16
 
 
+def hold_twice(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["lm_head.weight"] = tensors["transformer.word_embeddings.weight"].clone()
+
+
+@torch.no_grad()
+def test_an_output_matrix_held_twice_is_the_embedding_and_not_compared(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.tensor([[5, 6, 253, 250, 7]])
+    wanted = load_model(whole)(ids).logits
+    edit_weights(whole, hold_twice)
+
+    def compared(*_: object) -> bool:
+        raise AssertionError("all of both is read")
+
+    monkeypatch.setattr("transformers.modeling_utils._tied_params_are_equal", compared, raising=False)
+    model = load_model(whole)
+    assert model.lm_head.weight is model.transformer.word_embeddings.weight
+    assert torch.equal(model(ids).logits, wanted)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_an_output_matrix_of_its_own_needs_a_word_in_the_configuration(form: str, whole: Path) -> None:
+    if form == "safetensors":
+        edit_weights(whole, hold_twice)
+        edit_weights(whole, lambda tensors: tensors["lm_head.weight"].mul_(2))
+    else:
+        to_bin_shards(whole)
+        path = whole / "pytorch_model-00001-of-00002.bin"
+        torch.save({**torch.load(path), "lm_head.weight": torch.ones(256, 32).half()}, path)
+    with pytest.raises(BadInput, match=r"lm_head\.weight has other values .* \"tie_word_embeddings\": false"):
+        load_model(whole)
+    edit_config(whole, tie_word_embeddings=False)
+    model = load_model(whole)
+    assert not torch.equal(model.lm_head.weight, model.transformer.word_embeddings.weight)
+
+
 def edit_config(directory: Path, **changes: Any) -> None:
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

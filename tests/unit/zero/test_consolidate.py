@@ -42,6 +42,19 @@ def test_bad_input_is_one_line(tmp_path: Path, argv: list[str], capsys: pytest.C
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_output_matrix_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:
+    """Of a directory that holds both, as a LoRA's base may."""
+    embedding = torch.randn(5, 3)
+    both = {"transformer.word_embeddings.weight": embedding, "lm_head.weight": embedding.clone()}
+    source = weights(tmp_path / "checkpoint-3", both)
+    (source / "config.json").write_text('{"model_type": "chatglm"}')
+    found = consolidate(source, tmp_path / "out", Options(fsync=False))
+    assert found["tied"] == {"lm_head.weight": "transformer.word_embeddings.weight"} and found["tensors"] == 1
+    (source / "config.json").write_text('{"model_type": "chatglm", "tie_word_embeddings": false}')
+    found = consolidate(source, tmp_path / "untied", Options(fsync=False))
+    assert found["tied"] == {} and found["tensors"] == 2
+
+
 def test_plain_trainer_checkpoint_and_files_carried(tmp_path: Path) -> None:
     source, base = tmp_path / "checkpoint-3", tmp_path / "base"
     source.mkdir()
