@@ -76,8 +76,14 @@ def write_directory(
     trained = load_model(base, "float32")
     spread(trained, layers, gain)
     weights = dict(trained.named_parameters())  # the tied output matrix is not among them
-    values = torch.cat([weight.data.flatten() for weight in weights.values()]).numpy()
-    sparse_checkpoint(checkpoint, {name: tuple(w.shape) for name, w in weights.items()}, 2, values)
+    sparse_checkpoint(checkpoint, {name: tuple(w.shape) for name, w in weights.items()}, 2)
+    values = torch.cat([weight.data.flatten() for weight in weights.values()])
+    for path in sorted(checkpoint.rglob("*_optim_states.pt")):
+        saved = torch.load(path, weights_only=True)
+        part = saved["optimizer_state_dict"]["single_partition_of_fp32_groups"][0]
+        part.copy_(values[: len(part)])
+        values = values[len(part) :]
+        torch.save(saved, path)
     found = consolidate(checkpoint, directory, Options(dtype="float16", fsync=False), base)
     assert found["tied"] == {OUTPUT: EMBEDDING} and OUTPUT not in load_file(directory / "model.safetensors")
     assert (directory / "modeling_chatglm.py").is_file()
