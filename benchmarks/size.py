@@ -218,7 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     models = ", ".join(f"{plans[dtype]['model_bytes'] / 1e9:.3f} GB in {dtype}" for dtype in args.dtype)
     print(
         f"plan: model {models}; host memory {full['host_bytes_per_node'] / 1e9:.1f} GB a node; "
-        f"checkpoint {full['checkpoint_bytes'] / 1e9:.1f} GB, of a LoRA {plans['lora']['checkpoint_bytes'] / 1e9:.3f} GB"
+        f"checkpoint {full['checkpoint_bytes'] / 1e9:.1f} GB, "
+        f"of a LoRA {plans['lora']['checkpoint_bytes'] / 1e9:.3f} GB"
     )
     if args.json:
         args.json.write_text(json.dumps({"model": args.model, "rows": rows, "plan": plans}, indent=1))

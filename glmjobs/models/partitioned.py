@@ -110,6 +110,8 @@ def _fill_partition(parameter: Any, tensor: layout.Tensor) -> None:
     count = max(0, min(size, tensor.numel - start))
     if count:  # the last ranks may keep nothing of a small one
         _copy(layout.Vector(tensor.extents).cut(start, count), whole.view(-1)[start:])
+    if parameter.ds_tensor.final_location is not None:  # on NVMe: DeepSpeed writes only what it has brought back
+        parameter.all_gather()
     parameter.data = whole
     parameter.ds_status = ZeroParamStatus.AVAILABLE
     parameter.partition(has_been_updated=True)
