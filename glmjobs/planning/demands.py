@@ -95,12 +95,15 @@ def demands_of(recipe: Recipe, shape: Shape) -> Demands:
     )
 
 
-def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True) -> list[str]:
+def check(
+    recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True, there: int = 0
+) -> list[str]:
     """Demand what a training takes; remarks for the person where it fits, but not as comfortably as asked.
 
     Args:
         where: the directory that run directories are made in.
         limited: the job has a time limit, before which the last save has to be done.
+        there: as for :func:`disk`.
 
     Raises:
         NotFit: disk, a node's memory as the recipe asks for it, or a GPU's memory is too small; or a save takes
@@ -108,7 +111,7 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limite
         BadInput: the model's sizes cannot be read.
     """
     remarks = _check_precision(recipe)
-    for demand in held(recipe, profile, shape, where, limited=limited):
+    for demand in held(recipe, profile, shape, where, limited=limited, there=there):
         if not demand.holds:
             raise NotFit(demand.line)
         if demand.remedy:
@@ -116,17 +119,19 @@ def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limite
     return remarks
 
 
-def held(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True) -> list[Demand]:
+def held(
+    recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True, there: int = 0
+) -> list[Demand]:
     """All that a training takes against what there is, as far as it is known before a node is held.
 
     Args:
-        where, limited: as for :func:`check`.
+        where, limited, there: as for :func:`check`.
 
     Raises:
         BadInput: the model's sizes cannot be read.
     """
     d = demands_of(recipe, shape)
-    found = [disk(d, where), host_memory(d, recipe)]
+    found = [disk(d, where, there), host_memory(d, recipe)]
     if recipe.train.device == "cuda":
         found.append(gpu_memory(d, recipe, profile, shape))
     if limited and (rate := measured_rate(profile, shape)):

@@ -18,21 +18,26 @@ from hpc.health.writing import MOST_BYTES
 
 def needs(run: Run) -> Need:
     """What each node of this run must have."""
-    takes, last = demands_of(run.recipe, run.shape), committed.newest(run.checkpoints)
+    takes = demands_of(run.recipe, run.shape)
     gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
     return Need(
         gpus=gpus,
         gpu_memory=gpu_memory_needed(run.recipe, run.cluster, run.shape) if gpus else 0,
         gpu_type=run.cluster.gpu_type,
         host_memory=max(2 << 30, takes.host),
-        # a checkpoint of an earlier attempt is there already
-        disk=max(1 << 30, takes.least - (committed.size(last.path) if last else 0)),
+        disk=max(1 << 30, takes.least - there(run)),
         writers=run.shape.gpus,
         write_most=min(MOST_BYTES, takes.checkpoint // run.shape.nodes),
         libraries=run.cluster.preflight.libraries,
         floor=run.cluster.preflight,
         remedies=REMEDIES,
     )
+
+
+def there(run: Run) -> int:
+    """Bytes of the newest checkpoint of an earlier attempt."""
+    last = committed.newest(run.checkpoints)
+    return committed.size(last.path) if last else 0
 
 
 def with_settings(run: Run, finding: Finding) -> Finding:
@@ -43,7 +48,7 @@ def with_settings(run: Run, finding: Finding) -> Finding:
     elif finding.what == "host memory":
         remedy = demands.host_memory(demands_of(recipe, shape), recipe).remedy
     elif finding.what == "free disk":
-        remedy = demands.disk(demands_of(recipe, shape), run.path.parent).remedy
+        remedy = demands.disk(demands_of(recipe, shape), run.path.parent, there(run)).remedy
     else:
         remedy = ""
     return replace(finding, remedy=remedy or finding.remedy)
