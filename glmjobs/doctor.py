@@ -33,7 +33,7 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
     """
     if args.recipe is None:
         if args.overrides:
-            raise BadInput(f"--set {args.overrides[0]}: goes with --recipe FILE")
+            raise BadInput("--set goes with --recipe FILE")
         return profile, []
     from glmjobs.planning import demands
     from glmjobs.planning.estimate import decided

@@ -67,4 +67,4 @@ def test_a_figure_of_the_profile_refuses(rows: Any) -> None:
 def test_without_a_recipe_nothing_is_said_of_a_training(rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows()[1] == {}
     assert run_command(doctor.main, ["--set", "train.method=lora"]) == 2
-    assert capsys.readouterr().err == "error: --set train.method=lora: goes with --recipe FILE\n"
+    assert capsys.readouterr().err == "error: --set goes with --recipe FILE\n"

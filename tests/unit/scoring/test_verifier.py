@@ -209,6 +209,23 @@ def test_replies_are_kept_by_content(server: Server, tmp_path: Path, monkeypatch
     assert SECRET.encode() not in cache.read_bytes()
 
 
+def test_replies_that_may_not_be_kept_are_bad_input_and_a_full_disk_is_not(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Path.open
+    for number, kind in ((errno.EACCES, BadInput), (errno.ENOSPC, WorkFailed)):
+
+        def refuses(path: Path, mode: str = "r", number: int = number) -> Any:
+            if mode == "ab":
+                raise OSError(number, os.strerror(number), str(path))
+            return usual(path, mode)
+
+        server.replies = ["A"]
+        monkeypatch.setattr(Path, "open", refuses)
+        with pytest.raises(kind, match=rf"verifier\.jsonl: cannot write: {os.strerror(number)}"):
+            Verifier(Endpoint(server.url, "m"), tmp_path / "verifier.jsonl").mark("q", "1", "1")
+
+
 def test_rows_are_asked_side_by_side_and_come_in_order(server: Server) -> None:
     together = threading.Barrier(4, timeout=10)
 
