@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import socket
 import threading
@@ -22,7 +24,7 @@ from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.test_sets import Question
 from glmjobs.terminal.score_tables import show
 from hpc.core.command import run_command
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
 
 SECRET = "sk-do-not-write-me"
 ROW = ("还剩几颗？", "9颗", "还剩九颗。")
