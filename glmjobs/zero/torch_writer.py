@@ -22,7 +22,7 @@ from glmjobs.zero.torch_file import STORAGE_DTYPES, Name, Opaque, TensorRef, Tor
 from glmjobs.zero.weights import tensor_of
 from hpc.core.errors import WorkFailed
 
-STORAGES = {dtype: name for name, dtype in reversed(STORAGE_DTYPES.items())}
+STORAGES = {dtype: name for name, dtype in reversed(STORAGE_DTYPES.items()) if dtype in SIZE}
 PLAIN = {None: b"N", True: b"\x88", False: b"\x89"}
 
 
