@@ -16,9 +16,9 @@ from glmjobs.zero.layout import Extent, Member
 from hpc.core.errors import WorkFailed, of_system
 
 try:
-    from isal.isal_zlib import crc32  # the same sum in a tenth of the time
+    from isal.isal_zlib import crc32 as crc32  # the same sum in a tenth of the time
 except ImportError:  # there is no wheel of it for this platform
-    from zlib import crc32
+    from zlib import crc32 as crc32
 
 CHUNK_BYTES = 1 << 20
 POLYNOMIAL = 0xEDB88320  # of CRC-32, as of zip; bit 31 is the coefficient of x^0
