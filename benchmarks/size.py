@@ -10,7 +10,7 @@ files are shared by all of a node.
     [--python OTHER/bin/python] [--quick]
 
 ``--python`` loads with another environment's stack, too. Holes are read without the disk, so reading costs less than
-from real files; resharding is done with 0.2 billion parameters, since it writes 24 bytes for each.
+from real files; resharding is done with 0.4 billion parameters, since it reads 12 bytes for each and writes as many.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     make, _, layers, vocab = MODELS[args.model]
     args.layers = layers if args.layers is None else args.layers
     args.vocab = vocab if args.vocab is None else args.vocab
-    billions = 0.03 if args.quick else 0.2
+    billions = 0.03 if args.quick else 0.4
     if args.work is not None and not args.work.is_dir():
         raise BadInput(f"--work {args.work}: no such directory")
     if args.layers < 1 or args.hidden < 128 or args.hidden % 128 or args.vocab < 1:
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         work = Path(name)
         base = work / "base"
         weights = make(base, layers=args.layers, hidden=args.hidden, vocab=args.vocab)
-        check_space(work, max(weights * (2 if "float32" in args.dtype else 1), int(billions * 36e9)))
+        check_space(work, max(weights * (2 if "float32" in args.dtype else 1), int(billions * 24e9)))
         plans = planned(base, args.dtype)
         rows = loading(base, stacks, 2 if args.quick else RANKS) + consolidating(work, base, args)
         rows += adapter(work, base, stacks) + resharding(work, billions)

@@ -24,7 +24,7 @@ from glmjobs.zero.directories import CONFIG, NAMES_BASE, is_adapter, with_bases
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
 from glmjobs.zero.weights import read_directory, read_values
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
 from hpc.core.hints import command
 
 STEM = "adapter_model"  # with .safetensors: PEFT's name
@@ -234,5 +234,5 @@ def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Pat
                 block = block + np.float32(scale) * (b[first : first + count] @ a)
                 file.write(block.tobytes())
     except OSError as error:
-        raise WorkFailed(f"{scratch}: cannot be written: {error.strerror}") from None
+        raise of_system(error, f"{scratch}: cannot be written: {error.strerror}") from None
     return Tensor(weight.name, weight.shape, (Extent(scratch, 0, weight.numel, "F32"),))
