@@ -46,11 +46,12 @@ from tests.support.sparse_models import (  # noqa: E402
 )
 
 RANKS = 8
-#: writes the model, its weights' shapes, its layers and vocabulary
-MODELS: dict[str, tuple[Any, Any, int, int]] = {
-    "chatglm6b": (sparse_chatglm, chatglm_shapes, 28, 130_528),
-    "glm10b": (sparse_glm, glm_shapes, 48, 50_304),
+#: family; what writes the model; its weights' shapes, layers and vocabulary
+MODELS: dict[str, tuple[str, Any, Any, int, int]] = {
+    "chatglm6b": ("chatglm", sparse_chatglm, chatglm_shapes, 28, 130_528),
+    "glm10b": ("glm", sparse_glm, glm_shapes, 48, 50_304),
 }
+TORCH = "from importlib.metadata import version; print(version('torch'))"
 LOAD = """
 import sys, time
 from glmjobs.models import load_model
@@ -113,13 +114,13 @@ def size_of(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
-def planned(base: Path, dtypes: list[str]) -> dict[str, Any]:
+def planned(base: Path, family: str, dtypes: list[str]) -> dict[str, Any]:
     """plan's document for a LoRA of the directory and a full fine-tuning to each type, on one node of 8 GPUs."""
     found = {}
     for method, dtype in (("lora", "float16"), *(("full", dtype) for dtype in dtypes)):
         command = [sys.executable, "-m", "glmjobs.plan", "--nodes", "1", "--gpus", str(RANKS), "--json"]
         options = [f"model.path={base}", f"train.method={method}", "train.zero_stage=2"]
-        options.append(f"consolidate.dtype={dtype}")
+        options += [f"consolidate.dtype={dtype}", f"model.family={family}"]
         command += [word for option in options for word in ("--set", option)]
         done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
         if not done.stdout:
@@ -131,7 +132,7 @@ def planned(base: Path, dtypes: list[str]) -> dict[str, Any]:
 def consolidating(work: Path, base: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A sparse ZeRO-2 checkpoint to a model directory of each type."""
     checkpoint, out = work / "checkpoint-10", work / "model"
-    in_child(sparse_checkpoint, checkpoint, MODELS[args.model][1](args.layers, args.hidden, args.vocab), RANKS)
+    in_child(sparse_checkpoint, checkpoint, MODELS[args.model][2](args.layers, args.hidden, args.vocab), RANKS)
     rows = []
     for dtype in args.dtype:
         command = [sys.executable, "-m", "glmjobs.consolidate", str(checkpoint), str(out)]
@@ -153,10 +154,11 @@ def loading(base: Path, stacks: list[str], ranks: int) -> list[dict[str, Any]]:
     """By one rank, and by all of a node at once: what each of them has for itself, added up."""
     rows = []
     for python in stacks:
+        stack = f"torch {subprocess.check_output([python, '-c', TORCH], text=True).strip()}"
         one = [python, "-c", LOAD, str(base)]
-        rows.append({"step": f"load ({python})", **measured(one), "written": 0})
+        rows.append({"step": f"load, {stack}", **measured(one), "written": 0})
         node = measured([python, "-c", NODE, str(ranks), *one[2:]])
-        rows.append({"step": f"load by {ranks} ranks ({python})", **node, "written": 0})
+        rows.append({"step": f"load by {ranks} ranks, {stack}", **node, "written": 0})
     return rows
 
 
@@ -190,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.quick:
         args.layers, args.hidden, args.vocab = 2, 512, 8000
-    make, _, layers, vocab = MODELS[args.model]
+    family, make, _, layers, vocab = MODELS[args.model]
     args.layers = layers if args.layers is None else args.layers
     args.vocab = vocab if args.vocab is None else args.vocab
     billions = 0.03 if args.quick else 0.4
@@ -207,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         base = work / "base"
         weights = make(base, layers=args.layers, hidden=args.hidden, vocab=args.vocab)
         check_space(work, max(weights * (2 if "float32" in args.dtype else 1), int(billions * 24e9)))
-        plans = planned(base, args.dtype)
+        plans = planned(base, family, args.dtype)
         rows = loading(base, stacks, 2 if args.quick else RANKS) + consolidating(work, base, args)
         rows += adapter(work, base, stacks) + resharding(work, billions)
     full = plans[args.dtype[0]]
@@ -222,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
         f"of a LoRA {plans['lora']['checkpoint_bytes'] / 1e9:.3f} GB"
     )
     if args.json:
+        for row in rows:  # what other steps say is of folders here
+            row["said"] = row["said"] if row["said"].startswith("loaded") else ""
         args.json.write_text(json.dumps({"model": args.model, "rows": rows, "plan": plans}, indent=1))
     return 0
 
