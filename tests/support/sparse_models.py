@@ -72,8 +72,10 @@ class _Holes(io.RawIOBase):
         super().close()
 
 
-def sparse_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], ranks: int) -> int:
-    """A ZeRO-2 checkpoint of zeros as DeepSpeed 0.19 lays it out, without the optimizer's moments; its parameters.
+def sparse_checkpoint(
+    folder: Path, shapes: dict[str, tuple[int, ...]], ranks: int, moments: bool = False
+) -> int:
+    """A ZeRO-2 checkpoint of zeros as DeepSpeed 0.19 lays it out, with Adam's ``moments`` or without; its parameters.
 
     The output matrix is tied to the embedding. Needs torch, and no memory to speak of.
     """
@@ -86,11 +88,14 @@ def sparse_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], ranks: i
     length = math.ceil(total / (2 * ranks)) * 2
     for rank in range(ranks):
         count = length if rank < ranks - 1 else total - length * (ranks - 1)
-        flat = torch.from_numpy(np.zeros(count, np.float32))  # pages that nobody has touched
+        flat, *others = (torch.from_numpy(np.zeros(count, np.float32)) for _ in range(3))  # pages nobody has touched
+        state = {"step": torch.tensor(10.0)}
+        if moments:
+            state |= zip(("exp_avg", "exp_avg_sq"), others, strict=True)
         optimizer = {
             "zero_stage": 2, "partition_count": [ranks], "ds_version": "0.19.8", "loss_scaler": None,
             "overflow": False, "single_partition_of_fp32_groups": [flat], "group_paddings": [0],
-            "base_optimizer_state": {"state": {0: {"step": torch.tensor(10.0)}}, "param_groups": [{"params": [0]}]},
+            "base_optimizer_state": {"state": {0: state}, "param_groups": [{"params": [0]}]},
             "param_alignment_paddings": [[0] * len(shapes)],
         }  # fmt: skip
         saved = {"optimizer_state_dict": optimizer, "ds_config": {}, "ds_version": "0.19.8"}
