@@ -31,7 +31,7 @@ from glmjobs.zero.shards import (
 )
 from glmjobs.zero.torch_file import TensorRef, TorchFile
 from glmjobs.zero.weights import read_weights, tensor_of
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, HpcError, WorkFailed
 
 
 @dataclass
@@ -211,6 +211,6 @@ def _trainer_step(path: Path) -> int | None:
     try:
         with reading(path / "trainer_state.json", "it should hold global_step"):
             step = read_json(inside(path, "trainer_state.json"))["global_step"]
-    except WorkFailed:
+    except HpcError:
         return None
     return step if isinstance(step, int) else None

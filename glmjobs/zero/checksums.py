@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from glmjobs.zero.guarded_files import open_regular
 from glmjobs.zero.layout import Extent, Member
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 try:
     from isal.isal_zlib import crc32 as crc32  # the same sum in a tenth of the time
@@ -90,7 +90,7 @@ def _read_on(member: Member, crc: int, start: int, end: int) -> int:
                 crc = crc32(data, crc)
                 start += len(data)
     except OSError as error:
-        raise WorkFailed(f"{member.file}: cannot be read: {error.strerror or error}") from None
+        raise of_system(error, f"{member.file}: cannot be read: {error.strerror or error}") from None
     return crc
 
 

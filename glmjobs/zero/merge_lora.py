@@ -24,7 +24,7 @@ from glmjobs.zero.directories import CONFIG, NAMES_BASE, WEIGHT_FILES, is_adapte
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
 from glmjobs.zero.weights import read_values, read_weights
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
 from hpc.core.hints import command
 
 STEM = "adapter_model"  # with .safetensors: PEFT's name
@@ -237,5 +237,5 @@ def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Pat
                 block = block + np.float32(scale) * (b[first : first + count] @ a)
                 file.write(block.tobytes())
     except OSError as error:
-        raise WorkFailed(f"{scratch}: cannot be written: {error.strerror}") from None
+        raise of_system(error, f"{scratch}: cannot be written: {error.strerror}") from None
     return Tensor(weight.name, weight.shape, (Extent(scratch, 0, weight.numel, "F32"),))

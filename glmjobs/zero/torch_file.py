@@ -23,7 +23,7 @@ from typing import Any
 from glmjobs.zero.dtypes import SIZE
 from glmjobs.zero.guarded_files import DAMAGE, open_regular
 from glmjobs.zero.layout import Member
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 # A pickle holds structure, not numbers: even thousands of parameters take a few megabytes.
 PICKLE_LIMIT = 512 << 20
@@ -141,7 +141,7 @@ class TorchFile:
         except FileNotFoundError:
             raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
         except OSError as error:
-            raise WorkFailed(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise of_system(error, f"{path}: cannot be read: {error.strerror or error}") from None
         except Refused as error:
             raise WorkFailed(f"{path}: {error}") from None
         except DAMAGE as error:
@@ -244,7 +244,7 @@ class TorchFile:
                 file.seek(info.header_offset)
                 header = file.read(30)
         except OSError as error:
-            raise WorkFailed(f"{self.path}: cannot be read: {error.strerror or error}") from None
+            raise of_system(error, f"{self.path}: cannot be read: {error.strerror or error}") from None
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise WorkFailed(f"{self.path}: damaged, no header where storage {key} should begin")
         name_length, extra_length = struct.unpack_from("<HH", header, 26)

@@ -13,7 +13,7 @@ from glmjobs.zero.guarded_files import inside, open_regular, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import TensorRef, TorchFile
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ def read_values(extent: Extent, sums: Checksums | None = None) -> np.ndarray[Any
             file.seek(extent.offset)
             raw = np.frombuffer(file.read(size), np.uint8)
     except OSError as error:
-        raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror or error}") from None
+        raise of_system(error, f"{extent.file}: cannot be read: {error.strerror or error}") from None
     if raw.size != size:
         raise WorkFailed(f"{extent.file}: truncated, it ends inside a tensor")
     if sums is not None:
