@@ -19,6 +19,7 @@ import torch
 
 from glmjobs.compat import prepare_cpu_training
 from glmjobs.models import load_model
+from glmjobs.models.family import family_for
 from hpc.core.errors import BadInput
 from tests.support.memory import anonymous
 
@@ -45,6 +46,7 @@ def main(directories: list[str]) -> None:
 def loaded(directory: str, whole: Any) -> dict[str, Any]:
     import deepspeed
 
+    family_for(directory).model_class()  # what is imported takes memory, too
     before, peak, over = anonymous(), [0], threading.Event()
 
     def watch() -> None:

@@ -73,4 +73,4 @@ def test_no_rank_ever_holds_the_whole(tmp_path: Path) -> None:
     sparse_chatglm(base, layers=8, hidden=1024, vocab=60_000)
     for (found,) in two_ranks(base):
         assert found["whole"] > 600e6 and found["tied"]
-        assert found["peak"] < found["share"] + 0.6 * found["largest"], found
+        assert found["peak"] < found["share"] + found["largest"], found
