@@ -26,7 +26,7 @@ from tests.support.paths import CONFIGS, REPO
 CLUSTER_STACK = {
     "torch": "2.0.1+cu117", "transformers": "4.49.0", "deepspeed": "0.16.4", "numpy": "1.26.4", "setuptools": "80.9.0",
     "pydantic": "2.14.4", "PyYAML": "6.0.3", "rich": "15.0.0", "submitit": "1.5.4", "safetensors": "0.8.0",
-    "psutil": "7.2.2",
+    "xxhash": "3.6.0", "psutil": "7.2.2",
 }  # fmt: skip
 MISSION = Profile(
     name="mission", environment=Environment(modules=("cuda/11.7", "nccl/2.14.3-1", "cudnn/8.8.1.3"))
