@@ -37,14 +37,14 @@ test-chaos: $(VENV)/.ready slurm
 	$(PY) -m pytest tests/chaos $(if $(CHAOS_SITE),-k strict_site)
 
 # The mission's stack (Python 3.10, torch 2.0.1), on the CPU: losses of two ranks against one, gradient
-# accumulation with and without offload, the whole chain, the models.
+# accumulation with and without offload, the whole chain, resharding, the models.
 CLUSTER_VENV := .venv-centos7-cu117
 test-cluster-stack:
 	@$(PYTHON310) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null || \
 	  { echo "error: $(PYTHON310) starts no Python 3.10 (not here, or a pyenv shim of another version); name one: make $@ PYTHON310=/path/to/bin/python3.10" >&2; exit 3; }
 	$(PYTHON310) -m hpc.bootstrap --stack centos7-cu117 --into $(CLUSTER_VENV) --dev
 	$(CLUSTER_VENV)/bin/python -m pytest tests/e2e/test_rank_equality.py tests/e2e/test_accumulation.py \
-	  tests/e2e/test_local_chain.py tests/e2e/test_pretended_gpus.py tests/unit/bootstrap/test_stacks.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py tests/unit/models/test_one_device.py
+	  tests/e2e/test_local_chain.py tests/e2e/test_pretended_gpus.py tests/unit/bootstrap/test_stacks.py tests/unit/zero/test_reshard.py tests/unit/models/test_chatglm.py tests/unit/models/test_glm10b.py tests/unit/models/test_one_device.py
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

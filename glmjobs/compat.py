@@ -5,7 +5,9 @@ Everything that asks for a version asks here, and nothing else in the package br
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -25,11 +27,6 @@ CACHE_NAME = "cache" if TRANSFORMERS >= (5, 24) else "past_key_values"
 DTYPE_NAME = "dtype" if TRANSFORMERS >= (5, 0) else "torch_dtype"
 
 
-#: Before 5, transformers compares shapes under ZeRO-3 with the empty shells that DeepSpeed leaves of partitioned
-#: weights: asked to list mismatches, it lists every tensor. Not asked, it stops at a real one, where weights are whole.
-LISTS_MISMATCHES_UNDER_ZERO3 = TRANSFORMERS >= (5, 0)
-
-
 #: Adam's fused kernel takes parameters that are still on the CPU, as the Trainer hands them over. Before 2.4 torch
 #: refuses that, and 2.0.1 could not resume from the fused one's state (pytorch#104767).
 FUSED_ADAM = TORCH >= (2, 4)
@@ -41,6 +38,11 @@ RECOMPUTES_UNDER_ZERO3 = TORCH >= (2, 1)
 
 #: Attention under a mask has a kernel on GPUs; without one torch multiplies matrices, and float16 scores may overflow.
 MASKED_ATTENTION_ON_GPUS = TORCH >= (2, 1)
+
+
+#: torch's attention takes the scale of the scores. Where it does, transformers uses it by default ("sdpa"); elsewhere
+#: its models have "eager" attention.
+SCALED_ATTENTION = TORCH >= (2, 1)
 
 
 #: FlexAttention came with torch 2.5.
@@ -79,6 +81,27 @@ def unfilled() -> dict[str, Any]:
     if by_address.__name__ != identity.__name__:
         modeling_utils.id_tensor_storage = identity
     return {"low_cpu_mem_usage": True}
+
+
+@contextlib.contextmanager
+def unfilled_partitions() -> Iterator[None]:
+    """Modules that are made within have ZeRO-3's partitions for weights, and nothing fills these with numbers."""
+    import deepspeed
+    from transformers.integrations.deepspeed import deepspeed_config
+    from transformers.modeling_utils import set_zero3_state
+
+    with contextlib.ExitStack() as stack:
+        if TRANSFORMERS >= (5, 0):
+            from transformers.initialization import no_init_weights
+            from transformers.integrations.deepspeed import prevent_arange_dtype_change
+
+            stack.enter_context(prevent_arange_dtype_change())  # rotary frequencies stay float32
+        else:
+            from transformers.modeling_utils import no_init_weights
+        stack.enter_context(no_init_weights())
+        stack.enter_context(deepspeed.zero.Init(config_dict_or_path=deepspeed_config()))
+        stack.enter_context(set_zero3_state())  # transformers is not to do so itself
+        yield
 
 
 def tied_weights(pairs: dict[str, str]) -> Any:

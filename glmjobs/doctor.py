@@ -1,16 +1,73 @@
-"""`python -m glmjobs.doctor`: :mod:`hpc.doctor` with this toolkit's variables and remedies."""
+"""`python -m glmjobs.doctor`: :mod:`hpc.doctor` with this toolkit's variables, remedies, and what a training takes."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+from pathlib import Path
 
-from glmjobs.cli import run_command
+from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.run.remedies import REMEDIES
+from hpc.batch.profile import Profile
+from hpc.core.errors import BadInput
+from hpc.core.room import there
 from hpc.doctor import __main__ as doctor
+from hpc.doctor.checklist import Row
+from hpc.health.writing import MOST_BYTES, write_speed
+
+
+def words(p: argparse.ArgumentParser) -> None:
+    """The options about a training."""
+    p.add_argument(
+        "--recipe", metavar="FILE", help="also hold what its training takes against this machine and profile"
+    )
+    add_shape(p)
+    add_overrides(p, "with --recipe: override a field of it, or of the profile as cluster.field=value")
+
+
+def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Profile, list[Row]]:
+    """A row for disk, host memory, GPU memory and saves each (:mod:`glmjobs.planning.demands`).
+
+    Raises:
+        BadInput: the recipe is wrong, or the model's sizes cannot be read.
+    """
+    if args.recipe is None:
+        if args.overrides:
+            raise BadInput("--set goes with --recipe FILE")
+        return profile, []
+    from glmjobs.planning import demands
+    from glmjobs.planning.estimate import decided
+    from glmjobs.recipe import loading
+    from glmjobs.run.jobs import make_shape
+
+    executor = "slurm" if shutil.which("sbatch") else "local"
+    recipe, profile = loading.override(
+        loading.load(loading.find_config(args.recipe)), profile, args.overrides
+    )
+    shape = make_shape(args.nodes, args.gpus, executor)
+    recipe, _ = decided(recipe, profile, shape)
+    title = f"Training {recipe.name} on {shape.nodes} × {shape.gpus} GPUs"
+    found = [
+        Row(title, d.what, ("warn" if d.remedy else "ok") if d.holds else "bad", d.found, d.needed, d.remedy)
+        for d in demands.held(recipe, profile, shape, runs, limited=executor == "slurm")
+    ]
+    if executor == "slurm" and demands.measured_rate(profile, shape) is None:
+        size = demands.demands_of(recipe, shape).checkpoint
+        how = "this machine writes" if shape.nodes == 1 else f"{shape.nodes} nodes write if each does as this machine"
+        try:
+            rate = shape.nodes * write_speed(there(runs), shape.gpus, MOST_BYTES)
+        except OSError:
+            return profile, found  # a row of its own says that nothing can be written
+        d = demands.save(size, rate, recipe.jobs, how)
+        # Another machine than those that save: preflight measures it there, and demands it.
+        found.append(Row(title, d.what, "ok" if d.holds else "warn", d.found, d.needed, d.remedy))
+    return profile, found
+
 
 SETTING = doctor.Setting(
-    prog="python -m glmjobs.doctor", cluster="GLMJOBS_CLUSTER", runs="GLMJOBS_RUNS", remedies=REMEDIES
-)
+    prog="python -m glmjobs.doctor", cluster="GLMJOBS_CLUSTER", runs="GLMJOBS_RUNS", remedies=REMEDIES,
+    words=words, more=training,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

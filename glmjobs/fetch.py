@@ -9,7 +9,8 @@ jobs run with the hub switched off. Broken off, it goes on with the file that it
 is checked against the checksum that its source gives, and ``fetched.json`` lists size and SHA-256 of all of them;
 ``--verify`` checks a directory again.
 
-A model's ``.bin`` weights become safetensors, which all processes of a node map from one copy in its memory; the
+A model's ``.bin`` weights become safetensors, which all processes of a node map from one copy in its memory; an output
+matrix that is the embedding again, bit by bit, is left out where config.json ties them. The
 list keeps the originals' checksums, and ``--keep-bin`` the originals.
 """
 
@@ -292,8 +293,10 @@ def finish(into: Path, found: Fetched, *, convert: bool, keep: bool) -> Json:
     bins = bin_files(into) if convert and not formed else []
     if bins and all(file.name in files for file in bins):
         print(f"{into}: forming safetensors of {len(bins)} files of .bin weights", file=sys.stderr)
-        new = write_safetensors(into, min(8, os.cpu_count() or 1))
-        formed = {"originals": [files[file.name] for file in bins], "files": new}
+        new, tied = write_safetensors(into, min(8, os.cpu_count() or 1))
+        for copy, original in tied.items():
+            print(f"{into}: {copy} is {original} again, and written once", file=sys.stderr)
+        formed = {"originals": [files[file.name] for file in bins], "files": new, "tied": tied}
     replaced = [] if keep else [str(e["path"]) for e in formed.get("originals", [])]
     rest = [entry for name, entry in files.items() if name not in replaced]
     record = write_list(into, found, [*rest, *formed.get("files", [])], formed)

@@ -129,6 +129,7 @@ def heal(run: Run, overrides: Sequence[str], said: Said, *, update_code: bool = 
         return
     if not local:
         refuse_unknown(state)
+        refuse_shards(run, stages)
     if not run.done("train"):
         said.passed_over(run)
     renew_code(run, said, wanted=update_code)
@@ -170,6 +171,14 @@ def refuse_unknown(state: RunState) -> None:
             )
 
 
+def refuse_shards(run: Run, stages: Sequence[str]) -> None:
+    """Refuse a scoring that is to be submitted as an array that Slurm does not take, as submit does."""
+    from glmjobs.run.submit_checks import check_shards
+
+    if "score" in stages and not run.done("score") and "score" not in submission.current_jobs(run.path):
+        check_shards(run.recipe.score, run.shape)
+
+
 def change(
     run: Run,
     state: RunState,
@@ -185,6 +194,7 @@ def change(
     Raises:
         BadInput: the field is unknown or the value wrong; a stage runs; or the change comes too late.
     """
+    from glmjobs.planning import demands, on_nodes
     from glmjobs.run import submit_checks
     from glmjobs.tracking.check import check as check_trackers
 
@@ -206,6 +216,10 @@ def change(
     if "track" in changed:
         check_trackers(recipe, profile, os.environ)
     keeps_the_form(run, changed)
+    if "train" in stages and any(of(name, ("train", "jobs", "cluster")) for name in changed):
+        there, limited = on_nodes.there(run), where == "slurm"
+        for remark in demands.check(recipe, profile, run.shape, run.path.parent, limited=limited, there=there):
+            told(f"{'note':<12} {remark}")
     if at is not None and longer:
         check_length(run, recipe, changed, at)
         if at.finished:

@@ -95,7 +95,7 @@ def _second(judge: Judge, texts: Sequence[tuple[str, str, str]]) -> Iterator[Ver
         for verdict in mark_all(judge, texts):
             yield verdict
             done += 1
-    except WorkFailed as error:
+    except (BadInput, WorkFailed) as error:
         print(f"mark: {error}; it marks no row", file=sys.stderr, flush=True)
         yield from [not_marked(str(error))] * (len(texts) - done)
 

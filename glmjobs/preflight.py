@@ -27,20 +27,17 @@ from rich.console import Console
 from rich.table import Table
 
 from glmjobs.cli import run_command
-from glmjobs.planning.demands import demands_of
-from glmjobs.planning.estimate import gpu_memory_needed
+from glmjobs.planning.on_nodes import needs, with_save, with_settings
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import ScoreSection, TrainSection
 from glmjobs.run.directory import Run
 from glmjobs.run.kept_code import revision
-from glmjobs.run.remedies import REMEDIES
 from glmjobs.scoring.judges import load
-from glmjobs.zero import committed
 from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.errors import NotFit
 from hpc.core.files import Json, read_json, write_json
-from hpc.health.checks import Finding, Need, NodeReport, check_node, node_name
+from hpc.health.checks import Finding, NodeReport, check_node, node_name
 from hpc.health.clock_skew import ClockServer, offset
 from hpc.health.exchange import NodeExchange, Verdict, judge, poll
 from hpc.runtime.failures import record_failure
@@ -95,12 +92,13 @@ def preflight(run: Run, place: Rank) -> int:
         if compiles_adam(run.recipe.train):
             report.findings.append(compile_adam())
         report.findings.extend(check_judges(run.recipe.score))
+        report.findings[:] = [f if f.ok else with_settings(run, f) for f in report.findings]
         if place.rank > 0:
             report.findings.append(check_clock(place, floor.clock_seconds))
         exchange.hand_in(report)
         if place.rank > 0:
             return follow(run, place, exchange, exchange.hear(floor.wait_seconds + 60))
-        reports = exchange.gather(floor.wait_seconds)
+        reports = with_save(run, exchange.gather(floor.wait_seconds))
     finally:
         if clock is not None:
             clock.stop()
@@ -302,23 +300,6 @@ def with_bandwidth(reports: list[NodeReport], figures: list[Json], floor: Floor)
             )  # fmt: skip
         found.append(replace(report, findings=findings))
     return found
-
-
-def needs(run: Run) -> Need:
-    """What each node of this run must have."""
-    takes, last = demands_of(run.recipe, run.shape), committed.newest(run.checkpoints)
-    gpus = run.shape.gpus if run.recipe.train.device == "cuda" else 0
-    return Need(
-        gpus=gpus,
-        gpu_memory=gpu_memory_needed(run.recipe, run.cluster, run.shape) if gpus else 0,
-        gpu_type=run.cluster.gpu_type,
-        host_memory=max(2 << 30, takes.host),
-        # a checkpoint of an earlier attempt is there already
-        disk=max(1 << 30, takes.least - (committed.size(last.path) if last else 0)),
-        libraries=run.cluster.preflight.libraries,
-        floor=run.cluster.preflight,
-        remedies=REMEDIES,
-    )
 
 
 def environment() -> Json:

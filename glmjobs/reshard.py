@@ -118,16 +118,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m glmjobs.reshard",
-        description="Resume a ZeRO checkpoint on another number of GPUs. Takes up to 24 bytes of disk a parameter "
-        "beside the checkpoint; of memory, what --workers says, which is looked at before anything is written.",
+        description="Resume a ZeRO checkpoint on another number of GPUs. Takes 12 bytes of disk a trained parameter "
+        "and a copy of the model states beside the checkpoint, which is looked at before anything is written; of "
+        "memory, a few dozen megabytes, however large the model.",
     )
     p.add_argument("checkpoint", help="checkpoint-N")
     p.add_argument("--world-size", type=int, required=True, metavar="M", help="ranks to resume on")
-    p.add_argument(
-        "--workers", type=positive, default=2, metavar="N",
-        help="processes of the converter (2); each takes two float32 copies of the largest parameter in memory, "
-        "and where torch is older than 2.1 a file of the checkpoint as well",
-    )  # fmt: skip
+    p.add_argument("--workers", type=positive, default=2, metavar="N", help="threads (2)")
     return p
 
 

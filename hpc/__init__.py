@@ -19,10 +19,14 @@ The rooms, bottom to top; a room imports only those before it::
     doctor, devcluster, lint, bootstrap   what people type
 """
 
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - said by whichever Python is called; so this file is read by Python 2, too
+    sys.stderr.write("error: Python 3.10 or later is needed; %s is %s\n" % (sys.executable, sys.version.split()[0]))  # noqa: UP031
+    sys.exit(3)
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any  # noqa: F401 - in type comments
 
 from hpc.core.interrupted import quietly
 
@@ -72,16 +76,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name):  # type: (str) -> Any
     if name == "ledger":  # a module of functions: a run directory is a path, and a class would only hold it
         return import_module("hpc.chain.ledger")
     if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("hpc." + _HOME[name]), name)
+    raise AttributeError("module 'hpc' has no attribute " + repr(name))
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+def __dir__():  # type: () -> list[str]
+    return sorted(set(globals()) | set(__all__))
 
 
 quietly()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,18 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from glmjobs.compat import DTYPE_NAME, LISTS_MISMATCHES_UNDER_ZERO3, unfilled
+from glmjobs.compat import DTYPE_NAME, unfilled
 from glmjobs.models.adapter import merge_adapter
 from glmjobs.models.family import Family, family_for, read_config, refuse_unusual
+from glmjobs.models.partitioned import load_partitioned
 from glmjobs.models.weight_files import check_weight_files
+from glmjobs.zero.cross_check import same_values
 from glmjobs.zero.directories import with_bases
-from hpc.core.errors import BadInput
+from glmjobs.zero.tied import held_twice
+from glmjobs.zero.weights import read_directory
+from hpc.core.errors import BadInput, WorkFailed
 
 DTYPES = ("float32", "float16", "bfloat16")
-
-#: What torch says of a tensor of another shape.
-_SIZE_MISMATCH = re.compile(
-    r"size mismatch for (\S+): copying a param with shape torch\.Size\((\[[^]]*\])\) from checkpoint, "
-    r"the shape in current model is torch\.Size\((\[[^]]*\])\)"
-)
-
 
 def load_model(
     directory: str | Path, dtype: str | None = None, device: Any = None, **options: Any
@@ -52,7 +48,7 @@ def load_model(
         dtype: "float32", "float16", "bfloat16"; None: as the directory says.
         device: where the weights go, such as "cuda:0", and get their type there: on the host they would take a second
             copy of the model for each process. None: they stay on the host (under ZeRO-3 DeepSpeed places them).
-        **options: for transformers' ``from_pretrained``.
+        **options: for transformers' ``from_pretrained`` (none under ZeRO-3).
 
     Raises:
         BadInput: config.json doesn't describe one of the families, a file is missing, truncated or not a
@@ -69,22 +65,25 @@ def load_model(
     refuse_unusual(read_config(directory), directory / "config.json")
     config = _configuration(directory, family)
     where = check_weight_files(directory)
+    _check_tied(directory)
     zero3 = _join_deepspeed()
-    if not zero3:  # there weights are partitioned as they are made
-        options = {**unfilled(), **options}
     later = device is not None and not zero3
     try:
-        with _without_loading_report():
-            model, info = family.model_class().from_pretrained(
-                directory,
-                config=config,
-                output_loading_info=True,
-                # listed in info, and an error below
-                ignore_mismatched_sizes=not zero3 or LISTS_MISMATCHES_UNDER_ZERO3,
-                local_files_only=True,
-                **{DTYPE_NAME: "auto" if later else dtype or "auto"},
-                **options,
-            )
+        if zero3:
+            model, info = load_partitioned(family.model_class(), config, directory, dtype)
+        else:
+            with _without_loading_report():
+                model, info = family.model_class().from_pretrained(
+                    directory,
+                    config=config,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # listed in info, and an error below
+                    local_files_only=True,
+                    **{DTYPE_NAME: "auto" if later else dtype or "auto"},
+                    **{**unfilled(), **options},
+                )
+    except WorkFailed as error:  # a file that is not whole, under ZeRO-3
+        raise BadInput(str(error)) from None
     except (
         pickle.UnpicklingError,
         SafetensorError,
@@ -96,11 +95,6 @@ def load_model(
     ) as error:
         if isinstance(error, BadInput):
             raise
-        if sizes := _SIZE_MISMATCH.search(str(error)):
-            name, found, wanted = sizes.groups()
-            raise BadInput(
-                f"{_file(where, name, directory)}: {name} has shape {found}, config.json asks for {wanted}"
-            ) from None
         raise BadInput(f"{directory}: cannot load these weights: {_first_line(error)}") from error
     _check_loaded(directory, where, info)
     loaded: PreTrainedModel = model.eval()
@@ -163,6 +157,25 @@ def _configuration(directory: Path, family: Family) -> Any:
         return family.model_class().config_class.from_dict(read_config(directory))
     except (TypeError, ValueError) as error:
         raise BadInput(f"{directory / 'config.json'}: {_first_line(error)}") from None
+
+
+def _check_tied(directory: Path) -> None:
+    """An output matrix that the files hold though the configuration ties it is the embedding: a sample of it is
+    compared, and the rest never read.
+
+    Loaders differ where it is not: transformers 4 drops it, 5 does not tie it, THUDM's code lets the last file win.
+    """
+    try:
+        found = held_twice(read_directory(directory), read_config(directory))
+        if found is None or found[0].shape != found[1].shape or same_values(*found):
+            return
+    except WorkFailed:  # files that are not read here, or damaged ones: said by what loads them
+        return
+    output, embedding = found
+    raise BadInput(
+        f"{output.extents[0].file}: {output.name} has other values than {embedding.name}, and config.json does not say "
+        f'"tie_word_embeddings": false; say so there, or fetch the model again'
+    )
 
 
 def _check_loaded(directory: Path, where: dict[str, Path], info: dict[str, Any]) -> None:

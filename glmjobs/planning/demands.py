@@ -10,13 +10,38 @@ from pathlib import Path
 from glmjobs.models.family import family_for
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.estimate import GB, architecture_of, candidates, changes, estimate, mapped, work_of
-from glmjobs.recipe.schema import Recipe
+from glmjobs.recipe.schema import JobsSection, Recipe
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
 from hpc.core import hints
 from hpc.core.errors import NotFit
 from hpc.core.room import free_bytes
 from hpc.core.sizes import slurm_bytes
+
+MEASURED = "were measured here (cluster.measured)"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a training takes of one thing, held against what there is; for a line (:attr:`line`) or a table.
+
+    Attributes:
+        what: "disk", "host memory", "GPU memory", "a save".
+        found, needed: with numbers and units.
+        holds: there is enough of it.
+        remedy: what would fit, where there isn't, or where it fits less comfortably than asked; else "".
+    """
+
+    what: str
+    found: str
+    needed: str
+    holds: bool = True
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it."""
+        return f"{self.found}, and {self.needed}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 @dataclass(frozen=True)
@@ -70,47 +95,128 @@ def demands_of(recipe: Recipe, shape: Shape) -> Demands:
     )
 
 
-def check(recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True) -> list[str]:
+def check(
+    recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True, there: int = 0
+) -> list[str]:
     """Demand what a training takes; remarks for the person where it fits, but not as comfortably as asked.
 
     Args:
         where: the directory that run directories are made in.
         limited: the job has a time limit, before which the last save has to be done.
+        there: as for :func:`disk`.
 
     Raises:
         NotFit: disk, a node's memory as the recipe asks for it, or a GPU's memory is too small; or a save takes
             longer than there is between warning and time limit, by the rate that a rehearsal has measured.
         BadInput: the model's sizes cannot be read.
     """
-    d = demands_of(recipe, shape)
-    remarks = [*_check_precision(recipe), *_check_disk(d, where)]
-    asked = slurm_bytes(recipe.jobs.train.memory)
-    if asked is not None and asked < d.host:
-        raise NotFit(
-            f"jobs.train.memory = {recipe.jobs.train.memory}: a node needs {_gb(d.host)} besides what the libraries "
-            f"take, while weights load and checkpoints are saved; {_memory(d.host)}"
-        )
-    if recipe.train.device == "cuda" and d.gpu > profile.gpu_memory_gb * GB:
-        raise NotFit(
-            f"a GPU of {profile.gpu_memory_gb} GB (cluster.gpu_memory_gb): this training takes {_gb(d.gpu)} of it; "
-            + _way(recipe, profile, shape)
-        )
-    if limited:
-        _check_save(d, recipe, profile, shape)
+    remarks = _check_precision(recipe)
+    for demand in held(recipe, profile, shape, where, limited=limited, there=there):
+        if not demand.holds:
+            raise NotFit(demand.line)
+        if demand.remedy:
+            remarks.append(demand.line)
     return remarks
 
 
-def _check_save(d: Demands, recipe: Recipe, profile: Profile, shape: Shape) -> None:
-    rates = [m.write_gb_s for m in profile.measured if m.write_gb_s and m.nodes == shape.nodes]
-    if not rates:
-        return
-    seconds, warned = d.checkpoint / (rates[-1] * GB), recipe.jobs.signal_seconds
-    if seconds > warned:
-        raise NotFit(
-            f"jobs.signal_seconds = {warned}: a checkpoint of {_gb(d.checkpoint)} takes {seconds:,.0f} s at the "
-            f"{rates[-1]:g} GB/s that was measured here, so the last one would be lost at the time limit; "
-            + hints.setting("jobs.signal_seconds", str(math.ceil(1.5 * seconds)))
+def held(
+    recipe: Recipe, profile: Profile, shape: Shape, where: Path, *, limited: bool = True, there: int = 0
+) -> list[Demand]:
+    """All that a training takes against what there is, as far as it is known before a node is held.
+
+    Args:
+        where, limited, there: as for :func:`check`.
+
+    Raises:
+        BadInput: the model's sizes cannot be read.
+    """
+    d = demands_of(recipe, shape)
+    found = [disk(d, where, there), host_memory(d, recipe)]
+    if recipe.train.device == "cuda":
+        found.append(gpu_memory(d, recipe, profile, shape))
+    if limited and (rate := measured_rate(profile, shape)):
+        found.append(save(d.checkpoint, rate, recipe.jobs, MEASURED))
+    return found
+
+
+def disk(d: Demands, where: Path, there: int = 0) -> Demand:
+    """Room for the checkpoints that have to be there together, or for the model beside one.
+
+    Args:
+        there: bytes of checkpoints that are there already, and go when the next is whole.
+    """
+    free = free_bytes(where)
+    found = f"{where}: {_gb(free)} can be written there"
+    second = f", of which {d.at_once} have to be there while one is written" if d.at_once > 1 else ""
+    had = f", {_gb(there)} of it are there" if there else ""
+    needed = (
+        f"this training takes {_gb(d.least)} (a checkpoint {_gb(d.checkpoint)}{second}; the model {_gb(d.model)}{had})"
+    )
+    if free + there < d.least:
+        remedy = "make room, put runs elsewhere (GLMJOBS_RUNS), or " + hints.setting("train.method", "lora")
+        return Demand("disk", found, needed, False, remedy)
+    if free + there < d.whole:
+        fitting = max(1, (free + there - d.model) // d.checkpoint - 1)
+        whole = f"{d.keep} checkpoints of {_gb(d.checkpoint)}, the next one and the model take {_gb(d.whole)}"
+        remedy = "older ones will go early; " + hints.setting(
+            "train.save_total_limit", str(min(fitting, d.keep))
         )
+        return Demand("disk", found, whole, True, remedy)
+    return Demand("disk", found, needed)
+
+
+def host_memory(d: Demands, recipe: Recipe) -> Demand:
+    """A node's memory as the training job asks for it; where it asks for all, preflight looks how much that is."""
+    asked = slurm_bytes(recipe.jobs.train.memory)
+    holds = asked is None or asked >= d.host
+    return Demand(
+        "host memory",
+        f"jobs.train.memory = {'all that a node has' if asked is None else recipe.jobs.train.memory}",
+        f"this training takes {_gb(d.host)} of a node besides what the libraries take, while weights load and "
+        "checkpoints are saved",
+        holds,
+        "" if holds else hints.setting("jobs.train.memory", f"{-(-d.host * 5 // 4 // (1 << 30))}G"),
+    )
+
+
+def gpu_memory(d: Demands, recipe: Recipe, profile: Profile, shape: Shape) -> Demand:
+    """A GPU's memory as the profile says it."""
+    holds = d.gpu <= profile.gpu_memory_gb * GB
+    return Demand(
+        "GPU memory",
+        f"a GPU of {profile.gpu_memory_gb} GB (cluster.gpu_memory_gb)",
+        f"this training takes {_gb(d.gpu)} of it",
+        holds,
+        "" if holds else way(recipe, profile, shape),
+    )
+
+
+def measured_rate(profile: Profile, shape: Shape) -> float | None:
+    """Bytes a second at which a checkpoint was last written from as many nodes; None where none was measured."""
+    rates = [m.write_gb_s for m in profile.measured if m.write_gb_s and m.nodes == shape.nodes]
+    return rates[-1] * GB if rates else None
+
+
+def save(size: int, rate: float, jobs: JobsSection, how: str, step: float = 0.0) -> Demand:
+    """A save, held against the time between warning and time limit. The heartbeat asks nothing of it: a save that grows
+    counts as alive, however long it takes (:mod:`hpc.runtime.heartbeat`).
+
+    Args:
+        size: of the checkpoint, in bytes.
+        rate: at which all nodes together write it, in bytes a second.
+        how: goes on after "the N GB/s that".
+        step: seconds of the step that is ended first.
+    """
+    seconds, warned = size / rate, jobs.signal_seconds
+    takes = f"{seconds:,.{0 if seconds >= 10 else 1}f} s at the {_gb(round(rate))}/s"
+    holds = seconds + step <= warned
+    return Demand(
+        "a save",
+        f"a checkpoint of {_gb(size)} takes {takes} that {how}",
+        f"the last one {'and a step have' if step else 'has'} {warned} s before the time limit (jobs.signal_seconds)",
+        holds,
+        "" if holds else hints.setting("jobs.signal_seconds", str(math.ceil(1.5 * (seconds + step)))),
+    )
 
 
 def _check_precision(recipe: Recipe) -> list[str]:
@@ -123,31 +229,8 @@ def _check_precision(recipe: Recipe) -> list[str]:
     ]
 
 
-def _check_disk(d: Demands, where: Path) -> list[str]:
-    free = free_bytes(where)
-    if free < d.least:
-        second = f", of which {d.at_once} have to be there while one is written" if d.at_once > 1 else ""
-        raise NotFit(
-            f"{where}: {_gb(free)} can be written there, and this training takes {_gb(d.least)} (a checkpoint "
-            f"{_gb(d.checkpoint)}{second}; the model {_gb(d.model)}): make room, put runs elsewhere, or "
-            + hints.setting("train.method", "lora")
-        )
-    if free < d.whole:
-        fitting = max(1, (free - d.model) // d.checkpoint - 1)
-        return [
-            f"{where}: {_gb(free)} can be written there; {d.keep} checkpoints of {_gb(d.checkpoint)}, the next one and "
-            f"the model take {_gb(d.whole)}: older ones will go early; "
-            + hints.setting("train.save_total_limit", str(min(fitting, d.keep)))
-        ]
-    return []
-
-
-def _memory(host: int) -> str:
-    return hints.setting("jobs.train.memory", f"{-(-host * 5 // 4 // (1 << 30))}G")
-
-
-def _way(recipe: Recipe, profile: Profile, shape: Shape) -> str:
-    """The fastest way of training that fits such a GPU."""
+def way(recipe: Recipe, profile: Profile, shape: Shape) -> str:
+    """The fastest way of training that fits such a GPU, as settings."""
     _, a, _ = architecture_of(recipe)
     work = work_of(recipe, None)
     for train in candidates(recipe.train):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from glmjobs.planning.demands import save
 from glmjobs.planning.estimate import GB, plan
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
@@ -171,15 +172,14 @@ def _saves(train: Json, recipe: Recipe) -> list[Line]:
     seconds, size = train.get("save_seconds"), train["checkpoint_bytes"]
     if not seconds:
         return []
-    need = seconds + (train.get("step_seconds") or 0)
-    found = f"{_size(size)} in {seconds:.1f} s, {_size(size / seconds)}/s"
-    warned, beat = recipe.jobs.signal_seconds, recipe.jobs.heartbeat_seconds
-    more = str(math.ceil(1.5 * need))
+    step = train.get("step_seconds") or 0.0
+    saved = save(size, size / seconds, recipe.jobs, "it wrote", step)
+    beat = recipe.jobs.heartbeat_seconds
     return [
-        Line("a save", found, f"with a step within the {warned} s before the time limit", need <= warned,
-             hints.setting("jobs.signal_seconds", more)),
-        Line("the longest silence", f"{max(seconds, need - seconds):.1f} s", f"within the {beat} s of the heartbeat",
-             max(seconds, need - seconds) <= beat, hints.setting("jobs.heartbeat_seconds", more)),
+        Line(saved.what, saved.found, saved.needed, saved.holds, saved.remedy),
+        Line("the longest silence", f"{step:.1f} s, a step; a save that grows is none",
+             f"within the {beat} s of the heartbeat", step <= beat,
+             hints.setting("jobs.heartbeat_seconds", str(math.ceil(1.5 * step)))),
     ]  # fmt: skip
 
 

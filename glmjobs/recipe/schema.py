@@ -661,7 +661,7 @@ class JobsSection(Section):
     heartbeat_seconds: int = Field(
         default=900,
         ge=5,
-        description="a rank silent for so long hangs: a step, a save, reading the data must fit",
+        description="a rank silent for so long hangs: a step, reading the data must fit; a save that grows is none",
     )
 
 

@@ -12,7 +12,7 @@ from glmjobs.run.last_activity import last_activity
 from glmjobs.run.state import STAGES
 from glmjobs.text import number, unix_time, visible
 from glmjobs.zero import committed
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import HpcError
 
 MODELS = ("base", "finetuned")
 
@@ -231,7 +231,7 @@ def _checkpoints(facts: RunFacts, folder: Path) -> list[dict[str, Any]]:
     for step, path in reversed(committed.folders(folder)):
         try:
             commit = committed.read(path)
-        except WorkFailed:
+        except HpcError:
             marker = _relative(facts, path / committed.COMMITTED)
             facts.missing.append(f"{marker} cannot be used: this checkpoint is not listed.")
             continue

@@ -333,7 +333,7 @@ def mark(work: Work, rows: Sequence[dict[str, Any]], stop: Callable[[], bool] = 
             for row, verdict in zip(rows, _verdicts(judge, rows, stop), strict=False):
                 kept = {k: v for k, v in verdict.items() if k not in ("sure", "trace")}
                 row["second"] = {"judge": judge.name, **kept}
-        except WorkFailed as error:
+        except (BadInput, WorkFailed) as error:
             print(
                 f"score: {error}; the accuracy is that of the judge {first.name}", file=sys.stderr, flush=True
             )

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from glmjobs.cli import add_overrides, error_line, run_command
 from glmjobs.setup.asking import FILE, Answers
-from glmjobs.setup.into_environment import LIGHT, IntoEnvironment, enter, packages
+from glmjobs.setup.into_environment import IntoEnvironment, enter, packages
 from glmjobs.setup.stepwise import AGAIN, go, tell
 from hpc.core.errors import BadInput, HpcError, NotFit
 from hpc.core.files import exclusive
+from hpc.core.resources import LIGHT
 
 ANSWERS = (
     "environment", "stack", "wheelhouse", "recipe", "cluster", "partition", "account", "gpu_memory", "hub", "model",

@@ -15,9 +15,8 @@ from glmjobs.setup.asking import Answers
 from hpc import bootstrap
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
-from hpc.core.resources import TOP, checkout, default_stack
+from hpc.core.resources import LIGHT, TOP, checkout, default_stack
 
-LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "psutil", "numpy", "safetensors")
 NEEDED = (*LIGHT, "torch", "transformers", "accelerate", "deepspeed")
 """Without these no job runs; whether their versions go together is the doctor's to say."""
 

@@ -19,9 +19,10 @@ from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.dtypes import FLOATING
 from glmjobs.zero.guarded_files import inside, read_json, read_small, reading
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.partitions import from_partitions, from_slices
+from glmjobs.zero.partitions import parameters
 from glmjobs.zero.shards import (
     OPTIMIZER_FILE,
+    OptimizerShard,
     model_states,
     optimizer_shards,
     same_step,
@@ -30,7 +31,7 @@ from glmjobs.zero.shards import (
 )
 from glmjobs.zero.torch_file import TensorRef, TorchFile
 from glmjobs.zero.weights import read_weights, tensor_of
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, HpcError, WorkFailed
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Checkpoint:
         aliases: tied names: {other name: name in ``tensors``}.
         comparisons: {name: the same tensor as the checkpoint's own half-precision copy}, for a cross-check.
         frozen: names of parameters that were not trained, where known; ``buffers``: of buffers.
-        files: of a sharded training state: the files that were read, all that belong to it.
+        ranks, models: of a sharded training state: its optimizer shards and model states, all that belong to it.
         suspicion: why its files may be of different steps, in words; for a cross-check.
         zero_stage, world_size, version, step: of the training, where known.
     """
@@ -56,7 +57,8 @@ class Checkpoint:
     comparisons: dict[str, Tensor] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     buffers: set[str] = field(default_factory=set)
-    files: list[Path] = field(default_factory=list)
+    ranks: list[OptimizerShard] = field(default_factory=list)
+    models: list[TorchFile] = field(default_factory=list)
     suspicion: str | None = None
     zero_stage: int | None = None
     world_size: int | None = None
@@ -139,16 +141,15 @@ def _open_zero(path: Path, folder: Path) -> Checkpoint:
     models = model_states(path, folder, stage, len(ranks))
     step, suspicion = same_step(folder, ranks, models)
     model = models[0]
-    build = from_slices if stage == 3 else from_partitions
-    tensors = build(ranks, models)
     opened = Checkpoint(
         path,
         "zero",
-        tensors,
+        parameters(ranks, models, stage),
         zero_stage=stage,
         world_size=len(ranks),
         step=step,
-        files=[*(rank.file.path for rank in ranks), *(model.path for model in models)],
+        ranks=ranks,
+        models=models,
         suspicion=suspicion,
         version=text_or_none(model.value.get("ds_version")),
     )
@@ -210,6 +211,6 @@ def _trainer_step(path: Path) -> int | None:
     try:
         with reading(path / "trainer_state.json", "it should hold global_step"):
             step = read_json(inside(path, "trainer_state.json"))["global_step"]
-    except WorkFailed:
+    except HpcError:
         return None
     return step if isinstance(step, int) else None

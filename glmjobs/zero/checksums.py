@@ -13,12 +13,12 @@ from functools import lru_cache
 
 from glmjobs.zero.guarded_files import open_regular
 from glmjobs.zero.layout import Extent, Member
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 try:
-    from isal.isal_zlib import crc32  # the same sum in a tenth of the time
+    from isal.isal_zlib import crc32 as crc32  # the same sum in a tenth of the time
 except ImportError:  # there is no wheel of it for this platform
-    from zlib import crc32
+    from zlib import crc32 as crc32
 
 CHUNK_BYTES = 1 << 20
 POLYNOMIAL = 0xEDB88320  # of CRC-32, as of zip; bit 31 is the coefficient of x^0
@@ -90,7 +90,7 @@ def _read_on(member: Member, crc: int, start: int, end: int) -> int:
                 crc = crc32(data, crc)
                 start += len(data)
     except OSError as error:
-        raise WorkFailed(f"{member.file}: cannot be read: {error.strerror or error}") from None
+        raise of_system(error, f"{member.file}: cannot be read: {error.strerror or error}") from None
     return crc
 
 

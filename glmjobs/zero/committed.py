@@ -20,7 +20,7 @@ from pathlib import Path
 
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from hpc.core import timestamps
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, HpcError, WorkFailed
 from hpc.core.files import write_json
 
 COMMITTED = "committed.json"
@@ -97,7 +97,7 @@ def problem(path: Path) -> str | None:
     """Why a checkpoint does not count, in words; None where it does."""
     try:
         listed = check(path)
-    except WorkFailed as error:
+    except HpcError as error:
         return str(error).removeprefix(f"{path}{os.sep}")
     return None if listed is not None else "not committed (the save did not finish)"
 

@@ -23,6 +23,7 @@ from glmjobs.zero.layout import Tensor
 from glmjobs.zero.model_files import carry, in_order, read_config
 from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
+from glmjobs.zero.tied import second_copies, ties
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput, WorkFailed
 
@@ -213,14 +214,14 @@ def _tensors_to_write(checkpoint: Checkpoint, bases: Sequence[Path]) -> tuple[li
     """The tensors under every name the model needs, and the tied names left out because loading ties them
     again.
 
-    A tied name is left out where the model's configuration says that embeddings are tied, or, of transformers', says
-    nothing: they are tied by default. Otherwise its values are written a second time, so that no loader has to know.
+    A tied name is left out where the model's configuration ties (:func:`glmjobs.zero.tied.ties`). Otherwise its values
+    are written a second time, so that no loader has to know.
     """
     config = read_config(in_order(checkpoint.path, bases))
-    tied = config.get("tie_word_embeddings", "model_type" in config) is True
+    if ties(config):
+        tied = {**checkpoint.aliases, **second_copies(checkpoint.tensors, config)}
+        return [tensor for name, tensor in checkpoint.tensors.items() if name not in tied], tied
     tensors = list(checkpoint.tensors.values())
-    if tied:
-        return tensors, dict(checkpoint.aliases)
     for name, original in checkpoint.aliases.items():
         known = checkpoint.tensors[original]
         tensors.append(Tensor(name, known.shape, known.extents))

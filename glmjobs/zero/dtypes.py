@@ -6,8 +6,17 @@ becomes 0x7FC0, as c10::detail::round_to_nearest_even has it (torch's vector cod
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+try:
+    import numkong  # rounds by the processor's own instructions in a fifth of numpy's time or less, without the GIL
+
+    by_instruction = hasattr(numkong, "astype")  # since 7.8
+except ImportError:  # its wheels ask for glibc 2.28
+    by_instruction = False
 
 SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -62,7 +71,10 @@ def round_to(
     in_range = bool(values.max() < limit and values.min() > -limit)  # not with a NaN: then count exactly
     if not in_range:
         overflow = int(np.count_nonzero(np.isfinite(values) & (np.abs(values) >= limit)))
-    if dtype == "BF16":
+    if in_range and by_instruction:
+        name: Any = TORCH_NAME[dtype]
+        numkong.astype(values, name, out=numkong.from_pointer(out.ctypes.data, out.size, name, owner=out))
+    elif dtype == "BF16":
         _to_bfloat16(values, out)
     elif in_range:
         _to_float16(values, out)
@@ -86,7 +98,8 @@ def convert(
 def _to_float16(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:
     """Finite values below the overflow, in half the time that numpy's own conversion of them takes."""
     length = min(values.size, CACHED_ELEMENTS)
-    scratch = np.empty((3, length), np.uint32)
+    # Rows apart: where one begins at another's end, numpy 1 takes them for overlapping, at a quarter of its speed.
+    scratch = np.empty((3, length + 16), np.uint32)
     for start in range(0, values.size, length):
         bits = values[start : start + length].view(np.uint32)
         magnitude, small, half = scratch[:, : bits.size]

@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 
 from glmjobs.text import SHARD_SIZE, parse_size
-from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.dtypes import TORCH_NAME
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.model_files import carry
+from glmjobs.zero.model_files import carry, read_config
 from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
-from glmjobs.zero.weights import read_weights
+from glmjobs.zero.tied import second_copies
+from glmjobs.zero.weights import read_directory
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 from hpc.core.errors import BadInput
 
@@ -52,16 +52,16 @@ def write_first_layers(model: Path, out: Path, layers: int) -> None:
 
 
 def first_tensors(model: Path, layers: int) -> list[Tensor]:
-    """The tensors of the first ``layers`` blocks of the model directory ``model``, and all that are of none.
+    """The tensors of the first ``layers`` blocks of the model directory ``model``, and all that are of none, but no
+    second copy of the embedding.
 
     Raises:
         BadInput: there are no weights, or fewer blocks.
         WorkFailed: a file is damaged.
     """
-    name = next((name for name in WEIGHT_FILES if (model / name).is_file()), None)
-    if name is None:
-        raise BadInput(f"{model}: no weights of a whole model: expected one of {', '.join(WEIGHT_FILES)}")
-    tensors = read_weights(model, name)
+    tensors = read_directory(model)
+    for copy in second_copies(tensors, read_config([model])):
+        del tensors[copy]
     blocks = {tensor: _BLOCK.search(tensor) for tensor in tensors}
     there = 1 + max((int(found[1]) for found in blocks.values() if found), default=-1)
     if not 1 <= layers <= there:

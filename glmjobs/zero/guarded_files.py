@@ -78,7 +78,8 @@ def reading(path: Path, right: str, kind: type[HpcError] = WorkFailed) -> Iterat
     except FileNotFoundError:
         raise kind(f"{path}: missing; {right}") from None
     except OSError as error:
-        raise kind(f"{path}: cannot be read: {error.strerror or error}; {right}") from None
+        words = f"{path}: cannot be read: {error.strerror or error}; {right}"
+        raise (of_system(error, words) if kind is WorkFailed else kind(words)) from None
     except DAMAGE:
         raise kind(f"{path}: damaged; {right}") from None
 

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint
 from glmjobs.zero.checksums import Checksums
 from glmjobs.zero.cross_check import same_values
-from glmjobs.zero.directories import CONFIG, NAMES_BASE, WEIGHT_FILES, is_adapter, with_bases
+from glmjobs.zero.directories import CONFIG, NAMES_BASE, is_adapter, with_bases
 from glmjobs.zero.guarded_files import inside, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor, Vector
-from glmjobs.zero.weights import read_values, read_weights
-from hpc.core.errors import BadInput, WorkFailed
+from glmjobs.zero.weights import read_directory, read_values
+from hpc.core.errors import BadInput, WorkFailed, of_system
 from hpc.core.hints import command
 
 STEM = "adapter_model"  # with .safetensors: PEFT's name
@@ -104,10 +104,7 @@ def _whole(base: Path, scratch: Path) -> dict[str, Tensor]:
         below = scratch / "base"
         below.mkdir()
         return merge(open_checkpoint(base), chain[1], below).tensors
-    found = next((name for name in WEIGHT_FILES if (base / name).is_file()), None)
-    if found is None:
-        raise BadInput(f"{base}: holds no weights ({', '.join(WEIGHT_FILES)})")
-    return read_weights(base, found)
+    return read_directory(base)
 
 
 def _sorted(checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
@@ -237,5 +234,5 @@ def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float, scratch: Pat
                 block = block + np.float32(scale) * (b[first : first + count] @ a)
                 file.write(block.tobytes())
     except OSError as error:
-        raise WorkFailed(f"{scratch}: cannot be written: {error.strerror}") from None
+        raise of_system(error, f"{scratch}: cannot be written: {error.strerror}") from None
     return Tensor(weight.name, weight.shape, (Extent(scratch, 0, weight.numel, "F32"),))

@@ -11,7 +11,7 @@ from typing import Any
 
 from glmjobs.zero.dtypes import TORCH_NAME
 from glmjobs.zero.guarded_files import open_regular, read_json, reading
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 PATTERNS = (
     "config.json", "generation_config.json", "configuration.json", "tokenizer*", "special_tokens_map.json",
@@ -75,7 +75,7 @@ def carry(
                     with open_regular(path) as file, (into / name).open("xb") as copy:
                         shutil.copyfileobj(file, copy)
             except OSError as error:
-                raise WorkFailed(f"{path}: cannot be copied: {error.strerror or error}") from None
+                raise of_system(error, f"{path}: cannot be copied: {error.strerror or error}") from None
             copied.append(name)
     return sorted(copied)
 

@@ -13,33 +13,46 @@ from glmjobs.zero.weights import extent_of, tensor_of
 from hpc.core.errors import WorkFailed
 
 
-def from_partitions(ranks: list[OptimizerShard], models: list[TorchFile]) -> dict[str, Tensor]:
-    """The parameters under ZeRO-1 and 2: each rank has a part of every group's flat tensor.
+def parameters(ranks: list[OptimizerShard], models: list[TorchFile], stage: int) -> dict[str, Tensor]:
+    """Every parameter that the shards hold, trained or frozen.
 
     Raises:
         WorkFailed: a group is missing or too short, or a shard is another rank's.
     """
-    groups = shape_groups(models[0])
-    partitions = []
-    for rank in ranks:
-        flats = rank.state.get("single_partition_of_fp32_groups")
-        if not isinstance(flats, list) or len(flats) != len(groups):
+    tensors = trained(ranks, models, stage)
+    _add_frozen(tensors, models, sliced=stage == 3)
+    return _by_name(tensors, models[0].path)
+
+
+def trained(
+    ranks: list[OptimizerShard], models: list[TorchFile], stage: int, what: str = "fp32"
+) -> list[Tensor]:
+    """The trained parameters' float32 weights, or a state that the optimizer has for each, such as ``exp_avg``.
+
+    Raises:
+        WorkFailed: as ``parameters``; or there is no such state.
+    """
+    flats = [rank.flat_groups(what) for rank in ranks]
+    groups, where = shape_groups(models[0]), ranks[0].file.path.parent
+    if stage == 3:  # each rank has a slice of every parameter
+        shapes = {name: shape for group in groups for name, shape in group.items()}
+        return layout.sliced_parameters(shapes, flats, where)
+    for rank, held in zip(ranks, flats, strict=True):  # each rank has a part of every group
+        if len(held) != len(groups):
             raise WorkFailed(
                 f"{rank.file.path}: should hold {len(groups)} float32 groups, one a parameter group"
             )
-        partitions.append([rank.extent(flat) for flat in flats])
     paddings = ranks[0].state.get("param_alignment_paddings")
     if paddings is not None and len(paddings) != len(groups):
         raise WorkFailed(
             f"{ranks[0].file.path}: alignment paddings of {len(paddings)} groups, not {len(groups)}"
         )
-    tensors = layout.flat_partitions(groups, partitions, paddings, ranks[0].file.path.parent)
+    tensors = layout.flat_partitions(groups, flats, paddings, where)
     # DeepSpeed's notes disregard alignment padding and the reordering of round_robin_gradients.
-    if not _setting(models[0], "round_robin_gradients") and (paddings is None or not any(map(any, paddings))):
+    if not setting(models[0], "round_robin_gradients") and (paddings is None or not any(map(any, paddings))):
         for index, rank in enumerate(ranks):
-            _check_slices(index, rank, groups, partitions)
-    _add_frozen(tensors, models, sliced=False)
-    return _by_name(tensors, models[0].path)
+            _check_slices(index, rank, groups, flats)
+    return tensors
 
 
 def _check_slices(
@@ -64,24 +77,6 @@ def _check_slices(
             )
 
 
-def from_slices(ranks: list[OptimizerShard], models: list[TorchFile]) -> dict[str, Tensor]:
-    """The parameters under ZeRO-3: each rank has a slice of every parameter.
-
-    Raises:
-        WorkFailed: a group is missing or too short.
-    """
-    shapes = {name: shape for group in shape_groups(models[0]) for name, shape in group.items()}
-    flats = []
-    for rank in ranks:
-        groups = rank.state.get("fp32_flat_groups")
-        if not isinstance(groups, list):
-            raise WorkFailed(f"{rank.file.path}: holds no float32 flat groups")
-        flats.append([rank.extent(flat) for flat in groups])
-    tensors = layout.sliced_parameters(shapes, flats, ranks[0].file.path.parent)
-    _add_frozen(tensors, models, sliced=True)
-    return _by_name(tensors, models[0].path)
-
-
 def _add_frozen(tensors: list[Tensor], models: list[TorchFile], sliced: bool) -> None:
     shapes = models[0].value.get("frozen_param_shapes") or {}
     for name, shape in shapes.items():
@@ -95,7 +90,7 @@ def _add_frozen(tensors: list[Tensor], models: list[TorchFile], sliced: bool) ->
             tensors.append(layout.checked(Tensor(name, shape, whole.extents), models[0].path))
 
 
-def _setting(model: TorchFile, name: str) -> Any:
+def setting(model: TorchFile, name: str) -> Any:
     """A field of the DeepSpeed configuration's zero_optimization, as the checkpoint kept it."""
     config = model.value.get("ds_config")
     zero = config.get("zero_optimization") if isinstance(config, dict) else None

@@ -24,7 +24,7 @@ from glmjobs.zero.dtypes import SIZE, convert
 from glmjobs.zero.file_hashes import HASHES
 from glmjobs.zero.output_files import OutputFile, buffers, is_local
 from glmjobs.zero.source_files import SourceFiles
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 Progress = Callable[[int, int], None]  # bytes read and written by a finished block
 
@@ -95,10 +95,8 @@ class Pipeline:
             for target in self.targets:
                 target.finish(self.fsync)
         except OSError as error:
-            raise WorkFailed(
-                f"{self.into}: cannot write here: {error.strerror}"
-                + (" (the disk is full)" if error.errno == errno.ENOSPC else "")
-            ) from None
+            full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
+            raise of_system(error, f"{self.into}: cannot write here: {error.strerror}{full}") from None
         finally:
             for target in self.targets:
                 target.close()

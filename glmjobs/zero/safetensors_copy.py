@@ -12,6 +12,8 @@ from typing import Any
 from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.file_hashes import SHA256
+from glmjobs.zero.model_files import read_config
+from glmjobs.zero.tied import second_copies
 from glmjobs.zero.weights import read_weights
 from glmjobs.zero.write import check_space, plan_shards, write_shards
 
@@ -33,18 +35,21 @@ def bin_files(directory: Path) -> list[Path]:
     return index + files
 
 
-def write_safetensors(directory: Path, workers: int) -> list[dict[str, Any]]:
+def write_safetensors(directory: Path, workers: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Write the weights of :func:`bin_files` beside them as safetensors, each tensor in its own type.
 
     Returns:
-        ``path``, ``bytes`` and ``sha256`` of the new files.
+        ``path``, ``bytes`` and ``sha256`` of the new files; what was not written a second time
+        (:func:`glmjobs.zero.tied.second_copies`).
 
     Raises:
         WorkFailed: a file is damaged (its checksums are looked at), or holds more than tensors.
         NotFit: too little space is free.
     """
     tensors = read_weights(directory, bin_files(directory)[0].name)
-    shards = plan_shards(tensors.values(), None, parse_size(SHARD_SIZE))
+    tied = second_copies(tensors, read_config([directory]))
+    once = [tensor for name, tensor in tensors.items() if name not in tied]
+    shards = plan_shards(once, None, parse_size(SHARD_SIZE))
     check_space(directory, sum(shard.size for shard in shards))
     forming = directory / FORMING
     shutil.rmtree(forming, ignore_errors=True)
@@ -55,4 +60,4 @@ def write_safetensors(directory: Path, workers: int) -> list[dict[str, Any]]:
             (forming / str(entry["path"])).replace(directory / str(entry["path"]))
     finally:
         shutil.rmtree(forming, ignore_errors=True)
-    return list(written.files)
+    return list(written.files), tied

@@ -30,9 +30,44 @@ class OptimizerShard:
     file: TorchFile
     state: Mapping[Any, Any]
 
-    def extent(self, tensor: Any) -> Extent:
-        """Where a flat group's numbers are."""
-        return extent_of(self.file, tensor, "a flat group")
+    def flat_groups(self, what: str = "fp32") -> list[Extent]:
+        """Where the flat groups' numbers are: the float32 weights, or the optimizer's state ``what`` of each.
+
+        Raises:
+            WorkFailed: there are none.
+        """
+        flats = self.state.get("single_partition_of_fp32_groups", self.state.get("fp32_flat_groups"))
+        if not isinstance(flats, list):
+            raise WorkFailed(f"{self.file.path}: holds no float32 flat groups")
+        weights = [extent_of(self.file, flat, "a flat group") for flat in flats]
+        if what == "fp32":
+            return weights
+        found = []
+        for index, weight in enumerate(weights):
+            held = self.base["state"].get(index)
+            ref = held.get(what) if isinstance(held, dict) else None
+            if not isinstance(ref, TensorRef) or ref.numel < weight.count:
+                raise WorkFailed(
+                    f"{self.file.path}: its optimizer has no whole {what} (Adam's) of flat group {index}"
+                )
+            # ZeRO-1 and 2 save the weights without the padding at the end.
+            found.append(extent_of(self.file, ref, what).part(0, weight.count))
+        return found
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """What torch's own optimizer saved: ``state`` by the number of a flat group, and ``param_groups``.
+
+        Raises:
+            WorkFailed: it is not there, or of DeepSpeed's elastic form.
+        """
+        base = self.state.get("base_optimizer_state", self.state.get("optimizer_state_dict"))
+        kinds = {"state": dict, "param_groups": list}
+        if isinstance(base, dict) and all(isinstance(base.get(key), kind) for key, kind in kinds.items()):
+            return base
+        raise WorkFailed(
+            f"{self.file.path}: holds no optimizer's state by group (an elastic_checkpoint has none)"
+        )
 
 
 def optimizer_shards(path: Path, folder: Path) -> list[OptimizerShard]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from glmjobs.zero.guarded_files import open_handle
 from glmjobs.zero.layout import Extent
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 OPEN_FILES = 200
 
@@ -53,7 +53,7 @@ def _open(path: Path) -> int:
     try:
         return open_handle(path)
     except OSError as error:
-        raise WorkFailed(f"{path}: cannot be opened: {error.strerror or error}") from None
+        raise of_system(error, f"{path}: cannot be opened: {error.strerror or error}") from None
 
 
 def _read_all(handle: int, into: memoryview, extent: Extent) -> None:
@@ -62,7 +62,7 @@ def _read_all(handle: int, into: memoryview, extent: Extent) -> None:
         try:
             got = os.preadv(handle, [into[done:]], extent.offset + done)
         except OSError as error:
-            raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror}") from None
+            raise of_system(error, f"{extent.file}: cannot be read: {error.strerror}") from None
         if got == 0:
             raise WorkFailed(
                 f"{extent.file}: truncated, it ends inside a tensor (at byte {extent.offset + done})"

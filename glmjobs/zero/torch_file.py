@@ -11,7 +11,6 @@ Format: https://docs.python.org/3/library/pickletools.html (opcodes), torch/seri
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickletools
 import struct
@@ -24,7 +23,7 @@ from typing import Any
 from glmjobs.zero.dtypes import SIZE
 from glmjobs.zero.guarded_files import DAMAGE, open_regular
 from glmjobs.zero.layout import Member
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import WorkFailed, of_system
 
 # A pickle holds structure, not numbers: even thousands of parameters take a few megabytes.
 PICKLE_LIMIT = 512 << 20
@@ -136,21 +135,19 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names: dict[str, bool] = {}  # see run_pickle
         self._located: dict[str, Member] = {}
         try:
             program = self._program()
         except FileNotFoundError:
             raise WorkFailed(f"{path}: this file of the checkpoint is missing") from None
         except OSError as error:
-            raise WorkFailed(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise of_system(error, f"{path}: cannot be read: {error.strerror or error}") from None
         except Refused as error:
             raise WorkFailed(f"{path}: {error}") from None
         except DAMAGE as error:
             raise WorkFailed(f"{path}: damaged: {error}") from None
-        self.pickle_sha256 = hashlib.sha256(program).digest()
         try:
-            self.value: Any = run_pickle(program, self.names)
+            self.value: Any = run_pickle(program)
         except Refused as error:
             raise WorkFailed(f"{path}: refused, {error}") from None
 
@@ -247,7 +244,7 @@ class TorchFile:
                 file.seek(info.header_offset)
                 header = file.read(30)
         except OSError as error:
-            raise WorkFailed(f"{self.path}: cannot be read: {error.strerror or error}") from None
+            raise of_system(error, f"{self.path}: cannot be read: {error.strerror or error}") from None
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise WorkFailed(f"{self.path}: damaged, no header where storage {key} should begin")
         name_length, extra_length = struct.unpack_from("<HH", header, 26)
@@ -311,18 +308,14 @@ class TorchFile:
         return [(first + start * size, length) for start in starts]
 
 
-def run_pickle(program: bytes, names: dict[str, bool] | None = None) -> Any:
+def run_pickle(program: bytes) -> Any:
     """Run a pickle as data: the value it builds, with tensors as TensorRef and foreign objects as Opaque.
-
-    Args:
-        names: every global that the pickle names is added, as "module.attribute"; true where it calls it (for
-            false, it makes empty objects of it at most).
 
     Raises:
         Refused: it names or calls anything outside the lists above, or is not a well-formed pickle.
     """
     try:
-        return _Machine({} if names is None else names).run(pickletools.genops(program))
+        return _Machine().run(pickletools.genops(program))
     except Refused:
         raise
     except RecursionError:
@@ -336,8 +329,7 @@ def run_pickle(program: bytes, names: dict[str, bool] | None = None) -> Any:
 class _Machine:
     """The pickle virtual machine, reduced to the opcodes that build data."""
 
-    def __init__(self, names: dict[str, bool]) -> None:
-        self.names = names
+    def __init__(self) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -413,13 +405,6 @@ class _Machine:
 
     def push_name(self, module: str, attribute: str) -> None:
         self.stack.append(_allowed(module, attribute))
-        self.names.setdefault(f"{module}.{attribute}", False)
-
-    def reduce(self, argument: Any) -> None:
-        function = self.stack[-2]
-        if isinstance(function, Name):
-            self.names[function.path] = True
-        self.call(argument)
 
     def call(self, _: Any) -> None:
         function, arguments = self.take(2)
@@ -480,7 +465,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "FROZENSET": lambda m, a: m.stack.append(frozenset(_key(item) for item in m.since_mark())),
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.stack_name,
-    "REDUCE": _Machine.reduce,
+    "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.call,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent,
@@ -507,7 +492,7 @@ def _allowed(module: str, attribute: str) -> Name:
         or (module in ("torch", "torch.storage") and attribute in STORAGE_DTYPES | {"TypedStorage": ""})
         or (module == "torch" and attribute in TORCH_DTYPES)
         or (module in ("builtins", "__builtin__") and attribute in BUILTIN_TYPES)
-        or _numpy_rebuilder(path)
+        or is_numpy_rebuilder(path)
     )
     if not known:
         raise Refused(
@@ -517,7 +502,8 @@ def _allowed(module: str, attribute: str) -> Name:
     return Name(path)
 
 
-def _numpy_rebuilder(path: str) -> bool:
+def is_numpy_rebuilder(path: str) -> bool:
+    """Whether a name is that of a function by which numpy rebuilds an array or a scalar."""
     for prefix in ("numpy.core.", "numpy._core."):
         if path.startswith(prefix) and path[len(prefix) :] in NUMPY_REBUILDERS:
             return True

@@ -1,42 +1,50 @@
 """A ZeRO checkpoint's universal form, which DeepSpeed loads on any number of ranks; written beside the original.
 
-The checkpoint is checked as consolidation checks it, then DeepSpeed's ds_to_universal takes it apart by
-parameter. That needs torch and DeepSpeed, and unpickles the files: it is given those that were checked and no
-others, and only where their pickles, as torch finds them, are the ones that were checked and call nothing but
-what rebuilds tensors, plain objects and enumerations. The result is ``global_stepN_universal``, named by
-``latest_universal``.
+It is what DeepSpeed's ds_to_universal makes, as far as its loaders read it: of every trained parameter the float32
+weight and Adam's two moments, whole, in a file each (``zero/NAME/fp32.pt``, ``exp_avg.pt``, ``exp_avg_sq.pt``), the
+optimizer's settings (``zero/optimizer_state.pt``), and the model states as they are. The checkpoint is opened and
+checked as consolidation does; the numbers go from file to file in pieces, so memory does not depend on the model. The
+result is ``global_stepN_universal``, named by ``latest_universal``.
+
+Format: DeepSpeed 0.16 and 0.19, checkpoint/ds_to_universal.py and universal_checkpoint.py; of ZeRO-3
+runtime/zero/stage3.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import enum
-import functools
-import hashlib
-import importlib
-import inspect
-import io
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any
 
 from glmjobs.zero import committed
-from glmjobs.zero.checkpoint import open_checkpoint, zero_folder
-from glmjobs.zero.checksums import check_whole
+from glmjobs.zero.checkpoint import Checkpoint, open_checkpoint, zero_folder
+from glmjobs.zero.checksums import Checksums, check_whole, crc32
 from glmjobs.zero.cross_check import cross_check
+from glmjobs.zero.dtypes import SIZE
 from glmjobs.zero.guarded_files import errors_in_one_line
+from glmjobs.zero.layout import Tensor
+from glmjobs.zero.partitions import setting, trained
+from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
-from glmjobs.zero.torch_file import INERT_PACKAGES, TorchFile
+from glmjobs.zero.shards import OptimizerShard
+from glmjobs.zero.source_files import SourceFiles
+from glmjobs.zero.torch_file import TorchFile
+from glmjobs.zero.torch_writer import Content
 from glmjobs.zero.write import check_space
 from hpc.core.errors import BadInput, NotFit, WorkFailed
-from hpc.core.process import available_memory, die_with_parent
 
-# float32 weight and Adam's two moments of every element, and once more for the fragments before they are
-# merged.
-BYTES_PER_ELEMENT = 2 * 12
+STATES = ("fp32", "exp_avg", "exp_avg_sq")
+SHARDED = ("base_optimizer_state", "single_partition_of_fp32_groups", "param_slice_mappings", "fp32_flat_groups")
+"""What of a shard is its rank's alone."""
+PIECE_BYTES = 4 << 20
+FILE_BYTES = 4096  # of disk that a file takes besides its numbers
+LOADS_ZERO3 = (0, 18)
+"""DeepSpeed's first release that loads ZeRO-3's universal form whole: the older ones take the first flat group alone,
+and a node's ranks for all."""
 MOST_RANKS = 1 << 16
 
 
@@ -44,11 +52,14 @@ MOST_RANKS = 1 << 16
 def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     """Write the universal form of the checkpoint at ``path``; its folder. Done already: returned at once.
 
+    Args:
+        workers: threads; each has a few megabytes of memory, however large the model.
+
     Raises:
         BadInput: no ZeRO checkpoint there, or ``world_size`` or ``workers`` is no sensible number.
-        NotFit: torch or DeepSpeed is missing, or disk space or memory is.
-        WorkFailed: the checkpoint is damaged, mixed or not only data, DeepSpeed's converter stopped, or there is
-            a universal form that is not whole.
+        NotFit: disk space is missing, or the DeepSpeed that saved it could not load the result.
+        WorkFailed: the checkpoint is damaged, mixed or of another kind than written here, or there is a universal form
+            that is not whole.
     """
     if not 1 <= world_size <= MOST_RANKS:
         raise BadInput(f"world size {world_size}: a number of ranks, 1 to {MOST_RANKS}")
@@ -60,7 +71,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             f"{path}: no sharded training state here, only weights; nothing can be resumed from it"
         )
     cross_check(checkpoint)
-    _check_parameter_names([*checkpoint.tensors, *checkpoint.aliases], path)
+    _check_loadable(checkpoint)
     folder = zero_folder(path)
     assert folder is not None  # a checkpoint of kind zero has one
     target = folder.with_name(f"{folder.name}_universal")
@@ -70,16 +81,12 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     if os.path.lexists(target):
         _check_whole(target)
     else:
-        largest = max((tensor.numel for tensor in checkpoint.tensors.values()), default=0)
-        _check_memory(checkpoint.files, largest, workers)
+        files = _contents(checkpoint)
         with publishing(target) as new:
-            check_space(new, checkpoint.numel * BYTES_PER_ELEMENT, target.parent)
-            _check_checksums(checkpoint.files, workers)
-            given = new.parent / folder.name
-            given.mkdir()
-            for file in checkpoint.files:
-                (given / file.name).symlink_to(file.resolve())
-            _convert(folder, given, new, workers)
+            needed = sum(content.numbers + FILE_BYTES for content in files.values())
+            needed += sum(model.path.stat().st_size for model in checkpoint.models)
+            check_space(new, needed, target.parent)
+            _write(checkpoint, files, new, workers)
             committed.sync(new)
             committed.commit(new)
     aside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
@@ -88,55 +95,120 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     return target
 
 
-def memory_needed(files: Iterable[Path], largest: int, workers: int) -> int:
-    """Bytes of memory that the conversion takes at most, the libraries' own aside.
-
-    Args:
-        files: of the checkpoint.
-        largest: elements of its largest parameter: a worker puts its pieces together and writes the whole.
-    """
-    together = workers * 2 * 4 * largest
-    if _maps():
-        return together
-    sizes = sorted(file.stat().st_size for file in files)
-    return together + sum(sizes[-workers:])  # a worker's own file, read whole
-
-
-def _check_memory(files: Sequence[Path], largest: int, workers: int) -> None:
-    needed, room = memory_needed(files, largest, workers), available_memory()
-    if needed > room:
-        least = memory_needed(files, largest, 1)
-        fewer = (
-            "--workers 1" if workers > 1 and least <= room else f"a node with {least / 1e9:.1f} GB or more"
-        )
+def _check_loadable(checkpoint: Checkpoint) -> None:
+    version = re.match(r"(\d+)\.(\d+)", checkpoint.version or "")
+    if checkpoint.zero_stage == 3 and version and (int(version[1]), int(version[2])) < LOADS_ZERO3:
         raise NotFit(
-            f"resharding takes {needed / 1e9:.1f} GB of memory with {workers} workers, and {room / 1e9:.1f} GB can be "
-            f"had here; take {fewer}"
+            f"{checkpoint.path}: DeepSpeed {checkpoint.version} saved it under ZeRO-3, and loads of such a checkpoint "
+            "one parameter group on one node alone, however it is resharded; go on with as many ranks as saved it, or "
+            "with ZeRO-2 from the start"
         )
+    if checkpoint.zero_stage != 3 and setting(checkpoint.models[0], "round_robin_gradients"):
+        raise NotFit(
+            f"{checkpoint.path}: saved with round_robin_gradients, with which DeepSpeed takes one parameter for "
+            "another when it loads on another number of ranks; go on with as many as saved it"
+        )
+    for model in checkpoint.models:
+        info = model.value.get("universal_checkpoint_info")
+        if isinstance(info, dict) and any(info[key] for key in info if key != "universal_checkpoint_version"):
+            raise WorkFailed(
+                f"{model.path}: of a model that is split over ranks (its universal_checkpoint_info says how); only "
+                "data-parallel checkpoints are resharded here"
+            )
 
 
-def _maps() -> bool:
-    """Whether this torch can map a file into memory instead of reading it (from 2.1 on)."""
-    try:
-        import torch
-    except ImportError as error:
-        raise NotFit(f"resharding needs torch and DeepSpeed here: {error}") from None
-    return "mmap" in inspect.signature(torch.load).parameters
+def _contents(checkpoint: Checkpoint) -> dict[str, Content]:
+    """The files to write, by their path in the universal form."""
+    ranks, models, stage = checkpoint.ranks, checkpoint.models, checkpoint.zero_stage
+    assert stage is not None  # a checkpoint of kind zero has one
+    files: dict[str, Content] = {}
+    for what in STATES:
+        for tensor in trained(ranks, models, stage, what):
+            _check_name(tensor.name, checkpoint.path)
+            flat = Tensor(tensor.name, (tensor.numel,), tensor.extents)
+            value = flat if stage == 3 else {"cat_dim": 0, "param": tensor}
+            files[f"zero/{tensor.name}/{what}.pt"] = Content(value)
+    if stage != 3:  # of ZeRO-3 the steps are among the optimizer's settings
+        for index, names in enumerate(models[0].value["param_shapes"]):
+            held = ranks[0].base["state"][index]
+            for name in names if "step" in held else ():
+                files[f"zero/{name}/step.pt"] = Content(held["step"], ranks[0].file)
+    files["zero/optimizer_state.pt"] = Content(_settings(ranks[0], stage), ranks[0].file)
+    return files
 
 
-def _check_parameter_names(names: Iterable[str], where: Path) -> None:
-    """That no parameter's name leads out of the universal form: DeepSpeed makes a folder of each."""
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-            raise WorkFailed(f"{where}: a parameter named {name[:80]!r}, which is no folder's name")
+def _check_name(name: str, where: Path) -> None:
+    """That a parameter's name does not lead out of the universal form, in which it is a folder's."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise WorkFailed(f"{where}: a parameter named {name[:80]!r}, which is no folder's name")
 
 
-def _check_checksums(files: Iterable[Path], workers: int) -> None:
-    """That every number has the checksum it was saved with: DeepSpeed looks at none."""
-    storages = [member for file in files for member in TorchFile(file).storages()]
+def _settings(rank: OptimizerShard, stage: int) -> dict[Any, Any]:
+    """What all ranks' optimizers have in common, as a shard holds it."""
+    base = rank.base
+    common = {key: value for key, value in rank.state.items() if key not in SHARDED}
+    common["param_groups"] = base["param_groups"]
+    if stage == 3:
+        steps = {i: {"step": held["step"]} for i, held in base["state"].items() if "step" in held}
+        common["optimizer_state_dict"] = {**base, "state": steps}
+    if isinstance(common.get("group_paddings"), list):
+        common["group_paddings"] = [0] * len(common["group_paddings"])
+    return common
+
+
+def _write(checkpoint: Checkpoint, files: dict[str, Content], new: Path, workers: int) -> None:
+    """Write all into ``new``; every number of the checkpoint has the checksum it was saved with, or it is an error."""
+    shards = [rank.file for rank in checkpoint.ranks]
+    title = f"reshard {checkpoint.path.resolve().name}"
+    with ByteProgress(title, sum(content.numbers for content in files.values())) as progress:
+        copy = _Copy(progress.add)
+
+        def write(name: str) -> None:
+            file = new / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            files[name].write(file, copy.numbers)
+
+        try:
+            _in_threads(write, files, workers)
+            copy.sums.check()
+        finally:
+            copy.sources.close()
+    left = (member for shard in shards for member in shard.storages() if member not in copy.sums.pieces)
+    check_whole(left)
+
+    def carry(model: TorchFile) -> None:
+        check_whole(model.storages())
+        shutil.copyfile(model.path, new / model.path.name)
+
+    _in_threads(carry, checkpoint.models, workers)
+
+
+def _in_threads(work: Callable[[Any], None], items: Iterable[Any], workers: int) -> None:
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda member: check_whole([member]), storages):
+        for _ in pool.map(work, items):
             pass
+
+
+class _Copy:
+    """Numbers from the checkpoint's files into a file that is open, with their checksums; from any thread."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.sources, self.sums, self.progress = SourceFiles(), Checksums(), progress
+
+    def numbers(self, tensor: Tensor, into: IO[bytes]) -> int:
+        """All of a tensor, piece by piece; the CRC-32."""
+        size, crc = SIZE[tensor.dtype], 0
+        buffer = memoryview(bytearray(min(PIECE_BYTES, tensor.numel * size)))
+        for extent in tensor.extents:
+            for start in range(0, extent.count, PIECE_BYTES // size):
+                piece = extent.part(start, min(PIECE_BYTES // size, extent.count - start))
+                data = buffer[: piece.count * size]
+                self.sources.read(piece, data)
+                self.sums.add(piece, data)
+                into.write(data)
+                crc = crc32(data, crc)
+                self.progress(len(data), len(data))
+        return crc
 
 
 def _check_whole(target: Path) -> None:
@@ -150,103 +222,3 @@ def _check_whole(target: Path) -> None:
         raise WorkFailed(
             f"{target}: not a whole universal form of this command (no {committed.COMMITTED}); {again}"
         )
-
-
-def _convert(source: Path, folder: Path, into: Path, workers: int) -> None:
-    """DeepSpeed's converter on a folder of links to the files of ``source``, its prints kept for the error."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # nothing here needs a GPU
-    try:
-        from deepspeed.checkpoint import ds_to_universal
-    except ImportError as error:
-        raise NotFit(f"resharding needs torch and DeepSpeed here: {error}") from None
-    for file in sorted(folder.iterdir()):
-        _check_unpickling(TorchFile(file.resolve()))
-    options = argparse.Namespace(
-        input_folder=str(folder), output_folder=str(into), num_extract_workers=workers,
-        num_merge_workers=workers, keep_temp_folder=False, strict=True, inject_missing_state=True,
-    )  # fmt: skip
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), children_end_with_this(), mapped_loads():
-            ds_to_universal.main(options)
-    except Exception as error:  # the converter raises whatever it meets; one line for the person
-        raise WorkFailed(
-            f"{source}: DeepSpeed's converter stopped: {type(error).__name__}: {error}"
-        ) from None
-    shutil.rmtree(into / "tmp", ignore_errors=True)
-
-
-@contextlib.contextmanager
-def mapped_loads() -> Iterator[None]:
-    """torch.load maps files into memory, here and in processes forked meanwhile: the page cache holds them, and gives
-    them up where memory is short, instead of each process. torch before 2.1 cannot."""
-    import torch
-
-    original = torch.load
-    if _maps():
-        torch.load = functools.partial(original, mmap=True)
-    try:
-        yield
-    finally:
-        torch.load = original
-
-
-def _check_unpickling(file: TorchFile) -> None:
-    """That torch's own unpickling of a checked file runs nothing that the check did not see.
-
-    Raises:
-        WorkFailed: torch finds another pickle in it, or the pickle calls something of a package it names.
-    """
-    import torch
-
-    try:
-        program = bytes(torch._C.PyTorchFileReader(str(file.path)).get_record("data.pkl"))
-    except RuntimeError as error:
-        raise WorkFailed(f"{file.path}: torch cannot read it: {str(error).splitlines()[0]}") from None
-    if hashlib.sha256(program).digest() != file.pickle_sha256:
-        raise WorkFailed(f"{file.path}: two contents in one file; refused")
-    state = file.value.get("optimizer_state_dict")
-    for group in (state.get("param_slice_mappings") or []) if isinstance(state, dict) else []:
-        _check_parameter_names(map(str, group), file.path)
-    for name, called in file.names.items():
-        if not name.startswith(INERT_PACKAGES):
-            continue
-        module, _, attribute = name.rpartition(".")
-        try:
-            kind = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever the package's module raises
-            raise WorkFailed(f"{file.path}: its pickle names {name}, which is not here: {error}") from None
-        plain = isinstance(kind, type) and kind.__module__.startswith(INERT_PACKAGES)
-        if not plain or (called and not issubclass(kind, enum.Enum)):
-            raise WorkFailed(f"{file.path}: refused, its pickle calls {name}, which is no data")
-
-
-class _Children:
-    """Whether processes forked from here are killed when this one is, and who forks at the moment."""
-
-    bound = False
-    watched = False
-    parent = 0
-
-    @classmethod
-    def before(cls) -> None:
-        cls.parent = os.getpid()
-
-    @classmethod
-    def after(cls) -> None:
-        if cls.bound:
-            die_with_parent()
-            if os.getppid() != cls.parent:  # killed in between
-                os._exit(1)
-
-
-@contextlib.contextmanager
-def children_end_with_this() -> Iterator[None]:
-    """Processes forked meanwhile are killed when this one is: else they wait forever, and keep its locks."""
-    if not _Children.watched:
-        os.register_at_fork(before=_Children.before, after_in_child=_Children.after)
-    _Children.watched = _Children.bound = True
-    try:
-        yield
-    finally:
-        _Children.bound = False

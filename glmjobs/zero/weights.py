@@ -8,12 +8,26 @@ from typing import Any
 import numpy as np
 
 from glmjobs.zero.checksums import Checksums
+from glmjobs.zero.directories import WEIGHT_FILES
 from glmjobs.zero.dtypes import FLOATING, SIZE, to_float32
 from glmjobs.zero.guarded_files import inside, open_regular, read_json, reading
 from glmjobs.zero.layout import Extent, Tensor
 from glmjobs.zero.safetensors_file import read_tensors
 from glmjobs.zero.torch_file import TensorRef, TorchFile
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
+
+
+def read_directory(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a model directory, from the files that every loader here prefers.
+
+    Raises:
+        BadInput: it holds no weights of a whole model.
+        WorkFailed: a file is damaged.
+    """
+    name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
+    if name is None:
+        raise BadInput(f"{directory}: no weights of a whole model: expected one of {', '.join(WEIGHT_FILES)}")
+    return read_weights(directory, name)
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
@@ -86,7 +100,7 @@ def read_values(extent: Extent, sums: Checksums | None = None) -> np.ndarray[Any
             file.seek(extent.offset)
             raw = np.frombuffer(file.read(size), np.uint8)
     except OSError as error:
-        raise WorkFailed(f"{extent.file}: cannot be read: {error.strerror or error}") from None
+        raise of_system(error, f"{extent.file}: cannot be read: {error.strerror or error}") from None
     if raw.size != size:
         raise WorkFailed(f"{extent.file}: truncated, it ends inside a tensor")
     if sums is not None:

@@ -12,6 +12,9 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 """The folder that the packages are in: a checkout, or ``site-packages``."""
 
+LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "numpy", "safetensors", "xxhash", "psutil")
+"""The packages without which a login node cannot submit, watch and consolidate."""
+
 
 def checkout() -> Path | None:
     """The checkout that this code runs from; None where it is installed."""

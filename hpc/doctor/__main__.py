@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hpc.core.errors import BadInput, HpcError
 from hpc.core.files import write_atomic
 from hpc.core.resources import resource
 from hpc.doctor import draft, examine
-from hpc.doctor.checklist import show
+from hpc.doctor.checklist import Row, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,10 @@ class Setting:
     cluster: str = "HPC_CLUSTER"
     runs: str = "HPC_RUNS"
     remedies: Mapping[str, str] = field(default_factory=dict)
+    words: Callable[[argparse.ArgumentParser], None] | None = None
+    """Adds options of its own."""
+    more: Callable[[argparse.Namespace, Profile, Path], tuple[Profile, list[Row]]] | None = None
+    """From what was typed, the profile, and where runs go: the profile as it is to be judged, and rows of its own."""
 
 
 def parser(setting: Setting) -> argparse.ArgumentParser:
@@ -58,6 +62,8 @@ def parser(setting: Setting) -> argparse.ArgumentParser:
         metavar="FILE",
         help="draft a cluster profile from sinfo and module avail (-: stdout)",
     )
+    if setting.words is not None:
+        setting.words(p)
     return p
 
 
@@ -78,10 +84,12 @@ def main(argv: list[str] | None = None, setting: Setting | None = None) -> int:
                 file=sys.stderr,
             )
         runs = Path(os.environ.get(setting.runs, "runs")).absolute()
+        profile, more = setting.more(args, profile, runs) if setting.more is not None else (profile, [])
         rows = examine(
             profile, runs=runs, pins=args.stack, wheels=args.wheels, remote_code=args.remote_code,
             remedies=setting.remedies,
         )  # fmt: skip
+        rows += more
     except HpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

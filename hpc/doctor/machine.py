@@ -31,7 +31,7 @@ def check(profile: Profile, runs: Path) -> list[Row]:
             findings += checks.check_libraries(libraries.loaded(), profile.preflight, gpus)
     findings.append(checks.check_memory(need))
     place = next(p for p in (runs, *runs.parents) if p.exists())
-    findings += checks.check_run_directory(place, need)
+    findings += checks.check_run_directory(place, need)[0]
     none = (
         [] if gpus else [Row(SECTION, "GPUs", "ok", "none (nvidia-smi lists none)", "none on a login node")]
     )

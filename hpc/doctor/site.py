@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -11,8 +10,9 @@ from pathlib import Path
 
 from hpc.batch import environment as modules
 from hpc.batch.profile import Profile
+from hpc.core import room
 from hpc.core.process import captured
-from hpc.doctor.checklist import Row, State
+from hpc.doctor.checklist import Row
 from hpc.health.checks import gib
 
 OPEN_FILES = 4096
@@ -128,39 +128,27 @@ def check_disk(runs: Path) -> list[Row]:
 
 
 def check_quota(place: Path) -> list[Row]:
-    """What quota(1) and lfs(1) say, where they are."""
-    rows = []
-    for command in (["quota", "-w"], ["lfs", "quota", "-q", "-u", str(os.getuid()), str(place)]):
-        if shutil.which(command[0]) is None:
-            continue
-        try:
-            done = captured(command, 20)
-        except subprocess.TimeoutExpired:
-            continue
-        rows += quota_rows(done.stdout)
+    """Every quota that applies there, and what cannot be asked (:mod:`hpc.core.room`)."""
+    asked = room.quotas(place)
+    rows = [quota_row(quota) for quota in asked.found]
+    if asked.unasked:
+        mend = "ask whoever runs the cluster what you may write there: a training that meets an unknown quota ends"
+        rows.append(Row("Disk", "quota", "warn", asked.unasked, "a quota that can be asked", mend))
     return rows or [Row("Disk", "quota", "ok", "none that this machine tells of")]
 
 
-def quota_rows(text: str) -> list[Row]:
-    """Lines ``FILESYSTEM USED SOFT HARD …`` in KiB; a star behind USED: over the soft limit."""
-    rows = []
-    for name, used, star, soft, hard in re.findall(r"^\s*(\S*/\S*)\s+(\d+)(\*?)\s+(\d+)\s+(\d+)", text, re.M):
-        limit = int(soft) or int(hard)
-        if limit == 0:
-            continue
-        left = (limit - int(used)) << 10
-        state: State = "bad" if star or left < 1 << 30 else "ok"
-        rows.append(
-            Row(
-                "Disk",
-                f"quota {name}",
-                state,
-                f"{gib(max(0, left))} left of {gib(limit << 10)}",
-                "room for a run",
-                "remove old checkpoints, or put runs elsewhere",
-            )
-        )
-    return rows
+def quota_row(quota: room.Quota) -> Row:
+    """Over the soft limit, writing ends after a grace period."""
+    over = 0 < quota.soft < quota.used
+    grace = f", over the {gib(quota.soft)} that it may exceed for a while" if over else ""
+    return Row(
+        "Disk",
+        f"quota, {quota.what}",
+        "bad" if over or quota.left < 1 << 30 else "ok",
+        f"{gib(quota.left)} left of {gib(quota.limit)}{grace}",
+        "room for a run",
+        "remove old checkpoints, or put runs elsewhere",
+    )
 
 
 def check_limits(profile: Profile) -> list[Row]:

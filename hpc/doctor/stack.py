@@ -17,13 +17,10 @@ from pathlib import Path
 
 from hpc.batch.profile import Environment, Profile
 from hpc.core import hints
-from hpc.core.resources import default_stack, resource
+from hpc.core.resources import LIGHT, default_stack, resource
 from hpc.doctor.checklist import Row, State
 from hpc.doctor.wheels import fits_glibc, fits_python, glibc, local_cuda, split_wheel
 from hpc.health.libraries import is_version, numbers
-
-LIGHT = ("pydantic", "pyyaml", "rich", "submitit", "numpy", "safetensors", "psutil")
-"""What a login node needs to submit and watch."""
 
 SECTION = "Python environment"
 

@@ -8,11 +8,9 @@ together).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,14 +22,14 @@ from hpc.batch.profile import Floor
 from hpc.core import timestamps
 from hpc.core.files import Json
 from hpc.core.process import memory_limit
-from hpc.core.room import free_bytes
+from hpc.core.room import free_bytes, quotas
 from hpc.health import gpus as devices
 from hpc.health import libraries
 from hpc.health.gpus import query_gpus, visible_gpus
+from hpc.health.writing import FIRST_BYTES, write_speed
 
 __all__ = ["Finding", "Need", "NodeReport", "check_node", "gib", "node_name", "query_gpus"]
 
-WRITE_BYTES = 16 << 20
 IDLE_GPU_BYTES = 1 << 30
 """More than this in use on a GPU before the job starts is somebody's; the driver itself holds some hundred MiB."""
 
@@ -46,6 +44,10 @@ class Need:
     gpu_memory: int = 0
     host_memory: int = 0
     disk: int = 0
+    writers: int = 1
+    """Processes of the node that write into the run directory at once."""
+    write_most: int = FIRST_BYTES
+    """So much may be written there to see how fast that goes, see :func:`hpc.health.writing.write_speed`."""
     gpu_type: str | None = None
     libraries: bool = True
     """Ask CUDA, NCCL and cuDNN for their versions (with GPUs only)."""
@@ -76,6 +78,8 @@ class NodeReport:
     gpus: list[dict[str, str]] = field(default_factory=list)
     tag: str = ""
     """Which start of which job this is of."""
+    write_rate: float = 0.0
+    """Bytes a second that it writes into the run directory, while the others do; 0: it cannot."""
 
     @property
     def fit(self) -> bool:
@@ -91,8 +95,9 @@ class NodeReport:
         """The inverse of :meth:`to_json`."""
         findings = [Finding(**f) for f in data["findings"]]
         return cls(
-            node=data["node"], time=data["time"], findings=findings, gpus=data["gpus"], tag=data["tag"]
-        )
+            node=data["node"], time=data["time"], findings=findings, gpus=data["gpus"], tag=data["tag"],
+            write_rate=data["write_rate"],
+        )  # fmt: skip
 
 
 def check_node(run: Path, need: Need, *, tag: str = "") -> NodeReport:
@@ -104,11 +109,14 @@ def check_node(run: Path, need: Need, *, tag: str = "") -> NodeReport:
         findings += [*check_errors(gpus), check_leftovers(gpus)]
         if need.libraries:
             findings += check_libraries(libraries.loaded(), need.floor, gpus)
-    findings += [check_memory(need), *check_run_directory(run, need)]
+    in_run, rate = check_run_directory(run, need)
+    findings += [check_memory(need), *in_run]
     if need.floor.scratch:
         findings.append(check_scratch(Path(need.floor.scratch), need.floor))
     findings = [replace(f, remedy=need.remedies.get(f.what, f.remedy)) for f in findings]
-    return NodeReport(node=node_name(), time=timestamps.now(), findings=findings, gpus=gpus, tag=tag)
+    return NodeReport(
+        node=node_name(), time=timestamps.now(), findings=findings, gpus=gpus, tag=tag, write_rate=rate
+    )
 
 
 def node_name() -> str:
@@ -252,25 +260,27 @@ def check_memory(need: Need) -> Finding:
     )  # fmt: skip
 
 
-def check_run_directory(run: Path, need: Need) -> list[Finding]:
-    """The run directory can be written to from here, at what speed, and has room."""
+def check_run_directory(run: Path, need: Need) -> tuple[list[Finding], float]:
+    """The run directory can be written to from here, has room, and how fast it is written to, in bytes a second."""
     remedy = f"{run} must be on a file system that every node mounts, with room left"
     try:
-        rate = write_speed(run)
+        rate = write_speed(run, need.writers, need.write_most)
     except OSError as error:
         return [
             Finding(what="run directory", ok=False, found=f"cannot write: {error.strerror}", needed="writable",
                     remedy=remedy)
-        ]  # fmt: skip
+        ], 0.0  # fmt: skip
     free = free_bytes(run)
+    unasked = quotas(run).unasked
     wanted = need.floor.write_mb_s
     return [
         Finding(what="run directory", ok=rate >= wanted * 1e6, found=f"writable, {rate / 1e6:,.0f} MB/s with fsync",
                 needed=f"{wanted:,.0f} MB/s" if wanted else "",
                 remedy="the file system is slow from this node; report it"),
-        Finding(what="free disk", ok=free >= need.disk, found=gib(free), needed=gib(need.disk),
+        Finding(what="free disk", ok=free >= need.disk, needed=gib(need.disk),
+                found=gib(free) + (f" ({unasked})" if unasked else ""),
                 remedy="make room, or put runs elsewhere", blame="configuration"),
-    ]  # fmt: skip
+    ], rate  # fmt: skip
 
 
 def check_scratch(path: Path, floor: Floor) -> Finding:
@@ -286,26 +296,6 @@ def check_scratch(path: Path, floor: Floor) -> Finding:
         what=f"scratch {path}", ok=ok, found=found, needed=f"{gib(need)} free",
         remedy="an earlier job left its files there, or the disk is gone; report the node",
     )  # fmt: skip
-
-
-def write_speed(folder: Path) -> float:
-    """Bytes a second of a small write with fsync.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    probe = folder / f".probe-{node_name()}-{os.getpid()}"
-    data = os.urandom(WRITE_BYTES)
-    try:
-        started = time.monotonic()
-        with probe.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return WRITE_BYTES / max(1e-9, time.monotonic() - started)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def gib(size: int) -> str:

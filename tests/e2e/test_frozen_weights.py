@@ -77,7 +77,7 @@ def test_on_another_number_of_ranks(zero: int, tmp_path: Path) -> None:
     """Two ranks up to a checkpoint, then one."""
     if zero == 3 and PRECISION == "fp32":
         pytest.skip(
-            "under ZeRO-3 DeepSpeed 0.16.4's converter takes one group of parameters alone, frozen or not"
+            "under ZeRO-3 DeepSpeed 0.16.4 loads one group of parameters alone, frozen or not"
         )
     model = small_model(tmp_path)
     run = make_run(tmp_path, "run", model, *NAMES, f"train.zero_stage={zero}", "train.max_steps=3")

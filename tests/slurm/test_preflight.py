@@ -13,7 +13,7 @@ import pytest
 from glmjobs.recipe import loading as recipes
 from glmjobs.run.directory import Run, Shape
 from hpc.batch.jobs import Chain, Job, Step
-from hpc.batch.profile import Profile
+from hpc.batch.profile import Measured, Profile
 from hpc.chain import ledger, submission
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
@@ -184,6 +184,28 @@ def test_a_bad_configuration_ends_with_one_table_and_no_requeue(
     assert info.state is JobState.FAILED and info.exit_code == 3
     assert said.count("preflight: 2 nodes") == 1 and "470.82.01" in said and "515.65.01 or newer" in said
     assert not ledger.events(run.path, event="requeued") and not ledger.events(run.path, event="bad_node")
+
+
+def test_a_save_that_does_not_fit_before_the_time_limit_is_said(
+    tmp_path: Path, four: DevCluster, slurm_of: Callable[[DevCluster], None], wait_job: Callable[..., JobInfo]
+) -> None:
+    """By what the nodes have just written it does; by the profile's figure, which counts for more, it does not."""
+    slurm_of(four)
+    case = Case(tmp_path, four)
+    run, job = case.submit(tmp_path, nodes=1)
+    assert wait_job(four, job, timeout=120).state is JobState.COMPLETED, output(run, job)
+    said = "".join(file.read_text() for file in run.jobs("preflight").glob("*.log"))
+    assert "│ a save " in said and "that this node" in said, said
+    (tmp_path / "slow").mkdir()
+    slow = Case(tmp_path / "slow", four)
+    figure = {"time": "2026-01-01", "what": "base", "nodes": 2, "gpus": 2, "write_gb_s": 1e-6}
+    slow.profile = slow.profile.model_copy(update={"measured": (Measured.model_validate(figure),)})
+    run, job = slow.submit(tmp_path / "slow", nodes=2)
+    assert wait_job(four, job, timeout=120).exit_code == 3
+    error = next(e["error"] for e in ledger.events(run.path, event="ended", stage="preflight"))
+    assert "a save: found a checkpoint of " in error and "that were measured here (cluster.measured)" in error
+    assert "needed the last one has 60 s before the time limit" in error
+    assert "; --set jobs.signal_seconds=" in error and not ledger.events(run.path, event="bad_node")
 
 
 def test_it_starts_again_so_often_and_no_more(

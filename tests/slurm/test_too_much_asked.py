@@ -9,7 +9,7 @@ import pytest
 
 from glmjobs import heal, submit
 from glmjobs.cli import run_command
-from glmjobs.run.directory import Run
+from glmjobs.run.directory import Run, rewrite
 from hpc.slurm import client as slurm
 from hpc.slurm.request_limits import array_limit, time_limits
 from tests.support.small_chain import ids, words
@@ -41,6 +41,24 @@ def test_an_array_that_is_too_large(place: Path, capsys: Any) -> None:
     assert said.endswith("--set score.shards=1")
     assert refused([*line, "--dry-run"], 3, capsys).startswith("note: as it is now, this would be refused")
     assert not (place / "wide").exists()
+
+
+def test_heal_says_of_an_array_what_submit_says(place: Path, capsys: Any) -> None:
+    """Of a run that was made where Slurm took such arrays, or could not be asked."""
+    most = array_limit()
+    assert most is not None
+    assert run_command(submit.main, words("wider", "jobs.train.time=9-00:00:00")) == 1, "refused; the run stays"
+    run = Run.open(place / "wider")
+    score = run.recipe.score.model_copy(update={"shards": most + 1})
+    jobs = run.recipe.jobs.model_copy(update={"train": run.recipe.jobs.consolidate})
+    run = rewrite(run, run.recipe.model_copy(update={"score": score, "jobs": jobs}), run.cluster)
+    capsys.readouterr()
+    assert run_command(heal.main, [str(run.path)]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: score.shards = {most + 1}: ") and said.endswith("--set score.shards=1")
+    assert not ids(run)
+    assert run_command(heal.main, [str(run.path), "--set", "score.shards=1"]) == 0
+    slurm.cancel(list(ids(run).values()))
 
 
 def test_longest_times(slurm_env: dict[str, str]) -> None:

@@ -8,9 +8,9 @@ it in any environment that has torch and DeepSpeed, then let the tests read what
 
 Each case becomes OUT/NAME-wWORLD/ with what ``engine.save_checkpoint`` writes, ``reference.npz`` (DeepSpeed's
 float32 state dict), ``module.npz`` (the training state itself, gathered from the live model) and
-``case.json``. A case is ``zSTAGE-DTYPE[-plain|-frozen|-rr]``: the model has tied weights, buffers, two
-parameter groups, odd sizes (so that every world size needs padding) and, with -frozen, frozen parameters; -rr
-turns DeepSpeed's round-robin gradients on.
+``case.json``. A case is ``zSTAGE-DTYPE[-plain|-frozen|-adapter|-rr]``: the model has tied weights, buffers, two
+parameter groups, odd sizes (so that every world size needs padding) and, with -frozen, frozen parameters, which
+-adapter leaves out of the checkpoint, as the Trainer does with LoRA; -rr turns DeepSpeed's round-robin gradients on.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def emulate_collectives(torch) -> None:
 def make(torch, deepspeed, out: Path, case: str, world: int, rank: int) -> None:
     stage, dtype, *flags = case.split("-")
     stage = int(stage[1:])
-    model = build(torch, "frozen" in flags, "plain" in flags)
+    adapter = "adapter" in flags
+    model = build(torch, adapter or "frozen" in flags, "plain" in flags)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for n, p in trainable if p.dim() > 1], "weight_decay": 0.1},
@@ -141,14 +142,15 @@ def make(torch, deepspeed, out: Path, case: str, world: int, rank: int) -> None:
         engine.backward(loss)
         engine.step()
     folder = out / f"{case}-w{world}"
-    engine.save_checkpoint(str(folder), client_state={"note": "made for tests"})
+    left_out = {"exclude_frozen_parameters": True} if adapter else {}  # older releases know no such argument
+    engine.save_checkpoint(str(folder), client_state={"note": "made for tests"}, **left_out)
     if rank == 0:
-        refer(torch, deepspeed, folder, case, world)
+        refer(torch, deepspeed, folder, case, world, left_out)
     if hasattr(engine, "destroy"):
         engine.destroy()
 
 
-def refer(torch, deepspeed, folder: Path, case: str, world: int) -> None:
+def refer(torch, deepspeed, folder: Path, case: str, world: int, left_out: dict) -> None:
     """DeepSpeed's own answer, and which versions gave it."""
     import numpy as np
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -158,7 +160,7 @@ def refer(torch, deepspeed, folder: Path, case: str, world: int) -> None:
             {"case": case, "world": world, "deepspeed": deepspeed.__version__, "torch": torch.__version__}
         )
     )
-    state = get_fp32_state_dict_from_zero_checkpoint(str(folder))
+    state = get_fp32_state_dict_from_zero_checkpoint(str(folder), **left_out)
     np.savez(
         folder / "reference.npz",
         **{name: (t.float() if t.is_floating_point() else t).detach().numpy() for name, t in state.items()},

@@ -173,7 +173,7 @@ class ChatGLMForCausalLM(CausalLM, ChatGLMPreTrainedModel):
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
         self.transformer = ChatGLMModel(config)
-        self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = OutputHead.beside(self.transformer.word_embeddings, tied=config.tie_word_embeddings)
         self.post_init()
 
 

@@ -100,6 +100,16 @@ class CausalLM(GenerationMixin):
         self.lm_head.weight = new_embeddings.weight
         self.lm_head.out_features = new_embeddings.out_features
 
+    def tie_weights(self, *given: Any, missing_keys: set[str] | None = None, **options: Any) -> None:
+        """As transformers does it, but a tied weight that the files hold as well is not read for a comparison
+        (transformers 5 makes one where ``missing_keys`` is given, in loading): :mod:`glmjobs.models.loading` has
+        compared a sample."""
+        if missing_keys is not None:
+            known: dict[str, str] = getattr(self, "all_tied_weights_keys", {})
+            missing_keys |= {name for name, source in known.items() if source not in missing_keys}
+            options["missing_keys"] = missing_keys
+        super().tie_weights(*given, **options)  # type: ignore[misc]
+
     def forward(
         self,
         input_ids: Tensor,

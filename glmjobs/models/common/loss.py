@@ -115,6 +115,16 @@ class OutputHead(nn.Linear):
     hits: Tensor | None = None
     """Outside training: how many labels of the last loss were the likeliest token, int64 scalar on the device."""
 
+    @classmethod
+    def beside(cls, embedding: nn.Embedding, *, tied: bool) -> OutputHead:
+        """The output matrix of a model without biases; a tied one is the embedding from the start: under ZeRO-3 one of
+        its own would be made, and partitioned, to be thrown away."""
+        if not tied:
+            return cls(embedding.embedding_dim, embedding.num_embeddings, bias=False)
+        head = cls(embedding.embedding_dim, 1, bias=False)
+        head.weight, head.out_features = embedding.weight, embedding.num_embeddings
+        return head
+
     def forward(
         self, hidden: Tensor, labels: Tensor | None = None, num_items: Tensor | int | None = None
     ) -> Tensor:

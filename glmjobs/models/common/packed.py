@@ -12,16 +12,19 @@ mask is still the whole truth.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from glmjobs import compat
 from glmjobs.models.common.attention import Blocks, Pieces, attend_blocks, block_diagonal, in_form, in_pieces
 from glmjobs.models.common.causal_lm import output_of
 from glmjobs.models.common.loss import OutputHead
@@ -56,8 +59,8 @@ def packed_inputs(
 
 def attend_packed(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """transformers' attention interface: as its own, but packed rows in the form that hangs on their mask.
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' attention interface: the model's own, but packed rows in the form that hangs on their mask.
 
     Args:
         query: [B, heads, L, D].
@@ -65,14 +68,19 @@ def attend_packed(
         attention_mask: [B, 1, L, K], as :func:`packed_inputs` makes it or any other; or None.
 
     Returns:
-        [B, L, heads, D], and no probabilities.
+        [B, L, heads, D]; of the probabilities what the model's own attention gives, of packed rows none.
     """
     form = getattr(attention_mask, "packed_form", None)
     if isinstance(form, Pieces):
         return _attend_causal_pieces(module, query, key, value, form.sizes, options), None
     if isinstance(form, Blocks):
         return attend_blocks(query, key, value, form, options.get("scaling")).transpose(1, 2), None
-    out: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    own: Any = (
+        sdpa_attention_forward
+        if compat.SCALED_ATTENTION
+        else sys.modules[type(module).__module__].eager_attention_forward
+    )
+    out: tuple[Tensor, Tensor | None] = own(module, query, key, value, attention_mask, **options)
     return out
 
 
@@ -82,14 +90,26 @@ def _attend_causal_pieces(
     """[B, L, heads, D]. A causal piece needs no mask, and so takes torch's fastest kernel."""
     batch, heads, length, width = query.shape
     parts = [in_pieces(t, sizes) for t in (query, key, value)]
+    attend = sdpa_attention_forward if compat.SCALED_ATTENTION else _causal_attention
     mixed = [
         # Padding is read by nobody: anything finite will do.
-        torch.zeros_like(q).transpose(1, 2)
-        if size < 0
-        else sdpa_attention_forward(module, q, k, v, None, **options)[0]
+        torch.zeros_like(q).transpose(1, 2) if size < 0 else attend(module, q, k, v, None, **options)[0]
         for size, q, k, v in zip(sizes, *parts, strict=True)
     ]
     return torch.cat(mixed, dim=1).view(batch, length, heads, width)
+
+
+def _causal_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, **options: Any
+) -> tuple[Tensor, None]:
+    """:func:`attend_packed` of one piece, where torch's attention takes no scale: the queries do."""
+    width, shared = query.shape[-1], query.shape[1] // key.shape[1]
+    scale = options.get("scaling") or width**-0.5
+    key, value = (t.repeat_interleave(shared, dim=1) for t in (key, value))
+    out = F.scaled_dot_product_attention(
+        query * (scale * width**0.5), key, value, dropout_p=options.get("dropout", 0.0), is_causal=True
+    )
+    return out.transpose(1, 2), None
 
 
 PACKED = "glmjobs_packed"
@@ -125,7 +145,7 @@ class _PackedRows:
         self.lm_head.__class__ = (
             OutputHead  # a Linear that also computes the loss: the same weight, another forward
         )
-        if self.config._attn_implementation == "sdpa":
+        if self.config._attn_implementation == ("sdpa" if compat.SCALED_ATTENTION else "eager"):
             # The layers' attention alone: the model makes its masks, and names itself, as before.
             own = copy.copy(self.config)
             own._attn_implementation = PACKED

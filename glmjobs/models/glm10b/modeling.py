@@ -149,7 +149,7 @@ class GLMForCausalLM(CausalLM, GLMPreTrainedModel):
         self.glm = GLMModel(config)
         # The original multiplies by the embedding. A module of its own, tied to it, lets ZeRO-3 gather the
         # weight.
-        self.lm_head = OutputHead(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = OutputHead.beside(self.glm.word_embeddings, tied=True)
         self._register_load_state_dict_pre_hook(_complete_names)
         self.post_init()
         if config.banned_token_ids:

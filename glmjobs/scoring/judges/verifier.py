@@ -27,7 +27,7 @@ from typing import Any
 
 from glmjobs.marking import Verdict
 from glmjobs.scoring.judges import Endpoint, JudgeName, not_marked, shown
-from hpc.core.errors import BadInput, WorkFailed
+from hpc.core.errors import BadInput, WorkFailed, of_system
 
 KEY = "GLMJOBS_VERIFIER_KEY"
 CACHE = "verifier.jsonl"
@@ -278,4 +278,4 @@ class _Cache:
             with self._lock, self._path.open("ab") as file:
                 file.write(line)
         except OSError as error:
-            raise WorkFailed(f"{self._path}: cannot write: {error.strerror}") from None
+            raise of_system(error, f"{self._path}: cannot write: {error.strerror}") from None

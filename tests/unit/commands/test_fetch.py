@@ -221,6 +221,30 @@ def test_bin_weights_become_safetensors(tmp_path: Path) -> None:
     assert same(formed(into), tensors) and not list(into.glob("pytorch_model*"))
 
 
+def test_an_output_matrix_that_is_the_embedding_is_written_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    tensors = bin_model(source, seed=1)
+    embedding, output = "transformer.word_embeddings.weight", "lm_head.weight"
+    file = source / "pytorch_model-00002-of-00002.bin"
+    torch.save({output: tensors[embedding].clone()}, file)
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert same(formed(into), {name: tensor for name, tensor in tensors.items() if name != output})
+    assert json.loads((into / fetch.LIST).read_text())["formed"]["tied"] == {output: embedding}
+    assert f"{output} is {embedding} again, and written once" in capsys.readouterr().err
+    # not where its last bit differs, nor where the configuration does not tie
+    last = tensors[embedding].clone()
+    last.view(torch.int16)[-1, -1] ^= 1
+    torch.save({output: last}, file)
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert same(formed(into), {**tensors, output: last})
+    torch.save({output: tensors[embedding].clone()}, file)
+    (source / "config.json").write_text('{"model_type": "chatglm", "tie_word_embeddings": false}')
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
+    assert same(formed(into), {**tensors, output: tensors[embedding]})
+
+
 def test_a_damaged_bin_file_forms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, into = tmp_path / "source", tmp_path / "into"
     bin_model(source, seed=1)

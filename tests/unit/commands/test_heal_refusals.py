@@ -16,7 +16,7 @@ from glmjobs.run.read_state import read_state
 from hpc.batch.profile import Profile
 from hpc.chain import ledger
 from hpc.core.config_files import field_names
-from hpc.core.errors import BadInput
+from hpc.core.errors import BadInput, HpcError, NotFit
 from tests.support.paths import CONFIGS, REPO
 
 PAGE = (REPO / "docs" / "changing-a-run.md").read_text()
@@ -93,6 +93,23 @@ def test_before_the_first_checkpoint_all_is_taken(name: str, run: Run) -> None:
     before = (run.path / "run.yaml").read_text()
     change(run, setting(name))
     assert (run.path / "run.yaml").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "said"),
+    [
+        ("train.freeze=[dense_h_to_5h]", BadInput, "train.freeze: dense_h_to_5h: this model has embeddings, "),
+        ("jobs.train.memory=1M", NotFit, "jobs.train.memory = 1M, and this training takes "),
+    ],
+)
+def test_what_a_training_takes_is_demanded_as_by_submit(
+    item: str, kind: type[HpcError], said: str, run: Run
+) -> None:
+    before = (run.path / "run.yaml").read_text()
+    with pytest.raises(kind) as caught:
+        change(run, item)
+    assert str(caught.value).startswith(said) and (run.path / "run.yaml").read_text() == before
+    assert not ledger.events(run.path, event="changed")
 
 
 def test_the_same_value_is_no_change(run: Run) -> None:

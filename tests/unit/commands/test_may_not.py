@@ -5,25 +5,15 @@ Run without the rights of root that no permission stops; the file system's answe
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 from glmjobs.recipe.loading import load
 from glmjobs.run.directory import Run, Shape
 from hpc.batch.profile import Profile
-from tests.support.paths import CONFIGS, REPO
+from tests.support.may_not import needs_setpriv, said
+from tests.support.paths import CONFIGS
 
-WITHOUT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-
-pytestmark = pytest.mark.skipif(
-    bool(WITHOUT) and shutil.which("setpriv") is None, reason="no setpriv here to give up root's rights with"
-)
+pytestmark = needs_setpriv
 
 COMMANDS = (
     "status r",
@@ -36,31 +26,10 @@ COMMANDS = (
     "score r",
     "reshard runs/r/checkpoints/checkpoint-6 --world-size 2",
 )
-ALL = """
-import io, json, sys
-from contextlib import redirect_stderr
-from importlib import import_module
-from glmjobs.cli import run_command
-for line in json.loads(sys.argv[1]):
-    command, *words = line.split()
-    said = io.StringIO()
-    with redirect_stderr(said):
-        code = run_command(import_module(f"glmjobs.{command}").main, words)
-    print(json.dumps([line, code, said.getvalue()]))
-"""
-
 
 def made(folder: Path) -> Path:
     recipe = load(CONFIGS / "tiny.yaml")
     return Run.create(folder / "runs" / "r", recipe, Profile(name="test"), Shape(nodes=1, gpus=1)).path
-
-
-def said(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
-    env = {**os.environ, "PYTHONPATH": str(REPO), "GLMJOBS_RUNS": str(folder / "runs")}
-    words = [*WITHOUT, sys.executable, "-c", ALL, json.dumps(lines)]
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
 def test_a_closed_run(tmp_path: Path) -> None:

@@ -61,7 +61,9 @@ def test_dry_run_prints_the_whole_chain_and_touches_nothing(
     ("words", "code", "said"),
     [
         ([], 0, ""),
-        (["--set", "jobs.train.memory=1M"], 3, "jobs.train.memory = 1M: a node needs"),
+        (["--set", "jobs.train.memory=1M"], 3, "jobs.train.memory = 1M, and this training takes "),
+        (["--set", "train.freeze=[dense_h_to_5h]"], 2, "train.freeze: dense_h_to_5h: this model has embeddings, "),
+        (["--set", "train.method=lora", "--set", "train.lora.targets=[q_proj]"], 2, "no linear map 'q_proj'"),
         (["--set", "model.make=", "--set", "model.path=gone"], 2, "no such model directory (model.path)"),
         (["--name", "there"], 2, "there is a run of this name already"),
         (["--rehearse"], 0, ""),

@@ -111,9 +111,15 @@ HELD: dict[str, str] = {
     "no committed checkpoint here": "tests/unit/commands/test_missing_files.py::test_it_is_bad_input",
     "mixed-step checkpoint": "tests/unit/zero/test_damaged_checkpoints.py::test_shard_of_another_step",
     "checkpoint-…: waiting for room, … h at most; make some": f"{SAVING}::test_the_last_save_waits_for_room",
-    "… can be written there, and this training takes …": f"{DEMANDS}::test_a_6b_run",
-    "a node needs … besides what the libraries take": f"{DEMANDS}::test_a_6b_run",
-    "a GPU of … GB (cluster.gpu_memory_gb): this training takes …": f"{DEMANDS}::test_a_6b_run",
+    "… can be written there … this training takes …": f"{DEMANDS}::test_a_6b_run",
+    "… of a node besides what the libraries take": f"{DEMANDS}::test_a_6b_run",
+    "a GPU of … GB (cluster.gpu_memory_gb) … this training takes …": f"{DEMANDS}::test_a_6b_run",
+    "a checkpoint of … takes … s at the …/s that …": (
+        f"{PREFLIGHT}::test_a_save_that_does_not_fit_before_the_time_limit_is_said"
+    ),
+    "Python 3.10 or later is needed; … is …": (
+        "tests/unit/bootstrap/test_old_pythons.py::test_an_old_python_says_what_is_needed"
+    ),
     "without a GPU its … billion parameters take … GB of memory …": (
         "tests/unit/generation/test_cpu_precision.py::test_the_type_that_fits"
     ),

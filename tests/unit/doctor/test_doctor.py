@@ -15,6 +15,7 @@ import glmjobs.doctor
 from glmjobs.recipe.loading import load_both
 from hpc.batch import profile as cluster
 from hpc.batch.profile import Environment, Profile
+from hpc.core import room
 from hpc.core.errors import BadInput
 from hpc.doctor import draft, machine, site, stack, wheels
 from hpc.doctor.__main__ import load, main
@@ -25,7 +26,7 @@ from tests.support.paths import CONFIGS, REPO
 CLUSTER_STACK = {
     "torch": "2.0.1+cu117", "transformers": "4.49.0", "deepspeed": "0.16.4", "numpy": "1.26.4", "setuptools": "80.9.0",
     "pydantic": "2.14.4", "PyYAML": "6.0.3", "rich": "15.0.0", "submitit": "1.5.4", "safetensors": "0.8.0",
-    "psutil": "7.2.2",
+    "xxhash": "3.6.0", "psutil": "7.2.2",
 }  # fmt: skip
 MISSION = Profile(
     name="mission", environment=Environment(modules=("cuda/11.7", "nccl/2.14.3-1", "cudnn/8.8.1.3"))
@@ -318,17 +319,24 @@ def test_a_draft_takes_the_modules_there_are(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("text", "states"),
+    ("gib", "state", "found"),
     [
-        ("Disk quotas for user me (uid 1):\n Filesystem blocks quota limit grace files quota limit grace\n"
-         " /dev/sda1 10485760 20971520 20971520 5 0 0\n", ["ok"]),
-        ("/dev/sda1 20971520* 20971520 31457280 6days 5 0 0\n", ["bad"]),
-        ("/home 20971519 0 20971520 - 5 0 0 -\n", ["bad"]),
-        ("/dev/sda1 100 0 0 5 0 0\n", []),
+        ((10, 20, 20), "ok", "10.0 GiB left of 20.0 GiB"),
+        ((21, 20, 30), "bad", "9.0 GiB left of 30.0 GiB, over the 20.0 GiB that it may exceed for a while"),
+        ((19.5, 0, 20), "bad", "0.5 GiB left of 20.0 GiB"),
     ],
-)  # fmt: skip
-def test_quota_lines(text: str, states: list[str]) -> None:
-    assert [row.state for row in site.quota_rows(text)] == states
+)
+def test_a_quota(gib: tuple[float, float, float], state: str, found: str) -> None:
+    row = site.quota_row(room.Quota("project 7", *(int(size * 2**30) for size in gib)))
+    assert (row.what, row.state, row.found) == ("quota, project 7", state, found)
+
+
+def test_a_quota_that_cannot_be_asked_is_worth_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "quotas", lambda place: room.Quotas(unasked="quotas of gpfs: no mmlsquota here"))
+    (row,) = site.check_quota(tmp_path)
+    assert row.state == "warn" and row.found == "quotas of gpfs: no mmlsquota here"
 
 
 def test_a_login_node_with_gpus_is_judged_like_a_node(

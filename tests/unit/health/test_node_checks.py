@@ -191,11 +191,12 @@ def test_scratch_and_run_directory(tmp_path: Path) -> None:
     assert not short.ok and "MB/s" in short.found
     gone = checks.check_scratch(tmp_path / "gone", Floor(scratch_gb=0))
     assert not gone.ok and gone.found == "cannot write: No such file or directory"
-    missing = checks.check_run_directory(tmp_path / "gone", Need())
+    missing, _ = checks.check_run_directory(tmp_path / "gone", Need())
     assert [f.ok for f in missing] == [False] and "every node mounts" in missing[0].remedy
-    slow = by_name(checks.check_run_directory(tmp_path, Need(floor=Floor(write_mb_s=1e9))))["run directory"]
+    slow = by_name(checks.check_run_directory(tmp_path, Need(floor=Floor(write_mb_s=1e9)))[0])["run directory"]
     assert not slow.ok and slow.needed == "1,000,000,000 MB/s"
-    assert all(f.ok for f in checks.check_run_directory(tmp_path, Need()))
+    found, rate = checks.check_run_directory(tmp_path, Need(writers=4, write_most=24 << 20))
+    assert all(f.ok for f in found) and f"{rate / 1e6:,.0f} MB/s" in found[0].found
     assert list(tmp_path.iterdir()) == [], "no probe is left behind"
 
 

@@ -103,13 +103,27 @@ def test_pieces_reach_every_layer_of_a_transformers_decoder(monkeypatch: pytest.
     assert len(calls) == 3 * LAYERS
 
 
+def test_a_causal_piece_has_its_scale_and_shared_keys() -> None:
+    """What the pieces of a transformers decoder take where torch's attention takes no scale."""
+    from glmjobs.models.common.packed import _causal_attention
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 16, generator=generator) for heads in (6, 2, 2))
+    out, _ = _causal_attention(None, query, key, value, None, scaling=0.4, dropout=0.0)
+    key, value = (t.repeat_interleave(3, dim=1) for t in (key, value))
+    scores = 0.4 * query @ key.transpose(-1, -2)
+    scores = scores.masked_fill(torch.ones(9, 9).triu(1).bool(), -math.inf)
+    torch.testing.assert_close(out.transpose(1, 2), scores.softmax(-1) @ value, rtol=0, atol=1e-5)
+
+
 def test_generation_and_plain_rows_are_transformers_own() -> None:
     plain, ours = small("glm4", std=0.08), small_trained("glm4", std=0.08).eval()
     ids = torch.tensor([[0, 0, *PROMPTS["glm4"]], [9, 8, *PROMPTS["glm4"]]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     options = {"attention_mask": mask, "do_sample": False, "max_new_tokens": 6}
     assert torch.equal(plain.generate(ids, **options), ours.generate(ids, **options))
-    assert ours.config._attn_implementation == "sdpa"  # what a saved directory and others see
+    # what a saved directory and others see
+    assert ours.config._attn_implementation == plain.config._attn_implementation
 
 
 def test_forms_of_a_mask() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from glmjobs.models import (
     ChatGLMConfig,
@@ -27,9 +28,12 @@ from glmjobs.models import (
 )
 from glmjobs.models.family import family_for
 from glmjobs.zero.consolidate import Options, consolidate
+from tests.support.sparse_models import sparse_checkpoint
 from tests.support.thudm import NEW_TOKENS, run_driver, spread
 
 pytestmark = pytest.mark.slow
+
+OUTPUT, EMBEDDING = "lm_head.weight", "transformer.word_embeddings.weight"
 
 #: hidden size, layers, heads, spread of the weights, gain of what layers add: enough for attention to matter,
 #: and for a model with tied embeddings not to repeat one token for ever.
@@ -71,8 +75,17 @@ def write_directory(
 
     trained = load_model(base, "float32")
     spread(trained, layers, gain)
-    trained.save_pretrained(checkpoint)
-    consolidate(checkpoint, directory, Options(dtype="float16", fsync=False), base)
+    weights = dict(trained.named_parameters())  # the tied output matrix is not among them
+    sparse_checkpoint(checkpoint, {name: tuple(w.shape) for name, w in weights.items()}, 2)
+    values = torch.cat([weight.data.flatten() for weight in weights.values()])
+    for path in sorted(checkpoint.rglob("*_optim_states.pt")):
+        saved = torch.load(path, weights_only=True)
+        part = saved["optimizer_state_dict"]["single_partition_of_fp32_groups"][0]
+        part.copy_(values[: len(part)])
+        values = values[len(part) :]
+        torch.save(saved, path)
+    found = consolidate(checkpoint, directory, Options(dtype="float16", fsync=False), base)
+    assert found["tied"] == {OUTPUT: EMBEDDING} and OUTPUT not in load_file(directory / "model.safetensors")
     assert (directory / "modeling_chatglm.py").is_file()
 
 
@@ -134,6 +147,24 @@ def test_as_thudms_code(
         out = model.generate(ids, max_length=128, do_sample=False)[0, ids.shape[1] :]
         # chat also repairs punctuation between Chinese characters; the words are compared without any.
         assert words(tokenizer.decode(out.tolist(), skip_special_tokens=True)) == words(answer)
+
+
+def test_their_code_needs_no_output_matrix(thudm: tuple[Path, str], shared: Path, tmp_path: Path) -> None:
+    """What is consolidated holds the tied matrix once, and is to THUDM's code what it is with it: bit by bit."""
+    code, python = thudm
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    write_directory(once, SIZES[1], shared, code)
+    shutil.copytree(once, twice)
+    weights = load_file(once / "model.safetensors")
+    weights[OUTPUT] = weights[EMBEDDING].clone()
+    save_file(weights, twice / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "prompts.json").write_text(json.dumps({"rows": prompts(7), "chats": CHATS}), encoding="utf-8")
+    without, with_it = (run_driver("thudm_driver.py", python, folder, tmp_path) for folder in (once, twice))
+    for name in ("logits", "right"):
+        assert all(map(torch.equal, without[name], with_it[name]))
+    for name in ("alone", "batch", "chat"):
+        assert without[name] == with_it[name]
+    assert len({token for row in without["batch"] for token in row}) > 5  # more than one token for ever
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:

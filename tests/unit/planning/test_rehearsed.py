@@ -87,7 +87,7 @@ def test_where_all_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "goes on from step 10 holds",
         "0.5 s, 36,000 tokens/s, MFU 43.2%",
         "60.0 GB",
-        "in 100.0 s",
+        "takes 100 s",
         "225 GB/s",
         "240 s",
     ):
@@ -99,7 +99,7 @@ def test_where_all_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("what", "settings", "figures", "remedy"),
     [
         ("a save", (), {"save_seconds": 700.0}, "--set jobs.signal_seconds=1051"),
-        ("the longest silence", (), {"save_seconds": 1000.0}, "--set jobs.heartbeat_seconds=1501"),
+        ("the longest silence", (), {"step_seconds": 1000.0}, "--set jobs.heartbeat_seconds=1500"),
         ("GPU memory", (), {"peak_gpu_bytes": 79 * 10**9}, "--set train.activation_checkpointing=true"),
         ("disk", (), {"checkpoint_bytes": 10**15}, "--set train.save_total_limit=1"),
         ("a rank killed", (), {"resumed": False}, "jobs/train"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import socket
 import threading
@@ -22,7 +24,7 @@ from glmjobs.scoring.predictions import Shard
 from glmjobs.scoring.test_sets import Question
 from glmjobs.terminal.score_tables import show
 from hpc.core.command import run_command
-from hpc.core.errors import WorkFailed
+from hpc.core.errors import BadInput, WorkFailed
 
 SECRET = "sk-do-not-write-me"
 ROW = ("还剩几颗？", "9颗", "还剩九颗。")
@@ -207,6 +209,23 @@ def test_replies_are_kept_by_content(server: Server, tmp_path: Path, monkeypatch
     other = Verifier(Endpoint(server.url, "another", attempts=1), cache, lambda _: None)
     assert other.mark(*ROW).status == "not marked", "another model is asked itself"
     assert SECRET.encode() not in cache.read_bytes()
+
+
+def test_replies_that_may_not_be_kept_are_bad_input_and_a_full_disk_is_not(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Path.open
+    for number, kind in ((errno.EACCES, BadInput), (errno.ENOSPC, WorkFailed)):
+
+        def refuses(path: Path, mode: str = "r", number: int = number) -> Any:
+            if mode == "ab":
+                raise OSError(number, os.strerror(number), str(path))
+            return usual(path, mode)
+
+        server.replies = ["A"]
+        monkeypatch.setattr(Path, "open", refuses)
+        with pytest.raises(kind, match=rf"verifier\.jsonl: cannot write: {os.strerror(number)}"):
+            Verifier(Endpoint(server.url, "m"), tmp_path / "verifier.jsonl").mark("q", "1", "1")
 
 
 def test_rows_are_asked_side_by_side_and_come_in_order(server: Server) -> None:

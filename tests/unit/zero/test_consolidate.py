@@ -11,7 +11,7 @@ import pytest
 
 from glmjobs import consolidate as stage
 from glmjobs.cli import run_command
-from glmjobs.zero import manifest
+from glmjobs.zero import dtypes, manifest
 from glmjobs.zero.consolidate import Options, consolidate
 from tests.support.small_checkpoints import fails, models, resave, shards, weights
 
@@ -40,6 +40,19 @@ def test_overflow_is_named_and_refused(checkpoint: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(stage.main, [word.format(here=tmp_path) for word in argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_output_matrix_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:
+    """Of a directory that holds both, as a LoRA's base may."""
+    embedding = torch.randn(5, 3)
+    both = {"transformer.word_embeddings.weight": embedding, "lm_head.weight": embedding.clone()}
+    source = weights(tmp_path / "checkpoint-3", both)
+    (source / "config.json").write_text('{"model_type": "chatglm"}')
+    found = consolidate(source, tmp_path / "out", Options(fsync=False))
+    assert found["tied"] == {"lm_head.weight": "transformer.word_embeddings.weight"} and found["tensors"] == 1
+    (source / "config.json").write_text('{"model_type": "chatglm", "tie_word_embeddings": false}')
+    found = consolidate(source, tmp_path / "untied", Options(fsync=False))
+    assert found["tied"] == {} and found["tensors"] == 2
 
 
 def test_plain_trainer_checkpoint_and_files_carried(tmp_path: Path) -> None:
@@ -76,8 +89,12 @@ def test_plain_trainer_checkpoint_and_files_carried(tmp_path: Path) -> None:
     assert torch.equal(loaded["a"], weights["a"].bfloat16()) and torch.equal(loaded["n"], weights["n"])
 
 
-def test_rounding_equals_torch_everywhere() -> None:
-    """All 65,536 halves, their neighbours in float32, ties, subnormals, overflow edges."""
+@pytest.mark.parametrize("by_instruction", [False, True])
+def test_rounding_equals_torch_everywhere(by_instruction: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 65,536 halves, their neighbours in float32, ties, subnormals, overflow edges, and a million of any kind."""
+    if by_instruction and not dtypes.by_instruction:
+        pytest.skip("numkong >= 7.8 is not installed")
+    monkeypatch.setattr(dtypes, "by_instruction", by_instruction)
     halves = np.arange(65536, dtype=np.uint32)
     bits = np.concatenate(
         [(halves << 16) + low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]
@@ -85,19 +102,19 @@ def test_rounding_equals_torch_everywhere() -> None:
             halves.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32) + np.uint32(s)
             for s in (0, 1, 0x1000, 0xFFF, 0x1001)
         ]
+        + [np.random.default_rng(0).integers(0, 1 << 32, 1 << 20, np.uint32)]
     )
     values = bits.astype(np.uint32).view(np.float32)
     values = values[~np.isnan(values)]
     check_rounding(values)
-    check_rounding(values[np.abs(values) < 65520])  # without any that overflows: another way is taken
+    for limit in dtypes.OVERFLOW_AT.values():
+        check_rounding(values[np.abs(values) < limit])  # without any that overflows: another way is taken
 
 
 def check_rounding(values: np.ndarray) -> None:
     """The same halves as torch's, and the right number of overflows."""
-    from glmjobs.zero.dtypes import round_to
-
     for dtype, kind in (("F16", torch.float16), ("BF16", torch.bfloat16)):
-        ours, overflow = round_to(values, dtype)
+        ours, overflow = dtypes.round_to(values, dtype)
         wanted = torch.from_numpy(values).to(kind)
         assert np.array_equal(ours.view(np.int16), wanted.view(torch.int16).numpy())
         assert overflow == int((torch.isinf(wanted) & ~torch.isinf(torch.from_numpy(values))).sum())

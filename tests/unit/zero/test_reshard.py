@@ -1,68 +1,140 @@
-"""The universal checkpoint holds every parameter as consolidation reads it, for ZeRO-2 and ZeRO-3."""
+"""The universal form is what DeepSpeed's own converter makes, in constant memory; what cannot be right is refused."""
 
 from __future__ import annotations
 
 import argparse
-import collections
+import contextlib
 import io
 import os
 import pickle
-import select
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from glmjobs.reshard import accumulation
-from glmjobs.zero.universal_form import reshard
-from hpc.core.errors import BadInput, NotFit, WorkFailed
+from glmjobs.zero.torch_file import TorchFile
+from glmjobs.zero.universal_form import STATES, reshard
+from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from tests.support.hostile_pickle import Runs
-from tests.support.small_checkpoints import flip, storages
+from tests.support.small_checkpoints import flip, resave, storages
+from tests.support.sparse_models import sparse_checkpoint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-
-CASES = ("z2-fp32-w2", "z3-fp32-w2")
+OLD = not hasattr(torch, "get_default_device")
+"""gloo of torch 2.0 sends no bfloat16; DeepSpeed 0.16 trains no float16 on a CPU, and loads no universal ZeRO-3."""
+LIKE_DEEPSPEED = (
+    ("z1-fp32", "z2-fp32", "z2-fp32-frozen", "z1-fp32-adapter")
+    if OLD
+    else ("z1-bf16", "z2-fp32", "z2-fp16-frozen", "z2-bf16-adapter", "z3-fp32", "z3-fp16-frozen", "z3-bf16-adapter")
+)  # fmt: skip
+DAMAGED = ("z2-fp32",) if OLD else ("z2-fp32", "z3-fp32")
+REFUSED = ("z2-fp32-rr", "z3-fp32") if OLD else ("z2-fp32-rr",)
 OPTIMIZER = "zero_pp_rank_{}_mp_rank_00_optim_states.pt"
-MODEL = {
-    "z2-fp32-w2": "mp_rank_00_model_states.pt",
-    "z3-fp32-w2": "zero_pp_rank_1_mp_rank_00_model_states.pt",
-}
+MODEL = {"z2-fp32": "mp_rank_00_model_states.pt", "z3-fp32": "zero_pp_rank_1_mp_rank_00_model_states.pt"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Path:
     out = tmp_path_factory.mktemp("reshard")
-    command = [
-        sys.executable,
-        str(repo / "tests/support/make_checkpoints.py"),
-        str(out),
-        "--cases",
-        "z2-fp32,z3-fp32",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    cases = ",".join(dict.fromkeys((*LIKE_DEEPSPEED, *REFUSED)))
+    command = [sys.executable, str(repo / "tests/support/make_checkpoints.py"), str(out), "--cases", cases]
+    subprocess.run(
+        [*command, "--emulate"] if OLD else command, check=True, capture_output=True, timeout=400
+    )
     return out
 
 
-@pytest.fixture(params=CASES)
-def checkpoint(request: pytest.FixtureRequest, made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made / request.param, tmp_path / request.param))
+@pytest.fixture
+def take(made: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda case: Path(shutil.copytree(made / f"{case}-w2", tmp_path / case))
 
 
-def test_universal_form_holds_the_same_values(checkpoint: Path) -> None:
+@pytest.fixture(params=DAMAGED)
+def checkpoint(request: pytest.FixtureRequest, take: Callable[[str], Path]) -> Path:
+    return take(request.param)
+
+
+@pytest.mark.parametrize("case", LIKE_DEEPSPEED)
+def test_it_is_what_deepspeed_makes(case: str, take: Callable[[str], Path]) -> None:
+    """Bit for bit, but for what no loader of DeepSpeed reads."""
+    checkpoint = take(case)
+    reference = by_deepspeed(checkpoint)
     target = reshard(checkpoint, 3)
     assert (checkpoint / "latest_universal").read_text() == target.name == "global_step2_universal"
-    with np.load(checkpoint / "reference.npz") as archive:
-        reference = {name: archive[name] for name in archive.files}
-    for name in ("embed.weight", "blocks.0.1.weight", "blocks.2.2.bias", "scale"):
-        saved = torch.load(target / "zero" / name / "fp32.pt", weights_only=True)
-        value = (saved["param"] if isinstance(saved, dict) else saved).detach().numpy()
-        assert value.reshape(reference[name].shape).tobytes() == reference[name].tobytes(), name
+    trained = {
+        name
+        for group in TorchFile(next(target.glob("*model_states.pt"))).value["param_shapes"]
+        for name in group
+    }
+    assert "scale" in trained and ("blocks.1.1.weight" in trained) == ("frozen" not in case and "adapter" not in case)
+    ours, theirs = (
+        {str(file.relative_to(folder)) for file in folder.rglob("*.pt")} for folder in (target, reference)
+    )
+    # From 0.18 on a copy of all that is in the model state and not trained: buffers, frozen and tied parameters.
+    extra = {name for name in theirs if re.fullmatch(r"zero/(.*)/fp32\.pt", name)} - {
+        f"zero/{name}/fp32.pt" for name in trained
+    }
+    assert ours == theirs - extra
+    for name in sorted(ours):
+        file, other = target / name, reference / name
+        if name.endswith("model_states.pt"):
+            assert file.read_bytes() == other.read_bytes()
+            continue
+        with zipfile.ZipFile(file) as archive:
+            assert archive.testzip() is None
+        saved, expected = (torch.load(path, weights_only=False) for path in (file, other))
+        if name == "zero/optimizer_state.pt" and case.startswith("z3"):
+            del expected["fp32_flat_groups"]  # of rank 0 alone
+            for held in expected["optimizer_state_dict"]["state"].values():
+                del held["exp_avg"], held["exp_avg_sq"]
+        assert same(saved, expected), name
+    for what in STATES:
+        torch.load(target / f"zero/scale/{what}.pt", weights_only=True)
+
+
+def by_deepspeed(checkpoint: Path) -> Path:
+    """What the converter of the DeepSpeed that is here makes."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    into = checkpoint / "by_deepspeed"
+    options = argparse.Namespace(
+        input_folder=str(checkpoint / "global_step2"), output_folder=str(into), num_extract_workers=1,
+        num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        ds_to_universal.main(options)
+    (checkpoint / "latest_universal").unlink()
+    return into
+
+
+def same(one: Any, other: Any) -> bool:
+    """Types and values, of tensors every bit."""
+    if torch.is_tensor(one):
+        return torch.is_tensor(other) and describe(one) == describe(other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if type(one).__module__.startswith("deepspeed") and hasattr(one, "__dict__"):
+        return type(one) is type(other) and same(vars(one), vars(other))
+    return bool(type(one) is type(other) and one == other)
+
+
+def describe(tensor: Any) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.detach().contiguous().numpy().tobytes()
+
+
+def test_done_already_is_looked_at(checkpoint: Path) -> None:
+    target = reshard(checkpoint, 3)
     assert reshard(checkpoint, 1) == target
     assert not list(checkpoint.glob(".*"))
     victim = target / "zero/scale/fp32.pt"
@@ -82,7 +154,7 @@ def test_universal_form_holds_the_same_values(checkpoint: Path) -> None:
             reshard(checkpoint, world_size, workers)
 
 
-def test_a_flipped_bit_is_named_before_deepspeed_reads_it(checkpoint: Path) -> None:
+def test_a_flipped_bit_is_named(checkpoint: Path) -> None:
     """Adam's moments count here, and the copies of the weights: all that DeepSpeed may take up."""
     for path in sorted((checkpoint / "global_step2").glob("*.pt")):
         whole = path.read_bytes()
@@ -114,26 +186,12 @@ def test_nothing_of_the_checkpoint_runs(checkpoint: Path) -> None:
         with pytest.raises(WorkFailed, match=path.name):
             reshard(checkpoint, 1)
         path.write_bytes(whole)
-    # Files that belong to no rank are not among those that the converter gets.
+    # Files that belong to no rank are not among those that are carried over.
     for name in ("zero_pp_rank_0_mp_rank_01_model_states.pt", "zz_model_states.pt"):
         torch.save(evil, step / name)
-    assert reshard(checkpoint, 1).is_dir()
+    files = {path.name for path in reshard(checkpoint, 1).iterdir()}
+    assert MODEL[checkpoint.name] in files and not {"zz_model_states.pt", OPTIMIZER.format(1)} & files
     assert not marker.exists()
-
-
-def test_calls_of_the_packages_own_functions_are_refused(checkpoint: Path) -> None:
-    """What the reader takes for an inert label, unpickling would call."""
-    import deepspeed.launcher.runner as runner
-
-    path = checkpoint / "global_step2" / OPTIMIZER.format(0)
-    saved = torch.load(path, weights_only=False)
-    saved["extra"] = [Runs(runner.parse_args, ["--help"])]
-    torch.save(saved, path)
-    with pytest.raises(WorkFailed, match=r"runner\.parse_args.*no data"):
-        reshard(checkpoint, 1)
-    saved["extra"] = [argparse.Namespace(a=np.arange(3)), collections.deque([1]), Path("/x")]
-    torch.save(saved, path)
-    assert reshard(checkpoint, 1).is_dir()
 
 
 def test_a_parameter_cannot_leave_the_folder(checkpoint: Path) -> None:
@@ -149,24 +207,71 @@ def test_a_parameter_cannot_leave_the_folder(checkpoint: Path) -> None:
         reshard(checkpoint, 1)
 
 
-def test_workers_end_when_reshard_is_killed() -> None:
-    """The pipe's other end closes once the killed process's child is gone, too."""
+def test_what_deepspeed_would_load_wrong_is_refused(take: Callable[[str], Path]) -> None:
+    refused: dict[str, tuple[type[HpcError], str]] = {"z2-fp32-rr": (NotFit, "round_robin_gradients")}
+    if OLD:
+        refused["z3-fp32"] = NotFit, "one parameter group"
+    for case, (kind, words) in refused.items():
+        with pytest.raises(kind, match=words):
+            reshard(take(case), 1)
+    checkpoint = take("z2-fp32")
+    model = checkpoint / "global_step2" / MODEL["z2-fp32"]
+    resave(model, lambda saved: saved.update(universal_checkpoint_info={"universal_checkpoint_version": 0.2}))
+    shutil.rmtree(reshard(checkpoint, 1))
+    resave(model, lambda saved: saved["universal_checkpoint_info"].update(vocabulary_parameter_patterns=["e"]))
+    with pytest.raises(WorkFailed, match="universal_checkpoint_info"):
+        reshard(checkpoint, 1)
+
+
+def test_only_adams_states_are_written(checkpoint: Path) -> None:
+    path = checkpoint / "global_step2" / OPTIMIZER.format(1)
+
+    def forget(saved: dict[str, Any]) -> None:
+        state = saved["optimizer_state_dict"]
+        del state.get("base_optimizer_state", state.get("optimizer_state_dict"))["state"][0]["exp_avg_sq"]
+
+    resave(path, forget)
+    with pytest.raises(WorkFailed, match="no whole exp_avg_sq"):
+        reshard(checkpoint, 1)
+
+
+def test_the_disk_is_asked_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is written, and little more."""
+    from glmjobs.zero import write
+
+    target = reshard(checkpoint, 1)
+    files = [file for file in target.rglob("*") if file.is_file()]
+    written = sum(file.stat().st_size for file in files)
+    shutil.rmtree(target)
+    allowed = written + 4096 * len(files)
+    allowed += allowed // 200 + (1 << 20)
+    monkeypatch.setattr(write, "free_bytes", lambda _: allowed)
+    shutil.rmtree(reshard(checkpoint, 1))
+    monkeypatch.setattr(write, "free_bytes", lambda _: written + (1 << 20))
+    with pytest.raises(NotFit, match="MB are needed here"):
+        reshard(checkpoint, 1)
+    assert not target.exists() and not list(checkpoint.glob(".*"))
+
+
+def test_memory_does_not_depend_on_the_largest_parameter(tmp_path: Path) -> None:
+    """Of 8 MB and of 400 MB; the kernel's count of the most pages that were the process's own or mapped."""
     program = """
-import os, signal
-from glmjobs.zero.universal_form import children_end_with_this
-with children_end_with_this():
-    if os.fork() == 0:
-        os.write(1, b"up")
-        signal.pause()
-signal.pause()
+import re, sys
+from pathlib import Path
+from glmjobs.zero.universal_form import reshard
+reshard(Path(sys.argv[1]), 1)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.read(2) == b"up"
-    process.kill()
-    ready, _, _ = select.select([process.stdout], [], [], 30)
-    assert ready and process.stdout.read() == b""
-    process.stdout.close()
-    process.wait()
+    peaks = []
+    for megabytes in (8, 400):
+        checkpoint = tmp_path / str(megabytes)
+        sparse_checkpoint(checkpoint, {"large": (megabytes, 250_000), "small": (7,)}, 2, moments=True)
+        done = subprocess.run([sys.executable, "-c", program, checkpoint], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) >> 10)
+        sizes = [f.stat().st_size for f in checkpoint.glob("*_universal/zero/large/*.pt")]
+        assert max(sizes) > megabytes * 1_000_000 and len(sizes) == 4
+        shutil.rmtree(checkpoint)
+    assert abs(peaks[1] - peaks[0]) <= 4, peaks
 
 
 def test_the_rows_of_a_step_are_kept_or_it_is_refused() -> None:
@@ -174,27 +279,3 @@ def test_the_rows_of_a_step_are_kept_or_it_is_refused() -> None:
     assert accumulation(4, 2, 8) == 1
     with pytest.raises(BadInput, match="16 micro-batches"):
         accumulation(2, 8, 3)
-
-
-def test_memory_is_demanded_before_anything_is_written(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from glmjobs.zero import universal_form
-
-    needs = [universal_form.memory_needed(sorted(checkpoint.rglob("*.pt")), 1000, n) for n in (1, 2)]
-    assert needs[1] - needs[0] >= 8000 and needs[0] >= 8000
-    monkeypatch.setattr(universal_form, "available_memory", lambda: 10)
-    with pytest.raises(NotFit, match=r"memory with 2 workers.*a node with"):
-        reshard(checkpoint, 1)
-    assert not list(checkpoint.glob("*universal*"))
-
-
-def test_files_are_mapped_where_torch_can(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The converter and its workers ask for it; torch.load is itself again afterwards."""
-    from glmjobs.zero.universal_form import _maps, mapped_loads
-
-    original, path = torch.load, next(checkpoint.rglob("*optim_states.pt"))
-    with mapped_loads():
-        saved = torch.load(path, weights_only=False)
-        mapped = str(path) in Path("/proc/self/maps").read_text(encoding="utf-8")
-    assert saved and mapped == _maps() and torch.load is original
