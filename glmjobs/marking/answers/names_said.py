@@ -97,7 +97,8 @@ class Names(Answer):
             return False
         before, found, _ = said.rpartition(core)
         denied = re.search("[不非没无]$", before) and not re.search("[不非没无]", core)
-        return (bool(found) and not denied) or (len(said) > 1 and said in core)
+        part = len(said) > 1 and not re.search(r"\d", said) and said in core
+        return (bool(found) and not denied) or part
 
 
 def _last_words(text: str) -> str:
