@@ -122,8 +122,19 @@ def _receives(p: Place) -> bool:
     return found[1] not in "人班" or "和" in p.before(8)
 
 
-_ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
-_ONE_OF_THEM = re.compile("[一两二三][个种]")
+_ALL_OF_THEM = re.compile("合起来|加起来|[一总]?共|合计")
+_SOME_OF_THEM = re.compile("[一两二三][个种]")
+
+
+def _names_them(p: Place) -> bool:
+    """A number that tells what is spoken of rather than how many there are."""
+    if _OPERANDS.match(p.text, p.item.end):
+        return True
+    if _SOME_OF_THEM.match(p.text, p.item.start):
+        return not p.question.main.expect.dims
+    return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
+
+
 _UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
@@ -136,24 +147,12 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
     Rule(
-        "all_of_them",
-        "leave out",
-        lambda p: p.text[p.item.start] in "两三" and _ALL_OF_THEM.match(p.text, p.item.end),
-        "两人一共有23只",
-    ),
-    Rule(
         "condition",
         "leave out",
         lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
     ),
-    Rule(
-        "one_of_them",
-        "leave out",
-        lambda p: _ONE_OF_THEM.match(p.text, p.item.start) and not p.question.main.expect.dims,
-        "这就是a的两个可能值",
-    ),
-    Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
+    Rule("names_them", "leave out", _names_them, "两人一共有23只，9与7的乘积，这就是a的两个可能值"),
 )
 """Values of a statement that it does not put forward as the answer."""
 
