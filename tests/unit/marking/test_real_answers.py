@@ -86,6 +86,12 @@ def test_real_answers(name: str, may_miss: int) -> None:
         # what cannot be worked out is no value: neither a power's base nor nothing divided
         ("结果是多少？", "2^5000", ["2^5000"], ["2^5001", "2", "5000"]),
         ("结果是多少？", "0", ["0", "0÷5=0"], ["5/0", "3÷0"]),
+        # a blank that takes several; the question's own case; a value after the simplest form; 3.14 and π
+        ("□里可填的数有 ；○里可填的数有 ．", "1、2、3；7、8",
+         ["第一个空可以填1、2、3，第二个空可以填7、8。"], ["第一个空可以填1、2，第二个空可以填7、8。"]),
+        ("如果每人分3个，剩几个？共20个，6人。", "2个", ["答：如果每人分3个，剩2个。"], ["答：如果每人分3个，剩3个。"]),
+        ("先化简，再求值：2(a+1)-a，其中a=3。", "化简得a+2，当a=3时，原式=5", ["原式=a+2=5", "所以值为5。"], ["值为6"]),
+        ("半径5厘米的圆，周长是多少厘米？", "31.4厘米", ["31.4159厘米", "31.42厘米"], ["31.5厘米", "31.2厘米"]),
     ],
 )  # fmt: skip
 def test_kinds_that_real_answers_have(question: str, gold: str, right: list[str], wrong: list[str]) -> None:
