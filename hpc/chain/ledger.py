@@ -10,8 +10,8 @@ The run directory is the truth; Slurm's own memory can be late, purged or switch
 
 from __future__ import annotations
 
-import json
 import errno
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
