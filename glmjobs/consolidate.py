@@ -46,7 +46,9 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
 
     A whole RUN/model of the same step and settings is left as it is.
     """
-    started = timestamps.now()
+    from glmjobs.run.reached import behind, reached
+
+    started, at = timestamps.now(), reached(run.path)  # before the checkpoint is chosen: training may run
     settings = run.recipe.consolidate
     checkpoint, why = choose(run)
     base = run.base_model if run.base_model.is_dir() else None
@@ -61,13 +63,13 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
     manifest = finished(run.model, checkpoint, options)
     if manifest is None:
         manifest = consolidate(checkpoint, run.model, options, base)
-    elif run.done(STAGE):
+    elif run.done(STAGE) and not behind(run.path):
         return manifest
     figures = {
         key: manifest.get(key)
         for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")
     }
-    figures["chosen"] = why
+    figures |= {"chosen": why, "trained": max(at.step if at else 0, manifest.get("step") or 0) or None}
     figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])
     run.mark(STAGE, started=started, outputs=[run.model / manifests.MANIFEST], figures=figures)
     return manifest
@@ -166,13 +168,13 @@ def main(argv: list[str] | None = None) -> int:
             )
         with run.recording(STAGE):
             manifest = run_stage(run, args.workers)
-        return _report(_summary(run.model, manifest), manifest, args.json)
+        return _report(_summary(run.model, manifest) + _unfinished(run, manifest, args.json), manifest, args.json)
     args.base = args.base or (run.base_model if run.base_model.is_dir() else None)
     wanted = run.recipe.consolidate
     args.dtype, args.adapter = args.dtype or wanted.dtype, args.adapter or wanted.adapter
     args.allow_overflow = args.allow_overflow or wanted.allow_overflow
     args.shard_size = wanted.shard_size if args.shard_size is None else args.shard_size
-    return _one(choose(run)[0], args)
+    return _one(choose(run)[0], args, run)
 
 
 def check_verify(args: argparse.Namespace) -> None:
@@ -198,7 +200,7 @@ def check_verify(args: argparse.Namespace) -> None:
         raise BadInput(f"--verify {args.verify}: {what}; a model directory has a {manifests.MANIFEST}")
 
 
-def _one(source: Path, args: argparse.Namespace) -> int:
+def _one(source: Path, args: argparse.Namespace, run: Run | None = None) -> int:
     if args.out is None:
         raise BadInput(
             f"{source}: name the model directory to write, for example: {source} {source.resolve().name}-model"
@@ -216,7 +218,7 @@ def _one(source: Path, args: argparse.Namespace) -> int:
         hash_kind=args.hash or XXH128,
     )
     manifest = consolidate(source, args.out, options, args.base)
-    return _report(_summary(args.out, manifest), manifest, args.json)
+    return _report(_summary(args.out, manifest) + _unfinished(run, manifest, args.json), manifest, args.json)
 
 
 def _summary(out: Path, manifest: dict[str, Any]) -> str:
@@ -227,6 +229,18 @@ def _summary(out: Path, manifest: dict[str, Any]) -> str:
         f"{out}: {manifest['parameters']:,} parameters, {manifest['tensors']} tensors, {manifest['dtype']}, "
         f"{size / 1e9:.2f} GB{speed}"
     )
+
+
+def _unfinished(run: Run | None, manifest: dict[str, Any], as_json: bool) -> str:
+    """The end of the line where a run's model is not of its training's end; beside JSON a line of its own."""
+    if run is None:
+        return ""
+    from glmjobs.run.reached import short_of_the_end
+
+    said = short_of_the_end(run.path, manifest.get("step"), best=run.recipe.train.keep == "best")
+    if said and as_json:
+        print(f"note: the model is {said}", file=sys.stderr)
+    return f"; {said}" if said else ""
 
 
 def _report(text: str, document: dict[str, Any], as_json: bool) -> int:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from glmjobs import submit
@@ -21,7 +21,8 @@ from glmjobs.recipe.loading import override
 from glmjobs.run import kept_code, sweeps
 from glmjobs.run.directory import Run, rewrite
 from glmjobs.run.jobs import CHAIN, chain_of
-from glmjobs.run.longer import LENGTH, check_length, reached, reopen
+from glmjobs.run.longer import LENGTH, check_length, reopen
+from glmjobs.run.reached import REST_ON_TRAINING, behind, reached, redo
 from glmjobs.run.read_state import read_state
 from glmjobs.run.state import RUNNING, RunState
 from glmjobs.zero import committed
@@ -123,6 +124,8 @@ def heal(run: Run, overrides: Sequence[str], said: Said, *, update_code: bool = 
     if overrides:
         run = change(run, state, overrides, "local" if local else "slurm", said.line)
     stages = wanted(run)
+    if outdated := out_of_date(run):
+        redo(run.path, outdated)
     if all(run.done(stage) for stage in stages):
         for stage in stages:
             said.did(Action(stage=stage, what=DONE))
@@ -154,6 +157,13 @@ def wanted(run: Run) -> tuple[str, ...]:
     """The jobs this run was meant to have, in order."""
     named = submission.intended(run.path)[0] or tuple(submission.current_jobs(run.path))
     return tuple(stage for stage in CHAIN if stage in named) or CHAIN
+
+
+def out_of_date(run: Run) -> str:
+    """Why a model that is there is made again with all that follows it: training goes on, or has gone on since."""
+    if "train" in wanted(run) and not run.done("train"):
+        return "training goes on"
+    return behind(run.path)
 
 
 def executor(run: Run) -> str:
@@ -205,11 +215,13 @@ def change(
             f"end it first: {hints.command('glmjobs.cancel', run.path)}"
         )
     recipe, profile = override(run.recipe, run.cluster, overrides)
-    at = reached(run)
+    at = reached(run.path)
     longer = at is not None and any(name in LENGTH for name in differences(run, recipe, profile))
+    redone = CHAIN if longer else REST_ON_TRAINING if out_of_date(run) else ()
+    done = tuple(stage for stage in CHAIN if run.done(stage) and stage not in redone)
     for item in overrides:
-        too_late(run, item, longer=longer)
-    stages = tuple(stage for stage in wanted(run) if longer or not run.done(stage))
+        too_late(run, item, done)
+    stages = tuple(stage for stage in wanted(run) if stage not in done)
     recipe = submit_checks.check(recipe, profile, run.shape, stages, where)
     recipe = submit.decide(recipe, profile, run.shape)
     changed = differences(run, recipe, profile)
@@ -224,7 +236,7 @@ def change(
         check_length(run, recipe, changed, at)
         if at.finished:
             told(f"train        {reopen(run, recipe, at)}")
-    elif run.done("score") and any(of(name, WHO_MARKS) for name in changed):
+    elif "score" in done and any(of(name, WHO_MARKS) for name in changed):
         again = hints.command("glmjobs.score", run.path, "--rejudge")
         told(f"score        is done by the old judge; by the new one: {again}")
         told(f"report       then: {hints.command('glmjobs.report', run.path)}")
@@ -234,17 +246,17 @@ def change(
     return rewrite(run, recipe, profile)
 
 
-def too_late(run: Run, item: str, *, longer: bool = False) -> None:
+def too_late(run: Run, item: str, done: Collection[str]) -> None:
     """Refuse a change that would have no effect, or that would spoil what is there already.
 
     Args:
-        longer: training is made longer by another change, so that all stages are done again.
+        done: the stages that are done, and are not done again.
     """
     field = item.partition("=")[0].strip()
     section = field.partition(".")[0]
     if section == "name":
         raise BadInput(f"--set {item}: a run keeps its name")
-    if section in CHAIN and run.done(section) and not longer and not of(field, WHO_MARKS):
+    if section in done and not of(field, WHO_MARKS):
         more = f", or train longer: {hints.setting('train.epochs', 'N')}" if section == "train" else ""
         raise BadInput(
             f"--set {item}: {section} is done, so this would change nothing; make a new run for it{more}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from glmjobs.cli import run_command
 from glmjobs.run import inputs
 from glmjobs.run.directory import Run
+from glmjobs.run.reached import redo
 from glmjobs.tracking import live
 from glmjobs.training.device import choose_device
 from hpc.core import timestamps
@@ -78,6 +79,7 @@ def train(run: Run, place: Rank, flag: StopFlag, heartbeat: Heartbeat) -> int:
         session = prepare(run, place, heartbeat)
     outcome = session.train(flag)
     if outcome.finished and place.rank == 0:
+        redo(run.path, "training has ended since")  # a model made by hand meanwhile is of an earlier step
         run.mark("train", started=started, outputs=outcome.outputs, figures=outcome.figures)
     if place.rank == 0:
         for line in live.remarks(run):

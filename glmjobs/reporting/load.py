@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glmjobs.run.last_activity import last_activity
+from glmjobs.run.reached import of_model
 from glmjobs.run.state import STAGES
 from glmjobs.text import number, unix_time, visible
 from glmjobs.zero import committed
@@ -78,6 +79,8 @@ def load_facts(path: Path, settings: dict[str, Any] | None = None) -> RunFacts:
             facts.markers[marker.stem] = content
     facts.ledger = _lines(facts, path / "ledger.jsonl", "attempts and their cost are not known")
     facts.train_log = _lines(facts, path / "checkpoints" / "train_log.jsonl", "there are no training curves")
+    if said := of_model(path):
+        facts.missing.append(said[0].upper() + said[1:] + ".")
     facts.prepare = _document(facts, path / "data" / "prepare.json", "facts about the data are not shown")
     reports = (read_document(file)[0] for file in sorted((path / "jobs" / "preflight").glob("node-*.json")))
     facts.nodes = [report for report in reports if isinstance(report.get("gpus"), list)]

@@ -1,13 +1,13 @@
-"""A training made longer, or asked for less than is done: how far it is, and what its learning rate does from there."""
+"""A training made longer, or asked for less than is done, and what its learning rate does from there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import NamedTuple
 
 from glmjobs.recipe.schema import Recipe, TrainSection
 from glmjobs.run.directory import Run
+from glmjobs.run.reached import Reached, redo
 from glmjobs.zero import committed
 from hpc.chain import ledger
 from hpc.core import hints
@@ -16,30 +16,6 @@ from hpc.core.files import read_json
 
 LENGTH = ("train.epochs", "train.max_steps")
 """The fields that say how long a training is."""
-
-
-class Reached(NamedTuple):
-    """How far a training is, as far as it is saved; ``finished``: to its end."""
-
-    step: int
-    epoch: float
-    finished: bool
-
-    def __str__(self) -> str:
-        return f"{self.step:,} steps ({self.epoch:.4g} epoch{'s' if self.epoch != 1 else ''})"
-
-
-def reached(run: Run) -> Reached | None:
-    """How far a run's training is; None before its first checkpoint."""
-    if run.done("train"):
-        figures = (ledger.marker(run.path, "train") or {}).get("figures") or {}
-        return Reached(int(figures.get("step") or 0), float(figures.get("epoch") or 0), finished=True)
-    progress = ledger.progress(run.path, "train")
-    step = progress.get("checkpoint")
-    if not isinstance(step, int) or not step:
-        return None
-    share = step / max(step, int(progress.get("step") or step))
-    return Reached(step, float(progress.get("epoch") or 0) * share, finished=False)
 
 
 def check_length(run: Run, recipe: Recipe, changed: Collection[str], at: Reached) -> None:
@@ -90,8 +66,7 @@ def reopen(run: Run, recipe: Recipe, at: Reached) -> str:
         if (summary := read_json(run.scores / which / "summary.json")) and "accuracy" in summary
     }
     told = {name: figures.get(name) for name in ("step", "epoch", "tokens", "train_loss")}
-    for stage in ("report", "score", "consolidate"):
-        ledger.reopen(run.path, stage, "training was made longer")
+    redo(run.path, "training was made longer")
     ledger.reopen(run.path, "train", words, **told, accuracy=accuracy or None)
     found = committed.newest(run.checkpoints)
     assert found is not None, "check_length has seen one"

@@ -12,6 +12,7 @@ from pathlib import Path
 from glmjobs.run import progress
 from glmjobs.run.directory import RunFile
 from glmjobs.run.index import Index, signature, stands_still
+from glmjobs.run.reached import REST_ON_TRAINING, behind, of_model
 from glmjobs.run.state import (
     DONE,
     FAILED,
@@ -158,8 +159,13 @@ def _concerns(event: Json, stage: str) -> bool:
 
 def _stage(path: Path, stage: str, events: Sequence[Json]) -> StageState:
     state = StageState(stage=stage)
-    follow(path, state, events)
+    outdated = behind(path) if stage in REST_ON_TRAINING else ""
+    follow(path, state, events, outdated)
     progress.add_progress(path, state)
+    if outdated and state.state == WAITING:
+        state.blocked = ledger.is_done(path, "train")  # else its job may still be to come
+    if stage == "consolidate" and state.state == DONE:
+        state.reason = of_model(path)
     if stage == "train" and state.state == DONE:
         figures = (ledger.marker(path, stage) or {}).get("figures") or {}
         if figures.get("ended_early"):

@@ -6,6 +6,7 @@ import sys
 
 from glmjobs.recipe.schema import Recipe
 from glmjobs.run.directory import Run
+from glmjobs.run.reached import behind
 from glmjobs.zero.directories import is_adapter, is_model
 from hpc.chain import ledger
 from hpc.core import hints
@@ -32,6 +33,8 @@ def resolve(recipe: Recipe) -> Recipe:
             f"train.init_from: {earlier.path} has no model yet (its consolidate stage is not done): "
             + hints.command("glmjobs.status", earlier.path)
         )
+    if why := behind(earlier.path):
+        raise BadInput(f"train.init_from: {earlier.path}: {why}; first: {hints.command('glmjobs.heal', earlier.path)}")
     given = recipe.model.path
     if given not in (None, str(earlier.model)):
         print(

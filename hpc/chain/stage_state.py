@@ -47,8 +47,12 @@ class StageState:
         return self.state == WAITING and (self.job is None or self.blocked)
 
 
-def follow(path: Path, state: StageState, events: Sequence[Json]) -> None:
-    """Bring a fresh state up to date from the lines of the ledger that concern it, and from its marker."""
+def follow(path: Path, state: StageState, events: Sequence[Json], outdated: str = "") -> None:
+    """Bring a fresh state up to date from the lines of the ledger that concern it, and from its marker.
+
+    Args:
+        outdated: why its marker counts no longer; "": it does.
+    """
     tasks: dict[Any, str] = {}
     for event in events:
         _apply(state, tasks, event)
@@ -56,7 +60,9 @@ def follow(path: Path, state: StageState, events: Sequence[Json]) -> None:
     if len(tasks) > 1 or any(task is not None for task in tasks):
         state.elements = {word: list(tasks.values()).count(word) for word in dict.fromkeys(tasks.values())}
     marker = ledger.marker(path, state.stage)
-    if marker and marker.get("outcome") == "done":
+    if marker and outdated:
+        state.reason = outdated
+    elif marker and marker.get("outcome") == "done":
         state.state, state.seconds, state.error, state.reason = DONE, marker.get("seconds"), None, ""
         state.elements = {}
 
@@ -147,7 +153,7 @@ def follow_submissions(stages: Sequence[StageState], planned: Sequence[str], eve
 def follow_local(stages: Sequence[StageState], events: Sequence[Json]) -> None:
     """A local chain's process that is gone without a word has taken its stages with it."""
     for stage in stages:
-        if not (stage.job or "").startswith("local-") or stage.state in ENDED:
+        if not (stage.job or "").startswith("local-") or stage.state in ENDED or stage.blocked:
             continue
         if alive(int(str(stage.job).removeprefix("local-"))):
             continue

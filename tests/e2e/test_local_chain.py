@@ -141,6 +141,46 @@ def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(
         cancelled(repo, environ, run_path)
 
 
+def test_a_model_made_of_a_cut_off_training_is_made_again_when_it_goes_on(
+    repo: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    run_path = tmp_path / "runs" / "cut-off"
+
+    def python(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", f"glmjobs.{module}", str(run_path), *words],
+            cwd=repo, env=environ, capture_output=True, text=True, check=False, timeout=BOUND,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done
+
+    try:
+        words = [*command("--name", "cut-off"), "--set", "train.max_steps=100000"]
+        subprocess.run(words, cwd=repo, env=environ, check=True, timeout=BOUND)
+        wait(lambda: (ledger.progress(run_path, "train").get("checkpoint") or 0) >= 4, "a checkpoint", BOUND)
+        assert cancelled(repo, environ, run_path).returncode == 0
+        first = ledger.progress(run_path, "train")["checkpoint"]
+        run = Run.open(run_path)
+        said = python("consolidate").stdout
+        assert f"of step {first}: training isn't finished, 100000 steps are wanted" in said
+        python("score", "--which", "both")
+        python("report")
+        assert all(run.done(stage) for stage in ("consolidate", "score", "report")) and not run.done("train")
+        assert f"The model is of step {first}: training isn't finished" in (run.report / "report.md").read_text()
+        assert f"of step {first}: training isn't finished" in python("status").stdout
+        old = (run.model / "manifest.json").read_text()
+        healed = python("heal", "--follow", "--set", f"train.max_steps={first + 3}")
+        assert healed.stderr.count("training goes on") >= 3, healed.stderr
+        made = json.loads((run.model / "manifest.json").read_text())
+        assert made["step"] == first + 3 != json.loads(old)["step"]
+        assert all(run.done(stage) for stage in STAGES)
+        ends = [(ledger.marker(run_path, stage) or {}) for stage in ("train", "consolidate", "score", "report")]
+        assert [m["ended"] for m in ends] == sorted(m["ended"] for m in ends), "each after the one before"
+        assert "The model is of step" not in (run.report / "report.md").read_text()
+    finally:
+        cancelled(repo, environ, run_path)
+
+
 def cancelled(repo: Path, environ: dict[str, str], run: Path) -> subprocess.CompletedProcess[str]:
     """The cancel command; nothing is left running, however a test ends."""
     return subprocess.run(

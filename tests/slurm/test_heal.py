@@ -10,6 +10,7 @@ import pytest
 from glmjobs import heal
 from glmjobs.run.directory import Run
 from hpc.chain import ledger
+from hpc.core import timestamps
 from hpc.core.errors import BadInput
 from hpc.devcluster import DevCluster
 from hpc.slurm import client as slurm
@@ -93,6 +94,22 @@ def test_when_all_of_it_was_scancelled(place: Path, wait_for: Any, capsys: Any) 
     healed(capsys, run)
     wait_for(lambda: done(run), 60)
     assert starts(run, "consolidate") == ["0"]
+
+
+def test_what_was_made_by_hand_of_a_training_that_goes_on_is_made_again(
+    place: Path, wait_for: Any, capsys: Any
+) -> None:
+    run = start(place, "by-hand", train="wait")
+    wait_for(lambda: starts(run, "train"), 60)
+    slurm.cancel(list(ids(run).values()))
+    wait_for(lambda: all(i.state.is_final for i in slurm.jobs(list(ids(run).values())).values()), 60)
+    for stage in ("consolidate", "score", "report"):
+        run.mark(stage, started=timestamps.now(), figures={"step": 1})
+    (run.path / "go").touch()
+    assert heal.main([str(run.path)]) == 0
+    assert not run.done("consolidate") and "consolidate  done" not in capsys.readouterr().err
+    wait_for(lambda: done(run), 60)
+    assert [len(starts(run, stage)) for stage in ("train", "consolidate", "score", "report")] == [2, 1, 2, 1]
 
 
 def test_only_the_failed_element_of_an_array_runs_again(place: Path, wait_for: Any, capsys: Any) -> None:
