@@ -11,12 +11,12 @@ from glmjobs.marking.question import RATES, Kind, Question
 from glmjobs.marking.rounding import close, round_half_up
 from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
-from glmjobs.marking.values.scan import scan
 from glmjobs.marking.values.units import Unit
 
 MONEY = ("CNY", "USD", "EUR", "GBP", "JPY", "HKD", "KRW")
 _SCHOOL_PI = Fraction(314, 100)
 _PI = Fraction(math.pi)
+_HOURS_TO_24 = re.compile(r"(?:1[3-9]|2[0-3])\s?[:时点]")
 
 
 @dataclass(frozen=True)
@@ -43,163 +43,95 @@ class Reading:
 
 def rounds_to(a: Quantity, b: Quantity, question: Question) -> bool:
     """Whether one of two values in one unit is the other's rounding (50/3元，即16.67元)."""
-    alike = a.units == b.units or not a.units or not b.units
-    return alike and close(a.value, b.value, a, b, replace(question, precision=None), Fraction(1))
+    return close(a.value, b.value, a, b, replace(question, precision=None), Fraction(1))
 
 
-def _readings(q: Quantity, question: Question, *, gold: bool) -> list[Reading]:
-    """Every way to read a quantity under the question's expectations."""
-    expect = question.main.expect
+def _readings(q: Quantity, question: Question, beside: Quantity, *, gold: bool) -> list[Reading]:
+    """Every way to read a quantity under the question's expectations, beside the one it is compared with."""
+    expect, value, kind = question.main.expect, q.value, question.kind
     if q.form == "percent":
-        return [Reading(q.value, "rate")]
-    if q.units:
-        fit = [u for u in q.units if u.dim in expect.dims] or list(q.units)
-        if fit[0].name == "个":
-            fit += [u for u in expect.units if u.dim == "count" and u.name != "个"]
-        fit = units.per(fit, list(q.per)) if q.per else fit
-        return [Reading(q.value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in fit]
-    value, kind = q.value, question.kind
-    if kind in (Kind.DISCOUNT, Kind.TENTHS):
-        return [Reading(value / (10 if abs(value) <= 10 else 100), "rate"), Reading(value, "rate")]
-    if kind is Kind.PERCENT or (kind is Kind.RATE and gold and value > 1):
+        return [Reading(value, "rate")]
+    if not q.units and kind in (Kind.DISCOUNT, Kind.TENTHS):
+        return [Reading(value / size, "rate") for size in (1, 10, 100)]
+    if not q.units and (kind is Kind.PERCENT or (kind is Kind.RATE and gold and value > 1)):
         return [Reading(value, "rate"), Reading(value / 100, "rate")]
-    if expect.units and kind not in RATES:
-        value *= 1 if q.scaled else expect.multiplier
-        return [Reading(value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in expect.units]
-    scaled = [Reading(value * expect.multiplier)] if expect.multiplier > 1 and not q.scaled else []
-    return [*scaled, Reading(value)]
+    fit = [u for u in q.units if u.dim in expect.dims] or list(q.units or expect.units)
+    if not q.units and not q.scaled:
+        value *= expect.multiplier
+    if not fit:
+        return [Reading(q.value), Reading(value)]
+    if expect.per:  # 60千米 beside 60千米/时 where the question says 每小时
+        fit += units.per(fit, list(expect.per))
+    elif "/" in fit[0].name and beside.units and "/" not in beside.units[0].name:
+        fit += units.UNITS[fit[0].name.partition("/")[0]]  # where it only says 速度
+    return [Reading(value * u.factor, "rate" if u.dim == "times" else u.dim, u) for u in fit]
 
 
 def quantities(g: Quantity, p: Quantity, question: Question) -> Match:
     """Whether prediction ``p`` equals gold ``g``."""
-    g, p = _decimal_pi(g, p)
+    g, p = _decimal_pi(g, p), _decimal_pi(p, g)
     reason = "other value"
-    for gold in _readings(g, question, gold=True):
-        for other in _readings(p, question, gold=False):
-            found = _pair(gold, other, g, p, question)
-            if found is True:
-                return Match(True, "same value")
-            if found is None:
+    for gold in _readings(g, question, p, gold=True):
+        for other in _readings(p, question, g, gold=False):
+            if (gold.dim and other.dim and gold.dim != other.dim) or _foreign(gold, other, question):
                 reason = "other unit"
+            elif _equal(gold, other, g, p, question):
+                return Match(True, "same value")
     return Match(False, reason)
 
 
-def _decimal_pi(g: Quantity, p: Quantity) -> tuple[Quantity, Quantity]:
+def _decimal_pi(q: Quantity, beside: Quantity) -> Quantity:
     """12π beside a decimal becomes 12 × 3.14 (the schoolbook value), or π itself where that fits better."""
-
-    def decimal(q: Quantity, beside: Quantity) -> Quantity:
-        angle = next((u for u in beside.units if u.dim == "angle"), None)
-        if angle and not q.units:
-            return replace(q, value=q.value * 180 / angle.factor, units=(angle,), form="fraction")  # π/3, 60°
-        school = q.value * _SCHOOL_PI
-        fits = beside.value in (school, round_half_up(school, max(beside.places, 0)))
-        return replace(q, value=school if fits else q.value * _PI)
-
-    if g.form == "pi" and p.form != "pi":
-        return decimal(g, p), p
-    return (g, decimal(p, g)) if p.form == "pi" and g.form != "pi" else (g, p)
+    if q.form != "pi" or beside.form == "pi":
+        return q
+    school = q.value * _SCHOOL_PI
+    fits = beside.value in (school, round_half_up(school, max(beside.places, 0)))
+    return replace(q, value=school if fits else q.value * _PI)
 
 
-def _pair(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> bool | None:
-    """Whether two readings are equal; None where their units differ."""
+def _foreign(gold: Reading, other: Reading, question: Question) -> bool:
+    """Whether a bare value stands beside money of a country that the question does not name."""
+    named = [dim for dim in question.context if dim in MONEY]
+    return bool(named) and "" in (gold.dim, other.dim) and gold.dim + other.dim in set(MONEY[1:]) - set(named)
+
+
+def _equal(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> bool:
+    """Equality of two readings of one dimension; where one side has no unit, in the other's own."""
+    expect = question.main.expect
+    scale = gold.unit.factor if gold.unit else Fraction(1)
     if gold.dim == other.dim:
-        counted = gold.dim == "count" and gold.unit and other.unit
-        if counted and not units.count_agrees(gold.unit, other.unit):  # type: ignore[arg-type]
-            return None
-        return close(gold.value, other.value, g, p, question, _scale(gold, question))
-    if gold.dim and other.dim:
-        return _across(gold, other, g, p, question)
-    return _one_bare(gold, other, g, p, question)
-
-
-def _scale(gold: Reading, question: Question) -> Fraction:
-    expect = question.main.expect
-    for u in expect.units:
-        if u.dim == gold.dim:
-            return u.factor * expect.multiplier
-    return gold.unit.factor if gold.unit else Fraction(1)
-
-
-def _across(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> bool | None:
-    """Different dimensions: 60千米/时 beside 60千米 where the question says 每小时; years beside months."""
-    expect = question.main.expect
-    for compound, plain in ((gold, other), (other, gold)):
-        name = compound.unit.name.split("/") if compound.unit else []
-        top = units.UNITS.get(name[0], [None])[0] if len(name) > 1 else None
-        if top is None or plain.unit is None or plain.dim != top.dim:
-            continue
-        for rate in units.per([plain.unit], list(expect.per)):
-            if rate.dim == compound.dim:
-                value = plain.value / plain.unit.factor * rate.factor
-                pair = (value, compound.value) if plain is gold else (compound.value, value)
-                return close(*pair, g, p, question, rate.factor)
-        if compound is other and not re.search("每|速度|平均", question.main.clause):
-            return None
-        value = (g if compound is gold else p).value * top.factor
-        pair = (plain.value, value) if plain is gold else (value, plain.value)
-        return close(*pair, g, p, question, top.factor)
-    return None
-
-
-def _one_bare(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Question) -> bool | None:
-    """One side has no unit and the question names none: its dimension and its own units decide."""
-    full, bare = (other, gold) if not gold.dim else (gold, other)
-    gold_is_full = full is gold
-    if full.dim == "rate":
-        shares = "percent" in (g.form, p.form) and not (g.form == "percent" and p.form == "fraction")
-        if question.kind not in RATES and shares:
-            return None
-        return close(gold.value, other.value, g, p, question, Fraction(1))
-    used = {dim for dim in question.context if dim in MONEY}
-    foreign = full.dim in MONEY and used and full.dim not in used
-    if question.kind in RATES or (foreign and not str(full.unit and full.unit.name).startswith(("元", "块"))):
-        return None
-    factor = full.unit.factor if full.unit else Fraction(1)
-    context = question.context.get(full.dim, []) if question.main.expect.dim and not gold_is_full else []
-    for size in {u.factor for u in context} or {factor}:
-        value = full.value / size
-        pair = (value, bare.value) if gold_is_full else (bare.value, value)
-        if close(*pair, g, p, question, Fraction(1)):
-            return True
-    return gold_is_full and close(full.value / factor, bare.value, g, p, question, Fraction(1))
+        scale = next((u.factor * expect.multiplier for u in expect.units if u.dim == gold.dim), scale)
+        return close(gold.value, other.value, g, p, question, scale)
+    own = other.unit.factor if other.unit else Fraction(1)
+    return close(gold.value / scale, other.value / own, g, p, question, Fraction(1))
 
 
 def _clocks(g: Clock, p: Clock, question: Question) -> bool:
-    """The same time; where one side leaves 上午/下午 open, modulo twelve hours (unless it is of a morning)."""
-    if g.half and p.half:
-        return g.seconds == p.seconds
-    if not g.half and p.half and re.search(r"(?:1[3-9]|2[0-3])\s?[:时点]", question.text):
+    """The same time; where one side leaves 上午/下午 open, modulo twelve hours."""
+    if p.half and (g.half or _HOURS_TO_24.search(question.text)):
         return g.seconds == p.seconds  # the question counts hours to 24, and so does its gold
-    starts = [c.seconds for c in scan(question.text, "clock") if isinstance(c, Clock)]
-    morning = re.search("早|上午|清晨", question.text) and not re.search("下午|晚|中午|夜", question.text)
-    if morning and starts and g.seconds >= starts[0] and p.half and p.seconds >= 43200 > g.seconds:
-        return False
     return (g.seconds - p.seconds) % 43200 == 0
-
-
-def _ratios(g: Ratio, p: Ratio) -> bool:
-    """Proportional, in order."""
-    if len(g.terms) != len(p.terms) or not all(g.terms) or not all(p.terms):
-        return g.terms == p.terms
-    return all(a * p.terms[0] == b * g.terms[0] for a, b in zip(g.terms, p.terms, strict=True))
 
 
 def items(g: Item, p: Item, question: Question) -> Match:
     """Whether two values of any kinds are the same."""
+    if isinstance(g, Quantity) and isinstance(p, Remainder) and "余" not in question.main.clause:
+        p = Quantity(p.quotient, (), p.start, p.end)  # 12盒，余4支 where 几盒 is asked
     if isinstance(g, Quantity) and isinstance(p, Quantity):
         return quantities(g, p, question)
     if isinstance(g, Ratio) and isinstance(p, Ratio):
-        return Match.of(_ratios(g, p), "ratio")
+        same = len(g.terms) == len(p.terms) and all(
+            a * p.terms[0] == b * g.terms[0] for a, b in zip(g.terms, p.terms, strict=True)
+        )
+        return Match.of(same, "ratio")
     if isinstance(g, Remainder) and isinstance(p, Remainder):
-        same = (g.quotient, g.remainder) == (p.quotient, p.remainder)
-        return Match(same, "same quotient and remainder" if same else "other quotient or remainder")
+        return Match.of((g.quotient, g.remainder) == (p.quotient, p.remainder), "quotient and remainder")
     if isinstance(g, Clock) and isinstance(p, Clock):
         return Match.of(_clocks(g, p, question), "time")
     if isinstance(g, Date) and isinstance(p, Date):
         alike = (g.weekday, g.month, g.day) == (p.weekday, p.month, p.day)
         return Match.of(alike and (not g.year or not p.year or g.year == p.year), "date")
     for ratio, other in ((g, p), (p, g)):
-        pair = isinstance(ratio, Ratio) and isinstance(other, Quantity) and question.kind in RATES
-        if pair and len(ratio.terms) == 2 and ratio.terms[1] and not other.units:  # type: ignore[union-attr]
-            return Match.of(ratio.terms[0] / ratio.terms[1] == other.value, "ratio")  # type: ignore[union-attr]
+        if isinstance(ratio, Ratio) and isinstance(other, Quantity) and question.kind in RATES:
+            return Match.of(ratio.terms == (other.value * ratio.terms[1], *ratio.terms[1:2]), "ratio")
     return Match(False, "other kind of value")

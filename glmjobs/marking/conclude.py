@@ -48,8 +48,8 @@ class Kept:
 
     @cached_property
     def best(self) -> float:
-        """How near the nearest statement is that says more than the question does."""
-        return max((s.overlap for s in self.kept if self._new(s)), default=0.0)
+        """How near the nearest statement is."""
+        return max(s.overlap for s in self.kept)
 
     @cached_property
     def concluding(self) -> list[int]:
@@ -58,10 +58,10 @@ class Kept:
         found = [
             i
             for i, s in enumerate(self.kept)
-            if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near)
+            if s.rank is Rank.BARE or (s.rank is Rank.SO_RESTATED and s.overlap >= near and _STRONG.search(s.text))
         ]
-        nearer = found and self.end.rank is Rank.RESTATED and self.end.overlap > self.kept[found[-1]].overlap
-        return [end] if nearer else found
+        anew = found and self.end.rank is Rank.RESTATED and self._new(self.end)
+        return [end] if anew and self.end.overlap > self.kept[found[-1]].overlap else found
 
     @cached_property
     def restated(self) -> list[int]:
@@ -73,6 +73,9 @@ class Kept:
             if s.rank is Rank.RESTATED and s.overlap >= near and self._new(s)
         ]
 
+    def _new(self, statement: Statement) -> bool:
+        return not isinstance(statement.items[0], Quantity) or says_new(statement.items, self.question)
+
     @cached_property
     def fitting(self) -> list[int]:
         return [i for i, s in enumerate(self.kept) if fits(s.items, self.question)]
@@ -80,16 +83,11 @@ class Kept:
     @cached_property
     def final(self) -> list[int]:
         """The last statement, where it begins as a conclusion does and says something new."""
-        end = self.end
-        concludes = end.rank >= Rank.SO and _FINAL.match(end.text) and says_new(end.items, self.question)
-        return [len(self.kept) - 1] if concludes and fits(end.items, self.question) else []
-
-    def _new(self, statement: Statement) -> bool:
-        items = statement.items
-        return not all(isinstance(i, Quantity) for i in items) or says_new(items, self.question)
+        return [len(self.kept) - 1] if _FINAL.match(self.end.text) else []
 
 
-_FINAL = re.compile("(?:所以|因此|因而|综上|故|最终|最后)")
+_STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
+_FINAL = re.compile("(?:所以|因此|因而|综[上合]|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (
     Rule("final_so", 0, lambda k: k.final, "所以，甲、乙、丙分别是78、64、90。"),
@@ -137,8 +135,8 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            near = kept[i].overlap >= 0.75 * kept[marked[-1]].overlap
-            if kept[i].rank is Rank.BARE or (kept[i].rank is Rank.SO_RESTATED and near):
+            anew = kept[i].rank is Rank.SO_RESTATED and _FINAL.match(kept[i].text)
+            if kept[i].rank is Rank.BARE or (anew and says_new(kept[i].items, question)):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
     k = Kept(kept, question)
@@ -150,11 +148,6 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
 
 def _bare(text: str, speaks: Read) -> bool:
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
-    talk = ("supposed", "withdrawn")
-    return (
-        len(text) <= 24
-        and bool(speaks(text))
-        and (len(text) <= 4 or not PHRASES["unfinished"].search(text))
-        and not re.search("因为|首先|先算|如果|\\?|或|可能", text)
-        and not any(PHRASES[name].search(text) for name in talk)
-    )
+    cut = len(text) > 4 and PHRASES["unfinished"].search(text)
+    talk = PHRASES["supposed"].search(text) or PHRASES["withdrawn"].search(text)
+    return len(text) <= 24 and bool(speaks(text)) and not cut and not talk

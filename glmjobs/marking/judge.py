@@ -19,7 +19,7 @@ from glmjobs.marking.answers import Answer, Choice, Expression, Found, Names, Va
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
-from glmjobs.marking.subquestions import one_compound, places, same_words, tasks
+from glmjobs.marking.subquestions import places, same_words, tasks
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
 from glmjobs.text import in_short
 
@@ -81,7 +81,6 @@ def _judge(question: str, gold: str, predicted: str) -> Verdict:
         return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
     if several := tasks(asked, gold, predicted):
         return _all_of([_judge(*task) for task in several])
-    gold, predicted = one_compound(asked, gold), one_compound(asked, predicted)
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
     kind, asked = kind_of(asked, gold)

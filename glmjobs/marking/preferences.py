@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from glmjobs.marking.question import Asked, Question, pairs
+from glmjobs.marking.question import Question, pairs
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.tables import Rule
 from glmjobs.marking.values.items import Item, Quantity, show
@@ -75,32 +75,21 @@ _NUMBER = re.compile(r"\d[\d./]*")
 
 def _share_of_words(c: Candidate) -> float:
     said = pairs(c.clause)
-    shares = (len(p & said) / max(1, len(p)) for p in map(_without_units, c.question.asked))
-    return max(shares, default=0)
-
-
-def _without_units(asked: Asked) -> frozenset[str]:
-    """The asked clause's pairs but those of its unit, which may be written otherwise (kg)."""
-    names = "|".join(asked.expect.names)
-    return frozenset(p for p in asked.pairs if p not in names) or asked.pairs
+    return max(len(a.pairs & said) / max(1, len(a.pairs)) for a in c.question.asked)
 
 
 def _given(c: Candidate) -> bool:
     q = c.number
-    if q is None or (q.value, q.units[0].name if q.units else "") not in c.question.givens:
+    if q is None:
+        return c.said in c.question.text
+    if (q.value, q.units[0].name if q.units else "") not in c.question.givens:
         return False
-    return not _ONE_OF_THE_GIVENS.search(c.asked) or (
-        c.said in c.question.text and not _ONE_OF_THEM.search(c.asked)
-    )
+    return not _ONE_OF_THE_GIVENS.search(c.asked)
 
 
 def _in_the_asked_clause(c: Candidate) -> bool:
-    q = c.number
-    if q is None or show(q.value) not in _NUMBER.findall(c.asked):
-        return False
-    return not _ONE_OF_THE_GIVENS.search(c.asked) or (
-        c.said in c.question.text and not _ONE_OF_THEM.search(c.asked)
-    )
+    said = c.number and show(c.number.value) in _NUMBER.findall(c.asked)
+    return bool(said) and not _ONE_OF_THE_GIVENS.search(c.asked)
 
 
 _SO_BEFORE = re.compile(

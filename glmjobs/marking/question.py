@@ -35,77 +35,58 @@ class Kind(str, Enum):
 RATES = (Kind.PERCENT, Kind.RATE, Kind.DISCOUNT, Kind.TENTHS, Kind.RATIO)
 TIMES = (Kind.CLOCK, Kind.DATE, Kind.WEEKDAY)
 
-_KINDS = (
-    (Kind.PERCENT, "百分之几|百分之多少|百分比|百分数|百分点|百分率|几个百分|用%|多少\\s?%"),
-    (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
-    (Kind.TENTHS, "几成(?!立)"),
-    (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
-    (Kind.CLOCK, "几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|时刻|同时.{0,2}时间"),
-    (Kind.DATE, "几月几[日号]|哪一?天|什么日期|[几多少]号|哪年|哪一年"),
-    (
-        Kind.RATIO,
-        "[甲乙丙丁]:[甲乙丙丁]|几比几|比[是为]多少|的比[是为]|之比|最简(?:单的)?(?:整数)?比|求.{0,20}的比(?![值例]|.{0,4}[多少])|"
-        "比例尺|的比(?:[?。]|$)|比例(?:是|为)(?:多少|什么|几)",
-    ),
-)
+_KINDS = {
+    kind: re.compile(pattern)
+    for kind, pattern in (
+        (Kind.PERCENT, "百分之[几多]|百分[比数点率]|几个百分|用%|多少\\s?%"),
+        (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
+        (Kind.TENTHS, "几成(?!立)"),
+        (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
+        (Kind.CLOCK, "几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|时刻"),
+        (Kind.DATE, "几月几[日号]|哪一?天|什么日期|[几多少]号|哪一?年"),
+        (Kind.RATIO, "[甲乙丙]:[乙丙丁]|几比几|比[是为]多少|的比[是为?。]|之比|最简|比例(?:尺|[是为][多几])"),
+    )
+}
 """What a clause asks for by its words, the first that fits."""
-_KIND_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _KINDS)
-_DURATION = re.compile("多少|多长时间|多久")
 _RATE = re.compile(
-    "几分之几|[率占].{0,12}(?:多少|几)|(?<![效功周斜心])率(?:[。?]|$|是多少|为多少|有多)|可能性|浓度|含.{1,2}量是"
+    "几分之几|[率占].{0,12}(?:多少|几)|(?<![效功周斜心])率(?:[。?]|$|[是为]多少|有多)|可能性|浓度|含.{1,2}量是"
 )
 _YES_NO = re.compile(
-    "吗|是否|能否|可否|够不够|能不能|对不对|是不是|会不会|可不可以|行不行|有没有可能|正确与否|合不合|"
-    r"判断.{0,8}(?:对错|正误)|对还是错|正确还是错误|^判断[:题]|([\u4e00-\u9fff])不\1"
+    "吗|是否|[能可]否|够不够|可不可以|有没有可能|正确与否|对还是错|正确还是错误|判断.{0,8}(?:对错|正误)|([\u4e00-\u9fff])不\\1"
 )
 _JUDGE = re.compile(r"^\s?判断|\(判断|对还是错|正确还是错误")
-_NUMBERS_ASKED = re.compile(
-    "(?:数|解)(?:都|分别)?[有是]哪[些几]|哪[些几]个?(?:[整自质素合奇偶因约倍]|自然)数"
+_WHO = re.compile(
+    "谁|(?<![数解别][有是])哪(?![里儿]|[些几]个?.{0,2}数)|什么(?!时)|第几象限|[\u4e00-\u9fff]还是[\u4e00-\u9fff]"
 )
-_WHO = re.compile("谁|哪(?![里儿])|什么(?!时)|第几象限|[\u4e00-\u9fff]还是[\u4e00-\u9fff]")
 _HOW_MUCH = re.compile("多少|几(?!象限)|多[长远高重大久宽深厚快](?!于)")
 
-_MEASURES = tuple(
-    (re.compile(pattern), dim)
-    for pattern, dim in (
-        ("多长时间|多久|用时|时长|多少时间|需要的时间|所需时间|时间是", "time"),
-        ("多少钱|几钱|价格|售价|单价|总价|原价|现价|利润|费用|花费|成本|金额|多少利息", "CNY"),
-        ("面积", "area"),
-        ("体积|容积", "volume"),
-        ("速度是|速度为|的速度|多快", "speed"),
-        ("多长|多远|多高|多深|多宽|多厚|周长|距离|路程|长度|高度|半径|直径|边长|棱长", "length"),
-        ("多重|质量|重量|体重", "mass"),
-        ("多大|年龄|几岁", "age"),
-    )
-)
+_MEASURES = {
+    "time": re.compile("多长时间|多久|用时|时长|多少时间|[需的]时间|时间是"),
+    "CNY": re.compile("多少钱|几钱|价格|[售单总原现]价|利润|费用|花费|成本|金额|利息"),
+    "area": re.compile("面积"),
+    "volume": re.compile("[体容]积"),
+    "length": re.compile("多[长远高深宽厚]|周长|距离|路程|[长高]度|半径|直径|[边棱]长"),
+    "mass": re.compile("多重|[质重]量|体重"),
+}
 """The dimension that a clause names without a unit."""
 _BEFORE_UNIT = re.compile(r"(?:多少|几)\s?(?:个(?=小时|钟头|月|星期|世纪|季度|礼拜))?")
-_SCALE = re.compile("(万|亿|千万|百万)(?!元店)")
+_SCALE = re.compile("(百万|千万|万|亿)(?!元店)")
 _SCALES = {"万": 10**4, "亿": 10**8, "千万": 10**7, "百万": 10**6}
-_STATED = re.compile(
-    r"\(?(?:单位[:是为]?|以|用)\s?\"?([^\s,。;)\"]{1,8}?)\"?(?:为单位|作单位|做单位|[)。,]|$)"
-)
 _PER = re.compile("每(?:个|一)?")
-_OF_A_MARK = re.compile("平均|考|成绩|得分|满分|测验|比赛|竞赛|语文|数学|英语|扣|加分")
-_OF_TIME = re.compile("小时|分钟|时间|秒|每分|走|行驶")
+_MARKS = re.compile("平均|考|成绩|得分|满分|测验|比赛|竞赛|语文|数学|英语|扣|加分")
 
 _OPTION = re.compile(
-    r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)"
+    r"(?:^|[\s,。;:?!()\[（、\u4e00-\u9fff\d%])(?<![角∠])([A-H])\s?[.、:)．]\s?(?=\S)|[(\[]([A-H])[)\]]\s?(?=\S)"
 )
 _SENTENCE = re.compile(r"(?<=[。?!;\n])|(?<=[^.]\.)(?=[^\d.\s])")
-_ASK = re.compile(
-    "多少|几(?!个小朋友|乎|年来|天来)|多[长远高重大久宽深厚快](?!于)|什么|谁|哪|吗|是否|能否|可否|求|计算|算出|"
-    "[=是为](?=[?_( ]*$)|\\?|______|怎样|如何|判断|比较|化简|化成|写出|解方程"
-)
-_COMMAND = re.compile("求|计算|算出|多少|几分之几|写出|判断|化简")
-_CLAUSE = re.compile(r",(?!\d)|(?<=多少),|(?<![甲乙丙丁]):(?!\d)|(?<=[\u4e00-\u9fff])和(?=几|多少)")
-_ASKS = re.compile("多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|是否|能否|求|算")
+_COMMAND = re.compile("求|计算|算出|多少|写出|判断|化简")
+_CLAUSE = re.compile(r",(?!\d)|(?<![甲乙丙丁]):(?!\d)")
+_ASKS = re.compile("多少|几(?!个小朋友|乎)|多[长远高重大久宽深厚快](?!于)|谁|哪|什么|吗|[是能]否|求|算")
 _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要需0-9.,。:;!()+\\-×÷*/=的]")
-_BLANK = re.compile(r"\(\s*(?:\?|_+)?\s*\)|_{2,}|□")
-_FILLED_BLANK = re.compile(
-    rf"(?<=[\u4e00-\u9fff=<>≈])(?:{_BLANK.pattern})|(?:{_BLANK.pattern})(?=[\u4e00-\u9fff])"
-)
+_BLANK = r"(?:\(\s*(?:\?|_+)?\s*\)|□)"
+_FILLED_BLANK = re.compile(rf"(?<=[\u4e00-\u9fff=<>≈])\s?{_BLANK}|{_BLANK}(?=\s?[\u4e00-\u9fff])")
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
+_UNDERSCORES = re.compile("_{2,}")  # not bold print
 _LOST_BLANK = re.compile(
     r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
@@ -194,7 +175,7 @@ def pairs(clause: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def read(question: str) -> Question:
     """Read a question; the result is shared: it is read, not changed."""
-    question = question[: 2 * MAX_QUESTION]
+    question = _UNDERSCORES.sub("( )", question[: 2 * MAX_QUESTION])
     if not _ASKED_OUTRIGHT.search(question):
         question = _LOST_BLANK.sub("( )", question)
     text = normalise(question)[:MAX_QUESTION].strip()
@@ -208,8 +189,7 @@ def read(question: str) -> Question:
     result.precision = precision.asked(text, result.kind in (Kind.PERCENT, Kind.RATE))
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))
     result.labels = names.labels(text, clauses)
-    single = len(result.asked) == 1 and not result.labels
-    if single and result.kind in (Kind.NUMBER, Kind.PERCENT, Kind.RATE):
+    if len(result.asked) == 1 and not result.labels:
         result.others = names.others(body, result.main.clause)
     for item in scan(body):
         if isinstance(item, Quantity):
@@ -230,28 +210,24 @@ def _options(text: str, result: Question) -> str:
             run.append(entry)
     if len(run) < 2 or re.match("[B-H][、和与]|[B-H][\u4e00-\u9fff]", text[run[0][2] :]):
         return text  # A、B两数 names two numbers
-    for index, (_, letter, end) in enumerate(run):
-        stop = run[index + 1][0] if index + 1 < len(run) else len(text)
-        said = text[end:stop] if index + 1 < len(run) else text[end:stop].split("\n")[0]
-        result.options[letter] = said.strip(" ,。;([\n").rstrip(")]" if index + 1 < len(run) else "")
+    stops = [at for at, *_ in run[1:]] + [len(text)]
+    for (_, letter, end), stop in zip(run, stops, strict=True):
+        result.options[letter] = text[end:stop].strip().split("\n")[0].strip(" ,。;([")
     return text[: run[0][0]].rstrip(" ([\n")
 
 
 def _asked_clauses(body: str) -> list[str]:
     """The clauses that ask, in order; eight at most."""
     sentences = [s for s in _SENTENCE.split(body) if s.strip()]
-    asking = [s for s in sentences if "?" in s and _ASK.search(s)]
+    asking = [s for s in sentences if "?" in s] or [s for s in sentences if _COMMAND.search(s)][-2:]
     clauses: list[str] = []
-    for sentence in asking or [s for s in sentences if _COMMAND.search(s)][-2:]:
+    for sentence in asking:
         parts = _CLAUSE.split(re.sub(r"\([^()]{1,40}\)", "", sentence))
         found = [p for p in parts if _ASKS.search(p)]
         again = re.fullmatch(r"([^,。?]{1,12})呢\?", parts[-1].strip())
-        if clauses and not found and again:
-            tail = re.search("(?:多少|几).*", clauses[-1])
-            found = [again[1] + tail[0]] if tail else []  # 一天要喝多少盒？一周呢？
-        found = found or parts[-1:]
-        strong = [p for p in found if re.search("多少|几|多[长远高重大久深]|各", p)]
-        clauses.extend(strong or found)
+        if not found and again and (tail := re.search("(?:多少|几).*", clauses[-1] if clauses else "")):
+            found = [again[1] + tail[0]]  # 一天要喝多少盒？一周呢？
+        clauses += found or parts[-1:]
     return clauses[:8]
 
 
@@ -259,66 +235,35 @@ def _asked(clause: str, body: str) -> Asked:
     expect = Expect()
     for match in reversed(list(_BEFORE_UNIT.finditer(clause))):
         at = match.end()
-        scale = _SCALE.match(clause, at)
-        if scale:
+        if scale := _SCALE.match(clause, at):
             expect.multiplier, at = _SCALES[scale[1]], scale.end()
         found, end = units.match(clause, at)
         if found:
-            expect.units = _of_meaning(found, body)
-            if (clause[at : at + 1] == "个" and found[0].name != "个") or match[0].endswith("个"):
-                expect.units += (Unit("个", "count"),)  # 3个 for 几个小时
-            bottom, _ = units.match(clause, end + 1) if clause[end : end + 1] in ("/", "每") else ([], end)
-            expect.units = tuple(units.per(found, bottom)) if bottom else expect.units
+            if found[0].name == "分" and _MARKS.search(body):  # not minutes
+                found = [u for u in found if u.dim == "score"]
+            if clause[end : end + 1] in ("/", "每") and (bottom := units.match(clause, end + 1)[0]):
+                found = units.per(found, bottom)
+            counted = (Unit("个", "count"),) if match[0].endswith("个") else ()  # 3个 for 几个小时
+            expect.units = (*found, *counted)
             break
-        if clause.startswith("钱", at):
-            break
-    expect.dim = next((dim for pattern, dim in _MEASURES if pattern.search(clause)), "")
-    if not expect.units:
-        for stated in _STATED.finditer(body):
-            named = tuple(u for u in _named_unit(stated[1]) if expect.dim in ("", u.dim))
-            expect.units = expect.units or named
-    if expect.units:
-        expect.dim = expect.units[0].dim
+    named = next((dim for dim, pattern in _MEASURES.items() if pattern.search(clause)), "")
+    expect.dim = expect.units[0].dim if expect.units else named
     for match in _PER.finditer(clause):
         found, _ = units.match(clause, match.end())
         expect.per = tuple(found) or expect.per
     return Asked(clause, pairs(clause), expect)
 
 
-def _of_meaning(found: list[Unit], body: str) -> tuple[Unit, ...]:
-    """分 is a mark, a minute or a cent: the question's other words tell which."""
-    if found[0].name == "分" and {u.dim for u in found} >= {"score", "time"}:
-        for pattern, dim in ((_OF_A_MARK, "score"), (_OF_TIME, "time")):
-            if pattern.search(body):
-                return tuple(u for u in found if u.dim == dim)
-    return tuple(found)
-
-
-def _named_unit(name: str) -> list[Unit]:
-    """千米/时, 英里每小时, 平方米 (the whole name must be a unit)."""
-    found, end = units.match(name, 0)
-    if found and end < len(name) and name[end] in "/每":
-        bottom, _ = units.match(name, end + 1)
-        return units.per(found, bottom) if bottom else found
-    return found if end == len(name) else []
-
-
 def _kind(body: str, result: Question) -> Kind:
     if result.options:
         return Kind.CHOICE
     text = " ".join(a.clause for a in result.asked)
-    for kind, pattern in _KIND_PATTERNS:
-        if pattern.search(text) and not (
-            kind is Kind.CLOCK and _DURATION.search(text) and "几点" not in text
-        ):
+    for kind, pattern in _KINDS.items():
+        if pattern.search(text):
             return kind
-    if re.search("百分(?:比|数)(?:表示|表达|形式)|用百分数|化成百分数", body):
-        return Kind.PERCENT
-    if _RATE.search(text) and "效率" not in text[-4:] and not result.main.expect.units:
+    if _RATE.search(text) and not result.main.expect.units:
         return Kind.RATE
     how_much = _HOW_MUCH.search(text)
     if (_YES_NO.search(text) and not how_much) or _JUDGE.search(body):
         return Kind.YES_NO
-    if _NUMBERS_ASKED.search(text):
-        return Kind.NUMBER
     return Kind.TEXT if _WHO.search(text) and not how_much else Kind.NUMBER

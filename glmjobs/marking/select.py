@@ -14,8 +14,7 @@ from glmjobs.marking.question import RATES, TIMES, Kind, Question
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
-from glmjobs.marking.values import units
-from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
+from glmjobs.marking.values.items import Item, Quantity, Ratio
 
 AnItem = TypeVar("AnItem", bound=Item)
 
@@ -24,7 +23,7 @@ AnItem = TypeVar("AnItem", bound=Item)
 class Selection:
     """The asked value, whether the statement offers competing ones, the rules that spoke, how far it was ahead."""
 
-    item: Item | None
+    item: Item
     rivals: bool = False
     fired: tuple[tuple[str, str], ...] = ()
     margin: float = 9.0
@@ -33,27 +32,23 @@ class Selection:
 def select(text: str, items: list[Item], question: Question) -> Selection:
     """The asked value among ``items`` of a statement."""
     plain = strip_denied(text)
-    items = [_with_per(plain, i) if isinstance(i, Quantity) else i for i in items]
-    pool = _boxed(text, items) or _after_marker(text, items) or items
-    if not pool:
-        return Selection(None)
-    if (solved := solutions(plain, pool)) and solved[-1] is pool[-1]:
+    pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
+    if (solved := solutions(plain, pool)) and (solved[-1] is pool[-1] or "方程" in question.text):
         pool = solved[-1:]
     for keep in (_outside_brackets, _not_supposed, _last_time):
         pool = keep(plain, pool, question) or pool
     fitting = list(_fitting(pool, question))
     by: tuple[tuple[str, str], ...] = ()
     margin, chosen = 9.0, pool[0]
-    total = _counted_together(plain, fitting, question)
-    if total is not None:
-        chosen, by = total, (("counted_together", str(total)),)
-    elif len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
+    if total := _counted_together(plain, fitting, question):
+        return Selection(total, fired=(("counted_together", str(total)),))
+    if len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
         chosen, by = fitting[-1], (("end_of_equations", str(fitting[-1])),)  # 3吨=3000千克，3000+50=3050千克
     elif len(fitting) == 1:
         chosen, by = fitting[0], (("only_one_fits", str(fitting[0])),)
     else:
         chosen, by, margin = _best(plain, fitting or pool, question)
-    rivals = isinstance(chosen, Quantity) and total is None and competing(plain, chosen, items, question)
+    rivals = isinstance(chosen, Quantity) and competing(plain, chosen, items, question)
     return Selection(chosen, rivals, by, margin)
 
 
@@ -75,24 +70,13 @@ def _best(text: str, pool: list[Item], question: Question) -> tuple[Item, tuple[
     return pool[scored[0][1]], said, margin
 
 
-_PER_BEFORE = re.compile("每(?:个|一)?([\u4e00-\u9fff]{1,3})[^,。;每]{0,6}$")
-
-
-def _with_per(text: str, item: Quantity) -> Quantity:
-    """The quantity with the unit of a 每… right before it."""
-    match = _PER_BEFORE.search(text[max(0, item.start - 14) : item.start])
-    if not match or not item.units or item.units[0].dim not in ("length", "volume", "mass", "area"):
-        return item
-    found, _ = units.match(match[1], 0)
-    return replace(item, per=tuple(found)) if found and found[0].dim == "time" else item
-
-
 # The pool is narrowed; where nothing would be left, it stays as it is
 
 
-def _boxed(text: str, items: list[Item]) -> list[Item]:
-    spans = [(m.start(), m.end()) for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
-    return [i for i in items if spans and spans[-1][0] <= i.start < spans[-1][1]]
+def boxed(text: str, items: list[Item]) -> list[Item]:
+    """The values in boxes."""
+    spans = [m.span() for m in re.finditer("⟦[^⟦⟧]*⟧", text)]
+    return [i for i in items if any(start <= i.start < end for start, end in spans)]
 
 
 def _after_marker(text: str, items: list[Item]) -> list[Item]:
@@ -101,18 +85,14 @@ def _after_marker(text: str, items: list[Item]) -> list[Item]:
 
 
 def _outside_brackets(text: str, pool: list[Item], question: Question) -> list[Item]:
-    def inside(item: Item) -> bool:
-        before = text[: item.start]
-        return before.count("(") > before.count(")") and ")" in text[item.end - 1 :]
-
-    return [i for i in pool if not inside(i)] if len(pool) > 1 else pool
+    return [i for i in pool if text.count("(", 0, i.start) <= text.count(")", 0, i.start)]
 
 
 _SUPPOSED = re.compile("(?:(?:如果|假如|要是|倘若|若是|假使)[^,。;]*,?|(?:为了?|要)使)[^,。;]*$")
 
 
 def _not_supposed(text: str, pool: list[Item], question: Question) -> list[Item]:
-    return [i for i in pool if not _SUPPOSED.search(text[: i.start])] if "如果" not in question.text else pool
+    return [i for i in pool if not _SUPPOSED.search(text[: i.start])]
 
 
 _EQUALS = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\d?\s?[=≈]\s?$")
@@ -134,16 +114,13 @@ def _last_time(text: str, pool: list[Item], question: Question) -> list[Item]:
 def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     """Values in the asked dimension; where none is, those without a unit."""
     if question.kind in TIMES:
-        return [i for i in pool if isinstance(i, (Clock, Date))] or pool
+        return pool
     if question.kind is Kind.RATIO:
-        ratios = [i for i in pool if isinstance(i, Ratio)]
-        terms = question.main.clause.count(":") + 1
-        return [i for i in ratios if len(i.terms) == terms > 2] or ratios
+        return [i for i in pool if isinstance(i, Ratio)]
     quantities = [i for i in pool if isinstance(i, Quantity)]
     if question.kind in RATES:
-        bare = [i for i in quantities if not i.units or i.units[0].dim == "times"]
-        shares = [i for i in quantities if i.form == "percent"] or [i for i in bare if i.form == "fraction"]
-        return shares or bare
+        bare = [i for i in quantities if not i.units]
+        return [i for i in quantities if i.form == "percent"] or bare
     expect = question.main.expect
     if not expect.dim or not quantities:
         return pool
@@ -152,24 +129,10 @@ def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     new = [i for i in quantities if not i.units and i.value not in question.known]
     if same and new and all(i.value in question.known for i in same):
         return new  # 3台机器6小时生产的零件数为1080
-    if same:
-        exact = [i for i in same if any(u.name in expect.names for u in i.units)]
-        return exact if exact and expect.dim == "count" else same
-    special = [i for i in pool if isinstance(i, Remainder)]
-    if special:
-        return special
-    compound = [i for i in quantities if any("/" in u.name or u.dim == "speed" for u in i.units)]
-    bare = [i for i in quantities if not i.units and not _restated(i, quantities)]
-    return compound or bare or [i for i in pool if not _restated(i, pool)]
-
-
-def _restated(item: Item, pool: Sequence[Item]) -> bool:
-    """Whether a number without a unit is said again with one: 8×5，所以面积是40平方米."""
-    if not isinstance(item, Quantity) or item.units:
-        return False
-    return any(
-        isinstance(i, Quantity) and i.units and i.value == item.value and i.start > item.end for i in pool
-    )
+    exact = [i for i in same if expect.dim == "count" and any(u.name in expect.names for u in i.units)]
+    restated = {i.value for i in quantities if i.units}  # 8×5，所以面积是40平方米
+    left: list[Item] = [i for i in pool if not isinstance(i, Quantity) or not (i.units or i.value in restated)]
+    return exact or same or left or [i for i in quantities if i.units]
 
 
 # What the form of the statement decides
@@ -179,13 +142,10 @@ _EQUATIONS = re.compile(
 )
 
 
-def _counted_together(text: str, fitting: list[Item], question: Question) -> Quantity | None:
+def _counted_together(text: str, fitting: Sequence[Item], question: Question) -> Quantity | None:
     """1张100元、1张50元和1张20元 are 3张, where the number of all is asked."""
-    names = question.main.expect.names
-    found = [i for i in fitting if isinstance(i, Quantity) and any(u.name in names for u in i.units)]
-    if len(found) < 2 or not re.search("最少|一共|总共|共", question.main.clause):
-        return None
-    if not all(re.match(r"\d", text[i.end :]) for i in found):
+    found = [i for i in fitting if isinstance(i, Quantity) and text[i.end : i.end + 1].isdigit()]
+    if len(found) < 2 or not re.search("最少|共", question.main.clause):
         return None
     return replace(found[-1], value=sum((i.value for i in found), Fraction(0)))
 
@@ -203,17 +163,10 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
         if any(first.end <= i.start < second.start for i in items):
             continue  # 从8月5日到8月20日一共16天
         between = text[first.end : second.start]
-        if len(between) > 12 or ("每" in text[: first.start] and between.startswith("就是")):
-            continue  # 每天0.5小时，7天就是7/2小时
-        if compare.rounds_to(first, second, question):
+        if len(between) > 12 or compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
         roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
-        if (roots or _OR.search(between) or between.strip() in ("-", "~")) and _of_one_kind(chosen, other):
+        alike = not chosen.units or not other.units or chosen.units[0].dim == other.units[0].dim
+        if alike and (roots or _OR.search(between)):
             return True
     return False
-
-
-def _of_one_kind(a: Quantity, b: Quantity) -> bool:
-    if "弧度" in (u.name for q in (a, b) for u in q.units):
-        return False
-    return not a.units or not b.units or bool({u.dim for u in a.units} & {u.dim for u in b.units})

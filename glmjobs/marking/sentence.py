@@ -18,8 +18,7 @@ PHRASES = {
     name: phrase(name)
     for name in (
         "marked", "so", "withdrawn", "refused", "check", "remark", "supposed",
-        "about_a_claim", "next_task", "unfinished",
-
+        "next_task", "unfinished",
     )
 }  # fmt: skip
 MARKED, SO = PHRASES["marked"], PHRASES["so"]
@@ -29,9 +28,7 @@ class Effect(Enum):
     """What becomes of a sentence, and of those before it."""
 
     SKIP = "is talk"
-    CHECK = "and what follows it is a check"
     REPLACE = "takes back what was said, and its rest is the answer"
-    KEEP = "is a statement"
     OVER = "and what follows it belongs to another task"
 
 
@@ -40,7 +37,7 @@ class State:
     """What is known after some sentences."""
 
     kept: tuple[Statement, ...] = ()
-    stance: Effect = Effect.KEEP
+    over: bool = False
     withdrawn: bool = False
     announced: bool = False
     fired: tuple[tuple[str, str], ...] = ()
@@ -54,7 +51,6 @@ class Sentence:
     state: State
     question: Question
     speaks: Read
-    index: int
     last: bool
 
     @cached_property

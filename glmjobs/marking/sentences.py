@@ -19,30 +19,24 @@ from glmjobs.marking.values.scan import scan
 def _supposes(s: Sentence) -> bool:
     if not PHRASES["supposed"].search(s.text):
         return False
-    if any(k.rank >= Rank.RESTATED for k in s.kept):
-        return True
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
-    return says_new(scan(condition), s.question)
+    if echoes(condition, s.question):
+        return False  # 如果商是两位数: the question's own case
+    return any(k.rank >= Rank.RESTATED for k in s.kept) or says_new(scan(condition), s.question)
 
 
 def _takes_back(s: Sentence) -> str | None:
     """What is left of a sentence that takes an answer back ("" where nothing is), or None where it takes back none."""
     hard = list(PHRASES["withdrawn"].finditer(s.text))
-    if not hard or re.match("若|如果|假如", s.text):
+    if not hard:
         return None
     if any(w in s.question.text for w in ("更正", "改正", "错误", "误", "做错", "答错")):
         return None
     head, tail = s.text[: hard[0].start()], s.text[hard[-1].end() :]
-    if not s.kept and (not head or not s.speaks(tail) or PHRASES["about_a_claim"].match(s.text)):
+    if not s.kept and not s.speaks(tail):
         return None  # nothing to take back: 这句话不对 is a verdict
-    if (
-        s.kept
-        and not s.speaks(tail)
-        and re.match("[了的]?[,:。]?", tail)
-        and re.search("应|正确|才", head)
-        and s.speaks(head)
-    ):
-        tail = head
+    if not s.speaks(tail) and re.search("应|正确|才", head):
+        tail = head  # 应该是9颗，刚才写错了
     return re.sub("^[了的是,:。!;\\s]+", "", tail)
 
 
@@ -52,33 +46,19 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
     Rule(
         "another_task",
         Effect.OVER,
-        lambda s: (
-            PHRASES["next_task"].search(s.text)
-            and any(k.rank >= Rank.RESTATED for k in s.kept)
-            and not echoes(PHRASES["next_task"].sub("", s.text), s.question)
-        ),
+        lambda s: PHRASES["next_task"].search(s.text) and any(k.rank >= Rank.RESTATED for k in s.kept),
         "答案是7。\n问题：5+5等于几？",
     ),
     Rule(
         "checks",
-        Effect.CHECK,
-        lambda s: (
-            (m := PHRASES["check"].search(s.text))
-            and s.kept
-            and not (s.last and "代入" in m[0] and "得" in s.text[m.end() :])
-            and not _CONCLUDES_ALL.search(s.text)
-        ),
+        Effect.SKIP,
+        lambda s: PHRASES["check"].search(s.text) and s.kept and not _CONCLUDES_ALL.search(s.text),
         "验算：9+6=15",
     ),
     Rule(
         "remarks",
         Effect.SKIP,
-        lambda s: (
-            PHRASES["remark"].search(s.text)
-            and not (s.marked and BOX in s.text)
-            and not re.search("(?<=[,;])(?:所以|因此)", s.text)
-            and not _CONCLUDES_ALL.search(s.text)
-        ),
+        lambda s: PHRASES["remark"].search(s.text) and BOX not in s.text and not _CONCLUDES_ALL.search(s.text),
         "注意：另外还有3颗",
     ),
     Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
@@ -96,26 +76,11 @@ def _announces(s: Sentence) -> bool:
     """那么他付的金额就是两数之积: every value stands before what is drawn from it."""
     found = list(SO.finditer(s.text))
     rest = s.text[found[-1].end() :] if found else ""
-    ends = [getattr(i, "end", None) for i in s.items]
-    return (
-        bool(found)
-        and all(end is not None and end <= found[-1].start() for end in ends)
-        and bool(re.search("[就即]?[是为等].*[积和差商]", rest))
-    )
+    return bool(re.search("[是为等].*[积和差商]$", rest.rstrip("。"))) and not s.speaks(rest)
 
 
 RANKS: tuple[Rule[Sentence], ...] = (
-    Rule(
-        "marked_answer",
-        Rank.MARKED,
-        lambda s: (
-            s.marked
-            and not (
-                len(s.marked) == 1 and s.marked[0][0].startswith("综上") and not s.near and len(s.text) > 40
-            )
-        ),
-        "答：还剩9颗",
-    ),
+    Rule("marked_answer", Rank.MARKED, lambda s: s.marked, "答：还剩9颗"),
     Rule("announced_result", Rank.WORKING, _announces, "那么他付的金额就是两数之积"),
     Rule(
         "bare_conclusion",
@@ -146,7 +111,7 @@ def _rank(s: Sentence) -> Statement:
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if rank is not Rank.MARKED and s.text.endswith(":"):
         rank, id = Rank.WORKING, "announces"  # 代入上式，得：
-    verdict = isinstance(s.items[0], bool) and (len(s.text) <= 6 or PHRASES["about_a_claim"].match(s.text))
+    verdict = isinstance(s.items[0], bool) and len(s.text) <= 6
     if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)
@@ -158,10 +123,9 @@ _ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 def _keep(s: Sentence) -> State:
     """The state with the sentence's statement, where it puts an answer forward."""
     state = s.state
-    broken = s.last and s.kept and not s.marked and PHRASES["unfinished"].search(s.text)
-    if broken or (echoes(s.text, s.question) and not s.marked) or not s.items:
-        announced = bool(s.marked) and len(s.text) <= s.marked[-1].end() + 12
-        return replace(state, announced=announced or bool(_ANNOUNCES.search(s.text)))
+    broken = s.last and PHRASES["unfinished"].search(s.text) and not s.marked
+    if broken or echoes(s.text, s.question) or not s.items:
+        return replace(state, announced=bool(s.marked or _ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))
     return replace(state, kept=(*state.kept, statement), announced=False, fired=fired)
@@ -170,21 +134,16 @@ def _keep(s: Sentence) -> State:
 def step(question: Question, speaks: Read, last: int, state: State, entry: tuple[int, str]) -> State:
     """The state after one more sentence, ``entry``: its position and text; ``last``: the last one's position."""
     index, text = entry
-    if state.stance is Effect.OVER:
+    if state.over:
         return state
-    s = Sentence(text, state, question, speaks, index, index == last)
+    s = Sentence(text, state, question, speaks, index == last)
     rule, found = next(
         ((r, f) for r in SENTENCES if (f := r.when(s)) not in (None, False, [], ())), (None, None)
     )
     if rule is None:
-        if state.stance is Effect.CHECK:
-            s = replace(s, state=replace(state, stance=Effect.KEEP))
         return _keep(s)
-    state = replace(state, fired=(*state.fired, (rule.id, text)))
-    if rule.effect in (Effect.CHECK, Effect.OVER):
-        return replace(state, stance=rule.effect)
+    state = replace(state, fired=(*state.fired, (rule.id, text)), over=rule.effect is Effect.OVER)
     if rule.effect is Effect.REPLACE:
-        state = replace(state, kept=(), withdrawn=True, stance=Effect.KEEP)
-        rest = str(found)
-        return _keep(Sentence(rest, state, question, speaks, index, index == last)) if rest else state
+        state = replace(state, kept=(), withdrawn=True)
+        return _keep(replace(s, text=str(found), state=state)) if found else state
     return state

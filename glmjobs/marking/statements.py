@@ -21,7 +21,7 @@ MAX_STATEMENT = 1200
 """Characters of one statement looked at (its first 400 and last 800)."""
 
 _BOUNDARY = re.compile(
-    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])|(?<=⟧)(?=\s)"
+    r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])"
 )
 
 Read = Callable[[str], list[Any]]
@@ -81,9 +81,13 @@ REASON = re.compile("(?<=.)[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|�
 """A reason behind a statement: 不是，因为…"""
 
 
+_OF_ITS_EQUATION = re.compile("是[原这该]?(?:方程|不等式)[^。;,]{0,60}的[^。;,]{0,4}[解根]")
+"""x=2是方程2x+2=6的解: the equation's values are not the solution's."""
+
+
 def strip_denied(text: str) -> str:
     """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
-    text = REASON.sub("", text)
+    text = _OF_ITS_EQUATION.sub(lambda m: " " * len(m[0]), REASON.sub("", text))
     return _DENIED.sub(lambda m: " " * len(m[0]), text) if _DENIES.search(text) else text
 
 
@@ -101,34 +105,41 @@ class Place:
 
 
 _BOUNDS_ASKED = re.compile("范围|不等式|解集|至[少多]|最[多少大小]|大于|小于|[<>≤≥]|以上|以下|不到")
-_RECEIVERS = re.compile("个?(朋友|小朋友|孩子|同学|孙子|邻居|班|人|伙伴|同伴)")
+_RECEIVERS = re.compile("个?(小?朋友|孩子|同学|人|班)")
 _OPERANDS = re.compile(r"\s?[与和]\s?\d[\d.]*[\u4e00-\u9fff]?的(?:乘?积|和|差|商)|的(?:乘积|差|商)")
-_NEEDS = re.compile("[需要用租买]")
 _BOUND_BEFORE, _BOUND_AFTER = phrase("bound_before"), phrase("bound_after")
 
 
 def _bounded(p: Place) -> bool:
-    if _BOUNDS_ASKED.search(p.question.text) or not isinstance(p.item, Quantity):
+    if _BOUNDS_ASKED.search(p.question.text):
         return False
-    found = _BOUND_BEFORE.search(p.before(6))
-    if found and not (found[0].startswith("至") and _NEEDS.search(p.before(8))):
-        return True
-    return bool(_BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
+    before = _BOUND_BEFORE.search(p.before(6))
+    needed = before and before[0].startswith("至") and re.search("[需要用租买]", p.before(8))
+    return bool((before and not needed) or _BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
 
 
 def _receives(p: Place) -> bool:
     """两个朋友 is who gets, where 每个朋友 is asked."""
-    found = _RECEIVERS.match(p.text, p.item.end) or _RECEIVERS.match(p.text, p.item.end - 1)
-    if not found:
+    found = _RECEIVERS.match(p.text, p.item.end - 1) or _RECEIVERS.match(p.text, p.item.end)
+    if not found or not re.search(f"每[个位名]?[小好]?{found[1]}", p.question.main.clause):
         return False
-    named = any(
-        f"每{word}{found[1]}" in p.question.main.clause for word in ("个", "位", "名", "个小", "个好", "")
-    )
-    return named and (found[1] not in ("人", "班") or "和" in p.before(8))
+    return found[1] not in "人班" or "和" in p.before(8)
 
 
-_ALL_OF_THEM = re.compile(r"(?:合起来|合在一起|加起来|一共|总共|合计|共)")
-_UNKNOWN_IS = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
+_ALL_OF_THEM = re.compile("合起来|加起来|[一总]?共|合计")
+_SOME_OF_THEM = re.compile("[一两二三][个种]")
+
+
+def _names_them(p: Place) -> bool:
+    """A number that tells what is spoken of rather than how many there are."""
+    if _OPERANDS.match(p.text, p.item.end):
+        return True
+    if _SOME_OF_THEM.match(p.text, p.item.start) and p.text[p.item.end - 1] in "个种":
+        return not p.question.main.expect.dims
+    return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
+
+
+_UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule(
@@ -140,18 +151,12 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
     Rule("bounded", "leave out", _bounded, "还剩不到9颗，还剩2升多"),
     Rule("receivers", "leave out", _receives, "他和他的两个朋友每人分到8个"),
     Rule(
-        "all_of_them",
-        "leave out",
-        lambda p: p.text[p.item.start] in "两三" and _ALL_OF_THEM.match(p.text, p.item.end),
-        "两人一共有23只",
-    ),
-    Rule(
         "condition",
         "leave out",
-        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(4)),
+        lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
     ),
-    Rule("operands_named", "leave out", lambda p: _OPERANDS.match(p.text, p.item.end), "9与7的乘积"),
+    Rule("names_them", "leave out", _names_them, "两人一共有23只，9与7的乘积，这就是a的两个可能值"),
 )
 """Values of a statement that it does not put forward as the answer."""
 
@@ -171,19 +176,15 @@ def values(text: str, question: Question, kind: Kind) -> list[Item]:
 
 _NONE_LEFT = phrase("none_left")
 _NOUN = re.compile("[多少几]\\s?[\u4e00-\u9fff]([\u4e00-\u9fff]{1,4})\\?")
-_LEFT_ASKED = re.compile("剩|余|还有|多少|几")
 
 
 def _none_left(text: str, items: list[Item], question: Question) -> list[Item]:
     """没有剩下, 刚好分完, 没有绿笔: none of what is asked, which is 0."""
-    expect = question.main.expect
-    noun = _NOUN.search(question.main.clause) if not items and "没有" in text else None
-    at = text.find(f"没有{noun[1]}") if noun else -1
-    found = _NONE_LEFT.search(text) if _LEFT_ASKED.search(question.main.clause) else None
-    if question.kind is not Kind.NUMBER or (at < 0 and not found):
+    noun = _NOUN.search(question.main.clause)
+    found = _NONE_LEFT.search(text) or (noun and not items and re.search(f"没有{re.escape(noun[1])}", text))
+    if question.kind is not Kind.NUMBER or not found:
         return []
-    start, end = found.span() if found else (at, len(text))
-    return [Quantity(Fraction(0), expect.units, start, end)]
+    return [Quantity(Fraction(0), question.main.expect.units, *found.span())]
 
 
 def anothers(text: str, item: Item, question: Question) -> bool:
@@ -191,9 +192,6 @@ def anothers(text: str, item: Item, question: Question) -> bool:
     if not question.others:
         return False
     head = re.split("[,。;、]", text[: item.start])[-1]
-    head = re.sub("^(?:所以|因此|因而|故|答:?|那么|则|即|而|最后|答案[是为:])+", "", head.strip())
-    named = next((n for n in question.others if head.startswith(n)), "")
-    if not named or head.startswith(("后", "前", "了"), len(named)):  # 降价后: a time, no subject
-        return False
-    theirs = head[len(named) + 1 :] if head.startswith("的", len(named)) else ""
-    return len(theirs) < 2 or not question.main.clause.startswith(theirs[:2])  # 小华的爸爸 where 爸爸几岁
+    head = re.sub("^(?:所以|因此|答:?|那么|则|即|而)+", "", head.strip())
+    asked = re.escape(question.main.clause[:2])  # 小华的爸爸 where 爸爸几岁; 降价后 is a time
+    return any(re.match(f"{re.escape(name)}(?![后前了]|的{asked})", head) for name in question.others)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Generic, TypeVar
@@ -58,28 +57,6 @@ class Phrase:
 
 RULES: dict[str, Rule[Any] | Phrase] = {}
 """Every rule by its name."""
-
-_NEVER = re.compile(r"(?!)")
-
-
-@contextmanager
-def switched_off(id: str) -> Iterator[None]:
-    """Without one rule, for a test."""
-    rule = RULES[id]
-    if isinstance(rule, Phrase):
-        kept = rule.pattern
-        rule.bind(_NEVER)
-        try:
-            yield
-        finally:
-            rule.bind(kept)
-    else:
-        when, rule.when = rule.when, lambda case: False
-        try:
-            yield
-        finally:
-            rule.when = when
-
 
 def load(name: str) -> dict[str, Any]:
     """One of the TOML files of ``wordlists/``."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.choice import Choice, is_letters
 from glmjobs.marking.answers.expression import Expression, is_expression
-from glmjobs.marking.answers.names_said import Names, in_order, names, refuses, says_alike
+from glmjobs.marking.answers.names_said import Names, names, refuses, says_alike
 from glmjobs.marking.answers.numbered import Numbered, is_numbered
 from glmjobs.marking.answers.values import Values
 from glmjobs.marking.answers.yes_no import YesNo, is_verdict, polarity
@@ -41,31 +41,23 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Choice, question
     if is_numbered(gold, question):
         return Numbered, question
-    if is_verdict(bare) and kind not in TIMES:
-        return YesNo, question
-    if kind is Kind.YES_NO and polarity(gold, question) is not None:
+    if is_verdict(bare) or (kind is Kind.YES_NO and polarity(gold, question) is not None):
         return YesNo, question
     if refuses(gold, question):
         return Names, question
     if is_expression(gold, question):
         return Expression, question
-    if in_order(question, gold) or says_alike(gold, question):
+    if says_alike(gold, question) or not _has_value(question, gold):
         return Names, question
-    if not _has_value(question, gold):
-        return Names, question
-    timed = question.kind in TIMES and (weekdays(gold) or _tells_time(question, gold))
-    return Values, question if timed or question.kind in MEASURED else replace(question, kind=Kind.NUMBER)
-
-
-def _tells_time(question: Question, gold: str) -> bool:
-    return any(not isinstance(i, Quantity) for i in scan(gold, question.kind.value))
-
-
-_SIGN_ASKED = re.compile("比较.{0,12}大小|填.{0,6}[><]|[○〇◯]")
+    if kind is Kind.NUMBER and re.fullmatch("(?:[上下]午|早上|晚上|中午|凌晨)[^,。;]{2,12}", bare):
+        return Values, replace(question, kind=Kind.CLOCK)  # 求下次同时发车时间
+    times = weekdays(gold) or not all(isinstance(i, Quantity) for i in scan(gold, kind.value))
+    as_asked = kind in MEASURED or (kind in TIMES and times)
+    return Values, question if as_asked else replace(question, kind=Kind.NUMBER)
 
 
 def _has_value(question: Question, gold: str) -> bool:
-    if _SIGN_ASKED.search(question.text) and re.search("[<>=]|[大小等]于", gold):
+    if re.search("比较.{0,12}大小|填.{0,6}[><]|[○〇◯]", question.text) and re.search("[<>=]|[大小等]于", gold):
         return False
     if question.kind is Kind.TEXT:
         return bool(re.search(r"\d", gold)) and not names(question, gold)

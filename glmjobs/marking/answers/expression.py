@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,26 +16,26 @@ from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, s
 _SIDE = r"[-+×*÷/()\d.^ a-zA-Zπ√]*"
 _FORMULA = re.compile(rf"{_SIDE}[a-zA-Z]{_SIDE}")
 _EQUATION = re.compile(rf"({_SIDE}[a-zA-Z]{_SIDE})=({_SIDE}[\da-zA-Z]{_SIDE})")
-_UNITS = re.compile(r"\b(?:cm|km|kg|m|g)\b")
 _POINT = {c: Fraction(k + 2) for k, c in enumerate(LETTERS)}
-_ASKED = re.compile("式子|代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
-_COMPLEX = re.compile("(?<![a-zA-Z])i(?![a-zA-Z])")
-_EQUATION_ASKED = re.compile(
-    "(?:方程|等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}(?:是|为|得|写|列)|整理|方程是什么|根的.*方程|列.{0,4}方程"
-)
+_ASKED = re.compile("代数式|化简|因式分解|分解因式|展开|用含|字母表示|解析式|表达式")
+_EQUATION_ASKED = re.compile("方程|整理|(?:等式|一般形式|直线|函数|解析式|表达式|关系式).{0,6}[是为得写列]")
 _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
-_CHAIN = re.compile(rf"({_NUMBER})\s?([<≤])=?\s?[a-zA-Z]\s?([<≤])=?\s?({_NUMBER})")
-_SINGLE = re.compile(
-    rf"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))\s?([<>≤≥≠])(=?)\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
+_X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
+_CONDITION = re.compile(
+    rf"({_NUMBER})\s?([<≤])\s?{_X}\s?([<≤])\s?({_NUMBER})|([(\[])\s?({_NUMBER})\s?,\s?\+?({_NUMBER})\s?([)\]])|"
+    rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])\s?{_X}(?![a-zA-Z\d])|{_X}\s?([<>≤≥≠])\s?({_NUMBER})(?![\d.]*[a-zA-Z(])"
 )
-_TURNED = re.compile(rf"(?<![\d.])({_NUMBER})\s?([<>≤≥])(=?)\s?[a-zA-Z](?![a-zA-Z\d])")
-_INTERVAL = re.compile(rf"([(\[])\s?({_NUMBER}|\+∞)\s?,\s?({_NUMBER}|\+∞)\s?([)\]])")
-_WORDS = re.compile(rf"(不?大于(?:等于|或等于)?|不?小于(?:等于|或等于)?|不等于|不为)\s?({_NUMBER})")
-_SAID = {"大于": ">", "小于": "<", "不大于": "≤", "不小于": "≥", "不等于": "≠", "不为": "≠"}
+"""0<a≤10; [-1,2); 3<x; x≠2."""
+_SAID = (
+    ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
+)  # fmt: skip
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+_AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
+
+_NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
 Bounds = frozenset[tuple[str, Fraction]]
 
@@ -54,13 +53,11 @@ class Expression(Answer):
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
-        pick = _formula
-        if (isinstance(gold, Expression) and gold.bounds) or (gold is None and is_condition(text, question)):
-            pick = _condition
-        elif (isinstance(gold, Expression) and "=" in gold.text) or (
-            gold is None and is_equation(text, question)
-        ):
-            pick = functools.partial(_equation, wanted=gold.text if gold else "", given=question.text)
+        if isinstance(gold, Expression):
+            bounds, equation = bool(gold.bounds), "=" in gold.text
+        else:
+            bounds, equation = is_condition(text, question), is_equation(text, question)
+        pick = _condition if bounds else _equation if equation else _formula
         if gold is None and (last := pick(split(text)[-1]) or pick(text)):
             return Found(last[-1], fired=(("last_expression", str(last[-1])),))
         found = conclude(text, question, pick)
@@ -83,52 +80,37 @@ class Expression(Answer):
 
 def is_expression(text: str, question: Question) -> bool:
     """Whether a gold is an expression, an equation or a condition."""
-    bare = text.strip(" 。.")
-    if (
-        _is_letters_of_the_question(bare, question)
-        or is_condition(text, question)
-        or is_equation(text, question)
-    ):
+    if is_condition(text, question) or is_equation(text, question):
         return True
-    if re.search("虚数单位|复数", question.text) and _COMPLEX.search(split(bare)[-1]):
+    bare, asked = text.strip(" 。."), question.text
+    if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
         return True
-    asked = _ASKED.search(question.text) and not re.search("的值|多少|几", question.main.clause)
-    return bool(asked) and bool(_ALGEBRA.search(text))
+    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
+    if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
+        return True  # 4a, a-3b
+    valued = re.search("的值|多少|几", question.main.clause) or "求值" in asked
+    return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 
 def is_condition(text: str, question: Question) -> bool:
-    """Whether a gold bounds an unknown where such is asked, or is nothing but a condition (x≠2)."""
-    last = split(text)[-1] if text else ""
-    if not _condition(last):
-        return False
-    return bool(_CONDITION_ASKED.search(question.text)) and not re.search(
-        "整数解|[最几]", question.main.clause
-    )
+    """Whether a gold bounds an unknown where such is asked (not its whole or largest value)."""
+    asked = _CONDITION_ASKED.search(question.text) and not re.search("整数解|[最几]", question.main.clause)
+    return bool(asked and text and _condition(split(text)[-1]))
 
 
 def is_equation(text: str, question: Question) -> bool:
     """Whether a gold ends in an equation where such is asked (not the value of an unknown)."""
-    if not _EQUATION_ASKED.search(question.text):
-        return False
     found = _equation(split(text)[-1] if text else "")
-    left, _, right = found[-1].text.partition("=") if found else ("", "", "")
-    return bool(found) and not (re.fullmatch(r"\s?[a-zA-Z]\s?", left) and not _ALGEBRA.search(right))
-
-
-def _is_letters_of_the_question(text: str, question: Question) -> bool:
-    """A bare gold is an expression in letters that stand in the question (4a, a-3b)."""
-    letters = set(re.findall(r"[a-z]", text))
-    return (
-        len(text) <= 24
-        and bool(letters)
-        and bool(re.fullmatch(r"[\da-z.+\-×*/()^ ]+", text))
-        and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", question.text))
-        and "方程" not in question.text
-    )
+    if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
+        return False
+    left, _, right = found[-1].text.partition("=")
+    if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
+        return False  # x²-9=(x+3)(x-3) where x²-9 is given
+    return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
 
 
 def _plain(text: str) -> str:
-    return _UNITS.sub(" ", strip_denied(text.rstrip(" .。")).replace("⟦", "").replace("⟧", ""))
+    return re.sub("[⟦⟧]", "", strip_denied(text.rstrip(" .。")))
 
 
 def _formula(text: str) -> list[Expression]:
@@ -139,22 +121,11 @@ def _formula(text: str) -> list[Expression]:
     return [Expression(f) for f in (after or good)[-1:]]
 
 
-def _letters(text: str) -> frozenset[str]:
-    return frozenset(_ALGEBRA.findall(text))
-
-
-def _equation(text: str, wanted: str = "", given: str = "") -> list[Expression]:
-    """The last equation in a statement that has the letters of the ``wanted`` one and is not ``given``."""
-    letters = _letters(wanted)
-    known = {squeeze(m[0]) for m in _EQUATION.finditer(given)} if wanted else set()
-    found = [
-        f"{m[1].strip()}={m[2].strip()}"
-        for m in _EQUATION.finditer(_plain(text))
-        if letters <= _letters(m[0])
-        and squeeze(m[0]) not in known
-        and all(evaluate(side.strip(), POINTS[0]) is not None for side in m.groups())
-    ]
-    return [Expression(f) for f in found[-1:]]
+def _equation(text: str) -> list[Expression]:
+    """The last equation in a statement."""
+    found = [tuple(map(str.strip, m.groups())) for m in _EQUATION.finditer(_plain(text))]
+    read = ["=".join(sides) for sides in found if all(evaluate(side, POINTS[0]) is not None for side in sides)]
+    return [Expression(f) for f in read[-1:]]
 
 
 def _value(text: str) -> Fraction | None:
@@ -163,36 +134,35 @@ def _value(text: str) -> Fraction | None:
 
 
 def _condition(text: str) -> list[Expression]:
-    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, x≠2."""
+    """The last condition on an unknown in a statement: 0<a<10, x≥6, [-1,2), 大于0且小于10, a<1且a≠0."""
+    text = text.replace(">=", "≥").replace("<=", "≤")
+    for words, sign in _SAID:
+        text = re.sub(rf"(?<=[a-zA-Z])\s?(?:{words})", sign, text)
+        text = re.sub(words, f"x{sign}", text)
     bounds: list[tuple[str, Fraction | None]] = []
-    if chains := list(_CHAIN.finditer(text)):
-        m = chains[-1]
-        bounds = [(_FLIP[m[2]], _value(m[1])), (m[3], _value(m[4]))]
-    elif intervals := list(_INTERVAL.finditer(text)):
-        m = intervals[-1]
-        bounds = [(">" if m[1] == "(" else "≥", _value(m[2])), ("<" if m[4] == ")" else "≤", _value(m[3]))]
-    elif turned := list(_TURNED.finditer(text)):
-        bounds = [(_FLIP[_or_equal(m[2], m[3])], _value(m[1])) for m in turned[-1:]]
-    elif singles := list(_SINGLE.finditer(text)):
-        joined = len(singles) == 2 and re.search("[且,]", text[singles[0].end() : singles[1].start()])
-        bounds = [(_or_equal(m[1], m[2]), _value(m[3])) for m in (singles if joined else singles[-1:])]
-    elif words := list(_WORDS.finditer(text)):
-        bounds = [(_in_words(m[1]), _value(m[2])) for m in words[-2:]]
+    start = None
+    for m in reversed(list(_CONDITION.finditer(text))):
+        if start is not None and not _AND.fullmatch(text[m.end() : start]):
+            break
+        bounds, start = bounds + _bounds(m), m.start()
     kept = frozenset((sign, value) for sign, value in bounds if value is not None)
     return [Expression(", ".join(f"{s}{v}" for s, v in sorted(kept)), kept)] if kept else []
 
 
-def _or_equal(sign: str, equal: str) -> str:
-    return {"<": "≤", ">": "≥"}.get(sign, sign) if equal else sign
-
-
-def _in_words(said: str) -> str:
-    plain = re.sub("(?:或?等于)$", "", said) if said not in ("不等于",) else said
-    return _or_equal(_SAID.get(plain, _SAID.get(said, "")), "" if plain == said else "=")
+def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
+    """The bounds of one condition; None where there is none on that side."""
+    low, after, before, high, opens, first, last, closes, least, turned, sign, number = m.groups()
+    if low:
+        return [(_FLIP[after], _value(low)), (before, _value(high))]
+    if opens:
+        return [(">" if opens == "(" else "≥", _value(first)), ("<" if closes == ")" else "≤", _value(last))]
+    return [(_FLIP[turned], _value(least)) if least else (sign, _value(number))]
 
 
 def _factors(expression: str) -> int:
     """How many factors with letters a product has: 2(x+3)(x-3) two, a(b+1)^2 three, x^2-9 one."""
+    while expression != (flat := _NESTED.sub(r"(\1\2\3)", expression)):
+        expression = flat
     outside = re.sub(r"\([^()]*\)", "", expression)
     if re.search(r"[\da-zA-Z)]\s?[+-]", outside):
         return 1

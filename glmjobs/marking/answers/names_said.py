@@ -13,32 +13,24 @@ from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
 
-_COLOUR = re.compile("[红黄蓝绿白黑紫橙灰粉棕]色")
 _NAME = re.compile(
-    "小(?![的于数时学组])[\u4e00-\u9fff](?:[\u4e00-\u9fff](?=[和与、]))?|"
-    "[甲乙丙丁戊己](?:[\u4e00-\u9fff]{0,2}(?=[和与、比更最先的,]|$)|[队店车厂班城种商超市场仓])?|方案[一二三四甲乙1-4A-D]|方法[一二三1-4]|"
-    "第[一二三四]象限|第[一二三四1-4][\u4e00-\u9fff]{1,2}|"
-    "[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|包装|品牌|牌|方案|款|型|家|箱|瓶|盒|袋|厂|校|地|路|线)|"
+    "小(?![的于数时学组])[\u4e00-\u9fff]|[甲乙丙丁戊己][队店车厂班城种商超市场仓]?|方[案法][一二三四甲乙1-4A-D]|"
+    "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|品?牌|方案|款|型|家)|"
     "[正长]方[形体]|(?:等腰|等边|直角|锐角|钝角){,2}三角形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
-    "[\u4e00-\u9fff]?[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]装?|"
-    "[男女]生|大于|小于|等于|[><]|上午|下午|晴天|雨天|星期[一二三四五六日天]"
+    "[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]|"
+    "[男女]生|大于|小于|等于|[><]|[上下]午|星期[一二三四五六日天]"
 )
-_LISTED = re.compile(
-    "([\u4e00-\u9fffA-Z]{1,5})(?:和|与|、|还是|或)([\u4e00-\u9fffA-Z]{1,5}?)(?=两|谁|哪|,|、|和|的|比|中|\\?|。|一起|同时|$)"
-)
+_COLOUR = re.compile("[红黄蓝绿白黑紫橙灰粉棕]色")
+_LISTED = re.compile("([\u4e00-\u9fffA-Z]{1,5})(?:[和与、或]|还是)([\u4e00-\u9fffA-Z]+?)(?=[两谁哪,、和的比中?。]|$)")
 _ALIKE = re.compile("(?<!不)(?<!不是)(?<!并不)(?:一样|同样|相同|相等|等[长重高大多]|没有(?:差别|区别|谁))")
-_ADJECTIVES = "快慢多少大小高矮低长短重轻贵早晚远近"
-_ADJECTIVE = re.compile(
-    f"便宜|划算|省钱|合算|小(?![\u4e00-\u9fff](?![些点]))|[{_ADJECTIVES.replace('小', '')}先]"
-)
+_ADJECTIVE = re.compile("便宜|划算|省钱|合算|小(?![\u4e00-\u9fff](?![些点]))|[快慢多少大高矮低长短重轻贵早晚远近先]")
 _LESS = dict(zip("快多大高长重早远", "慢少小矮短轻晚近", strict=True)) | {"贵": "便宜"}
 _LESS |= {v: k for k, v in _LESS.items()} | {"划算": "贵", "合算": "贵", "省钱": "贵", "低": "高", "先": "晚"}
-_COMPARED = re.compile(f"比(.{{1,8}}?)(便宜|划算|[{_ADJECTIVES}])")
+_COMPARED = re.compile("比.{1,8}?(便宜|[快慢多少大小高矮低长短重轻贵早晚远近])")
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
-_SIGN_ASKED = re.compile("比较|[<>]|[(] ?[)]|○|填|哪个|一样")
-_SIGN = re.compile("(大于|>)|(小于|<)|(=|等于|相等|一样)")
-_FUNCTION_WORDS = re.compile("[的了着一是它个条种只]|位于|在(?=.)|[互相](?=[平垂相])")
-_NOT = re.compile("[不非没无]")
+_SIGN = re.compile("(大于|>)|(小于|<)|=|等于|相等|一样")
+_SIDES = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+_BLANK = re.compile(r"(?<=\d)\s?[○〇◯]\s?(?=\d)")
 _REFUSED = phrase("refused")
 
 
@@ -57,7 +49,7 @@ class Names(Answer):
     refused: bool = False
 
     def __str__(self) -> str:
-        return (", ".join(self.order) or self.name or squeeze(MARKED.split(self.text)[-1] or self.text))[:60]
+        return (", ".join(self.order) or self.name or squeeze(_last_words(self.text)))[:60]
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
@@ -67,17 +59,17 @@ class Names(Answer):
         def speaks(sentence: str) -> list[str]:
             if said := subject(question, sentence):
                 return said
-            if not squeeze(MARKED.split(sentence)[-1]):
-                return []  # 最终答案是：
             short = len(squeeze(sentence)) <= 20 or MARKED.search(sentence) or _ALIKE.search(sentence)
-            return [sentence] if short and gold is not None else []
+            bare = not squeeze(MARKED.split(sentence)[-1])  # 最终答案是：
+            return [sentence] if short and not bare and gold is not None else []
 
         found = conclude(text, question, speaks)
         if found.statement is None and gold is not None:
             return Found(None, found.reason, tuple(found.fired))
         said = found.statement.text if found.statement else text
         name = (subject(question, said) or [""])[0]
-        order = tuple(_ordered(question, said)) if _IN_ORDER.search(question.text) else ()
+        ordered = names(question, said) if _IN_ORDER.search(question.text) else []
+        order = tuple(n for n in ordered if n in question.text and len(n) > 1)
         said = text if gold is None else said
         return Found(cls(name, said, order, says_alike(said, question)), fired=tuple(found.fired), sure=0.8)
 
@@ -88,32 +80,35 @@ class Names(Answer):
             return Match.of(self.order == other.order, "order")
         if self.alike or other.alike:
             return Match.of(self.alike == other.alike, "name (no difference)")
-        sign, blank = _sign(self.text), _SIDES.search(question.text)
-        full = f"{blank[1]}{sign}{blank[2]}" if blank and sign else self.text
-        if (mine := _greater(full)) and (theirs := _greater(other.text)):
+        sign = _sign(self.text)
+        full = _BLANK.sub(sign, question.text) if sign else self.text  # < means 0.5<2/3
+        if (mine := _greater(full) or _greater(self.text)) and (theirs := _greater(other.text)):
             return Match.of(mine == theirs, "relation")
-        if sign and "比" not in self.text and _SIGN_ASKED.search(question.text):
+        if sign and "比" not in self.text and re.search("比较|[<>○填]|[(] ?[)]|一样", question.text):
             return Match.of(sign == _sign(other.text), "relation")
         if self.name and other.name:
             return Match.of(same_name(self.name, other.name), "name")
         return Match.of(self._in_words(other), "words")
 
     def _in_words(self, other: Names) -> bool:
-        """Whether the words of one stand in the other's."""
-        plain = _content(strip_denied(other.text))
-        core = _content(MARKED.split(self.text)[-1] or self.text)
-        found = core if core and core in plain else ""
-        if found and not _NOT.search(core) and _NOT.search(plain[: plain.rfind(found)][-1:]):
-            return False  # 不在同一直线上
-        return bool(core) and (
-            bool(found) or (plain in core and len(plain) > 1) or _content(self.text) in plain
-        )
+        """Whether the words of one stand in the other's, not denied there (不在同一直线上)."""
+        core, said = _content(_last_words(self.text)), _content(strip_denied(other.text))
+        if not core:
+            return False
+        before, found, _ = said.rpartition(core)
+        denied = re.search("[不非没无]$", before) and not re.search("[不非没无]", core)
+        part = len(said) > 1 and not re.search(r"\d", said) and said in core
+        return (bool(found) and not denied) or part
+
+
+def _last_words(text: str) -> str:
+    return MARKED.split(text)[-1] or text
 
 
 def _content(text: str) -> str:
     """The words without those that carry no meaning: 在同一条直线上 is 在同一直线上."""
     plain = squeeze(text)
-    return _FUNCTION_WORDS.sub("", plain) or plain
+    return re.sub("[的了着一是它个条种只互相位于在]", "", plain) or plain
 
 
 def refuses(text: str, question: Question) -> bool:
@@ -130,19 +125,13 @@ def says_alike(text: str, question: Question) -> bool:
 
 def names(question: Question, text: str) -> list[str]:
     """Names that could answer 谁 or 哪个, in order."""
-    plain = strip_denied(text)
-    if "颜色" in question.main.clause:
+    plain, clause = strip_denied(text), question.main.clause
+    if "颜色" in clause:
         return _COLOUR.findall(plain)
-    if "象限" in question.main.clause:
-        return re.findall("第[一二三四]象限", plain)
-    listed = [n for m in _LISTED.finditer(question.text) for n in (m[1].removeprefix("是"), m[2])]
-    ranked = re.search("第[一二三四五]名", question.main.clause)
-    known = [n for n in _NAME.findall(question.text) if not (ranked and n.startswith("第"))]
-    known += [n for n in listed if n in question.main.clause]
-    said = _NAME.findall(plain)
-    longer = [
-        n for n in said if any(k in n and k != n for k in known)
-    ]  # 等腰三角形, where 三角形 is asked about
+    listed = [n for m in _LISTED.finditer(question.text) for n in (m[1].removeprefix("是"), m[2]) if n in clause]
+    asked = re.sub("第[一二三四五]名", "", question.text) if re.search("第[一二三四五]名", clause) else question.text
+    known, said = _NAME.findall(asked) + listed, _NAME.findall(plain)
+    longer = [n for n in said if any(k in n and k != n for k in known)]  # 等腰三角形, where 三角形 is asked about
     known = [k for k in known if not any(k in n for n in longer)] + longer
     found = sorted((plain.find(n), -len(n), n) for n in dict.fromkeys(known) if n and n in plain)
     return [n for *_, n in found] or said
@@ -153,34 +142,21 @@ def subject(question: Question, text: str) -> list[str]:
     plain = strip_denied(text)
     tail = re.split("所以|因此|故|答[:,]|可见", plain)[-1]
     plain = tail if names(question, tail) else plain
-    found = names(question, plain)
-    wanted = _asked_adjective(question)
-    if not wanted:
-        return found[:1]
-    less = _LESS.get(wanted, "\n")
+    who = re.split("谁|哪", question.text)[-1]  # 谁跑得快？小红还是小丽？
+    asked = _ADJECTIVE.search(question.main.clause) or _ADJECTIVE.search(who)
+    if not asked:
+        return names(question, plain)[:1]
+    wanted = asked[0]
+    less = _LESS.get(wanted, wanted)
     # 小红更高,比小丽高7厘米: the second clause goes on speaking of 小红
     clauses = [c for c in re.split(r"[,;。](?!\s?[比为])", plain) if names(question, c)]
-    said = [c for c in clauses if wanted in c] or [
-        c for c in clauses if (less if less != "\n" else wanted) in c
-    ]
+    said = [c for c in clauses if wanted in c] or [c for c in clauses if less in c]
     plain = said[-1] if said else plain
-    found = names(question, plain)
-    compared = _COMPARED.search(plain)
-    if len(found) >= 2 and compared and less == compared[2]:
-        return [found[1]]
-    if found and wanted not in plain and "比" not in plain and less in plain:
-        known = list(dict.fromkeys(names(question, question.text)))
-        if len(known) == 2 and found[0] in known:
-            return [n for n in known if n != found[0]]  # of two, 小刚慢 says that the other is 快
+    found, compared = names(question, plain), _COMPARED.search(plain)
+    if wanted not in plain and less in plain:  # the other of two is meant: 小刚慢, 小红比小明慢
+        known = found if compared else list(dict.fromkeys(names(question, question.text)))
+        return [n for n in known if n != found[0]][:1] if found and len(known) == 2 else found[:1]
     return found[:1]
-
-
-def _asked_adjective(question: Question) -> str:
-    clause = question.main.clause
-    for asks in (re.split("谁|哪", clause)[-1], clause, *re.split("谁|哪", question.text)[:0:-1]):
-        if match := _ADJECTIVE.search(asks):
-            return match[0]
-    return ""
 
 
 def same_winner(question: Question, gold: str, said: str) -> bool:
@@ -198,27 +174,12 @@ def same_winner(question: Question, gold: str, said: str) -> bool:
 
 def same_name(a: str, b: str) -> bool:
     """One name in the other, or 乙店 and 乙商店: 甲, 乙 … and A, B … tell apart by themselves."""
-    label = a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD" and (len(a) < 3 or len(b) < 4)
-    return a in b or b in a or label
-
-
-def _ordered(question: Question, text: str) -> list[str]:
-    return [n for n in names(question, text) if n in question.text and len(n) > 1 and "到" not in n]
-
-
-def in_order(question: Question, gold: str) -> bool:
-    """Whether names in a certain order are asked and given."""
-    return bool(_IN_ORDER.search(question.text)) and len(_ordered(question, gold)) > 2
-
-
-_SIDES = re.compile(r"(\d[\d./]{0,20})\s?[○〇◯]\s?(\d[\d./]{0,20})")
-_COMPARISON = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+    return a in b or b in a or (a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD")
 
 
 def _greater(text: str) -> tuple[str, str] | None:
     """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
-    found = _COMPARISON.findall(text)
-    if not found:
+    if not (found := _SIDES.findall(text)):
         return None
     left, sign, right = found[-1]
     return (left, right) if sign == ">" else (right, left)

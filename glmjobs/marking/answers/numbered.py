@@ -14,13 +14,9 @@ from glmjobs.marking.statements import strip_denied
 
 _ORDERED = re.compile("顺序|排列|排序|从[大小高低长短]到")
 _NUMBER = re.compile(r"\((\d{1,2})\)")
-_WRONG = re.compile("错|不(?:正确|对|成立|符合|是)")
+_WRONG = re.compile(r"错|不(?:正确|对|成立|符合|是)|除了?\s?\(")
 _RIGHT = re.compile("(?<!不)(?:正确|成立)")
-_EXCEPT = re.compile(r"除了?\s?\(")
 _BARE = re.compile(r"(?:\(\d{1,2}\)[\s、,;<>=和与}。.]*)+")
-_LIST = re.compile(
-    r"(?:所以|因此|综上|故|正确|成立|说法|序号|结论|[\s:,的是为有])*(\d{1,2}(?:\s?[、,和与]\s?\d{1,2})*)[\s,。.]*"
-)
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _said(text: str, question: Question) -> list[tuple[int, ...]]:
     """The numbers that a statement names, after its mark where it has one; not those it calls wrong, nor excepts."""
-    marks = list(MARKED.finditer(text))
-    tail = text[marks[-1].end() :] if marks else text
     asks_wrong = bool(_WRONG.search(question.text))
     other = _RIGHT if asks_wrong else _WRONG
-    tail = ",".join(c for c in re.split("[,;。]", tail) if not other.search(c) and not _EXCEPT.search(c))
-    tail = tail if asks_wrong else strip_denied(tail)
-    if found := _numbers(tail):
-        return [found]
-    plain = _LIST.fullmatch(tail)
-    return [tuple(int(n) for n in re.findall(r"\d+", plain[1]))] if plain else []
+    tail = MARKED.split(text if asks_wrong else strip_denied(text))[-1]
+    clauses = [c for c in re.split("[,;。]", tail) if not other.search(c)]
+    return [found] if (found := _numbers(",".join(clauses))) else []

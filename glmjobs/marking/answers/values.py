@@ -10,14 +10,21 @@ from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.names_said import same_winner
 from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import Conclusion, conclude
-from glmjobs.marking.part import Part
-from glmjobs.marking.question import Question
+from glmjobs.marking.parts import Part
+from glmjobs.marking.question import Expect, Question
 from glmjobs.marking.select import select
 from glmjobs.marking.statements import Rank, Statement, values
-from glmjobs.marking.values.items import Item, Quantity, Remainder
+from glmjobs.marking.values.items import Item, Quantity
 
 _OWED = re.compile("(?:欠|亏损?)了?$")
-_LIST = re.compile(r"\d+(?:\.\d+)?(?:\s?、\s?\d+(?:\.\d+)?)+")
+
+
+def _in_unit(question: Question, gold: Quantity) -> Question:
+    """The question in the gold's unit, where it names one of another dimension (体积是多少平方厘米)."""
+    dims = {u.dim for u in gold.units}
+    if not dims or not question.main.expect.dims or dims & question.main.expect.dims:
+        return question
+    return replace(question, asked=[replace(question.main, expect=Expect(units=gold.units))])
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,11 @@ class Values(Answer):
                 )
         chosen = select(found.statement.text, found.statement.items, asked)
         fired += chosen.fired
-        if chosen.item is None:
-            return Found(None, "no value in the conclusion", fired)
-        listed = _LIST.fullmatch(found.statement.text.strip(" 。.")) and not re.search(
-            "规律|数列|填", asked.text
+        if gold is None and isinstance(chosen.item, Quantity):
+            asked = _in_unit(asked, chosen.item)
+        answer = cls(
+            (Part("", asked.main, chosen.item),), found.statement, found, asked, rivals=chosen.rivals
         )
-        rivals = chosen.rivals or bool(listed and gold is not None)
-        answer = cls((Part("", asked.main, chosen.item),), found.statement, found, asked, False, rivals)
         return Found(answer, "", fired, sure if chosen.margin >= 1 else min(sure, 0.5))
 
     def equals(self, other: Answer, question: Question) -> Match:
@@ -77,26 +82,15 @@ class Values(Answer):
             return Match(False, "other kind of answer")
         if self.several:
             return self._all_parts(other)
-        if isinstance(self.one, Remainder) != isinstance(other.one, Remainder):
-            return Match(False, "a remainder is no single value")
         mine = other.one
         if isinstance(mine, Quantity) and _OWED.search(other.statement.text[: mine.start]):
             mine = replace(mine, value=-mine.value)
         match = compare.items(self.one, mine, self.question)
-        return (self._contradicted(other) or match) if match.same else match
-
-    def _contradicted(self, other: Values) -> Match | None:
-        """What speaks against an equal value: the other direction, another name, a competing answer, vagueness."""
-        said = other.conclusion.source or other.statement.text
-        if not same_winner(self.question, self.statement.text, said):
-            return Match(False, "other name")
-        if other.rivals:
+        if match.same and other.rivals:
             return Match(False, "competing answers")
-        mine, theirs = self.one, other.one
-        vague = isinstance(theirs, Quantity) and theirs.vague and theirs.places == 0
-        if vague and not (isinstance(mine, Quantity) and mine.vague):
-            return Match(False, "not an exact value")
-        return None
+        if match.same and not same_winner(self.question, self.statement.text, other.conclusion.source):
+            return Match(False, "other name")
+        return match
 
     def _all_parts(self, other: Values) -> Match:
         gold, mine = self.parts, other.parts
@@ -110,11 +104,11 @@ class Values(Answer):
                 if not self._same(part, named[part.name]):
                     return Match(False, f"{part.name} differs")
             return Match(True, "every part agrees")
-        same = len(mine) == len(gold)
         if parts.in_order(self.question, other.statement):
-            same = same and all(self._same(g, p) for g, p in zip(gold, mine, strict=False))
+            same = all(self._same(g, p) for g, p in zip(gold, mine, strict=False))
         else:
-            same = same and self._pair_off(list(mine))
+            same = self._pair_off(list(mine))
+        same = same and len(mine) == len(gold)
         return Match(same, "every part agrees" if same else "a part differs")
 
     def _pair_off(self, left: list[Part]) -> bool:

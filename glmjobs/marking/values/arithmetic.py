@@ -10,10 +10,12 @@ MAX_LENGTH = 160
 FACTORIAL = "ꜝ"
 """The sign of a factorial, which :mod:`~glmjobs.marking.normalise` tells from an exclamation mark."""
 ROOT_DIGITS = 30
-_TOKEN = re.compile(rf"\s*(?:(\d+(?:\.\d+)?)(%?)|([a-zA-Zπ])|([-+×*·÷/()\[\]:^√{FACTORIAL}]))")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?%?|\S")
+_OPENS = ("(", "[", "√")
+_MAX_BRACKETS = 20
 _LARGEST = 2000
 """Binary digits of the largest power that is worked out."""
-_LARGEST_FACTORIAL = 200
+_LARGEST_FACTORIAL = 150
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
@@ -23,115 +25,97 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
         ValueError: it is no whole one, or too large.
     """
     size = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if exponent.denominator != 1 or size * abs(exponent) > _LARGEST or (base == 0 and exponent <= 0):
+    if exponent.denominator != 1 or size * abs(exponent) > _LARGEST:
         raise ValueError("power")
     return base ** int(exponent)
 
 
-def factorial(value: Fraction) -> Fraction:
-    """n!
-
-    Raises:
-        ValueError: of no whole number, or too large.
-    """
-    if value.denominator != 1 or not 0 <= value <= _LARGEST_FACTORIAL:
-        raise ValueError("factorial")
-    return Fraction(math.factorial(int(value)))
-
-
-def root(value: Fraction) -> tuple[Fraction, bool]:
-    """The square root, and whether it is exact.
+def root(value: Fraction) -> Fraction:
+    """The square root, to 30 decimals where it is not rational.
 
     Raises:
         ValueError: of a negative number.
     """
-    if value < 0:
-        raise ValueError("root of a negative number")
-    top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
-    if top * top == value.numerator and bottom * bottom == value.denominator:
-        return Fraction(top, bottom), True
-    scale = 10**ROOT_DIGITS
-    return Fraction(
-        math.isqrt(value.numerator * value.denominator * scale**2), value.denominator * scale
-    ), False
+    bottom = math.isqrt(value.denominator)
+    if bottom * bottom != value.denominator or math.isqrt(value.numerator) ** 2 != value.numerator:
+        bottom = value.denominator * 10**ROOT_DIGITS
+    return Fraction(math.isqrt(value.numerator * bottom * bottom // value.denominator), bottom)
 
 
 class _Reader:
     """Recursive descent over one expression; ``values`` gives letters their values."""
 
     def __init__(self, source: str, values: dict[str, Fraction]):
-        self.tokens: list[str] = []
+        found = list(_TOKEN.finditer(source, 0, MAX_LENGTH))
+        self.tokens = [m[0] for m in found]
+        self.ends = [0, *(m.end() for m in found)]
         self.values = values
-        at = 0
-        while at < len(source):
-            match = _TOKEN.match(source, at)
-            if not match:
-                raise ValueError(source[at:])
-            self.tokens.append(match[0].strip())
-            at = match.end()
         self.at = 0
 
     def peek(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
-    def take(self) -> str:
+    def take(self, signs: str) -> str:
+        """The next token if it is one of ``signs``, else ""."""
+        token = self.peek()
+        if not token or token not in signs:
+            return ""
         self.at += 1
-        return self.tokens[self.at - 1] if self.at <= len(self.tokens) else ""
+        return token
 
-    def sum(self, depth: int = 0) -> Fraction:
-        if depth > 20:
-            raise ValueError("too deep")
-        value = self.product(depth)
-        while self.peek() in ("+", "-"):
-            value = value + self.product(depth) if self.take() == "+" else value - self.product(depth)
+    def sum(self) -> Fraction:
+        value = self.product()
+        while sign := self.take("+-"):
+            value += self.product() if sign == "+" else -self.product()
         return value
 
-    def product(self, depth: int) -> Fraction:
-        value = self.factor(depth)
+    def product(self) -> Fraction:
+        value = self.factor()
         while True:
-            token = self.peek()
-            if token in ("×", "*", "·"):
-                self.take()
-                value *= self.factor(depth)
-            elif token in ("÷", "/", ":"):
-                self.take()
-                value /= self.factor(depth)
-            elif token and (token in ("(", "[", "√") or token[0].isalpha()):
-                value *= self.factor(depth)  # 2a, 3(b+c), 2√3
+            if sign := self.take("×*·÷/:"):
+                value = value / self.factor() if sign in "÷/:" else value * self.factor()
+            elif self.peek() in _OPENS or self.peek() in self.values:
+                value *= self.factor()  # 2a, 3(b+c), 2√3
             else:
                 return value
 
-    def factor(self, depth: int) -> Fraction:
+    def factor(self) -> Fraction:
         """Signs and roots bind less than powers: -2^4 is -16."""
-        token = self.peek()
-        if token in ("+", "-"):
-            self.take()
-            value = self.factor(depth + 1) if depth < 20 else Fraction(0)
-            return -value if token == "-" else value
-        if token == "√":
-            self.take()
-            return root(self.factor(depth + 1) if depth < 20 else Fraction(0))[0]
-        value = self.atom(depth)
-        if self.peek() == FACTORIAL:
-            self.take()
-            value = factorial(value)
-        if self.peek() == "^":
-            self.take()
-            value = power(value, self.factor(depth))
-        return value
+        if sign := self.take("+-"):
+            return -self.factor() if sign == "-" else self.factor()
+        if self.take("√"):
+            return root(self.factor())
+        value = self.atom()
+        if self.take(FACTORIAL):
+            if value.denominator != 1 or value > _LARGEST_FACTORIAL:
+                raise ValueError("factorial")
+            value = Fraction(math.factorial(int(value)))
+        return power(value, self.factor()) if self.take("^") else value
 
-    def atom(self, depth: int) -> Fraction:
-        token = self.take()
-        if token in ("(", "["):
-            value = self.sum(depth + 1)
-            if self.take() not in (")", "]"):
+    def atom(self) -> Fraction:
+        if self.take("(["):
+            value = self.sum()
+            if not self.take(")]"):
                 raise ValueError("bracket")
             return value
-        if token[:1].isdigit():
-            return Fraction(token.rstrip("%")) / (100 if token.endswith("%") else 1)
-        if token and token in self.values:
+        token = self.peek()
+        self.at += 1
+        if token in self.values:
             return self.values[token]
-        raise ValueError(token)
+        return Fraction(token.rstrip("%")) / (100 if token.endswith("%") else 1)
+
+
+def prefix(source: str, values: dict[str, Fraction] | None = None) -> tuple[Fraction, int]:
+    """The value of the longest expression that ``source`` begins with, and its length; (0, 0) where there is none."""
+    reader = _Reader(source, values or {})
+    try:
+        if reader.tokens.count("(") + reader.tokens.count("[") > _MAX_BRACKETS:
+            raise ValueError("too deep")
+        value = reader.sum()
+        float(value)  # raises an OverflowError where it is too large for an answer
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return Fraction(0), 0
+    return value, reader.ends[reader.at]
 
 
 def evaluate(source: str, values: dict[str, Fraction] | None = None) -> Fraction | None:
@@ -140,14 +124,8 @@ def evaluate(source: str, values: dict[str, Fraction] | None = None) -> Fraction
     >>> evaluate("(3+5)×2"), evaluate("2(a+1)", {"a": Fraction(3)}), evaluate("2^10"), evaluate("十五")
     (Fraction(16, 1), Fraction(8, 1), Fraction(1024, 1), None)
     """
-    if len(source) > MAX_LENGTH:
-        return None
-    try:
-        reader = _Reader(source.strip(), values or {})
-        value = reader.sum()
-        return value if reader.at == len(reader.tokens) else None
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return None
+    value, length = prefix(source, values)
+    return value if length and not source[length:].strip() else None
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZπ"
@@ -162,22 +140,16 @@ def near(a: Fraction, b: Fraction) -> bool:
 
 def same(a: str, b: str) -> bool:
     """Whether two expressions with letters agree (at three points, roots to 20 digits)."""
-    for point in POINTS:
-        left, right = evaluate(a, point), evaluate(b, point)
-        if left is None or right is None or not near(left, right):
-            return False
-    return True
+    pairs = ((evaluate(a, point), evaluate(b, point)) for point in POINTS)
+    return all(x is not None and y is not None and near(x, y) for x, y in pairs)
 
 
 def same_equation(a: str, b: str) -> bool:
     """Whether two equations have one form: the differences of their sides are proportional at every point."""
     shares: list[Fraction] = []
     for point in POINTS:
-        sides = [evaluate(side, point) for side in (*a.split("=", 1), *b.split("=", 1))]
-        if len(sides) != 4 or any(s is None for s in sides):
-            return False
-        left, right = sides[0] - sides[1], sides[2] - sides[3]  # type: ignore[operator]
+        left, right = (evaluate("({})-({})".format(*e.partition("=")[::2]), point) for e in (a, b))
         if not left or not right:
-            return not left and not right
+            return False
         shares.append(left / right)
     return all(near(shares[0], s) for s in shares)

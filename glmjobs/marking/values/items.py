@@ -13,8 +13,8 @@ class Quantity:
     """A number with the readings of its unit (none: no unit written).
 
     ``form``: plain, fraction, percent, pi or root; ``places``: decimals as written, -1 for an exact form without;
-    ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333…; ``about``: after ≈ or 约; ``per``: the unit of a 每
-    before it; ``result``: right of an equals sign.
+    ``scaled``: written with 万 or 亿; ``vague``: 300多, 0.333…; ``about``: after ≈ or 约;
+    ``result``: right of an equals sign.
     """
 
     value: Fraction
@@ -25,7 +25,6 @@ class Quantity:
     places: int = 0
     scaled: bool = False
     vague: bool = False
-    per: tuple[Unit, ...] = ()
     result: bool = False
     about: bool = False
 
@@ -94,17 +93,10 @@ Item = Quantity | Ratio | Remainder | Clock | Date
 
 def endless(value: Fraction) -> bool:
     """Whether its decimals have no end."""
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest != 1
+    return pow(10, value.denominator.bit_length(), value.denominator) != 0
 
 
 def show(value: Fraction) -> str:
     """A short exact form: 3, 2.5, 7/3."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    if not endless(value) and value.denominator < 10**6:
-        return f"{float(value):.10f}".rstrip("0").rstrip(".")
-    return f"{value.numerator}/{value.denominator}"
+    short = value.denominator == 1 or endless(value) or value.denominator > 10**6
+    return str(value) if short else f"{float(value):.10f}".rstrip("0").rstrip(".")

@@ -4,97 +4,50 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from fractions import Fraction
+from itertools import pairwise
 
 from glmjobs.marking.values import units
-from glmjobs.marking.values.arithmetic import evaluate
+from glmjobs.marking.values.arithmetic import prefix
 from glmjobs.marking.values.items import Item, Quantity
 
 _RESULT = re.compile(r"[=≈]")
-_TAIL_EXPRESSION = re.compile(r"[-+×*÷/()\d.%^ ]+")
+_OPERATION = re.compile(r"(?:[是有为剩要了共]\s?\(?|^\()\d[\d.]*\s?[-+×*÷]\s?\(?\d|\d[\u4e00-\u9fff]{1,2}\+\d")
+_OPERATED = re.compile(r"\d\s?[-+×*÷/]\s?\(?\d")
+_CLAUSE = re.compile(r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?⟦?\s?[a-zA-Z]\w?\s?=)")
+_PAIR = re.compile(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]")
+"""A pair such as (12,18), whose comma ends no clause."""
 
 
 def results(text: str, items: list[Item]) -> list[Item]:
     """The items left when equations are worked off: of 15-6=9(颗) only 9 stays, marked as a result."""
-    if not _RESULT.search(text) and not _OPERATION.search(text) and not _WITH_UNITS.search(text):
+    if not _RESULT.search(text) and not _OPERATION.search(text):
         return list(items)
+    pairs = [m.span() for m in _PAIR.finditer(text)]
+    cuts = [m.end() for m in _CLAUSE.finditer(text) if not any(a < m.start() < b for a, b in pairs)]
     kept: list[Item] = []
-    for clause_start, clause_end in _clauses(text):
-        inside = [i for i in items if clause_start <= i.start < clause_end]
-        signs = [m.start() for m in _RESULT.finditer(text, clause_start, clause_end)]
-        if not signs:
-            kept.extend(_worked(text, inside, clause_end))
-            continue
-        kept.extend(_right_side(text, inside, signs[-1], clause_end))
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        signs = [m.end() for m in _RESULT.finditer(text, start, end)]
+        inside = [i for i in items if (signs[-1] if signs else start) <= i.start < end]
+        if signs and inside and isinstance(inside[0], Quantity):
+            inside[0] = replace(inside[0], result=True)
+        kept += _worked(text, inside, end, bool(signs))
     return kept
 
 
-_OPERATION = re.compile(r"(?:[是有为剩要了共]\s?\(?|^\()\d[\d.]*\s?[-+×*÷]\s?\(?\d")
-_WITH_UNITS = re.compile(r"(?:\s?[+]\s?\d[\d.]*\s?[\u4e00-\u9fff]{1,2}(?=[+。,;]|$))+")
-
-
-def _worked(text: str, items: list[Item], end: int) -> list[Item]:
-    """An answer left as arithmetic (还剩168-8千克, 还剩(30-12)米) is its value; 3-5 stays a range."""
-    for item in items:
-        if not isinstance(item, Quantity):
-            continue
+def _worked(text: str, items: list[Item], end: int, right: bool) -> list[Item]:
+    """An answer left as arithmetic (还剩168-8千克, =3×4) is its value; 3-5 stays a range."""
+    operation = _OPERATED if right else _OPERATION
+    for item in items[:1] if right else items:
         start = item.start - (text[item.start - 1 : item.start] == "(")
-        more = _WITH_UNITS.match(text, item.end, end) if item.units else None
-        inside = [i for i in items if more and item.start <= i.start < more.end()]
-        if (
-            more
-            and len(inside) > 1
-            and all(isinstance(i, Quantity) and i.units == item.units for i in inside)
-        ):
-            total = sum((i.value for i in inside if isinstance(i, Quantity)), Fraction(0))
-            return [
-                *(i for i in items if i not in inside),
-                replace(item, value=total, end=more.end()),
-            ]  # 18米+3米
-        tail = _TAIL_EXPRESSION.match(text, start, end)
-        if not tail or not _OPERATION.search(text[max(0, start - 2) : tail.end()]):
+        if not isinstance(item, Quantity) or not operation.search(text, max(0, start - 2), min(end, start + 60)):
             continue
-        value = evaluate(tail[0].strip())
-        if value is None or value <= 0:
-            continue
-        found, stop = units.match(text, tail.end())
-        rest = [i for i in items if i.end <= item.start or i.start >= tail.end()]
-        return [*rest, Quantity(value, tuple(found), item.start, max(stop, tail.end()), "plain", -1)]
+        value, size = prefix(text[start : min(end, start + 60)])
+        if size and value > 0 and operation.search(text, max(0, start - 2), start + size):
+            found, stop = units.match(text, start + size)
+            whole = Quantity(value, tuple(found), item.start, max(stop, start + size), "plain", -1, result=right)
+            return [*(i for i in items if i.start < item.start), whole, *(i for i in items if i.start >= whole.end)]
+    for first, second in pairwise(i for i in items if isinstance(i, Quantity)):
+        if text[first.end : second.start].strip() == "+" and first.units == second.units:  # 18米+3米
+            whole = replace(first, value=first.value + second.value, end=second.end)
+            return [whole, *(i for i in items if i not in (first, second))]
     return items
-
-
-def _outside_brackets(text: str, pattern: str) -> list[re.Match[str]]:
-    """Matches that are not inside a pair such as (12,18)."""
-    inner = [m.span() for m in re.finditer(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]", text)]
-    return [m for m in re.finditer(pattern, text) if not any(a < m.start() < b for a, b in inner)]
-
-
-def _clauses(text: str) -> list[tuple[int, int]]:
-    cuts = [
-        m.end()
-        for m in _outside_brackets(text, r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?[a-zA-Z]\w?\s?=)")
-    ]
-    starts = [0, *cuts]
-    return list(zip(starts, [*cuts, len(text)], strict=True))
-
-
-_OPERATED = re.compile(r"\d\s*[-+×*÷/]\s*\(?\d")
-
-
-def _right_side(text: str, items: list[Item], sign: int, end: int) -> list[Item]:
-    right = [i for i in items if i.start > sign]
-    if not right:
-        return []
-    first = right[0]
-    gap = text[sign + 1 : first.start].strip()
-    tail = _TAIL_EXPRESSION.match(text, sign + 1, end)
-    if tail and _OPERATED.search(tail[0]) and isinstance(first, Quantity):
-        value = evaluate(tail[0].strip())
-        if value is not None and (value.denominator != 1 or first.value != value):
-            found, stop = units.match(text, tail.end())
-            after = [i for i in right if i.start >= tail.end()]
-            whole = Quantity(value, tuple(found), sign + 1, stop, "plain", -1, result=True)
-            return [whole, *after]
-    if isinstance(first, Quantity) and gap in ("", "-", "(", "⟦", "约"):
-        first = replace(first, result=True, about=text[sign] == "≈")
-    return [first, *right[1:]]
