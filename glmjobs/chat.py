@@ -21,6 +21,7 @@ from typing import Any
 from glmjobs.cli import run_command
 from glmjobs.models.family import Family, family_for, read_config
 from glmjobs.run import locate
+from glmjobs.text import visible
 from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput
@@ -205,9 +206,7 @@ def converse(chat: Chat) -> int:
 def _answer(chat: Chat, query: str, console: Any) -> None:
     def show(piece: str) -> None:
         # Untrusted text: no markup, and no control characters that could drive the terminal.
-        console.print(
-            "".join(c for c in piece if c.isprintable() or c in "\n\t"), end="", markup=False, soft_wrap=True
-        )
+        console.print(visible(piece), end="", markup=False, soft_wrap=True)
 
     console.print("[bold green]答[/bold green] ", end="")
     try:

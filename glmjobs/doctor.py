@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glmjobs.cli import add_overrides, add_shape, run_command
 from glmjobs.run.remedies import REMEDIES
@@ -12,8 +13,13 @@ from hpc.batch.profile import Profile
 from hpc.core.errors import BadInput
 from hpc.core.room import there
 from hpc.doctor import __main__ as doctor
-from hpc.doctor.checklist import Row
+from hpc.doctor.checklist import Row, State
 from hpc.health.writing import MOST_BYTES, write_speed
+
+if TYPE_CHECKING:
+    from glmjobs.planning.demands import Demand
+
+AT_START = "how much that is, preflight looks when the job starts"
 
 
 def words(p: argparse.ArgumentParser) -> None:
@@ -39,16 +45,19 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
     from glmjobs.planning.estimate import decided
     from glmjobs.recipe import loading
     from glmjobs.run.jobs import make_shape
+    from glmjobs.run.submit_checks import check_warning
 
     executor = "slurm" if shutil.which("sbatch") else "local"
     recipe, profile = loading.override(
         loading.load(loading.find_config(args.recipe)), profile, args.overrides
     )
     shape = make_shape(args.nodes, args.gpus, executor)
+    if executor == "slurm":
+        check_warning(recipe.jobs)
     recipe, _ = decided(recipe, profile, shape)
     title = f"Training {recipe.name} on {shape.nodes} × {shape.gpus} GPUs"
     found = [
-        Row(title, d.what, ("warn" if d.remedy else "ok") if d.holds else "bad", d.found, d.needed, d.remedy)
+        Row(title, d.what, _state(d), d.found, d.needed, d.remedy or ("" if d.known else AT_START))
         for d in demands.held(recipe, profile, shape, runs, limited=executor == "slurm")
     ]
     if executor == "slurm" and demands.measured_rate(profile, shape) is None:
@@ -58,10 +67,16 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
             rate = shape.nodes * write_speed(there(runs), shape.gpus, MOST_BYTES)
         except OSError:
             return profile, found  # a row of its own says that nothing can be written
-        d = demands.save(size, rate, recipe.jobs, how)
+        d = demands.save(size, rate, recipe, shape, how)
         # Another machine than those that save: preflight measures it there, and demands it.
         found.append(Row(title, d.what, "ok" if d.holds else "warn", d.found, d.needed, d.remedy))
     return profile, found
+
+
+def _state(d: Demand) -> State:
+    if not d.holds:
+        return "bad"
+    return "warn" if d.remedy or not d.known else "ok"
 
 
 SETTING = doctor.Setting(

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import run_command
+from glmjobs.data.reading import BLANK, Problem, Record, read_json
 from glmjobs.run.locate import parent
 from glmjobs.scoring.judges import mark_all, not_marked
 from glmjobs.scoring.judges.options import add_judge, judging_of
+from glmjobs.text import visible
 from hpc.core.errors import BadInput, WorkFailed, reading_what_was_named
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from glmjobs.scoring.judges import Judge
 
 FIELDS = ("question", "gold", "prediction")
+WANTED = f"one object a line is wanted, with {', '.join(FIELDS)}"
 UNSURE = 0.6
 """Below this a verdict is worth a look."""
 SIDES = {"question": "cyan", "gold": "yellow", "prediction": "magenta", "verdict": "bold"}
@@ -75,11 +78,9 @@ def main(argv: list[str] | None = None) -> int:
                 judge.name: {**vars(verdict), "trace": [step._asdict() for step in verdict.trace]}
                 for judge, verdict in zip(judges, verdicts, strict=True)
             }
-            print(
-                json.dumps(
-                    {**row, **(found if len(judges) == 2 else found[judges[0].name])}, ensure_ascii=False
-                )
-            )
+            both = found if len(judges) == 2 else found[judges[0].name]
+            line = json.dumps({**row, **both}, ensure_ascii=False)
+            print(line.encode("utf-8", "backslashreplace").decode())  # half characters stay escapes
         else:
             _show(row, dict(zip((judge.name for judge in judges), verdicts, strict=True)))
     if whole and not args.json:
@@ -115,16 +116,17 @@ def _rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if len(args.texts) != 1 or not path.is_file():
         what = _no_file(path) if len(args.texts) == 1 else f"{len(args.texts)} texts"
         raise BadInput(f"{what}; give three texts, QUESTION GOLD ANSWER, or one file of rows")
-    found, empty = args.row is None, True
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            row = _row(path, number, line) if line.strip() else None
-            empty = empty and row is None
-            if row is not None and (args.row is None or str(row.get("id")) == args.row):
-                found = True
-                yield row
-    if empty:
-        raise BadInput(f"{path}: the file is empty; one object a line is wanted, with {', '.join(FIELDS)}")
+    found = args.row is None
+    for record in read_json(path):
+        if isinstance(record, Problem):
+            if record.reason == BLANK:
+                continue
+            detail = f" ({record.detail})" if record.detail else ""
+            raise BadInput(f"{path}:{record.line}: {record.reason}{detail}; {WANTED}")
+        row = _row(path, record)
+        if args.row is None or str(row.get("id")) == args.row:
+            found = True
+            yield row
     if not found:
         raise BadInput(f"{path}: no row with the id {args.row}")
 
@@ -142,13 +144,10 @@ def _no_file(path: Path) -> str:
     return f"{path}: a directory, without predictions.jsonl" if path.is_dir() else f"{path}: no such file"
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise BadInput(f"{path}:{number}: no JSON; one object a line is wanted") from None
+def _row(path: Path, record: Record) -> dict[str, Any]:
+    row = record.value
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in FIELDS):
-        raise BadInput(f"{path}:{number}: question, gold and prediction (texts) are wanted in each row")
+        raise BadInput(f"{path}:{record.line}: question, gold and prediction (texts) are wanted in each row")
     return row
 
 
@@ -158,17 +157,17 @@ def _show(row: dict[str, Any], verdicts: dict[str, Verdict]) -> None:
     from rich.text import Text
 
     console = Console()
-    console.print(Text(row["question"].strip(), style="bold"))
+    console.print(Text(visible(row["question"].strip()), style="bold"))
     for name, verdict in verdicts.items():
         word = said(verdict)
         colour = {"right": "green", "wrong": "red"}.get(word, "yellow")
         by = f"{name}: " if len(verdicts) > 1 else ""
         console.print(
-            Text.assemble(by, (word, f"bold {colour}"), f": {verdict.reason} (sure: {verdict.sure:.0%})")
+            Text.assemble(by, (word, f"bold {colour}"), f": {visible(verdict.reason)} (sure: {verdict.sure:.0%})")
         )
         table = Table(box=None, pad_edge=False, show_header=False)
         for step in verdict.trace or _values(verdict):
-            span = step.span.replace("\n", " ")
+            span = visible(step.span.replace("\n", " "))
             table.add_row(
                 Text(step.side, style=SIDES.get(step.side, "")), Text(step.rule, style="dim"), Text(span)
             )

@@ -89,14 +89,14 @@ def propose(console: Any, document: dict[str, Any]) -> None:
     """The last line: what to do."""
     best, gpu = document["proposal"], document["gpu"]
     if best is None:
+        other = hints.settings(document["with_lora"] or []) or "GPUs with more memory"
         console.print(
-            f"proposal    nothing fits {gpu['memory_gb']} GB: take more GPUs, or "
-            + hints.setting("train.method", "lora")
+            f"proposal    nothing fits {gpu['memory_gb']} GB: take more GPUs, or {other}", soft_wrap=True
         )
     elif not best["set"]:
         console.print("proposal    this recipe as it is: nothing faster fits")
     else:
-        words = " ".join(hints.setting(*item.split("=", 1)) for item in best["set"])
+        words = hints.settings(best["set"])
         console.print(
             f"proposal    {best['name']}: {best['memory']['total'] / GB:.1f} GB, {best['hours']:.1f} hours\n"
             f"            {words}",

@@ -217,6 +217,6 @@ def listed(value: object) -> object:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value

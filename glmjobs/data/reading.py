@@ -38,6 +38,9 @@ _OTHER_FORMATS = {
 _LOOKED_AT = 1000
 """Rows in which a name that stands twice in an object is found; JSON's reader takes the second in silence."""
 
+BLANK = "blank line"
+"""The reason of a line with nothing on it."""
+
 
 class Problem(NamedTuple):
     """Why a row was left out. ``reason`` is one of few; ``detail`` is this row's own."""
@@ -66,7 +69,7 @@ def read_json(path: Path) -> Iterator[Record | Problem]:
         BadInput: the file is missing, empty, not UTF-8 throughout, cut off, or an array with a mistake in
         it.
     """
-    with opened(path) as stream, whole_gzip(path):
+    with whole_gzip(path), opened(path) as stream:
         start = first_bytes(path, stream)
         kind = _array_records if start[:1] == b"[" else _spread_records if _spread(start) else _line_records
         yield from kind(path, stream)
@@ -148,7 +151,7 @@ def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
             blank.append(number)
             continue
         for empty in blank:
-            yield Problem(empty, empty, "blank line")
+            yield Problem(empty, empty, BLANK)
         blank.clear()
         seen = True
         try:
@@ -157,7 +160,8 @@ def _line_records(path: Path, stream: BinaryIO) -> Iterator[Record | Problem]:
             yield Problem(number, number, f"the column {twice} twice in one object")
             continue
         except (ValueError, RecursionError) as error:
-            yield Problem(number, number, "broken JSON", _json_message(error))
+            at = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            yield Problem(number, number, "broken JSON", _json_message(error) + at)
             continue
         yield Record(number, number, value)
     if not seen and blank:
@@ -194,8 +198,11 @@ def recode(path: str | Path, looks: str) -> str:
 
 def _json_message(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
+        return error.msg
+    # What else a decoder raises: Python's limit on the digits of an integer.
+    return (
+        "nested too deeply" if isinstance(error, RecursionError) else "an integer of more digits than are read"
+    )
 
 
 def _array_records(path: Path, stream: BinaryIO) -> Iterator[Record]:
@@ -297,11 +304,8 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 if self.fill():
                     continue
-                message = (
-                    _json_message(error) if isinstance(error, RecursionError) else str(error).split(":")[0]
-                )
                 raise BadInput(
-                    f"{self.path}:{self.line}: broken JSON in the {what} that begins here ({message})"
+                    f"{self.path}:{self.line}: broken JSON in the {what} that begins here ({_json_message(error)})"
                 ) from None
             if end == len(self.text) and self.fill():  # a number may go on in the next piece
                 continue

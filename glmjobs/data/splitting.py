@@ -57,6 +57,10 @@ class RowRanges:
         at = bisect_right(self.ranges, (row, _END)) - 1
         return at >= 0 and row <= self.ranges[at][1]
 
+    def count(self, rows: int) -> int:
+        """So many of the first ``rows`` rows are in them."""
+        return sum(max(0, min(last, rows) - first + 1) for first, last in self.ranges)
+
     @property
     def highest(self) -> int:
         """The highest row that must exist: the end of the last range, or its start where it is open; 0 of no ranges."""
@@ -107,6 +111,10 @@ class Split:
         if row in self.dev:
             return "dev"
         return "train" if self.train is None or row in self.train else None
+
+    def train_rows(self, rows: int) -> int:
+        """So many of the first ``rows`` rows are for training."""
+        return rows - self.dev.count(rows) if self.train is None else self.train.count(rows)
 
     def check(self, rows: int, source: str) -> None:
         """Raise BadInput where a range asks for rows beyond the last one."""

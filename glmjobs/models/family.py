@@ -309,7 +309,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: missing; a model directory has a config.json") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{path}: no JSON in UTF-8, without a byte order mark ({error}); copy it from where the model came from"
         ) from None

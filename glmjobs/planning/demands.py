@@ -9,8 +9,17 @@ from pathlib import Path
 
 from glmjobs.models.family import family_for
 from glmjobs.planning import memory as sizing
-from glmjobs.planning.estimate import GB, architecture_of, candidates, changes, estimate, mapped, work_of
-from glmjobs.recipe.schema import JobsSection, Recipe
+from glmjobs.planning.estimate import (
+    GB,
+    adapters,
+    architecture_of,
+    changes,
+    estimate,
+    fastest,
+    mapped,
+    work_of,
+)
+from glmjobs.recipe.schema import LONGEST_WARNING, Recipe, TrainSection
 from glmjobs.run.directory import Shape
 from hpc.batch.profile import Profile
 from hpc.core import hints
@@ -28,8 +37,9 @@ class Demand:
     Attributes:
         what: "disk", "host memory", "GPU memory", "a save".
         found, needed: with numbers and units.
-        holds: there is enough of it.
+        holds: there is enough of it, as far as is known.
         remedy: what would fit, where there isn't, or where it fits less comfortably than asked; else "".
+        known: how much there is of it is known before a node is held.
     """
 
     what: str
@@ -37,6 +47,7 @@ class Demand:
     needed: str
     holds: bool = True
     remedy: str = ""
+    known: bool = True
 
     @property
     def line(self) -> str:
@@ -131,18 +142,19 @@ def held(
         BadInput: the model's sizes cannot be read.
     """
     d = demands_of(recipe, shape)
-    found = [disk(d, where, there), host_memory(d, recipe)]
+    found = [disk(d, recipe, shape, where, there), host_memory(d, recipe)]
     if recipe.train.device == "cuda":
         found.append(gpu_memory(d, recipe, profile, shape))
     if limited and (rate := measured_rate(profile, shape)):
-        found.append(save(d.checkpoint, rate, recipe.jobs, MEASURED))
+        found.append(save(d.checkpoint, rate, recipe, shape, MEASURED))
     return found
 
 
-def disk(d: Demands, where: Path, there: int = 0) -> Demand:
+def disk(d: Demands, recipe: Recipe, shape: Shape, where: Path, there: int = 0) -> Demand:
     """Room for the checkpoints that have to be there together, or for the model beside one.
 
     Args:
+        d: what the recipe takes in this shape.
         there: bytes of checkpoints that are there already, and go when the next is whole.
     """
     free = free_bytes(where)
@@ -153,15 +165,17 @@ def disk(d: Demands, where: Path, there: int = 0) -> Demand:
         f"this training takes {_gb(d.least)} (a checkpoint {_gb(d.checkpoint)}{second}; the model {_gb(d.model)}{had})"
     )
     if free + there < d.least:
-        remedy = "make room, put runs elsewhere (GLMJOBS_RUNS), or " + hints.setting("train.method", "lora")
-        return Demand("disk", found, needed, False, remedy)
+        ways = ["make room", "put runs elsewhere (GLMJOBS_RUNS)"]
+        lighter, settings = with_lora(recipe, shape)
+        if lighter and not there and lighter.least <= free:  # begun, a training keeps its method
+            ways.append(settings)
+        return Demand("disk", found, needed, False, _or(*ways))
     if free + there < d.whole:
-        fitting = max(1, (free + there - d.model) // d.checkpoint - 1)
+        limit = recipe.train.save_total_limit
+        fitting = (free + there - d.model) // d.checkpoint - 1 - (d.keep - limit)
         whole = f"{d.keep} checkpoints of {_gb(d.checkpoint)}, the next one and the model take {_gb(d.whole)}"
-        remedy = "older ones will go early; " + hints.setting(
-            "train.save_total_limit", str(min(fitting, d.keep))
-        )
-        return Demand("disk", found, whole, True, remedy)
+        more = hints.setting("train.save_total_limit", fitting) if 1 <= fitting < limit else "or make room"
+        return Demand("disk", found, whole, True, f"older ones will go early; {more}")
     return Demand("disk", found, needed)
 
 
@@ -169,13 +183,15 @@ def host_memory(d: Demands, recipe: Recipe) -> Demand:
     """A node's memory as the training job asks for it; where it asks for all, preflight looks how much that is."""
     asked = slurm_bytes(recipe.jobs.train.memory)
     holds = asked is None or asked >= d.host
+    of_node = "all that a node has" if recipe.jobs.train.memory else "the node's share"
     return Demand(
         "host memory",
-        f"jobs.train.memory = {'all that a node has' if asked is None else recipe.jobs.train.memory}",
+        f"jobs.train.memory = {of_node if asked is None else recipe.jobs.train.memory}",
         f"this training takes {_gb(d.host)} of a node besides what the libraries take, while weights load and "
         "checkpoints are saved",
         holds,
         "" if holds else hints.setting("jobs.train.memory", f"{-(-d.host * 5 // 4 // (1 << 30))}G"),
+        known=asked is not None,
     )
 
 
@@ -197,7 +213,7 @@ def measured_rate(profile: Profile, shape: Shape) -> float | None:
     return rates[-1] * GB if rates else None
 
 
-def save(size: int, rate: float, jobs: JobsSection, how: str, step: float = 0.0) -> Demand:
+def save(size: int, rate: float, recipe: Recipe, shape: Shape, how: str, step: float = 0.0) -> Demand:
     """A save, held against the time between warning and time limit. The heartbeat asks nothing of it: a save that grows
     counts as alive, however long it takes (:mod:`hpc.runtime.heartbeat`).
 
@@ -207,7 +223,7 @@ def save(size: int, rate: float, jobs: JobsSection, how: str, step: float = 0.0)
         how: goes on after "the N GB/s that".
         step: seconds of the step that is ended first.
     """
-    seconds, warned = size / rate, jobs.signal_seconds
+    seconds, warned = size / rate, recipe.jobs.signal_seconds
     takes = f"{seconds:,.{0 if seconds >= 10 else 1}f} s at the {_gb(round(rate))}/s"
     holds = seconds + step <= warned
     return Demand(
@@ -215,8 +231,26 @@ def save(size: int, rate: float, jobs: JobsSection, how: str, step: float = 0.0)
         f"a checkpoint of {_gb(size)} takes {takes} that {how}",
         f"the last one {'and a step have' if step else 'has'} {warned} s before the time limit (jobs.signal_seconds)",
         holds,
-        "" if holds else hints.setting("jobs.signal_seconds", str(math.ceil(1.5 * (seconds + step)))),
+        "" if holds else _time_to_save(seconds + step, rate, recipe, shape),
     )
+
+
+def _time_to_save(seconds: float, rate: float, recipe: Recipe, shape: Shape) -> str:
+    """What would let a last save of so long be done: an earlier warning, in a job at least twice as long, or less to
+    write."""
+    ways = []
+    if seconds <= LONGEST_WARNING:
+        warning = min(math.ceil(1.5 * seconds), LONGEST_WARNING)
+        earlier = hints.setting("jobs.signal_seconds", warning)
+        if 2 * warning <= recipe.jobs.train.seconds:
+            return earlier
+        minutes = math.ceil(2 * warning / 60)
+        longer = hints.setting("jobs.train.time", f"{minutes // 60:02}:{minutes % 60:02}:00")
+        ways = [f"a longer job that is warned earlier: {earlier} {longer}"]
+    lighter, settings = with_lora(recipe, shape)
+    if lighter and lighter.checkpoint / rate <= recipe.jobs.signal_seconds:
+        ways.append(f"fewer bytes: {settings}")
+    return _or("a faster disk", *ways)
 
 
 def _check_precision(recipe: Recipe) -> list[str]:
@@ -230,13 +264,34 @@ def _check_precision(recipe: Recipe) -> list[str]:
 
 
 def way(recipe: Recipe, profile: Profile, shape: Shape) -> str:
-    """The fastest way of training that fits such a GPU, as settings."""
+    """The fastest way of training that fits such a GPU, as settings; where none does, one of a LoRA."""
     _, a, _ = architecture_of(recipe)
-    work = work_of(recipe, None)
-    for train in candidates(recipe.train):
-        if estimate(a, recipe, train, shape, work, flops=1.0).fits(profile.gpu_memory_gb):
-            return " ".join(hints.setting(*item.split("=", 1)) for item in changes(train, recipe.train))
-    return "more GPUs, or " + hints.setting("train.method", "lora")
+    work, gigabytes = work_of(recipe, None), profile.gpu_memory_gb
+
+    def settings(train: TrainSection | None) -> str | None:
+        if train is None:
+            return None
+        found = fastest(train, lambda t: estimate(a, recipe, t, shape, work, flops=1.0), gigabytes)
+        return hints.settings(changes(found.train, recipe.train)) if found else None
+
+    own = settings(recipe.train)
+    if own is not None:
+        return own
+    return _or("more GPUs", settings(adapters(recipe.train)) or "GPUs with more memory")
+
+
+def with_lora(recipe: Recipe, shape: Shape) -> tuple[Demands | None, str]:
+    """What the recipe takes of a LoRA alone, and the settings for it; None where it is one already."""
+    train = adapters(recipe.train)
+    if train is None:
+        return None, ""
+    lighter = recipe.model_copy(update={"train": train})
+    return demands_of(lighter, shape), hints.settings(changes(train, recipe.train))
+
+
+def _or(*ways: str) -> str:
+    *first, last = ways
+    return ", ".join(first) + (", or " if first else "") + last
 
 
 def _gb(size: int) -> str:

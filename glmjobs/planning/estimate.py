@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -189,8 +189,7 @@ def _counted(head: _Head, dev: set[bytes]) -> tuple[int, float, bool]:
     split, path = Split.parse(data.dev_rows, data.train_rows), Path(str(data.path))
     there = data.make.rows if data.make is not None else _rows(path) if path.is_file() else 0
     share = len(rows) / head.read if head.read else 1.0
-    kept = sum(split.part(row) == "train" for row in range(1, (there or BELLE_ROWS) + 1))
-    return round(kept * share), each, bool(there)
+    return round(split.train_rows(there or BELLE_ROWS) * share), each, bool(there)
 
 
 def _rows(path: Path) -> int:
@@ -322,10 +321,11 @@ def candidates(train: TrainSection) -> Iterator[TrainSection]:
     """
     batch = train.per_device_batch_size
     splits = [n for n in (1, 2, 4, 8, 16) if batch % n == 0]
+    stages = (2,) if train.compile is True else (2, 3)  # what the schema refuses is not offered
     for offload in (False, True):
         for kept in (True, False):
             for split in splits:
-                for stage in (2, 3):
+                for stage in stages:
                     yield train.model_copy(update={
                         "zero_stage": stage, "activation_checkpointing": not kept, "optimizer_offload": offload,
                         "per_device_batch_size": batch // split,
@@ -333,14 +333,34 @@ def candidates(train: TrainSection) -> Iterator[TrainSection]:
                     })  # fmt: skip
 
 
+def fastest(train: TrainSection, of: Callable[[TrainSection], Estimate], gigabytes: float) -> Estimate | None:
+    """The fastest way of the recipe's method that a GPU of this memory has room for; None where none has.
+
+    Args:
+        of: what a way takes.
+    """
+    return next((e for e in map(of, candidates(train)) if e.fits(gigabytes)), None)
+
+
+def adapters(train: TrainSection) -> TrainSection | None:
+    """The same training, of a LoRA alone; None where it is one already."""
+    if train.method == "lora":
+        return None
+    return train.model_copy(update={"method": "lora", "freeze": ()})
+
+
 def changes(wanted: TrainSection, given: TrainSection) -> list[str]:
     """What to say to ``--set`` to get one from the other."""
     fields = (
-        "zero_stage", "activation_checkpointing", "optimizer_offload", "per_device_batch_size",
+        "method", "freeze", "zero_stage", "activation_checkpointing", "optimizer_offload", "per_device_batch_size",
         "gradient_accumulation", "deepspeed",
     )  # fmt: skip
     pairs = [(name, getattr(wanted, name), getattr(given, name)) for name in fields]
-    return [f"train.{name}={json.dumps(new)}" for name, new, old in pairs if new != old]
+    return [
+        f"train.{name}={new if isinstance(new, str) else json.dumps(new)}"
+        for name, new, old in pairs
+        if new != old
+    ]
 
 
 def plan(
@@ -351,7 +371,8 @@ def plan(
     tokens: float | None = None,
     utilisation: float | None = None,
 ) -> dict[str, Any]:
-    """Everything that is printed, as one JSON-able document; memory and disk in bytes.
+    """Everything that is printed, as one JSON-able document; memory and disk in bytes. ``with_lora``: where nothing of
+    the recipe's method fits, the settings with which a LoRA does.
 
     Args:
         utilisation: share of a GPU's peak; None: what a rehearsal of this model in this shape has measured, by the
@@ -375,7 +396,9 @@ def plan(
         return estimate(a, recipe, train, shape, work, flops)
 
     given = of(recipe.train)
-    best = next((e for e in map(of, candidates(recipe.train)) if e.fits(profile.gpu_memory_gb)), None)
+    best = fastest(recipe.train, of, profile.gpu_memory_gb)
+    lora = None if best else adapters(recipe.train)
+    lighter = fastest(lora, of, profile.gpu_memory_gb) if lora else None
     checkpoint = sizing.checkpoint_bytes(a, given.setting)
     width = 4 if recipe.consolidate.dtype == "float32" else 2
     model = a.parameters * width
@@ -399,6 +422,7 @@ def plan(
         "setting": _document(given, profile),
         "settings": [_document(e, profile) for e in map(of, variants(recipe.train))],
         "proposal": {**_document(best, profile), "set": changes(best.train, recipe.train)} if best else None,
+        "with_lora": changes(lighter.train, recipe.train) if lighter else None,
         "checkpoint_bytes": checkpoint,
         "model_bytes": model,
         "disk_bytes": keep * checkpoint + model,

@@ -48,7 +48,7 @@ def with_settings(run: Run, finding: Finding) -> Finding:
     elif finding.what == "host memory":
         remedy = demands.host_memory(demands_of(recipe, shape), recipe).remedy
     elif finding.what == "free disk":
-        remedy = demands.disk(demands_of(recipe, shape), run.path.parent, there(run)).remedy
+        remedy = demands.disk(demands_of(recipe, shape), recipe, shape, run.path.parent, there(run)).remedy
     else:
         remedy = ""
     return replace(finding, remedy=remedy or finding.remedy)
@@ -63,7 +63,7 @@ def with_save(run: Run, reports: list[NodeReport]) -> list[NodeReport]:
     rate, how = demands.measured_rate(run.cluster, run.shape), demands.MEASURED
     if rate is None:
         rate, how = len(reports) * slowest, "the nodes just wrote" if len(reports) > 1 else "this node just wrote"
-    d = demands.save(demands_of(run.recipe, run.shape).checkpoint, rate, run.recipe.jobs, how)
+    d = demands.save(demands_of(run.recipe, run.shape).checkpoint, rate, run.recipe, run.shape, how)
     finding = Finding(
         what=d.what, ok=d.holds, found=d.found, needed=d.needed, remedy=d.remedy, blame="cluster"
     )

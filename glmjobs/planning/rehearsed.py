@@ -9,7 +9,7 @@ from typing import Any
 from glmjobs.planning.demands import save
 from glmjobs.planning.estimate import GB, plan
 from glmjobs.recipe.schema import Recipe
-from glmjobs.run.directory import Run
+from glmjobs.run.directory import Run, Shape
 from glmjobs.run.rehearsal import SAVE_STEP, Rehearsal
 from glmjobs.text import duration
 from hpc.batch.profile import Measured
@@ -53,7 +53,7 @@ def lines(run: Run, of: Rehearsal) -> list[Line]:
         _resume(run),
         *_speed(train, planned, of.recipe),
         *_memory(run, train, planned),
-        *_saves(train, of.recipe),
+        *_saves(train, of.recipe, run.shape),
         _disk(run, train, of.recipe, planned),
         *_network(run),
         Line("loading", f"{train['load_seconds']:g} s", "from a process' start to its first step"),
@@ -157,7 +157,12 @@ def _memory(run: Run, train: Json, planned: Json) -> list[Line]:
     if peak := train.get("peak_gpu_bytes"):
         size = run.cluster.gpu_memory_gb
         need = f"{planned['setting']['memory']['total'] / GB:.1f} GB by plan, of {size}"
-        remedy = hints.setting("train.activation_checkpointing", "true")
+        recomputed = planned["setting"]["activation_checkpointing"]
+        remedy = (
+            "more GPUs, or GPUs with more memory"
+            if recomputed
+            else hints.setting("train.activation_checkpointing", "true")
+        )
         found.append(Line("GPU memory", f"{peak / GB:.1f} GB", need, peak <= FULL * size * GB, remedy))
     host = train.get("peak_host_bytes")
     if host:
@@ -168,12 +173,12 @@ def _memory(run: Run, train: Json, planned: Json) -> list[Line]:
     return found
 
 
-def _saves(train: Json, recipe: Recipe) -> list[Line]:
+def _saves(train: Json, recipe: Recipe, shape: Shape) -> list[Line]:
     seconds, size = train.get("save_seconds"), train["checkpoint_bytes"]
     if not seconds:
         return []
     step = train.get("step_seconds") or 0.0
-    saved = save(size, size / seconds, recipe.jobs, "it wrote", step)
+    saved = save(size, size / seconds, recipe, shape, "it wrote", step)
     beat = recipe.jobs.heartbeat_seconds
     return [
         Line(saved.what, saved.found, saved.needed, saved.holds, saved.remedy),
@@ -188,9 +193,12 @@ def _disk(run: Run, train: Json, recipe: Recipe, planned: Json) -> Line:
     model = planned["model_bytes"]
     keep = recipe.train.kept_checkpoints + 1
     need = keep * train["checkpoint_bytes"] + model
+    least = need - (recipe.train.save_total_limit - 1) * train["checkpoint_bytes"]
     free = free_bytes(run.path)
     needed = f"{_size(need)}: {keep} checkpoints, the model"
-    remedy = f"make room in {run.path.parent}, or {hints.setting('train.save_total_limit', '1')}"
+    remedy = f"make room in {run.path.parent}"
+    if least < need and least <= free:
+        remedy += f", or {hints.setting('train.save_total_limit', '1')}"
     return Line("disk", f"{_size(free)} free", needed, free >= need, remedy)
 
 

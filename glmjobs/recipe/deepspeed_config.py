@@ -25,7 +25,7 @@ def deepspeed_config(train: TrainSection) -> dict[str, Any]:
         raise BadInput(f"{path}: no such DeepSpeed configuration (train.deepspeed)") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read (train.deepspeed): {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not valid JSON (train.deepspeed): {error}") from None
     if not isinstance(config, dict):
         raise BadInput(f"{path}: a DeepSpeed configuration is a JSON object")

@@ -27,6 +27,9 @@ class Section(Closed):
 Tracker = Literal["wandb", "swanlab", "mlflow"]
 TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
+LONGEST_WARNING = 65_535
+"""Seconds that sbatch takes in ``--signal`` (its manual)."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy takes for a seed."""
 
@@ -98,7 +101,7 @@ class ModelSection(Section):
 class MadeProblems(Section):
     """A seeded set of Chinese arithmetic word problems in BELLE's form, for demos and tests."""
 
-    rows: int = Field(default=6000, ge=20)
+    rows: int = Field(default=6000, ge=20, le=1_000_000)
     seed: Seed = 0
 
 
@@ -264,7 +267,7 @@ class TrainSection(Section):
         "model of this run, instead of model.path",
     )
     learning_rate: float = Field(default=1e-5, gt=0)
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=100_000)
     max_steps: int = Field(default=-1, description="stop after so many steps; -1: epochs decide")
     per_device_batch_size: int = Field(
         default=16, ge=1, description="examples a GPU and micro-step; packed, on average"
@@ -652,7 +655,10 @@ class JobsSection(Section):
         description="of all your trainings in the lane of this name one runs at a time, in the order of submission",
     )
     signal_seconds: int = Field(
-        default=600, ge=5, description="warning before the time limit: one save must fit"
+        default=600,
+        ge=5,
+        le=LONGEST_WARNING,
+        description="warning before the time limit: one save must fit",
     )
     mean_time_between_failures_hours: float = Field(
         default=24, gt=0, description="of the whole job, all its nodes together; for train.save_steps: auto"

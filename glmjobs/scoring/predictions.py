@@ -248,7 +248,7 @@ def records(folder: Path) -> Iterator[dict[str, Any]]:
                     break  # still being written, or torn
                 try:
                     record = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(record, dict) and isinstance(record.get("key"), str):
                     yield record

@@ -55,9 +55,9 @@ class ChooseSetting:
         """The fields that the proposal changes, where it is taken."""
         best, given = self.document["proposal"], self.document["setting"]
         if best is None:
+            other = hints.settings(self.document["with_lora"] or []) or "GPUs with more memory"
             raise NotFit(
-                f"nothing fits {self.document['gpu']['memory_gb']} GB: more --gpus or --nodes, or "
-                + hints.setting("train.method", "lora")
+                f"nothing fits {self.document['gpu']['memory_gb']} GB: more --gpus or --nodes, or {other}"
             )
         if not best["set"]:
             self.answers.keep(setting="proposed")

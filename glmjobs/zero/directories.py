@@ -46,7 +46,7 @@ def base_of(directory: Path) -> Path | None:
     path = directory / CONFIG
     try:
         named = Path(json.loads(path.read_text(encoding="utf-8"))[NAMES_BASE])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise BadInput(f"{path}: not an adapter's configuration (JSON with a {NAMES_BASE})") from None
     found = next((place for place in (named, directory / named) if is_model(place)), None)
     if found is None:

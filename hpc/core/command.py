@@ -60,7 +60,15 @@ def _run(main: Callable[[list[str] | None], int], argv: list[str] | None) -> int
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except UnicodeEncodeError as error:  # a path or an argument with bytes that are no text
+    except UnicodeEncodeError as error:
+        if error.encoding.replace("_", "-").lower() != "utf-8":  # asked for, by PYTHONIOENCODING or a terminal
+            lacks = error.object[error.start : error.end][:80]
+            print(
+                f"error: the output's encoding, {error.encoding}, lacks {lacks!a}; set PYTHONIOENCODING=utf-8",
+                file=sys.stderr,
+            )
+            return 2
+        # a path or an argument with bytes that are no text
         print(f"error: {error.object[:80]!r}: not UTF-8 text; take another name", file=sys.stderr)
         return 2
     except OSError as error:

@@ -88,7 +88,7 @@ def read_json(path: Path) -> Json | None:
     """A JSON object from a file, or None where it is absent or not whole."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -102,7 +102,7 @@ def read_jsonl(path: Path) -> Iterator[Json]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 
 def command(module: str, *words: object) -> str:
@@ -21,6 +22,15 @@ def setting(field: str, value: object) -> str:
     "--set 'data.prompt_column=columns[0]'"
     """
     return f"--set {shlex.quote(f'{field}={value}')}"
+
+
+def settings(items: Iterable[str]) -> str:
+    """Several of them.
+
+    >>> settings(["train.zero_stage=3", "train.optimizer_offload=true"])
+    '--set train.zero_stage=3 --set train.optimizer_offload=true'
+    """
+    return " ".join(setting(*item.split("=", 1)) for item in items)
 
 
 def lfs_pull(directory: object) -> str:

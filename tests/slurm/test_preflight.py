@@ -205,7 +205,7 @@ def test_a_save_that_does_not_fit_before_the_time_limit_is_said(
     error = next(e["error"] for e in ledger.events(run.path, event="ended", stage="preflight"))
     assert "a save: found a checkpoint of " in error and "that were measured here (cluster.measured)" in error
     assert "needed the last one has 60 s before the time limit" in error
-    assert "; --set jobs.signal_seconds=" in error and not ledger.events(run.path, event="bad_node")
+    assert " --set jobs.signal_seconds=" in error and not ledger.events(run.path, event="bad_node")
 
 
 def test_it_starts_again_so_often_and_no_more(

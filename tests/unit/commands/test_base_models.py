@@ -108,6 +108,7 @@ EVERY_FAMILY: dict[str, tuple[Callable[[str], Callable[[Path], object]], str]] =
     "other sizes": (lambda f: config(hidden_size=128), "they are not of the same model"),
     "other vocabulary": (lambda f: config(**{ROWS.get(f, "vocab_size"): 100}), "they are not of the same model"),
     "cut config": (lambda f: configured(b'{"model_type": '), "config.json: no JSON in UTF-8"),
+    "deep config": (lambda f: configured(b'{"a": ' + b"[" * 100_000), "config.json: no JSON in UTF-8"),
     "byte order mark": (lambda f: with_mark, "config.json: no JSON in UTF-8, without a byte order mark"),
     "UTF-16": (lambda f: configured("{}".encode("utf-16")), "config.json: no JSON in UTF-8"),
     "a list": (lambda f: configured(b"[]"), "a configuration is a JSON object"),

@@ -133,13 +133,13 @@ def test_the_conversation(
     monkeypatch.setattr(Console, "input", lambda self, *_, **__: next(said))
 
     def pieces(query: str) -> Any:
-        yield from ["[red]", "\x1b[2J", query]
+        yield from ["[red]", "\x1b[2J", "答：\u3000", query]
 
     monkeypatch.setattr(chat, "_pieces", pieces)
     assert module.converse(chat) == 0
     shown = capsys.readouterr().out
     assert "[red]" in shown
-    assert "\x1b[2J" not in shown
+    assert "\x1b" not in shown and "⟨U+001B⟩[2J答：\u3000再见" in shown
     assert "forgotten" in shown
     assert [query for query, _ in chat.history] == ["再见"]
 

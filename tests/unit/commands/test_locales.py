@@ -79,3 +79,14 @@ def test_a_name_that_is_no_utf8_is_refused_and_leaves_nothing(
     said = done.stderr.decode("utf-8", "replace")
     assert done.returncode == 2 and "no UTF-8 text" in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_encoding_without_chinese_is_one_line(encoding: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "glmjobs.mark", "还剩几颗？", "9颗", "9颗"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(REPO)}, cwd=REPO, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert done.stderr.endswith(b"; set PYTHONIOENCODING=utf-8\n") and encoding[:5].encode() in done.stderr

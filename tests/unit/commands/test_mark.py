@@ -99,6 +99,54 @@ def test_a_broken_line_is_named(file: Path, capsys: pytest.CaptureFixture[str]) 
     assert "predictions.jsonl:4: question, gold and prediction" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"[" * 100_000, "broken JSON in the array element that begins here (nested too deeply)"),
+        (b'{"a": ' + b"[" * 100_000, "f:1: broken JSON (nested too deeply); one object a line is wanted"),
+        (b'{"id": ' + b"9" * 10_000 + b"}", "f:1: broken JSON (an integer of more digits than are read); one object"),
+        (b'{"id": 1', "f:1: broken JSON (Expecting ',' delimiter at column 9); one object a line"),
+        ("还".encode("gb18030"), "f:1: not UTF-8 (looks like GB18030)"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_read_is_named(
+    line: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f").write_bytes(line + b"\n")
+    assert run_command(mark.main, [str(tmp_path / "f")]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1, err
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = json.dumps(ROWS[0], ensure_ascii=False).encode()
+    (tmp_path / "f").write_bytes(b"\xef\xbb\xbf" + row + b"\n\n" + row + b"\n")
+    assert run_command(mark.main, [str(tmp_path / "f")]) == 0
+    assert "2 of 2 rows shown (meaning: right 2)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux's")
+def test_a_file_that_fails_when_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(mark.main, ["/proc/self/mem"]) == 2
+    assert capsys.readouterr().err == "error: /proc/self/mem: cannot be read: Input/output error\n"
+
+
+def test_no_text_of_a_row_drives_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "question": "还剩几颗？\x1b[2J\x9b1m", "gold": "9\x1b[31m颗", "prediction": "答：9颗\x1b]0;hi\x07。\ud83d",
+    }  # fmt: skip
+    (tmp_path / "f").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for judge, said in (("meaning", "⟨U+001B⟩[2J⟨U+009B⟩1m"), ("exact", "⟨U+001B⟩]0;hi⟨U+0007⟩。⟨U+D83D⟩")):
+        assert run_command(mark.main, [str(tmp_path / "f"), "--judge", judge]) == 0
+        out = capsys.readouterr().out
+        assert not set("\x1b\x9b\x07\ud83d") & set(out) and said in out
+    assert run_command(mark.main, [str(tmp_path / "f"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {name: shown[name] for name in row} == row, "to a program all of it"
+
+
 def test_what_is_no_file_of_rows_is_told_apart(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +157,7 @@ def test_what_is_no_file_of_rows_is_told_apart(
     (tmp_path / "bare").mkdir()
     rows = file.rename(scores / file.name)
     for word, said in {
-        "empty.jsonl": "empty.jsonl: the file is empty; one object a line is wanted, with question, gold, prediction",
+        "empty.jsonl": "empty.jsonl: the file holds only blank lines; expected JSON lines or a JSON array",
         "runs/first": "runs/first: a directory; its rows are in runs/first/scores/finetuned/predictions.jsonl",
         "first": f"first: a directory; its rows are in {rows}",
         "bare": "bare: a directory, without predictions.jsonl",

@@ -244,7 +244,7 @@ with atomic_file(Path(sys.argv[1])) as file:
 def test_json_that_is_absent_broken_or_no_object(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     assert read_json(path) is None
-    for text in ('{"half": ', "[1]", "null", "\udcff"):
+    for text in ('{"half": ', "[1]", "null", "\udcff", '{"a": ' + "[" * 100_000):
         path.write_bytes(text.encode(errors="surrogateescape"))
         assert read_json(path) is None
     write_json(path, {"a": "题"})
@@ -254,7 +254,7 @@ def test_json_that_is_absent_broken_or_no_object(tmp_path: Path) -> None:
 def test_json_lines_pass_over_what_is_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     assert list(read_jsonl(path)) == []
-    path.write_bytes(b'{"a": 1}\n[2]\nnot json\n\xff\xfe\n{"a": 3}\n{"a": ')
+    path.write_bytes(b'{"a": 1}\n[2]\nnot json\n' + b"[" * 100_000 + b'\n\xff\xfe\n{"a": 3}\n{"a": ')
     assert list(read_jsonl(path)) == [{"a": 1}, {"a": 3}]
 
 

@@ -83,3 +83,15 @@ def test_question_keys() -> None:
     assert len({question_key(text) for text in same}) == 1
     assert question_key("有3.5元") != question_key("有35元")
     assert question_key("3-2") != question_key("32")
+
+
+@pytest.mark.parametrize(
+    ("dev", "train"), [("1-10", "rest"), (None, "rest"), ("7,20-30", "1-6,15-19,31-"), ("90-200", "10-")]
+)
+def test_train_rows_are_counted_without_looking_at_each(dev: str | None, train: str) -> None:
+    if dev == "90-200":
+        train = "1-89"
+    split = Split.parse(dev, train)
+    for rows in (0, 1, 6, 25, 100):
+        assert split.train_rows(rows) == sum(split.part(row) == "train" for row in range(1, rows + 1))
+    assert split.train_rows(10**15) <= 10**15

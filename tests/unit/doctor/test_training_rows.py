@@ -61,7 +61,25 @@ def test_a_figure_of_the_profile_refuses(rows: Any) -> None:
     code, found = rows("--recipe", "configs/chatglm6b.yaml", cluster=f"measured: [{figure}]")
     assert code == 3 and found["a save"]["state"] == "bad"
     assert found["a save"]["mend"] == "--set jobs.signal_seconds=1297"
-    assert found["host memory"]["state"] == "ok" and found["GPU memory"]["state"] == "ok"
+    assert found["GPU memory"]["state"] == "ok"
+
+
+def test_a_nodes_memory_that_nobody_has_said_is_a_note(rows: Any) -> None:
+    for memory, state, said in (
+        ("null", "warn", "the node's share"),
+        ("0", "warn", "all that a node has"),
+        ("64G", "ok", "64G"),
+    ):
+        _, found = rows("--recipe", "configs/chatglm6b.yaml", "--set", f"jobs.train.memory={memory}")
+        row = found["host memory"]
+        assert row["state"] == state and row["found"] == f"jobs.train.memory = {said}"
+        assert row["mend"] == ("" if state == "ok" else "how much that is, preflight looks when the job starts")
+
+
+def test_a_warning_as_long_as_the_job_is_refused(rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe", "configs/chatglm6b.yaml", "--set", "jobs.train.time=00:10:00"]
+    assert run_command(doctor.main, words) == 2
+    assert "jobs.train.time = 00:10:00: 600 s before its end" in capsys.readouterr().err
 
 
 def test_without_a_recipe_nothing_is_said_of_a_training(rows: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,13 @@ def test_where_all_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("a save", (), {"save_seconds": 700.0}, "--set jobs.signal_seconds=1051"),
         ("the longest silence", (), {"step_seconds": 1000.0}, "--set jobs.heartbeat_seconds=1500"),
         ("GPU memory", (), {"peak_gpu_bytes": 79 * 10**9}, "--set train.activation_checkpointing=true"),
-        ("disk", (), {"checkpoint_bytes": 10**15}, "--set train.save_total_limit=1"),
+        ("a save", ("jobs.train.time=00:20:00",), {"save_seconds": 700.0},
+         "--set jobs.signal_seconds=1051 --set jobs.train.time=00:36:00"),
+        ("GPU memory", ("train.activation_checkpointing=true",), {"peak_gpu_bytes": 79 * 10**9},
+         "more GPUs, or GPUs with more memory"),
+        ("disk", (), {"checkpoint_bytes": 40 * 10**9}, "--set train.save_total_limit=1"),
+        ("disk", ("train.save_total_limit=1",), {"checkpoint_bytes": 50 * 10**9}, "/runs"),
+        ("disk", (), {"checkpoint_bytes": 10**15}, "/runs"),
         ("a rank killed", (), {"resumed": False}, "jobs/train"),
     ],
 )  # fmt: skip
@@ -111,8 +117,10 @@ def test_what_will_not_hold(
     figures: dict[str, Any],
     remedy: str,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(rehearsed, "free_bytes", lambda path: 100 * 10**9)
     run = made(tmp_path, *settings, **figures)
     assert run_command(rehearse.main, ["--result", str(run.path)]) == 3
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("will not hold")]
