@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
-from glmjobs.zero.guarded_files import errors_in_one_line
+from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.safetensors_copy import bin_files, write_safetensors
 from glmjobs.zero.write import check_space
 from hpc.core import timestamps
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "source", nargs="?", metavar="SOURCE", help="hub id (owner/name), or a local file or directory"
     )
     p.add_argument(
-        "--into", type=Path, required=True, metavar="DIR", help="on a file system that all nodes see"
+        "--into", required=True, metavar="DIR", help="on a file system that all nodes see"
     )
     p.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub (default: main)")
     p.add_argument(
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command; see the module's text."""
     args = parser().parse_args(argv)
+    args.into = named(args.into)
     if args.verify:
         count = verify(args.into)
         print(f"{args.into}: {count} files as fetched", file=sys.stderr)
@@ -121,11 +122,13 @@ def copy(source: Path, into: Path, *, keep: bool = False) -> Fetched:
     known = {} if keep else originals_here(into)
     formed = list(known) if known and known.items() <= digests.items() else []
     wanted = {name: files[name] for name in digests if name not in formed}
+    whole = {name for name, f in wanted.items() if is_whole(f, into / name, digests[name])}
+    refuse_to_replace(into, wanted.keys() - whole)
     make_room(into, sum(f.stat().st_size for name, f in wanted.items() if not same_size(f, into / name)))
     entries = []
     for name, file in wanted.items():
         target, digest = into / name, digests[name]
-        if not (same_size(file, target) and sha256_file(target) == digest):
+        if name not in whole:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}.part")
             shutil.copyfile(file, part)
@@ -171,6 +174,7 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
         same = all(promised.get(name, digest) == digest for name, digest in known.items())
         formed = [f.rfilename for f in info.siblings if same and f.rfilename in known]
         wanted = [f for f in info.siblings if f.rfilename not in formed]
+        refuse_to_replace(into, (f.rfilename for f in wanted))
         remove_left(into, "*.????????.incomplete", quiet_seconds=600)
         make_room(into, sum(f.size or 0 for f in wanted if not has_size(into / f.rfilename, f.size)))
         with ending_at_once():
@@ -303,6 +307,24 @@ def finish(into: Path, found: Fetched, *, convert: bool, keep: bool) -> Json:
     for name in replaced:
         (into / name).unlink(missing_ok=True)
     return record
+
+
+def refuse_to_replace(into: Path, names: Iterable[str]) -> None:
+    """That nothing is replaced but what was fetched into this directory.
+
+    Raises:
+        BadInput: a file of such a name is there, and neither the list nor the hub's library knows it.
+    """
+    listed = {entry["path"] for entry in (read_json(into / LIST) or {}).get("files", [])}
+    downloads = into / ".cache" / "huggingface" / "download"
+    for name in sorted(names):
+        if (into / name).exists() and name not in listed and not (downloads / f"{name}.metadata").exists():
+            raise BadInput(f"{into / name}: is there already and was not fetched; name another directory with --into")
+
+
+def is_whole(source: Path, target: Path, digest: str) -> bool:
+    """The target is the source's copy."""
+    return same_size(source, target) and sha256_file(target) == digest
 
 
 def make_room(into: Path, need: int) -> None:

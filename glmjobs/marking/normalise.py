@@ -125,6 +125,7 @@ def normalise(text: str) -> str:
     text = _IN_WORDS.sub(lambda m: str(sum(_ENGLISH[g.lower()] for g in m.groups(""))), text)  # thirty-two
     text = _PAIR.sub(r"\1=\3,\2=\4", text)
     text = re.sub(r"(?<=\d) [xX] (?=\d)", "×", text)
+    text = re.sub(r"(?<=[a-zA-Z\d]\))([23])(?=\s?[-+=])", r"^\1", text)  # (x-1)2+y=3, its superscript lost
     text = _EXPONENT.sub(r"×10^\1", _SQRT_WORD.sub("√", text))
     text = _POWER_WORD.sub(lambda m: f"^{m[1] or (2 if m[2] == '平方' else 3)}", text)
     if "±" in text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -59,6 +60,8 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     statement, count = gold.statement, wanted(question)
     if statement is None:
         return []
+    if _outnumbers(listed := _bare_list(gold), count):
+        return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)
         return found if len(found) >= 2 else []
@@ -66,6 +69,16 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
+
+
+def _bare_list(gold: Conclusion) -> list[Item]:
+    """The values of a gold that holds nothing else: 2；3、4、5."""
+    return [] if re.search("[\u4e00-\u9fff=a-zA-Z]", gold.source) else [i for s in gold.kept for i in values_of(s)]
+
+
+def _outnumbers(listed: Sequence[object], count: int) -> bool:
+    """Whether there are more values than quantities asked: a blank takes several."""
+    return len(listed) > max(count, 2)
 
 
 def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
@@ -85,7 +98,7 @@ def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> 
     if found.statement is None:
         return []
     count = wanted(question)
-    if count >= 2:
+    if count >= 2 and not _outnumbers(gold, count):
         return gather(question, found, count)
     answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)

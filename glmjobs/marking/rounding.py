@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 from glmjobs.marking.precision import Precision
 from glmjobs.marking.question import Question
 from glmjobs.marking.values.arithmetic import near
 from glmjobs.marking.values.items import Quantity, endless
+
+_SCHOOL_PI, _PI = Fraction(314, 100), Fraction(math.pi)
 
 
 def round_half_up(value: Fraction, places: int) -> Fraction:
@@ -24,6 +27,8 @@ def close(
     if gold == other or (g.form == p.form == "root" and near(gold, other)):
         return True
     a, b = gold / scale, other / scale
+    if p.places > 0 and re.search("圆|球", question.text) and round_half_up(a / _SCHOOL_PI * _PI, p.places) == b:
+        return True  # by 3.14 and by π
     if question.precision is not None:
         return _rounded(a, question.precision) == _rounded(b, question.precision)
     return _is_rounding(a, g, b, p, question) or _is_rounding(b, p, a, g, question)

@@ -19,10 +19,10 @@ from glmjobs.marking.values.scan import scan
 def _supposes(s: Sentence) -> bool:
     if not PHRASES["supposed"].search(s.text):
         return False
-    if any(k.rank >= Rank.RESTATED for k in s.kept):
-        return True
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
-    return says_new(scan(condition), s.question)
+    if echoes(condition, s.question):
+        return False  # 如果商是两位数: the question's own case
+    return any(k.rank >= Rank.RESTATED for k in s.kept) or says_new(scan(condition), s.question)
 
 
 def _takes_back(s: Sentence) -> str | None:

@@ -81,9 +81,13 @@ REASON = re.compile("(?<=.)[,;](?:这是)?(?:因为|由于)(?![^。]*(?:所以|�
 """A reason behind a statement: 不是，因为…"""
 
 
+_OF_ITS_EQUATION = re.compile("是[原这该]?(?:方程|不等式)[^。;,]{0,60}的[^。;,]{0,4}[解根]")
+"""x=2是方程2x+2=6的解: the equation's values are not the solution's."""
+
+
 def strip_denied(text: str) -> str:
     """The statement without what it denies (不是6而是9 → 9), blanked so that positions stay."""
-    text = REASON.sub("", text)
+    text = _OF_ITS_EQUATION.sub(lambda m: " " * len(m[0]), REASON.sub("", text))
     return _DENIED.sub(lambda m: " " * len(m[0]), text) if _DENIES.search(text) else text
 
 
@@ -130,7 +134,7 @@ def _names_them(p: Place) -> bool:
     """A number that tells what is spoken of rather than how many there are."""
     if _OPERANDS.match(p.text, p.item.end):
         return True
-    if _SOME_OF_THEM.match(p.text, p.item.start):
+    if _SOME_OF_THEM.match(p.text, p.item.start) and p.text[p.item.end - 1] in "个种":
         return not p.question.main.expect.dims
     return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
 

@@ -10,6 +10,7 @@ The run directory is the truth; Slurm's own memory can be late, purged or switch
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable
@@ -75,8 +76,15 @@ def events(run: Path, *, event: str | None = None, stage: str | None = None) -> 
 
 
 def marker(run: Path, stage: str) -> Json | None:
-    """A stage's marker, or None while it has no outcome."""
-    return read_json(run / "stages" / f"{stage}.json")
+    """A stage's marker, or None while it has no outcome.
+
+    Raises:
+        PermissionError: it may not be read: nobody can tell then what is done.
+    """
+    path = run / "stages" / f"{stage}.json"
+    if path.exists() and not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return read_json(path)
 
 
 def is_done(run: Path, stage: str) -> bool:

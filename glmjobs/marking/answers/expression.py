@@ -88,7 +88,7 @@ def is_expression(text: str, question: Question) -> bool:
     letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
     if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
         return True  # 4a, a-3b
-    valued = re.search("的值|多少|几", question.main.clause)
+    valued = re.search("的值|多少|几", question.main.clause) or "求值" in asked
     return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 

@@ -139,6 +139,26 @@ def test_room_is_looked_for_first(
     assert not list((tmp_path / "there").iterdir())
 
 
+def test_what_was_not_fetched_stays(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    for folder, text in ((source, "theirs"), (into, "mine")):
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {into}/config.json: is there already and was not fetched; name another directory with --into\n"
+    )
+    pytest.importorskip("huggingface_hub")
+    done = command(hub, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert done.returncode == 2 and "was not fetched" in done.stderr
+    assert [p.read_text() for p in into.iterdir()] == ["mine"]
+    monkeypatch.chdir(into)
+    assert run_command(fetch.main, ["model", str(source), "--into", ""]) == 2
+    assert capsys.readouterr().err == "error: an empty path; name a directory\n"
+
+
 def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
     source, into = tmp_path / "source", tmp_path / "into"
     for name, content in FILES.items():

@@ -41,6 +41,18 @@ def test_a_closed_run(tmp_path: Path) -> None:
     run.chmod(0o700)
 
 
+def test_a_marker_that_may_not_be_read_is_not_an_absent_one(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    marker = run / "stages" / "score.json"
+    marker.parent.mkdir(exist_ok=True)
+    marker.write_text('{"outcome": "done"}')
+    marker.chmod(0)
+    for line, code, text in said(tmp_path, ["status r", "heal r"]):
+        assert (code, text) == (3, f"error: {marker}: Permission denied\n"), line
+    ((_, code, text),) = said(tmp_path, ["runs"])
+    assert (code, text) == (0, ""), "the others are listed all the same"
+
+
 def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
     run = made(tmp_path)
     (run / "jobs").mkdir()
