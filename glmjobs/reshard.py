@@ -90,8 +90,8 @@ def check_run(run: Run, world_size: int) -> None:
     if run.done("train"):
         longer = hints.command("glmjobs.heal", run.path, "--set", "train.max_steps=N")
         raise BadInput(
-            f"{run.path}: its training is done, there is nothing to resume; to have it go on, make it longer ({longer}), "
-            f"end that ({hints.command('glmjobs.cancel', run.path)}), and reshard then"
+            f"{run.path}: its training is done, there is nothing to resume; to have it go on, make it "
+            f"longer ({longer}), end that ({hints.command('glmjobs.cancel', run.path)}), and reshard then"
         )
     new_shape(run, world_size)
     accumulation(run.recipe.train.gradient_accumulation, run.shape.world_size, world_size)

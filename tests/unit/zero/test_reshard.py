@@ -20,12 +20,18 @@ from typing import Any
 import pytest
 
 from glmjobs.cli import run_command
-from glmjobs.reshard import accumulation, main
+from glmjobs.recipe.loading import load
+from glmjobs.reshard import accumulation, check_run, main
+from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import committed, universal_form
 from glmjobs.zero.torch_file import TorchFile
 from glmjobs.zero.universal_form import STATES, reshard
+from hpc.batch.profile import Profile
+from hpc.chain import ledger
+from hpc.core import timestamps
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from tests.support.hostile_pickle import Runs
+from tests.support.paths import CONFIGS
 from tests.support.small_checkpoints import flip, resave, storages
 from tests.support.sparse_models import sparse_checkpoint
 
@@ -208,6 +214,16 @@ def test_what_is_no_checkpoint_is_told_apart(
     shutil.rmtree(run / "checkpoints")
     assert run_command(main, [str(run), "--world-size", "1"]) == 2
     assert "a run, and without a checkpoint that could be resharded" in capsys.readouterr().err
+
+
+def test_a_training_that_is_done_is_made_longer_first(tmp_path: Path) -> None:
+    recipe = load(CONFIGS / "tiny.yaml", ["data.make.rows=60", "data.dev_rows=1-5"])
+    run = Run.create(tmp_path / "run", recipe, Profile(name="x"), Shape(nodes=1, gpus=2))
+    run.mark("train", started=timestamps.now(), figures={"step": 20})
+    with pytest.raises(BadInput, match=r"training is done.*\.heal .*max_steps=N.*\.cancel .*reshard then"):
+        check_run(run, 1)
+    ledger.reopen(run.path, "train", "made longer")
+    check_run(run, 1)
 
 
 def test_a_flipped_bit_is_named(checkpoint: Path) -> None:
