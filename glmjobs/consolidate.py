@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmjobs.cli import positive, run_command
-from glmjobs.text import SHARD_SIZE
+from glmjobs.text import SHARD_SIZE, parse_size
 from glmjobs.zero import manifest as manifests
 from glmjobs.zero.consolidate import Options, consolidate, finished
 from glmjobs.zero.dtypes import BY_TORCH_NAME
@@ -206,6 +206,16 @@ def _one(source: Path, args: argparse.Namespace, run: Run | None = None) -> int:
             f"{source}: name the model directory to write, for example: {source} {source.resolve().name}-model"
         )
     clean(args.out)
+    if os.path.lexists(args.out) and not args.replace:
+        replaced = (args.out / manifests.MANIFEST).exists()
+        raise BadInput(
+            f"{args.out}: exists already; name another" + (", or replace it: --replace" if replaced else "")
+        )
+    if args.shard_size is not None:
+        try:
+            parse_size(args.shard_size)
+        except BadInput as error:
+            raise BadInput(f"--shard-size {error}") from None
     options = Options(
         dtype=args.dtype or "float16",
         shard_size=SHARD_SIZE if args.shard_size is None else args.shard_size,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmjobs.cli import positive, run_command
+from glmjobs.zero import committed
 from glmjobs.zero.checkpoint import open_checkpoint
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.universal_form import reshard
@@ -38,6 +39,27 @@ def accumulation(before: int, old: int, new: int) -> int:
             f"{new} ranks cannot share; take a divisor of {before * old}"
         )
     return before * old // new
+
+
+def check_no_run(checkpoint: Path) -> None:
+    """A run's name or directory is told which of its checkpoints would do.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if checkpoint.exists() and not (checkpoint / "run.yaml").is_file():
+        return
+    from glmjobs.run.locate import locate
+
+    try:
+        run = locate(str(checkpoint)).path
+    except BadInput:
+        return  # neither: whoever opens it says so
+    found = committed.newest(run / "checkpoints")
+    if found is None:
+        raise BadInput(f"{checkpoint}: a run, and without a checkpoint that could be resharded")
+    right = hints.command("glmjobs.reshard", found.path, "--world-size", "M")
+    raise BadInput(f"{checkpoint}: a run; name one of its checkpoints, the newest by: {right}")
 
 
 def run_of(checkpoint: Path) -> Run | None:
@@ -66,7 +88,11 @@ def check_run(run: Run, world_size: int) -> None:
             + hints.command("glmjobs.cancel", run.path)
         )
     if run.done("train"):
-        raise BadInput(f"{run.path}: its training is done, there is nothing to resume")
+        longer = hints.command("glmjobs.heal", run.path, "--set", "train.max_steps=N")
+        raise BadInput(
+            f"{run.path}: its training is done, there is nothing to resume; to have it go on, make it "
+            f"longer ({longer}), end that ({hints.command('glmjobs.cancel', run.path)}), and reshard then"
+        )
     new_shape(run, world_size)
     accumulation(run.recipe.train.gradient_accumulation, run.shape.world_size, world_size)
 
@@ -133,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     args = parser().parse_args(argv)
     args.checkpoint = named(args.checkpoint)
+    check_no_run(args.checkpoint)
     run = run_of(args.checkpoint)
     old = open_checkpoint(args.checkpoint).world_size
     if run is not None and args.world_size >= 1:

@@ -80,7 +80,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
             data.
     """
     if not path.is_dir():
-        raise BadInput(f"{path}: no such directory; a checkpoint is a folder such as checkpoint-1000")
+        what = "a file" if path.exists() else "no such directory"
+        raise BadInput(f"{path}: {what}; a checkpoint is a folder such as checkpoint-1000")
     opened = _open(path)
     if not opened.numel:
         raise WorkFailed(f"{path}: holds no tensors of a model (a state dict maps names to tensors)")

@@ -20,7 +20,7 @@ from glmjobs.zero.dtypes import BY_TORCH_NAME, SIZE, TORCH_NAME
 from glmjobs.zero.file_hashes import HASHES, XXH128, describe
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
-from glmjobs.zero.model_files import carry, in_order, read_config
+from glmjobs.zero.model_files import carry, in_order, of_use, read_config
 from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.tied import second_copies, ties
@@ -75,6 +75,8 @@ def consolidate(
     if base is not None and not base.is_dir():
         raise BadInput(f"{base}: no such base model directory")
     bases = with_bases(base) if base is not None else _own_bases(source)
+    if base is not None and not any(map(of_use, bases)):
+        raise BadInput(f"{base}: no model directory, it has neither config.json nor tokenizer nor weights")
     base = next(iter(bases), None)
     if options.replace:
         for other in (source, *bases):

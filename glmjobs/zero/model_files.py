@@ -19,6 +19,7 @@ PATTERNS = (
     "chat_template*", "preprocessor_config.json",
     "processor_config.json", "*.py", "LICENSE*", "MODEL_LICENSE*", "NOTICE*",
 )  # fmt: skip
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 OF_WHOLE_MODELS = ("config.json", "generation_config.json", "configuration.json")
 # Beside a checkpoint lie scripts that DeepSpeed put there; they are not the model's.
 NOT_MODEL = ("zero_to_fp32.py", "zero_to_torch.py", "setup.py")
@@ -78,6 +79,11 @@ def carry(
                 raise of_system(error, f"{path}: cannot be copied: {error.strerror or error}") from None
             copied.append(name)
     return sorted(copied)
+
+
+def of_use(base: Path) -> bool:
+    """Whether a directory has anything of a base model: weights, or a file that would be carried over."""
+    return any(_matches(path.name, (*PATTERNS, *WEIGHTS)) for path in base.iterdir())
 
 
 def in_order(checkpoint: Path, bases: Sequence[Path]) -> list[Path]:

@@ -35,7 +35,8 @@ from glmjobs.zero.source_files import SourceFiles
 from glmjobs.zero.torch_file import TorchFile
 from glmjobs.zero.torch_writer import Content
 from glmjobs.zero.write import check_space
-from hpc.core.errors import BadInput, NotFit, WorkFailed
+from hpc.core.errors import BadInput, NotFit, WorkFailed, of_system
+from hpc.core.files import write_atomic
 
 STATES = ("fp32", "exp_avg", "exp_avg_sq")
 SHARDED = ("base_optimizer_state", "single_partition_of_fp32_groups", "param_slice_mappings", "fp32_flat_groups")
@@ -50,7 +51,7 @@ MOST_RANKS = 1 << 16
 
 @errors_in_one_line()
 def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
-    """Write the universal form of the checkpoint at ``path``; its folder. Done already: returned at once.
+    """Write the universal form of the checkpoint at ``path``; its folder. One that is there is read and checked.
 
     Args:
         workers: threads; each has a few megabytes of memory, however large the model.
@@ -59,7 +60,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
         BadInput: no ZeRO checkpoint there, or ``world_size`` or ``workers`` is no sensible number.
         NotFit: disk space is missing, or the DeepSpeed that saved it could not load the result.
         WorkFailed: the checkpoint is damaged, mixed or of another kind than written here, or there is a universal form
-            that is not whole.
+            that is not whole, or damaged.
     """
     if not 1 <= world_size <= MOST_RANKS:
         raise BadInput(f"world size {world_size}: a number of ranks, 1 to {MOST_RANKS}")
@@ -79,7 +80,7 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
     if pointer.is_dir():
         raise WorkFailed(f"{pointer}: a directory, where a file should name the universal form; remove it")
     if os.path.lexists(target):
-        _check_whole(target)
+        _check_whole(target, workers)
     else:
         files = _contents(checkpoint)
         with publishing(target) as new:
@@ -89,9 +90,12 @@ def reshard(path: Path, world_size: int, workers: int = 2) -> Path:
             _write(checkpoint, files, new, workers)
             committed.sync(new)
             committed.commit(new)
-    aside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    aside.write_text(target.name, encoding="utf-8")
-    aside.replace(pointer)
+    try:
+        if not pointer.is_file() or pointer.read_bytes() != target.name.encode():
+            write_atomic(pointer, target.name)
+    except OSError as error:
+        words = f"{pointer}: cannot be written: {error.strerror}; it has to hold the word {target.name}"
+        raise of_system(error, words) from None
     return target
 
 
@@ -211,8 +215,9 @@ class _Copy:
         return crc
 
 
-def _check_whole(target: Path) -> None:
-    """That the universal form which is there already was finished by this command, and nothing is gone since."""
+def _check_whole(target: Path, workers: int) -> None:
+    """That the universal form which is there already was finished by this command, and that it is as it was written:
+    nothing checks the numbers when DeepSpeed loads them."""
     again = "remove it and run this again"
     try:
         whole = not target.is_symlink() and committed.check(target) is not None
@@ -222,3 +227,14 @@ def _check_whole(target: Path) -> None:
         raise WorkFailed(
             f"{target}: not a whole universal form of this command (no {committed.COMMITTED}); {again}"
         )
+    files = {path: path.stat().st_size for path in sorted(target.rglob("*.pt"))}
+    with ByteProgress(f"check {target.name}", sum(files.values())) as progress:
+
+        def check(path: Path) -> None:
+            check_whole(TorchFile(path).storages())
+            progress.add(files[path], 0)
+
+        try:
+            _in_threads(check, files, workers)
+        except WorkFailed as error:
+            raise WorkFailed(f"{error}; or remove {target} and run this again") from None

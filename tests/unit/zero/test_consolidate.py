@@ -11,8 +11,12 @@ import pytest
 
 from glmjobs import consolidate as stage
 from glmjobs.cli import run_command
-from glmjobs.zero import dtypes, manifest
+from glmjobs.recipe.loading import load
+from glmjobs.run.directory import Run, Shape
+from glmjobs.zero import committed, dtypes, manifest
 from glmjobs.zero.consolidate import Options, consolidate
+from hpc.batch.profile import Profile
+from tests.support.paths import CONFIGS
 from tests.support.small_checkpoints import fails, models, resave, shards, weights
 
 torch = pytest.importorskip("torch", reason="checkpoints to read are made with torch")
@@ -40,6 +44,42 @@ def test_overflow_is_named_and_refused(checkpoint: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(stage.main, [word.format(here=tmp_path) for word in argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_wrong_names_the_option_and_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = weights(tmp_path / "checkpoint-3", {"w": torch.ones(2)})
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "tiny.yaml").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("")
+    out = tmp_path / "out"
+    assert run_command(stage.main, [str(source), str(out)]) == 0
+    capsys.readouterr()
+    for words, said in (
+        ([str(out)], f"{out}: exists already; name another, or replace it: --replace\n"),
+        ([str(tmp_path / "other")], f"{tmp_path / 'other'}: exists already; name another\n"),
+        ([str(tmp_path / "n"), "--shard-size", "0"], "--shard-size '0' is no size"),
+        ([str(tmp_path / "n"), "--base", str(tmp_path / "none")], "none: no such base model directory"),
+        ([str(tmp_path / "n"), "--base", str(tmp_path / "recipes")], "recipes: no model directory, it has neither"),
+    ):
+        assert run_command(stage.main, [str(source), *words]) == 2, words
+        assert said in (err := capsys.readouterr().err) and err.count("\n") == 1
+    assert run_command(stage.main, [str(source), str(out), "--replace"]) == 0
+
+
+def test_the_base_named_for_a_run_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load(CONFIGS / "tiny.yaml", ["data.make.rows=60", "data.dev_rows=1-5"])
+    run = Run.create(tmp_path / "run", recipe, Profile(name="x"), Shape(nodes=1, gpus=1))
+    saved = run.checkpoints / "checkpoint-3"
+    saved.parent.mkdir()
+    committed.commit(weights(saved, {"w": torch.ones(2)}))
+    for base in ("none", "run"):
+        words = [str(run.path), str(tmp_path / "out"), "--base", str(tmp_path / base)]
+        assert run_command(stage.main, words) == 2, base
+        assert f"{tmp_path / base}: no " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_matrix_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -18,11 +19,19 @@ from typing import Any
 
 import pytest
 
-from glmjobs.reshard import accumulation
+from glmjobs.cli import run_command
+from glmjobs.recipe.loading import load
+from glmjobs.reshard import accumulation, check_run, main
+from glmjobs.run.directory import Run, Shape
+from glmjobs.zero import committed, universal_form
 from glmjobs.zero.torch_file import TorchFile
 from glmjobs.zero.universal_form import STATES, reshard
+from hpc.batch.profile import Profile
+from hpc.chain import ledger
+from hpc.core import timestamps
 from hpc.core.errors import BadInput, HpcError, NotFit, WorkFailed
 from tests.support.hostile_pickle import Runs
+from tests.support.paths import CONFIGS
 from tests.support.small_checkpoints import flip, resave, storages
 from tests.support.sparse_models import sparse_checkpoint
 
@@ -152,6 +161,69 @@ def test_done_already_is_looked_at(checkpoint: Path) -> None:
     for world_size, workers in ((0, 1), (10**11, 1), (1, 0), (1, 9999)):
         with pytest.raises(BadInput, match=r"world size|workers"):
             reshard(checkpoint, world_size, workers)
+
+
+def test_a_universal_form_that_was_damaged_since_is_not_taken_for_whole(checkpoint: Path) -> None:
+    """Its numbers, and what the model states have: of the right size, and not as they were written."""
+    target = reshard(checkpoint, 1)
+    for path in (target / "zero/scale/exp_avg.pt", *target.glob("*model_states.pt")):
+        whole = path.read_bytes()
+        name = flip(path, storages(path)[0])
+        with pytest.raises(WorkFailed, match=r"checksum.*or remove .*_universal and run this again") as failure:
+            reshard(checkpoint, 1)
+        assert str(path) in str(failure.value) and name in str(failure.value)
+        path.write_bytes(whole)
+    assert reshard(checkpoint, 1) == target
+
+
+def test_on_a_disk_that_takes_nothing_a_whole_one_will_do(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = reshard(checkpoint, 1)
+
+    def refused(path: Path, *_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path.with_name("a name of its own")))
+
+    monkeypatch.setattr(universal_form, "write_atomic", refused)
+    assert reshard(checkpoint, 1) == target
+    (checkpoint / "latest_universal").write_text("another")
+    with pytest.raises(HpcError) as failure:
+        reshard(checkpoint, 1)
+    said = f"{checkpoint / 'latest_universal'}: cannot be written: Read-only file system; it has to hold the word"
+    assert str(failure.value) == f"{said} {target.name}"
+
+
+def test_what_is_no_checkpoint_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLMJOBS_RUNS", str(tmp_path))
+    run, newest = tmp_path / "first", tmp_path / "first/checkpoints/checkpoint-20"
+    for step in (10, 20):
+        (run / f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+        committed.commit(run / f"checkpoints/checkpoint-{step}")
+    (run / "run.yaml").write_text("name: first")
+    (run / "empty").write_text("")
+    for given, said in (
+        (str(run), f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size M"),
+        ("first", f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size M"),
+        (str(run / "empty"), "empty: a file; a checkpoint is a folder"),
+        (str(run / "nothing"), "nothing: no such directory; a checkpoint is a folder"),
+    ):
+        assert run_command(main, [given, "--world-size", "1"]) == 2
+        assert re.search(said, capsys.readouterr().err), given
+    shutil.rmtree(run / "checkpoints")
+    assert run_command(main, [str(run), "--world-size", "1"]) == 2
+    assert "a run, and without a checkpoint that could be resharded" in capsys.readouterr().err
+
+
+def test_a_training_that_is_done_is_made_longer_first(tmp_path: Path) -> None:
+    recipe = load(CONFIGS / "tiny.yaml", ["data.make.rows=60", "data.dev_rows=1-5"])
+    run = Run.create(tmp_path / "run", recipe, Profile(name="x"), Shape(nodes=1, gpus=2))
+    run.mark("train", started=timestamps.now(), figures={"step": 20})
+    with pytest.raises(BadInput, match=r"training is done.*\.heal .*max_steps=N.*\.cancel .*reshard then"):
+        check_run(run, 1)
+    ledger.reopen(run.path, "train", "made longer")
+    check_run(run, 1)
 
 
 def test_a_flipped_bit_is_named(checkpoint: Path) -> None:
