@@ -99,12 +99,12 @@ def sparse_checkpoint(
 ) -> int:
     """A ZeRO-2 checkpoint of zeros as DeepSpeed 0.19 lays it out, with Adam's ``moments`` or without; its parameters.
 
-    The output matrix is tied to the embedding. Needs torch, and no memory to speak of.
+    The output matrix is tied to the embedding, where there is one. Needs torch, and no memory to speak of.
     """
     import torch
 
     shapes = {name: shape for name, shape in shapes.items() if name != "lm_head.weight"}
-    embedding = next(name for name in shapes if name.endswith("word_embeddings.weight"))
+    embedding = next((name for name in shapes if name.endswith("word_embeddings.weight")), None)
     step = folder / "global_step10"
     step.mkdir(parents=True)
     total = sum(math.prod(shape) for shape in shapes.values())
@@ -127,7 +127,7 @@ def sparse_checkpoint(
     common: dict[str, Any] = {
         "buffer_names": [], "param_shapes": [{name: torch.Size(shape) for name, shape in shapes.items()}],
         "frozen_param_shapes": None, "frozen_param_fragments": None, "global_steps": 10, "ds_version": "0.19.8",
-        "shared_params": {"lm_head.weight": embedding}, "ds_config": {}, "module": {},
+        "shared_params": {"lm_head.weight": embedding} if embedding else {}, "ds_config": {}, "module": {},
     }  # fmt: skip
     torch.save(common, step / "mp_rank_00_model_states.pt")
     (folder / "latest").write_text("global_step10")
