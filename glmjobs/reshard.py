@@ -97,6 +97,18 @@ def check_run(run: Run, world_size: int) -> None:
     accumulation(run.recipe.train.gradient_accumulation, run.shape.world_size, world_size)
 
 
+def check_newest(run: Run, checkpoint: Path, world_size: int) -> None:
+    """That training goes on from this checkpoint, and not from a newer one that its new ranks could not load.
+
+    Raises:
+        BadInput: there is a newer one.
+    """
+    found = committed.newest(run.checkpoints)
+    if found is not None and found.path.resolve() != checkpoint.resolve():
+        right = hints.command("glmjobs.reshard", found.path, "--world-size", str(world_size))
+        raise BadInput(f"{checkpoint}: training goes on from a newer one, {found.path.name}; reshard that: {right}")
+
+
 def new_shape(run: Run, world_size: int) -> tuple[int, int]:
     """(nodes, GPUs a node) of so many ranks: full nodes as before, or one node with fewer GPUs.
 
@@ -164,6 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     old = open_checkpoint(args.checkpoint).world_size
     if run is not None and args.world_size >= 1:
         check_run(run, args.world_size)
+        check_newest(run, args.checkpoint, args.world_size)
     target = reshard(args.checkpoint, args.world_size, args.workers)
     print(f"{target}: written by {old} ranks, loads on any number")
     if run is not None:

@@ -21,7 +21,7 @@ import pytest
 
 from glmjobs.cli import run_command
 from glmjobs.recipe.loading import load
-from glmjobs.reshard import accumulation, check_run, main
+from glmjobs.reshard import accumulation, check_newest, check_run, main
 from glmjobs.run.directory import Run, Shape
 from glmjobs.zero import committed, universal_form
 from glmjobs.zero.torch_file import TorchFile
@@ -224,6 +224,18 @@ def test_a_training_that_is_done_is_made_longer_first(tmp_path: Path) -> None:
         check_run(run, 1)
     ledger.reopen(run.path, "train", "made longer")
     check_run(run, 1)
+
+
+def test_an_older_checkpoint_is_not_what_training_goes_on_from(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", load(CONFIGS / "tiny.yaml"), Profile(name="test"), Shape(nodes=1, gpus=2))
+    for step in (3, 6):
+        folder = run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("x")
+        committed.commit(folder)
+    check_newest(run, run.checkpoints / "checkpoint-6", 4)
+    with pytest.raises(BadInput, match=r"newer one, checkpoint-6; reshard that: .*checkpoint-6 --world-size 4"):
+        check_newest(run, run.checkpoints / "checkpoint-3", 4)
 
 
 def test_a_flipped_bit_is_named(checkpoint: Path) -> None:
