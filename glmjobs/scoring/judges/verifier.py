@@ -257,9 +257,13 @@ class _Cache:
     def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
         self._replies: dict[str, str] = {}
+        self._before = b""
         if path is None or not path.is_file():
             return
-        for line in path.read_bytes().splitlines():
+        kept = path.read_bytes()
+        if kept and not kept.endswith(b"\n"):
+            self._before = b"\n"  # the next reply has a line of its own
+        for line in kept.splitlines():
             try:
                 record = json.loads(line)
                 self._replies[str(record["digest"])] = str(record["reply"])
@@ -276,6 +280,7 @@ class _Cache:
         line = (json.dumps({"digest": digest, "reply": reply}) + "\n").encode()
         try:
             with self._lock, self._path.open("ab") as file:
-                file.write(line)
+                file.write(self._before + line)
+                self._before = b""
         except OSError as error:
             raise of_system(error, f"{self._path}: cannot write: {error.strerror}") from None

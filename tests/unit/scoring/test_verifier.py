@@ -208,6 +208,11 @@ def test_replies_are_kept_by_content(server: Server, tmp_path: Path, monkeypatch
     assert again.mark(*ROW).correct and len(server.asked) == 2
     other = Verifier(Endpoint(server.url, "another", attempts=1), cache, lambda _: None)
     assert other.mark(*ROW).status == "not marked", "another model is asked itself"
+    server.replies = ["A"]
+    assert verifier(server, cache=cache).mark("一共几颗？", "9颗", "九颗").correct
+    asked = len(server.asked)
+    assert verifier(server, cache=cache).mark("一共几颗？", "9颗", "九颗").correct
+    assert len(server.asked) == asked, "a line cut off before it does not take the next one along"
     assert SECRET.encode() not in cache.read_bytes()
 
 
