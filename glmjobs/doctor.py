@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hpc.health.writing import MOST_BYTES, write_speed
 
 if TYPE_CHECKING:
     from glmjobs.planning.demands import Demand
+    from glmjobs.recipe.schema import Recipe
 
 AT_START = "how much that is, preflight looks when the job starts"
 
@@ -32,7 +34,8 @@ def words(p: argparse.ArgumentParser) -> None:
 
 
 def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Profile, list[Row]]:
-    """A row for disk, host memory, GPU memory and saves each (:mod:`glmjobs.planning.demands`).
+    """A row for disk, host memory, GPU memory and saves each (:mod:`glmjobs.planning.demands`); a note where the model or
+    the data is not there, which submit refuses: the figures are then those of the published sizes.
 
     Raises:
         BadInput: the recipe is wrong, or the model's sizes cannot be read.
@@ -56,7 +59,8 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
         check_warning(recipe.jobs)
     recipe, _ = decided(recipe, profile, shape)
     title = f"Training {recipe.name} on {shape.nodes} × {shape.gpus} GPUs"
-    found = [
+    found = [Row(title, what, "warn", why, "to be there before submit") for what, why in _missing(recipe)]
+    found += [
         Row(title, d.what, _state(d), d.found, d.needed, d.remedy or ("" if d.known else AT_START))
         for d in demands.held(recipe, profile, shape, runs, limited=executor == "slurm")
     ]
@@ -71,6 +75,21 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
         # Another machine than those that save: preflight measures it there, and demands it.
         found.append(Row(title, d.what, "ok" if d.holds else "warn", d.found, d.needed, d.remedy))
     return profile, found
+
+
+def _missing(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What submit says of a model or data that are not there, or not what the recipe says."""
+    from glmjobs.run.submit_checks import check_model
+
+    model, paths = recipe.model, [one.path for one in recipe.data.apart()]
+    try:
+        if model.path is not None:
+            check_model(Path(model.path), model.family)
+    except (BadInput, OSError) as error:
+        yield "model", str(error)
+    for path in paths:
+        if path is not None and not Path(path).exists():
+            yield "data", f"{path}: no such data"
 
 
 def _state(d: Demand) -> State:

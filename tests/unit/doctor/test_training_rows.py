@@ -45,7 +45,9 @@ def test_each_demand_is_a_row_with_numbers_and_a_setting(rows: Any) -> None:
     words = [word for item in settings for word in ("--set", item)]
     code, found = rows("--recipe", "configs/chatglm6b.yaml", *words)
     assert code == 3 and {row["section"] for row in found.values()} == {TITLE}
-    assert list(found) == ["disk", "host memory", "GPU memory", "a save"]
+    assert list(found) == ["model", "data", "disk", "host memory", "GPU memory", "a save"]
+    for name, why in (("model", "no such model directory"), ("data", "no such data")):
+        assert found[name]["state"] == "warn" and why in found[name]["found"], "submit refuses it"
     for name, needed, mend in (
         ("disk", "172.9 GB", "--set train.method=lora"),
         ("host memory", "24.7 GB of a node", "--set jobs.train.memory=29G"),
