@@ -34,8 +34,9 @@ def words(p: argparse.ArgumentParser) -> None:
 
 
 def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Profile, list[Row]]:
-    """A row for disk, host memory, GPU memory and saves each (:mod:`glmjobs.planning.demands`); a note where the model or
-    the data is not there, which submit refuses: the figures are then those of the published sizes.
+    """A row for disk, host memory, GPU memory and saves each (:mod:`glmjobs.planning.demands`).
+
+    Also a note where the model or the data is not there, which submit refuses: the figures are of published sizes then.
 
     Raises:
         BadInput: the recipe is wrong, or the model's sizes cannot be read.
