@@ -41,7 +41,7 @@ def accumulation(before: int, old: int, new: int) -> int:
     return before * old // new
 
 
-def check_no_run(checkpoint: Path) -> None:
+def check_no_run(checkpoint: Path, world_size: int) -> None:
     """A run's name or directory is told which of its checkpoints would do.
 
     Raises:
@@ -58,7 +58,7 @@ def check_no_run(checkpoint: Path) -> None:
     found = committed.newest(run / "checkpoints")
     if found is None:
         raise BadInput(f"{checkpoint}: a run, and without a checkpoint that could be resharded")
-    right = hints.command("glmjobs.reshard", found.path, "--world-size", "M")
+    right = hints.command("glmjobs.reshard", found.path, "--world-size", str(world_size))
     raise BadInput(f"{checkpoint}: a run; name one of its checkpoints, the newest by: {right}")
 
 
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     args = parser().parse_args(argv)
     args.checkpoint = named(args.checkpoint)
-    check_no_run(args.checkpoint)
+    check_no_run(args.checkpoint, args.world_size)
     run = run_of(args.checkpoint)
     old = open_checkpoint(args.checkpoint).world_size
     if run is not None and args.world_size >= 1:

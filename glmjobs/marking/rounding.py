@@ -27,7 +27,8 @@ def close(
     if gold == other or (g.form == p.form == "root" and near(gold, other)):
         return True
     a, b = gold / scale, other / scale
-    if p.places > 0 and re.search("圆|球", question.text) and round_half_up(a / _SCHOOL_PI * _PI, p.places) == b:
+    finer = p.places > g.places >= 0 and re.search("圆|球", question.text)
+    if finer and round_half_up(a / _SCHOOL_PI * _PI, p.places) == b:
         return True  # by 3.14 and by π
     if question.precision is not None:
         return _rounded(a, question.precision) == _rounded(b, question.precision)

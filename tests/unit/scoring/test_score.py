@@ -24,6 +24,7 @@ from glmjobs.run.read_state import read_state
 from glmjobs.scoring import evaluate
 from glmjobs.scoring.predictions import Writer
 from hpc.batch.profile import Profile
+from hpc.core import timestamps
 from hpc.core.errors import BadInput
 from tests.support.small_families import small_chatglm
 
@@ -416,14 +417,13 @@ def test_rejudge_marks_what_is_stored(
 
 def test_a_scored_run_is_marked_by_another_judge(run: Run) -> None:
     """As docs/scoring.md says: heal --set score.judge, then score --rejudge."""
+    run.mark("train", started=timestamps.now())  # else all that rests on it is done again
     assert command(run.path, "--json") == 0
     assert run.done("score") and read(run.scores / "finetuned/summary.json")["judge"] == "meaning"
     with pytest.raises(BadInput, match="score is done, so this would change nothing"):
         heal.change(run, read_state(run), ["score.max_new_tokens=9"], "local")
     told: list[str] = []
-    heal.change(
-        run, read_state(run), ["score.judge=[exact,meaning]", "train.device=cpu"], "local", told.append
-    )
+    heal.change(run, read_state(run), ["score.judge=[exact,meaning]"], "local", told.append)
     assert [line.split()[0] for line in told] == ["score", "report"] and "--rejudge" in told[0]
     assert command(run.path, "--rejudge", "--json") == 0
     found = read(run.scores / "finetuned/summary.json")

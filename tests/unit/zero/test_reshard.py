@@ -204,8 +204,8 @@ def test_what_is_no_checkpoint_is_told_apart(
     (run / "run.yaml").write_text("name: first")
     (run / "empty").write_text("")
     for given, said in (
-        (str(run), f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size M"),
-        ("first", f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size M"),
+        (str(run), f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size 1"),
+        ("first", f"a run; name one of its checkpoints, the newest by: .*reshard {newest} --world-size 1"),
         (str(run / "empty"), "empty: a file; a checkpoint is a folder"),
         (str(run / "nothing"), "nothing: no such directory; a checkpoint is a folder"),
     ):
