@@ -70,10 +70,15 @@ class Quotas:
     unasked: str = ""
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes that this user can still write below ``path``, which need not be there yet."""
+def free_bytes(path: Path, asked: Quotas | None = None) -> int:
+    """Bytes that this user can still write below ``path``, which need not be there yet.
+
+    Args:
+        asked: what :func:`quotas` said of it, where that is known; None: it is asked.
+    """
     path = there(path)
-    return max(0, min([_disk(path), *(quota.left for quota in quotas(path).found)]))
+    asked = quotas(path) if asked is None else asked
+    return max(0, min([_disk(path), *(quota.left for quota in asked.found)]))
 
 
 def quotas(path: Path) -> Quotas:

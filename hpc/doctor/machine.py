@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpc.batch.profile import Profile
+from hpc.core.room import there
 from hpc.doctor.checklist import Row
 from hpc.health import checks, libraries
 from hpc.health import gpus as devices
@@ -30,8 +31,7 @@ def check(profile: Profile, runs: Path) -> list[Row]:
         if profile.preflight.libraries:
             findings += checks.check_libraries(libraries.loaded(), profile.preflight, gpus)
     findings.append(checks.check_memory(need))
-    place = next(p for p in (runs, *runs.parents) if p.exists())
-    findings += checks.check_run_directory(place, need)[0]
+    findings += checks.check_run_directory(there(runs), need)[0]
     none = (
         [] if gpus else [Row(SECTION, "GPUs", "ok", "none (nvidia-smi lists none)", "none on a login node")]
     )

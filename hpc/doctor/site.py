@@ -110,7 +110,7 @@ def check_container(profile: Profile) -> list[Row]:
 
 def check_disk(runs: Path) -> list[Row]:
     """Inodes and quota where run directories go; :mod:`hpc.doctor.machine` looks at the room and the speed."""
-    place = next(p for p in (runs, *runs.parents) if p.exists())
+    place = room.there(runs)
     inodes = os.statvfs(place)
     rows = []
     if inodes.f_files:

@@ -270,15 +270,15 @@ def check_run_directory(run: Path, need: Need) -> tuple[list[Finding], float]:
             Finding(what="run directory", ok=False, found=f"cannot write: {error.strerror}", needed="writable",
                     remedy=remedy)
         ], 0.0  # fmt: skip
-    free = free_bytes(run)
-    unasked = quotas(run).unasked
+    asked = quotas(run)
+    free = free_bytes(run, asked)
     wanted = need.floor.write_mb_s
     return [
         Finding(what="run directory", ok=rate >= wanted * 1e6, found=f"writable, {rate / 1e6:,.0f} MB/s with fsync",
                 needed=f"{wanted:,.0f} MB/s" if wanted else "",
                 remedy="the file system is slow from this node; report it"),
         Finding(what="free disk", ok=free >= need.disk, needed=gib(need.disk),
-                found=gib(free) + (f" ({unasked})" if unasked else ""),
+                found=gib(free) + (f" ({asked.unasked})" if asked.unasked else ""),
                 remedy="make room, or put runs elsewhere", blame="configuration"),
     ], rate  # fmt: skip
 
