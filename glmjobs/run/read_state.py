@@ -141,7 +141,13 @@ def _passed_over(events: Sequence[Json]) -> list[str]:
 def _stages(path: Path, events: Sequence[Json] | None = None) -> list[StageState]:
     """Every stage by the run directory alone."""
     events = ledger.read(path) if events is None else events
-    stages = [_stage(path, stage, [e for e in events if _concerns(e, stage)]) for stage in STAGES]
+    outdated = behind(path)
+    stages = [
+        _stage(
+            path, stage, [e for e in events if _concerns(e, stage)], outdated if stage in REST_ON_TRAINING else ""
+        )
+        for stage in STAGES
+    ]
     by_name = {s.stage: s for s in stages}
     preflight, train = by_name["preflight"], by_name["train"]
     preflight.job = preflight.job or train.job  # it runs inside the train job
@@ -157,9 +163,8 @@ def _concerns(event: Json, stage: str) -> bool:
     return named == stage or (stage == "preflight" and named == "train" and event.get("event") in shared)
 
 
-def _stage(path: Path, stage: str, events: Sequence[Json]) -> StageState:
+def _stage(path: Path, stage: str, events: Sequence[Json], outdated: str) -> StageState:
     state = StageState(stage=stage)
-    outdated = behind(path) if stage in REST_ON_TRAINING else ""
     follow(path, state, events, outdated)
     progress.add_progress(path, state)
     if outdated and state.state == WAITING:

@@ -82,9 +82,10 @@ def marker(run: Path, stage: str) -> Json | None:
         PermissionError: it may not be read: nobody can tell then what is done.
     """
     path = run / "stages" / f"{stage}.json"
-    if path.exists() and not os.access(path, os.R_OK):
+    found = read_json(path)
+    if found is None and path.exists() and not os.access(path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    return read_json(path)
+    return found
 
 
 def is_done(run: Path, stage: str) -> bool:
