@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from glmjobs.marking.question import RATES, Kind, Question
-from glmjobs.marking.rounding import close, round_half_up
+from glmjobs.marking.rounding import PI, SCHOOL_PI, close, round_half_up
 from glmjobs.marking.values import units
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
 from glmjobs.marking.values.units import Unit
 
 MONEY = ("CNY", "USD", "EUR", "GBP", "JPY", "HKD", "KRW")
-_SCHOOL_PI = Fraction(314, 100)
-_PI = Fraction(math.pi)
 _HOURS_TO_24 = re.compile(r"(?:1[3-9]|2[0-3])\s?[:时点]")
 
 
@@ -84,9 +81,9 @@ def _decimal_pi(q: Quantity, beside: Quantity) -> Quantity:
     """12π beside a decimal becomes 12 × 3.14 (the schoolbook value), or π itself where that fits better."""
     if q.form != "pi" or beside.form == "pi":
         return q
-    school = q.value * _SCHOOL_PI
+    school = q.value * SCHOOL_PI
     fits = beside.value in (school, round_half_up(school, max(beside.places, 0)))
-    return replace(q, value=school if fits else q.value * _PI)
+    return replace(q, value=school if fits else q.value * PI)
 
 
 def _foreign(gold: Reading, other: Reading, question: Question) -> bool:

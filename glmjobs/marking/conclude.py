@@ -82,7 +82,7 @@ class Kept:
 
     @cached_property
     def final(self) -> list[int]:
-        """The last statement, where it begins as a conclusion does and says something new."""
+        """The last statement, where it begins as a conclusion does."""
         return [len(self.kept) - 1] if _FINAL.match(self.end.text) else []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,12 +36,11 @@ def _with_subject(text: str, item: Item) -> str:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A value of the concluding statement, to be weighed against the others of ``pool``."""
+    """A value of the concluding statement, the ``index``-th of those that are weighed."""
 
     text: str
     item: Item
     index: int
-    pool: Sequence[Item]
     question: Question
 
     @cached_property

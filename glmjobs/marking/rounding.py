@@ -11,7 +11,8 @@ from glmjobs.marking.question import Question
 from glmjobs.marking.values.arithmetic import near
 from glmjobs.marking.values.items import Quantity, endless
 
-_SCHOOL_PI, _PI = Fraction(314, 100), Fraction(math.pi)
+SCHOOL_PI, PI = Fraction(314, 100), Fraction(math.pi)
+"""As schoolbooks take it, and as it is."""
 
 
 def round_half_up(value: Fraction, places: int) -> Fraction:
@@ -28,7 +29,7 @@ def close(
         return True
     a, b = gold / scale, other / scale
     finer = p.places > g.places >= 0 and re.search("圆|球", question.text)
-    if finer and round_half_up(a / _SCHOOL_PI * _PI, p.places) == b:
+    if finer and round_half_up(a / SCHOOL_PI * PI, p.places) == b:
         return True  # by 3.14 and by π
     if question.precision is not None:
         return _rounded(a, question.precision) == _rounded(b, question.precision)

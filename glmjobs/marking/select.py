@@ -18,6 +18,9 @@ from glmjobs.marking.values.items import Item, Quantity, Ratio
 
 AnItem = TypeVar("AnItem", bound=Item)
 
+UNRIVALLED = 9.0
+"""How far ahead a value is that is the only one."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -26,7 +29,7 @@ class Selection:
     item: Item
     rivals: bool = False
     fired: tuple[tuple[str, str], ...] = ()
-    margin: float = 9.0
+    margin: float = UNRIVALLED
 
 
 def select(text: str, items: list[Item], question: Question) -> Selection:
@@ -38,24 +41,23 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     for keep in (_outside_brackets, _not_supposed, _last_time):
         pool = keep(plain, pool, question) or pool
     fitting = list(_fitting(pool, question))
-    by: tuple[tuple[str, str], ...] = ()
-    margin, chosen = 9.0, pool[0]
     if total := _counted_together(plain, fitting, question):
         return Selection(total, fired=(("counted_together", str(total)),))
     if len(fitting) > 1 and _EQUATIONS.fullmatch(plain):
-        chosen, by = fitting[-1], (("end_of_equations", str(fitting[-1])),)  # 3吨=3000千克，3000+50=3050千克
+        # 3吨=3000千克，3000+50=3050千克
+        found = Selection(fitting[-1], fired=(("end_of_equations", str(fitting[-1])),))
     elif len(fitting) == 1:
-        chosen, by = fitting[0], (("only_one_fits", str(fitting[0])),)
+        found = Selection(fitting[0], fired=(("only_one_fits", str(fitting[0])),))
     else:
-        chosen, by, margin = _best(plain, fitting or pool, question)
-    rivals = isinstance(chosen, Quantity) and competing(plain, chosen, items, question)
-    return Selection(chosen, rivals, by, margin)
+        found = _best(plain, fitting or pool, question)
+    rivals = isinstance(found.item, Quantity) and competing(plain, found.item, items, question)
+    return replace(found, rivals=rivals)
 
 
-def _best(text: str, pool: list[Item], question: Question) -> tuple[Item, tuple[tuple[str, str], ...], float]:
+def _best(text: str, pool: list[Item], question: Question) -> Selection:
     scored = []
     for index, item in enumerate(pool):
-        c = Candidate(text, item, index, pool, question)
+        c = Candidate(text, item, index, question)
         fired = [
             (rule.id, rule.effect * float(held if isinstance(held, (int, float)) else 1))
             for rule in PREFERENCES
@@ -63,11 +65,11 @@ def _best(text: str, pool: list[Item], question: Question) -> tuple[Item, tuple[
         ]
         scored.append((sum(weight for _, weight in fired), index, fired))
     scored.sort(key=lambda s: s[:2], reverse=True)
-    margin = scored[0][0] - scored[1][0] if len(scored) > 1 else 9.0
+    margin = scored[0][0] - scored[1][0] if len(scored) > 1 else UNRIVALLED
     said = tuple(
         (id, f"{pool[index]} {weight:+.1f}") for _, index, fired in scored[:2] for id, weight in fired
     )
-    return pool[scored[0][1]], said, margin
+    return Selection(pool[scored[0][1]], fired=said, margin=margin)
 
 
 # The pool is narrowed; where nothing would be left, it stays as it is
