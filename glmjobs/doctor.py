@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,17 +81,19 @@ def training(args: argparse.Namespace, profile: Profile, runs: Path) -> tuple[Pr
 
 def _missing(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What submit says of a model or data that are not there, or not what the recipe says."""
-    from glmjobs.run.submit_checks import check_model
+    from glmjobs.run.submit_checks import check_model, check_there
 
-    model, paths = recipe.model, [one.path for one in recipe.data.apart()]
-    try:
-        if model.path is not None:
-            check_model(Path(model.path), model.family)
-    except (BadInput, OSError) as error:
-        yield "model", str(error)
-    for path in paths:
-        if path is not None and not Path(path).exists():
-            yield "data", f"{path}: no such data"
+    checks: list[tuple[str, Callable[[], object]]] = []
+    if recipe.model.path is not None:
+        checks.append(("model", partial(check_model, Path(recipe.model.path), recipe.model.family)))
+    for one in recipe.data.apart():
+        if one.path is not None:
+            checks.append(("data", partial(check_there, Path(one.path))))
+    for what, check in checks:
+        try:
+            check()
+        except (BadInput, OSError) as error:
+            yield what, str(error)
 
 
 def _state(d: Demand) -> State:

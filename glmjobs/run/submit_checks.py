@@ -175,6 +175,18 @@ def check_model(path: Path, family: str) -> Path:
     return path.absolute()
 
 
+def check_there(path: Path) -> None:
+    """The data are there.
+
+    Raises:
+        BadInput: they are not.
+    """
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such data (data.path); name your file: {hints.setting('data.path', 'FILE')}"
+        )
+
+
 def check_data(data: DataSection, score: ScoreSection | None = None) -> str:
     """The data are there, and what the first rows rule out is said now; the run itself checks all of them.
 
@@ -186,10 +198,7 @@ def check_data(data: DataSection, score: ScoreSection | None = None) -> str:
             be used or are too long, or the judge can mark no dev row.
     """
     path = Path(str(data.path))
-    if not path.exists():
-        raise BadInput(
-            f"{path}: no such data (data.path); name your file: {hints.setting('data.path', 'FILE')}"
-        )
+    check_there(path)
     columns = Columns(data.prompt_column, data.query_column, data.response_column)
     split = Split.parse(data.dev_rows, data.train_rows)
     limit = max(FIRST_ROWS, split.highest + 1)
