@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support import partitioned_rank
-from tests.support.paths import REPO
 from tests.support.small_families import SMALL
 from tests.support.sparse_models import sparse_chatglm
+from tests.support.two_ranks import two_ranks
 
 
-def two_ranks(*directories: Path) -> list[list[dict[str, Any]]]:
+def loaded(folder: Path, *directories: Path) -> list[list[dict[str, Any]]]:
     """What each of two ranks says of each directory."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    here = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    here |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
-    command = [sys.executable, partitioned_rank.__file__, *map(str, directories)]
-    ranks = [
-        subprocess.Popen(
-            command, env={**here, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [rank.communicate(timeout=300) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    return [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out, _ in said]
+    ranks = two_ranks(partitioned_rank.__file__, *map(str, directories), cwd=folder, seconds=300)
+    assert [rank.code for rank in ranks] == [0, 0], ranks
+    return [[json.loads(line) for line in rank.out.splitlines() if line.startswith("{")] for rank in ranks]
 
 
 def test_each_rank_has_its_part_of_every_family(tmp_path: Path) -> None:
@@ -58,7 +37,7 @@ def test_each_rank_has_its_part_of_every_family(tmp_path: Path) -> None:
     tensors = load_file(broken / "model.safetensors")
     name = next(iter(sorted(tensors)))
     save_file({**tensors, name: torch.zeros(3, 3)}, broken / "model.safetensors", metadata={"format": "pt"})
-    for said in two_ranks(*made, as_bin, broken):
+    for said in loaded(tmp_path, *made, as_bin, broken):
         *good, bad = said
         assert len(good) == len(SMALL) + 1
         for found in good:
@@ -71,6 +50,6 @@ def test_no_rank_ever_holds_the_whole(tmp_path: Path) -> None:
     """The embedding is most of it: gathered, or copied on the way, it would show."""
     base = tmp_path / "sparse"
     sparse_chatglm(base, layers=8, hidden=1024, vocab=60_000)
-    for (found,) in two_ranks(base):
+    for (found,) in loaded(tmp_path, base):
         assert found["whole"] > 600e6 and found["tied"]
         assert found["peak"] < found["share"] + found["largest"], found

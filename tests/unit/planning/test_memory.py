@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,7 @@ from glmjobs.planning import memory
 from glmjobs.planning.memory import Setting
 from hpc.core.errors import BadInput
 from tests.support import measure_memory as measured
-from tests.support.paths import REPO
+from tests.support.two_ranks import two_ranks
 
 
 @pytest.mark.parametrize("family", measured.SIZES)
@@ -73,27 +69,9 @@ def test_static_parts_of_chatglm_and_glm10b() -> None:
 
 def run_ranks(folder: Path, *words: str) -> dict[str, int]:
     """Two ranks of tests/support/measure_memory.py; what rank 0 counted."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    project = REPO
-    here = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    here |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project)}
-    command = [sys.executable, measured.__file__, *words, str(folder / "checkpoint")]
-    ranks = [
-        subprocess.Popen(
-            command, env={**here, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=folder,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [rank.communicate(timeout=400) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert ranks[0].returncode == 0, said[0][1]
-    return json.loads(next(line for line in said[0][0].splitlines() if line.startswith("{")))  # type: ignore[no-any-return]
+    first, _ = two_ranks(measured.__file__, *words, str(folder / "checkpoint"), cwd=folder, seconds=400)
+    assert first.code == 0, first.err
+    return json.loads(next(line for line in first.out.splitlines() if line.startswith("{")))  # type: ignore[no-any-return]
 
 
 CASES = [
