@@ -19,7 +19,7 @@ from glmjobs.marking.answers import Answer, Choice, Expression, Found, Names, Va
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
-from glmjobs.marking.subquestions import places, same_words, tasks
+from glmjobs.marking.subquestions import blanks, places, same_words, tasks
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
 from glmjobs.text import in_short
 
@@ -83,6 +83,8 @@ def _judge(question: str, gold: str, predicted: str) -> Verdict:
         return _all_of([_judge(*task) for task in several])
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
+    if several := blanks(asked, gold, predicted):
+        return _all_of([_judge(*task) for task in several])
     kind, asked = kind_of(asked, gold)
     several = places(asked, gold, predicted) if kind is not Choice else []
     if any(kind_of(asked, task.gold)[0] is not Values for task in several):

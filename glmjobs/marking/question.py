@@ -86,7 +86,7 @@ _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要
 _BLANK = r"(?:\(\s*(?:\?|_+)?\s*\)|□)"
 _FILLED_BLANK = re.compile(rf"(?<=[\u4e00-\u9fff=<>≈])\s?{_BLANK}|{_BLANK}(?=\s?[\u4e00-\u9fff])")
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
-_UNDERSCORES = re.compile("_{2,}")  # not bold print
+_UNDERSCORES = re.compile(r"[(（]\s*_{2,}\s*[)）]|_{2,}")  # not bold print
 _LOST_BLANK = re.compile(
     r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )

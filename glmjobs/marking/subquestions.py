@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from glmjobs.marking import blanks as holes
 from glmjobs.marking.question import Question
 from glmjobs.marking.tables import phrase
 
@@ -49,6 +50,17 @@ def same_words(gold: str, predicted: str) -> bool:
     """Whether a prediction ends in the gold's words, marked as the answer."""
     wanted, said = (_STOPS.sub("", text) for text in (gold, final_words(predicted)))
     return wanted == said != ""
+
+
+def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
+    """Each blank of a question by itself; [] where there are not several, or gold or prediction fill them otherwise."""
+    around = holes.clauses(question.text) if not question.options else []
+    if sum(len(c) - 1 for c in around) < 2:
+        return []
+    wanted, said = holes.fills(around, gold, gold), holes.fills(around, predicted, final_words(predicted))
+    if not wanted or not said:
+        return []
+    return [Task(*task) for task in zip(holes.asked(question.text, around), wanted, said, strict=True)]
 
 
 def places(question: Question, gold: str, predicted: str) -> list[Task]:
