@@ -79,7 +79,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\\([%$&#_{}])", r"\1", text)
     text = re.sub(r"\{,\}", ",", re.sub(r"\\[,!;:]", "", text))
     text = _RECURRING.sub(lambda m: f"{m[1]}({''.join(g or '' for g in m.groups()[1:])})", text)  # 0.1\dot{6}: 0.1(6)
-    text = re.sub(r"\^\s?\{?\s?\\circ\s?\}?", "°", text)
+    text = re.sub(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ)", "°", text)
     text = re.sub(r"\^\{\s?(-?\d{1,6})\s?\}", r"^\1", text)
     text = re.sub(r"\\(?:begin|end)\{[^{}]{0,40}\}|\\\\", "\n", text)
     for _ in range(4):  # innermost first; deeper nesting than this is no answer a pupil writes

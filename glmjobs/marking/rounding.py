@@ -36,7 +36,7 @@ _ROUND = re.compile("圆(?!珠|圈)|球|弧|扇|[半直]径|[分时秒]针|轮|[
 
 def _by_pi(school: Fraction, s: Quantity, exact: Fraction, e: Quantity) -> bool:
     """Whether one is worked out with 3.14 and the other with π, each as far as its decimals go."""
-    if min(s.places, e.places) < 0 or (min(s.places, e.places) == 0 and exact < 1000):
+    if min(s.places, e.places) < 0 or (e.places == 0 and exact < 1000):
         return False  # as near as that by chance
     slack = Fraction(1, 2) / 10**e.places + (Fraction(1, 2) / 10**s.places if s.about else 0)
     return abs(school / SCHOOL_PI * PI - exact) <= slack

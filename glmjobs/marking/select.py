@@ -35,7 +35,7 @@ class Selection:
 def select(text: str, items: list[Item], question: Question) -> Selection:
     """The asked value among ``items`` of a statement."""
     plain = strip_denied(text)
-    pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
+    pool = boxed(text, items) or _after_marker(text, items) or items
     if (solved := solutions(plain, pool)) and (solved[-1] is pool[-1] or "方程" in question.text):
         pool = solved[-1:]
     for keep in (_outside_brackets, _not_supposed, _last_time):

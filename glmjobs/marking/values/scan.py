@@ -180,7 +180,7 @@ def _one(text: str, at: int) -> Quantity | None:
     if number is None or number.form == "percent":
         return number
     end = number.end
-    at = end + 1 if text[end : end + 1] == " " else end
+    at = _OUT_OF_BOX.match(text, end).end()  # type: ignore[union-attr]
     if text[at : at + 1] == "个" and _HALF_AFTER.match(text, at + 1):
         number, at = replace(number, value=number.value + Fraction(1, 2), places=1), at + 2
     if text[at : at + 1] == "(":
@@ -199,6 +199,7 @@ def _one(text: str, at: int) -> Quantity | None:
     )
 
 
+_OUT_OF_BOX = re.compile("⟧? ?")  # ⟦17⟧ 千克
 _DIVIDER = re.compile(r"\s?(?:/|每)\s?")
 
 
