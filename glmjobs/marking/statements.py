@@ -24,6 +24,9 @@ _BOUNDARY = re.compile(
     r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])"
 )
 
+_ANNOUNCED = re.compile(r"(?<=[是为]):\s*\n\s*")
+"""总量为:, and the value on the next line."""
+
 Read = Callable[[str], list[Any]]
 """Which answers of the asked kind a statement puts forward; none for working and talk."""
 
@@ -56,7 +59,7 @@ class Statement:
 
 def split(text: str) -> list[str]:
     """Sentences; of a very long text only the first 100 and last 300, of a long sentence head and tail."""
-    found = [s.strip() for s in _BOUNDARY.split(text) if s and s.strip()]
+    found = [s.strip() for s in _BOUNDARY.split(_ANNOUNCED.sub(":", text)) if s and s.strip()]
     if len(found) > MAX_STATEMENTS:
         found = found[:100] + found[-300:]
     return [s if len(s) <= MAX_STATEMENT else s[:400] + " … " + s[-800:] for s in found]
