@@ -111,12 +111,13 @@ def _rank(s: Sentence) -> Statement:
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if rank is not Rank.MARKED and s.text.endswith(":"):
         rank, id = Rank.WORKING, "announces"  # 代入上式，得：
-    verdict = isinstance(s.items[0], bool) and len(s.text) <= 6
+    verdict = isinstance(s.items[0], bool) and _VERDICT.match(s.text)
     if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)
 
 
+_VERDICT = re.compile(".{,6}$|(?:是的?|对的?|不|否|[不能够]+),")
 _ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 

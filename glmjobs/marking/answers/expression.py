@@ -23,6 +23,10 @@ _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
+_SOLVED = re.compile(r"[a-z]_?[12]\s?=\s?-?[\d√(]")
+"""x₁=0，x₂=3."""
+_IN_TERMS_OF = re.compile(r"(?:^|[,。;:\n以为得])\s?[a-zA-Z]\s?=[^=,。;\u4e00-\u9fff]*[a-zA-Z][^=,。;\u4e00-\u9fff]*[。.]?$")
+"""y=x+7."""
 _X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
 _CONDITION = re.compile(
     rf"({_NUMBER})\s?([<≤])\s?{_X}\s?([<≤])\s?({_NUMBER})|([(\[])\s?({_NUMBER})\s?,\s?\+?({_NUMBER})\s?([)\]])|"
@@ -88,7 +92,7 @@ def is_expression(text: str, question: Question) -> bool:
     letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
     if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
         return True  # 4a, a-3b
-    valued = re.search("的值|多少|几", question.main.clause) or "求值" in asked
+    valued = re.search("的值|多少|几|求解", question.main.clause) or "求值" in asked
     return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 
@@ -101,9 +105,11 @@ def is_condition(text: str, question: Question) -> bool:
 def is_equation(text: str, question: Question) -> bool:
     """Whether a gold ends in an equation where such is asked (not the value of an unknown)."""
     found = _equation(split(text)[-1] if text else "")
-    if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
+    if not found or _SOLVED.search(text):
         return False
     left, _, right = found[-1].text.partition("=")
+    if not (_EQUATION_ASKED.search(question.text) or _IN_TERMS_OF.search(text) or found[-1].text == text.strip(" 。.")):
+        return False
     if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
         return False  # x²-9=(x+3)(x-3) where x²-9 is given
     return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
