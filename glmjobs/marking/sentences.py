@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from glmjobs.marking.question import Question
+from glmjobs.marking.question import Kind, Question
 from glmjobs.marking.sentence import BOX, PHRASES, SO, Effect, Sentence, State, echoes, fits, says_new
 from glmjobs.marking.statements import Rank, Read, Statement
 from glmjobs.marking.tables import Rule
@@ -40,6 +40,16 @@ def _takes_back(s: Sentence) -> str | None:
     return re.sub("^[了的是,:。!;\\s]+", "", tail)
 
 
+def _refuses(s: Sentence) -> str | None:
+    """What is left of a sentence that says that the question has no answer ("" where nothing is)."""
+    found = list(PHRASES["refused"].finditer(s.text))
+    asked = s.question.kind in (Kind.CHOICE, Kind.YES_NO) or PHRASES["refused"].search(s.question.text)
+    if not found or asked or PHRASES["supposed"].search(s.text):
+        return None
+    tail = s.text[found[-1].end() :]
+    return tail if s.speaks(tail) else ""
+
+
 _CONCLUDES_ALL = re.compile("(?:所以|因此|故|最终|正确)的?答案")
 
 SENTENCES: tuple[Rule[Sentence], ...] = (
@@ -63,6 +73,7 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
     ),
     Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
     Rule("takes_back", Effect.REPLACE, _takes_back, "不对，应该是9颗"),
+    Rule("refuses", Effect.REPLACE, _refuses, "一共120颗，所以无法确定他吃了几颗"),
 )
 """What becomes of a sentence, the first that fires; one on which none does is ranked."""
 
