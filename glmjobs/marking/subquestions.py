@@ -27,6 +27,7 @@ class Task(NamedTuple):
 def tasks(question: Question, gold: str, predicted: str) -> list[Task]:
     """The tasks of a question, gold and prediction that number them alike; [] where they do not."""
     asked, wanted, said = map(_numbered, (question.text, gold, predicted))
+    wanted, said = _fuller(wanted, _inline(gold)), _fuller(said, _inline(predicted))
     if len(wanted) < 2 or not list(asked) == list(wanted) == list(said):
         return []
     stem = _TASK.split(question.text)[0]
@@ -38,6 +39,17 @@ def _numbered(text: str) -> dict[int, str]:
     _, *found = _TASK.split(text)
     said = {int(n): _SUMMARY.split(task)[0].strip() for n, task in zip(found[::2], found[1::2], strict=True)}
     return dict(sorted(said.items())) if set(said) == set(range(1, len(said) + 1)) else {}
+
+
+def _fuller(a: dict[int, str], b: dict[int, str]) -> dict[int, str]:
+    return b if len(b) > len(a) else a
+
+
+def _inline(text: str) -> dict[int, str]:
+    """What follows each number where they stand in the text once each, in order: (1)5名(2)8个."""
+    _, *found = re.split(r"\((\d)\)", text)
+    said = {int(n): task.strip(" ,;。") for n, task in zip(found[::2], found[1::2], strict=True)}
+    return said if list(map(int, found[::2])) == list(range(1, len(said) + 1)) else {}
 
 
 def final_words(predicted: str) -> str:
