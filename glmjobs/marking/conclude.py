@@ -83,10 +83,13 @@ class Kept:
     @cached_property
     def final(self) -> list[int]:
         """The last statement, where it begins as a conclusion does."""
-        return [len(self.kept) - 1] if _FINAL.match(self.end.text) else []
+        clause = _FINAL_CLAUSE.search(self.end.text)
+        says = clause and any(getattr(i, "start", -1) > clause.start() for i in self.end.items)
+        return [len(self.kept) - 1] if says or _FINAL.match(self.end.text) else []
 
 
 _STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
+_FINAL_CLAUSE = re.compile("[,;](?:所以|因此|因而|综[上合]|故|最终|最后)[^,;]*$")
 _FINAL = re.compile("(?:所以|因此|因而|综[上合]|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (

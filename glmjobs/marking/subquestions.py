@@ -9,7 +9,7 @@ from glmjobs.marking import blanks as holes
 from glmjobs.marking.question import Question
 from glmjobs.marking.tables import phrase
 
-_TASK = re.compile(r"(?:^|(?<=[\s。;:,!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|知|中|和|、|,|$))")
+_TASK = re.compile(r"(?:^|(?<=[\s。;:,.!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|知|中|和|、|,|$))")
 _SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答案)")
 _MARKED = phrase("marked")
 _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
