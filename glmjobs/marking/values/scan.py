@@ -184,9 +184,11 @@ def _one(text: str, at: int) -> Quantity | None:
     if text[at : at + 1] == "个" and _HALF_AFTER.match(text, at + 1):
         number, at = replace(number, value=number.value + Fraction(1, 2), places=1), at + 2
     if text[at : at + 1] == "(":
-        found, stop = units.match(text, at + 1)
+        scale = 10**4 if text[at + 1 : at + 2] == "万" else 1  # 28.33(万元)
+        found, stop = units.match(text, at + 1 + (scale > 1))
         if found and text[stop : stop + 1] == ")":
-            return replace(number, units=tuple(found), end=stop + 1)
+            value = number.value * scale
+            return replace(number, value=value, units=tuple(found), end=stop + 1, scaled=number.scaled or scale > 1)
     found, stop = _unit(text, at)
     if not _plausible(text, number, bool(found)):
         return None
