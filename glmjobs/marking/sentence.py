@@ -86,7 +86,11 @@ def fits(items: list[Any], question: Question) -> bool:
 
 def says_new(items: list[Any], question: Question) -> bool:
     """Whether one of the quantities is none of the question's."""
-    return any(isinstance(i, Quantity) and i.value not in question.known for i in items)
+    return any(
+        isinstance(i, Quantity)
+        and (i.value not in question.known if not i.units else (i.value, i.units[0].name) not in question.givens)
+        for i in items
+    )
 
 
 def echoes(text: str, question: Question) -> bool:
