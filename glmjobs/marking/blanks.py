@@ -22,6 +22,8 @@ _LONGEST = 10
 _LISTS = (r"[;,、\n]|\(\d\)", r"[;\n]|\(\d\)", "[;,、\n和]", r"\s+")
 _NO_FILL = re.compile(r"多少|几|什么|\?|_|□")
 _GAP = 200
+CONVERSION = re.compile(r"\d+(?:\.\d+)?[\u4e00-\u9fff]+=")
+"""8022元=?角."""
 _READ = 4000
 """Characters of a solution's end that are laid on the question."""
 
@@ -58,7 +60,8 @@ def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
     first, *mids, last = contexts
     inner = _FILL.join(re.escape(m) if len(m) <= 8 else f"{re.escape(m[:3])}.{{0,40}}?{re.escape(m[-3:])}" for m in mids)
     inner = f"{_FILL}{inner}{_FILL}" if mids else _FILL
-    for left in range(min(len(first), _LONGEST), -1, -1):
+    least = len(first) if CONVERSION.fullmatch(first) else 0
+    for left in range(max(least, min(len(first), _LONGEST)), least - 1, -1):
         begin = first[len(first) - left :]
         if begin not in source:
             continue

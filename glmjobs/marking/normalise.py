@@ -76,6 +76,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _latex(text: str) -> str:
     """LaTeX to plain notation: fractions, boxes, spacing, words."""
+    text = re.sub(r"\\n(?![a-zA-Z])", "\n", text)
     text = re.sub(r"\\([%$&#_{}])", r"\1", text)
     text = re.sub(r"\{,\}", ",", re.sub(r"\\[,!;:]", "", text))
     text = _RECURRING.sub(lambda m: f"{m[1]}({''.join(g or '' for g in m.groups()[1:])})", text)  # 0.1\dot{6}: 0.1(6)

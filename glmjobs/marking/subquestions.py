@@ -67,7 +67,7 @@ def same_words(gold: str, predicted: str) -> bool:
 def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
     """Each blank of a question by itself; [] where there are not several, or gold or prediction fill them otherwise."""
     around = holes.clauses(question.text) if not question.options else []
-    if sum(len(c) - 1 for c in around) < 2:
+    if sum(len(c) - 1 for c in around) < 2 and not (around and holes.CONVERSION.fullmatch(around[0][0])):
         return []
     wanted, said = holes.fills(around, gold, gold), holes.fills(around, predicted, final_words(predicted))
     if not wanted or not said:
