@@ -60,7 +60,8 @@ def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
     first, *mids, last = contexts
     inner = _FILL.join(re.escape(m) if len(m) <= 8 else f"{re.escape(m[:3])}.{{0,40}}?{re.escape(m[-3:])}" for m in mids)
     inner = f"{_FILL}{inner}{_FILL}" if mids else _FILL
-    least = len(first) if CONVERSION.fullmatch(first) else 0
+    converted = CONVERSION.fullmatch(first)
+    least = len(first) if converted else 0
     for left in range(max(least, min(len(first), _LONGEST)), least - 1, -1):
         begin = first[len(first) - left :]
         if begin not in source:
@@ -70,6 +71,8 @@ def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
                 continue
             pattern = re.compile(f"{re.escape(begin)}{inner}{re.escape(end) or '(?=[,;。(]|$)'}")
             said = [m for m in pattern.finditer(source) if not any(map(_NO_FILL.search, m.groups()))]
+            if converted:
+                said = [m for m in said if re.fullmatch(r"[\d.,]+", m[1])]
             if said:
                 return said[-1]
     return None

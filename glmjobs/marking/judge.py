@@ -83,8 +83,9 @@ def _judge(question: str, gold: str, predicted: str) -> Verdict:
         return _all_of([_judge(*task) for task in several])
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
-    if several := blanks(asked, gold, predicted):
-        return _all_of([_judge(*task) for task in several])
+    filled = [_judge(*task) for task in blanks(asked, gold, predicted)]
+    if filled and all(v.predicted_value for v in filled):
+        return _all_of(filled)
     kind, asked = kind_of(asked, gold)
     several = places(asked, gold, predicted) if kind is not Choice else []
     if any(kind_of(asked, task.gold)[0] is not Values for task in several):
