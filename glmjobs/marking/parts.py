@@ -85,12 +85,13 @@ def _outnumbers(listed: Sequence[object], count: int) -> bool:
 def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     """Whether values form a list that is the answer."""
     joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
-    if len(items) < 2 or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
+    alone = [exact(i, question.main) for i in items if i.units].count(True) == 1 and all(i.units for i in items)
+    if len(items) < 2 or alone or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
     bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=|[\u4e00-\u9fff]{3}", text)
     a, b = items[-2:]
     in_two_units = a.units and b.units and a.units != b.units  # 1/4小时或15分钟
-    possible = joins[-1].strip() in ("或", "或者", "or") and not in_two_units
+    possible = re.match(r"\s?(?:或|or)", joins[-1]) and not in_two_units
     return bool(bare or possible or "分别" in text or _SEVERAL.search(question.text) or _TUPLE.search(text))
 
 
