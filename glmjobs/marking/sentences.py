@@ -129,7 +129,7 @@ def _rank(s: Sentence) -> Statement:
 
 
 _VERDICT = re.compile(".{,6}$|(?:是的?|对的?|不|否|[不能够]+),")
-_ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
+_ANNOUNCES = re.compile(r"(?<![得求算]出)(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 
 def _keep(s: Sentence) -> State:
@@ -137,7 +137,7 @@ def _keep(s: Sentence) -> State:
     state = s.state
     broken = s.last and PHRASES["unfinished"].search(s.text) and not s.marked
     if broken or echoes(s.text, s.question) or not s.items:
-        return replace(state, announced=bool(s.marked or _ANNOUNCES.search(s.text)))
+        return replace(state, announced=bool(_ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))
     return replace(state, kept=(*state.kept, statement), announced=False, fired=fired)
