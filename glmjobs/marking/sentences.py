@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from glmjobs.marking.question import Kind, Question
+from glmjobs.marking.question import Kind, Question, pairs
 from glmjobs.marking.sentence import BOX, PHRASES, SO, Effect, Sentence, State, echoes, fits, says_new
 from glmjobs.marking.statements import Rank, Read, Statement
 from glmjobs.marking.tables import Rule
@@ -20,7 +20,9 @@ def _supposes(s: Sentence) -> bool:
     if not PHRASES["supposed"].search(s.text):
         return False
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
-    if echoes(condition, s.question):
+    mine = pairs(condition)
+    own = re.search("如果|假如|要是|若", s.question.text) and len(mine & pairs(s.question.text)) >= 0.5 * len(mine)
+    if s.marked or own:
         return False  # 如果商是两位数: the question's own case
     return any(k.rank >= Rank.RESTATED for k in s.kept) or says_new(scan(condition), s.question)
 
