@@ -142,6 +142,15 @@ def _names_them(p: Place) -> bool:
     return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
 
 
+_TERM_AFTER = re.compile(r"\s?(?:[-+]\s?(?:\d+\s?)?)?[a-z](?![a-zA-Z])")
+_TERM_BEFORE = re.compile(r"(?<![a-zA-Z])[a-z](?:\^\d)?\s?[-+]\s?$")
+
+
+def _is_term(p: Place) -> bool:
+    """A number in an expression with letters: -12a, x+88磅."""
+    return bool(_TERM_AFTER.match(p.text, p.item.end) or _TERM_BEFORE.search(p.before(6)))
+
+
 _UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
@@ -159,6 +168,7 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
     ),
+    Rule("term", "leave out", _is_term, "所以是-12a"),
     Rule("names_them", "leave out", _names_them, "两人一共有23只，9与7的乘积，这就是a的两个可能值"),
 )
 """Values of a statement that it does not put forward as the answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import NamedTuple
 
 from glmjobs.marking import blanks as holes
@@ -14,6 +15,9 @@ _SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答�
 _MARKED = phrase("marked")
 _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
 _PIECES = re.compile("[;,、\n和]")
+
+
+_VERDICT = re.compile("[TF](?![a-z])|正确|错误|[√×对错]")
 
 
 class Task(NamedTuple):
@@ -77,6 +81,9 @@ def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
 
 def places(question: Question, gold: str, predicted: str) -> list[Task]:
     """The pieces of a list such as ＞，＝，＜ or 千，6个, in their places; [] where the lists differ in length."""
+    if re.fullmatch("[TF]{2,}", gold):
+        verdicts = zip_longest(gold, _VERDICT.findall(predicted), fillvalue="-")
+        return [Task("对吗?", *pair) for pair in verdicts]
     wanted, said = (
         [p.strip() for p in _PIECES.split(text.strip(" 。.")) if p.strip()] for text in (gold, final_words(predicted))
     )

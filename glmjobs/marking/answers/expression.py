@@ -89,8 +89,10 @@ def is_expression(text: str, question: Question) -> bool:
     bare, asked = text.strip(" 。."), question.text
     if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
         return True
-    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
-    if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
+    end = bare.rpartition("=")[2]
+    letters = set(_ALGEBRA.findall(end)) if re.fullmatch(r"[\da-z.+\-×*÷/()^√ ]{1,60}", end) else set()
+    unit = re.search("[a-z]/[a-z]$", end)  # 25 m/s
+    if letters and not unit and letters <= set(_ALGEBRA.findall(asked)) and not re.search("解.{0,6}方程", asked):
         return True  # 4a, a-3b
     valued = re.search("的值|多少|几|求解", question.main.clause) or "求值" in asked
     return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
