@@ -64,7 +64,7 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)
-        once = len({getattr(p.value, "value", p.value) for p in found}) < 2 and "=" in gold.source
+        once = not question.labels and len({getattr(p.value, "value", p.value) for p in found}) < 2 and "=" in gold.source
         return found if len(found) >= 2 and not once else []  # 20×1.1=22，答：22美元
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
