@@ -138,7 +138,9 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            anew = kept[i].rank is Rank.SO_RESTATED and _FINAL.match(kept[i].text)
+            worked = "=" in kept[marked[-1]].text  # 答：剩下62-8=54个。每盒9个，所以能装54÷9=6盒。
+            concludes = _FINAL.match(kept[i].text) or (worked and _FINAL_CLAUSE.search(kept[i].text))
+            anew = kept[i].rank is Rank.SO_RESTATED and concludes
             if kept[i].rank is Rank.BARE or (anew and says_new(kept[i].items, question)):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"

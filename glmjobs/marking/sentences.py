@@ -119,6 +119,8 @@ RANKS: tuple[Rule[Sentence], ...] = (
 
 
 def _rank(s: Sentence) -> Statement:
+    if not s.state.fired and _ALONE.fullmatch(s.text):
+        return Statement(s.text, Rank.MARKED, s.near, s.items, "alone")
     rule = next((r for r in RANKS if r.when(s)), None)
     other = Rank.SO if SO.search(s.text) else Rank.WORKING
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
@@ -131,6 +133,8 @@ def _rank(s: Sentence) -> Statement:
 
 
 _VERDICT = re.compile(".{,6}$|(?:是的?|对的?|不|否|[不能够]+),")
+_ALONE = re.compile(r"\d[\d.,/]*[\u4e00-\u9fff]{1,2}。?")
+"""18040角, before its reason."""
 _ANNOUNCES = re.compile(r"(?<![得求算]出)(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 
