@@ -19,7 +19,7 @@ from glmjobs.marking.answers import Answer, Choice, Expression, Found, Names, Va
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
-from glmjobs.marking.subquestions import blanks, places, same_words, tasks
+from glmjobs.marking.subquestions import blanks, factors_listed, places, same_words, tasks
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
 from glmjobs.text import in_short
 
@@ -76,6 +76,8 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
 
 def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
+    if "质因" in question:
+        gold, predicted = factors_listed(gold), factors_listed(predicted)
     if same_words(gold, predicted):
         step = Step("prediction", "final_words", in_short(gold))
         return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))

@@ -17,6 +17,8 @@ _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
 _PIECES = re.compile("[;,、\n和]")
 
 
+_FACTOR = re.compile(r"(\d+)(?:\^(\d+))?")
+_PRODUCT = re.compile(r"(?:[\d^×*x ]+=)*\s?(\d+(?:\^\d+)?(?:\s?[×*x]\s?\d+(?:\^\d+)?)+)")
 _VERDICT = re.compile("[TF](?![a-z])|正确|错误|[√×对错]")
 
 
@@ -54,6 +56,11 @@ def _inline(text: str) -> dict[int, str]:
     _, *found = re.split(r"\((\d)\)", text)
     said = {int(n): task.strip(" ,;。") for n, task in zip(found[::2], found[1::2], strict=True)}
     return said if list(map(int, found[::2])) == list(range(1, len(said) + 1)) else {}
+
+
+def factors_listed(text: str) -> str:
+    """A product of primes as the list of them: 60=2^2×3×5 is 2、2、3、5."""
+    return _PRODUCT.sub(lambda m: "、".join(f for n, k in _FACTOR.findall(m[1]) for f in [n] * min(int(k or 1), 20)), text)
 
 
 def final_words(predicted: str) -> str:
