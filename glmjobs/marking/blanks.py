@@ -7,6 +7,7 @@ time that it says them; one that lists 60；180 is taken piece by piece.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 _BLANK = re.compile(r"\(\s?[?_]*\s?\)(?!里)|(?<=[=<>])\s?\?+|(?<=[\d)\u4e00-\u9fff]=)(?=\s|$)|(?<=[=\s])\?(?=[\u4e00-\u9fff])")
 """( ), =?, and nothing behind an equals sign."""
@@ -38,7 +39,7 @@ def clauses(question: str) -> list[list[str]]:
 def asked(question: str, around: list[list[str]]) -> list[str]:
     """For each blank the question, with a clause at its end that asks for this blank."""
     plain = _BOX.sub("多少", _BLANK.sub("多少", question))
-    return [f"{plain}\n{a[-12:]}多少{b[:8]}?" for c in around for a, b in zip(c, c[1:], strict=False)]
+    return [f"{plain}\n{a[-12:]}多少{b[:8]}?" for c in around for a, b in pairwise(c)]
 
 
 def fills(around: list[list[str]], text: str, final: str) -> list[str]:
@@ -50,7 +51,7 @@ def fills(around: list[list[str]], text: str, final: str) -> list[str]:
     for contexts in reversed(around):
         said = _laid_on(contexts, source)
         if not said or (found and len(source) - said.end() > _GAP):
-            return _listed(sum(len(c) - 1 for c in around), final)
+            return _listed(around, final)
         found, source = [*said.groups(), *found], source[: said.start()]
     return found
 
@@ -78,10 +79,12 @@ def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
     return None
 
 
-def _listed(count: int, text: str) -> list[str]:
-    """The pieces of a list of so many, or []."""
+def _listed(around: list[list[str]], text: str) -> list[str]:
+    """The pieces of a list of as many as there are blanks, without the question's words beside them; or []."""
+    beside = [pair for contexts in around for pair in pairwise(contexts)]
     for separator in _LISTS:
         pieces = [p.strip() for p in re.split(separator, text.strip(" 。.;,")) if p.strip()]
-        if len(pieces) == count and max(map(len, pieces)) <= 40:
-            return pieces
+        if len(pieces) == len(beside) and max(map(len, pieces)) <= 40:
+            said = [_laid_on(list(pair), _SPACE.sub("", p)) for pair, p in zip(beside, pieces, strict=True)]
+            return [m[1] if m else p for m, p in zip(said, pieces, strict=True)]
     return []

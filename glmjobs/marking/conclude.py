@@ -154,5 +154,5 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
 def _bare(text: str, speaks: Read) -> bool:
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
     cut = len(text) > 4 and PHRASES["unfinished"].search(text)
-    talk = PHRASES["supposed"].search(text) or PHRASES["withdrawn"].search(text)
+    talk = any(PHRASES[name].search(text) for name in ("supposed", "withdrawn", "refused"))
     return len(text) <= 24 and bool(speaks(text)) and not cut and not talk

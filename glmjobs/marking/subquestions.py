@@ -89,8 +89,8 @@ def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
 def places(question: Question, gold: str, predicted: str) -> list[Task]:
     """The pieces of a list such as ＞，＝，＜ or 千，6个, in their places; [] where the lists differ in length."""
     if re.fullmatch("[TF]{2,}", gold):
-        verdicts = zip_longest(gold, _VERDICT.findall(predicted), fillvalue="-")
-        return [Task("对吗?", *pair) for pair in verdicts]
+        verdicts = zip_longest(*(["错" if v in "F错误×" else "对" for v in _VERDICT.findall(t)] for t in (gold, predicted)))
+        return [Task("对吗?", want or "", said or "") for want, said in verdicts]
     wanted, said = (
         [p.strip() for p in _PIECES.split(text.strip(" 。.")) if p.strip()] for text in (gold, final_words(predicted))
     )
