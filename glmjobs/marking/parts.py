@@ -32,7 +32,7 @@ class Part:
 
 
 _SEVERAL = re.compile(
-    "哪几|哪些|列出|求这?[两三]个数|哪两个|[两三]个.{0,6}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|"
+    "哪几|哪些|列出|求这?[两三]个数|哪两个|[两三]个.{0,6}数(?:分别|各|是|为)|[解求程]的?[解根]|的[解根]|解方程|所有|写出|各数|"
     "坐标|依次|填|范围|排[列序]|质因"
 )
 _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
@@ -64,7 +64,7 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)
-        once = not question.labels and len({getattr(p.value, "value", p.value) for p in found}) < 2 and "=" in gold.source
+        once = not any(p.name for p in found) and len({getattr(p.value, "value", p.value) for p in found}) < 2 and "=" in gold.source
         return found if len(found) >= 2 and not once else []  # 20×1.1=22，答：22美元
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
