@@ -16,7 +16,7 @@ _HOLE = "\ufffc"
 _CLAUSE = re.compile(r",(?!\d)|[;。\n]|(?<=\d)\s+(?=[\d(])|(?<==\ufffc)\s+")
 _SPACE = re.compile(r"[ ⟦⟧]")
 _APART = re.compile(r"\n|(?<=[\d%]) (?=[\d(])")
-_FILL = r"((?:[约是为]{0,2}[-+(√\d.a-z][^,;。\n=<>]{0,40}?)|[\u4e00-\u9fff]{1,8}?|[=<>])"
+_FILL = r"((?:\(\d\)[,、和]?)+|(?:[约是为]{0,2}[-+(√\d.a-z][^,;。\n=<>]{0,40}?)|[\u4e00-\u9fff]{1,8}?|[=<>])"
 """A number or an expression, a few words, or a sign."""
 _LONGEST = 10
 """How many of the characters before a clause's first blank a solution says at most."""

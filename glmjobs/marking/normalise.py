@@ -42,6 +42,8 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _RECURRING = re.compile(
     r"(\.\d{0,20}?)\\(?:dot|overline)\s?\{?\s?(\d{1,12})\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?"
 )
+_BARE_COMMAND = re.compile(r"(?<![\\dtc])(?:frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
+"""A command that has lost its backslash: 80^{circ}, xleq frac{2}{3}."""
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$")
 """$9$ is math, $9 is dollars: what stands between two dollar amounts keeps its signs."""
@@ -119,6 +121,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"\b([ap])\.m\.", r"\1m", text.replace(" percent", "%"))
     text = re.sub(r"(?<![\d.])0\. (?=\d)", "0.", text)  # 0. 98, as scanned
     text = re.sub("(\\d)\u0307", r"\\dot{\1}", text)  # 0.1̇42857̇
+    text = _BARE_COMMAND.sub(r"\\\g<0>", text)
     if "\\" in text:
         text = _latex(text)
     if "$" in text:

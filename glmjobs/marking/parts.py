@@ -88,10 +88,12 @@ def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     alone = [exact(i, question.main) for i in items if i.units].count(True) == 1 and all(i.units for i in items)
     if len(items) < 2 or alone or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
-    bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=|[\u4e00-\u9fff]{3}", text)
     a, b = items[-2:]
     in_two_units = a.units and b.units and a.units != b.units  # 1/4小时或15分钟
     possible = re.match(r"\s?(?:或|or)", joins[-1]) and not in_two_units
+    if not possible and any(re.search("[\u4e00-\u9fff]{2}", j) for j in joins):
+        return False  # 共6种，大于0的有2种，概率是1/3
+    bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=|[\u4e00-\u9fff]{3}", text)
     return bool(bare or possible or "分别" in text or _SEVERAL.search(question.text) or _TUPLE.search(text))
 
 

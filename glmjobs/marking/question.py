@@ -87,6 +87,7 @@ _BLANK = r"(?:\(\s*(?:\?|_+)?\s*\)|□)"
 _FILLED_BLANK = re.compile(rf"(?<=[\u4e00-\u9fff=<>≈])\s?{_BLANK}|{_BLANK}(?=\s?[\u4e00-\u9fff])")
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
 _UNDERSCORES = re.compile(r"[(（]\s*_{2,}\s*[)）]|_{2,}")  # not bold print
+_LATEX_BLANK = re.compile(r"\\?\$\s*\\q?quad\s*\\?\$|(?:\$\$)?\\underline\s?\{\s*\}(?:\$\$)?|[(（]\s*\$?\\q?quad\$?\s*[)）]")
 _LOST_BLANK = re.compile(
     r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
@@ -175,7 +176,7 @@ def pairs(clause: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def read(question: str) -> Question:
     """Read a question; the result is shared: it is read, not changed."""
-    question = _UNDERSCORES.sub("( )", question[: 2 * MAX_QUESTION])
+    question = _UNDERSCORES.sub("( )", _LATEX_BLANK.sub("( )", question[: 2 * MAX_QUESTION]))
     if not _ASKED_OUTRIGHT.search(question):
         question = _LOST_BLANK.sub("( )", question)
     text = normalise(question)[:MAX_QUESTION].strip()

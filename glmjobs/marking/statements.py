@@ -142,7 +142,7 @@ def _names_them(p: Place) -> bool:
     return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
 
 
-_TERM_AFTER = re.compile(r"\s?(?:[-+]\s?(?:\d+\s?)?)?[a-z](?![a-zA-Z])")
+_TERM_AFTER = re.compile(r"\s?(?:[-+]\s?(?:\d+\s?)?)?(?:[a-z](?![a-zA-Z])|∠)")
 _TERM_BEFORE = re.compile(r"(?<![a-zA-Z])[a-z](?:\^\d)?\s?[-+]\s?$")
 
 
