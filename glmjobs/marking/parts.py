@@ -13,7 +13,7 @@ from glmjobs.marking.conclude import Conclusion
 from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.sentence import MARKED, SO
-from glmjobs.marking.statements import Statement, strip_denied
+from glmjobs.marking.statements import Rank, Statement, strip_denied
 from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
 
 AnItem = TypeVar("AnItem", bound=Item)
@@ -107,7 +107,9 @@ def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> 
     answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)
     mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
-    return mine if len(mine) >= len(gold) else _unnamed(question, found, len(gold))
+    if len(mine) >= len(gold) or (mine and found.statement.rank is Rank.MARKED and not re.search(r"=|^\(", found.statement.text)):
+        return mine
+    return _unnamed(question, found, len(gold))
 
 
 def in_order(question: Question, said: Statement) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 MEASURED = (Kind.NUMBER, *RATES)
+_SORT = re.compile("三角形[^,。]{0,12}(?:类型|分类)|(?:类型|分类).{0,20}三角形|三角形的?(?:类型|分类)|什么(?:三角|四边|图)形")
 LOOKED_AT = 4000
 """Characters (head and tail) of a gold that decide which kind of answer it is."""
 
@@ -43,7 +44,7 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Numbered, question
     if is_verdict(bare) or (kind is Kind.YES_NO and polarity(gold, question) is not None):
         return YesNo, question
-    if refuses(gold, question):
+    if refuses(gold, question) or (_SORT.search(question.text) and names(question, gold)):
         return Names, question
     if is_expression(gold, question):
         return Expression, question

@@ -89,7 +89,7 @@ def is_expression(text: str, question: Question) -> bool:
     bare, asked = text.strip(" 。."), question.text
     if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
         return True
-    end = bare.rpartition("=")[2]
+    end = re.sub(r"(?<=\))[\u4e00-\u9fff]{1,3}$", "", re.split("[=是为有得]", bare)[-1])  # 还有(45-a)人
     letters = set(_ALGEBRA.findall(end)) if re.fullmatch(r"[\da-z.+\-×*÷/()^√ ]{1,60}", end) else set()
     unit = re.search("[a-z]/[a-z]$", end)  # 25 m/s
     if letters and not unit and letters <= set(_ALGEBRA.findall(asked)) and not re.search("解.{0,6}方程", asked):
