@@ -34,8 +34,9 @@ _CONDITION = re.compile(
 )
 """0<a≤10; [-1,2); 3<x; x≠2."""
 _SAID = (
-    ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
+    ("(?:为|是)?正数", ">0"), ("(?:为|是)?负数", "<0"), ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
 )  # fmt: skip
+_SIGN_SAID = re.compile(rf"[不大小等于或]{{2,4}}\s?{_NUMBER}|[正负]数")
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
 
@@ -100,6 +101,8 @@ def is_expression(text: str, question: Question) -> bool:
 
 def is_condition(text: str, question: Question) -> bool:
     """Whether a gold bounds an unknown where such is asked (not its whole or largest value)."""
+    if _SIGN_SAID.fullmatch(text.strip(" 。.")):
+        return True
     asked = _CONDITION_ASKED.search(question.text) and not re.search("整数解|[最几]", question.main.clause)
     return bool(asked and text and _condition(split(text)[-1]))
 
