@@ -1,7 +1,7 @@
 """Questions with blanks: what a text fills into each, told by the words around the blank or by its place in a list.
 
-下午2时的夹角是( )°，走到2点半，分针走了( )°: a solution that says the sentence again is laid on the question's words, the last
-time that it says them; one that lists 60；180 is taken piece by piece.
+夹角是( )°，分针走了( )°: a solution that says the sentence again is laid on the question's words, the last time that it
+says them; one that lists 60；180 is taken piece by piece.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-_BLANK = re.compile(r"\(\s?[?_]*\s?\)(?!里)|(?<=[=<>])\s?\?+|(?<=[\d)\u4e00-\u9fff]=)(?=\s|$)|(?<=[=\s])\?(?=[\u4e00-\u9fff])")
+_BLANK = re.compile(r"\(\s?[?_]*\s?\)(?!里)|(?<=[=<>])\s?\?+|(?<=[\d)\u4e00-\u9fff]=)(?=\s|$)")
 """( ), =?, and nothing behind an equals sign."""
 _BOX = re.compile("□(?!里)")
 _HOLE = "\ufffc"
@@ -59,8 +59,8 @@ def fills(around: list[list[str]], text: str, final: str) -> list[str]:
 def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
     """The last place where a solution says one clause, with something where the blanks are."""
     first, *mids, last = contexts
-    inner = _FILL.join(re.escape(m) if len(m) <= 8 else f"{re.escape(m[:3])}.{{0,40}}?{re.escape(m[-3:])}" for m in mids)
-    inner = f"{_FILL}{inner}{_FILL}" if mids else _FILL
+    between = [re.escape(m) if len(m) <= 8 else f"{re.escape(m[:3])}.{{0,40}}?{re.escape(m[-3:])}" for m in mids]
+    inner = _FILL.join(["", *between, ""])
     converted = CONVERSION.fullmatch(first)
     least = len(first) if converted else 0
     for left in range(max(least, min(len(first), _LONGEST)), least - 1, -1):

@@ -51,7 +51,8 @@ def _readings(q: Quantity, question: Question, beside: Quantity, *, gold: bool) 
         return [Reading(value, "rate")]
     if not q.units and kind in (Kind.DISCOUNT, Kind.TENTHS):
         return [Reading(value / size, "rate") for size in (1, 10, 100)]
-    if not q.units and (kind is Kind.PERCENT or (kind is Kind.RATE and value > 1 and (gold or beside.form == "percent"))):
+    share = kind is Kind.RATE and value > 1 and (gold or beside.form == "percent")  # 96, where 合格率 is 96%
+    if not q.units and (kind is Kind.PERCENT or share):
         return [Reading(value, "rate"), Reading(value / 100, "rate")]
     fit = [u for u in q.units if u.dim in expect.dims] or list(q.units or expect.units)
     if not q.units and not q.scaled:

@@ -24,7 +24,9 @@ _ONES, _TENS = _TABLE["english"]["ones"].split(), _TABLE["english"]["tens"].spli
 _ENGLISH = {w: n for n, w in enumerate(["", *_ONES])} | {w: 10 * n for n, w in enumerate(_TENS, 2)}
 
 _THOUGHT = re.compile(r"\A.*</think>(?=.*\w)", re.DOTALL)
-_STRUCK = re.compile(r"<sup><\|\d+\|></sup>|~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
+_STRUCK = re.compile(
+    r"<sup><\|\d+\|></sup>|~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}"
+)
 _TURN = re.compile(r"(?<=\S)\s*(?:Human|User)\s?[:：].*", re.DOTALL)
 """The next turn of a conversation, which a model goes on to make up: 48Human: …"""
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
@@ -49,7 +51,10 @@ _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$
 """$9$ is math, $9 is dollars: what stands between two dollar amounts keeps its signs."""
 
 # 63，127 lists; 30，000 and 1，234元 are thousands.
-_LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3,4}(?![0-9]))(?![0-9]00(?![0-9]))(?![0-9]{3}(?:[\u4e00-\u9fff]|\\.[0-9]))|(?<=[0-9]), (?=[0-9]{3}(?![0-9]))")
+_LIST_COMMA = re.compile(
+    "(?<=[0-9])，(?=[0-9]{3,4}(?![0-9]))(?![0-9]00(?![0-9]))(?![0-9]{3}(?:[\u4e00-\u9fff]|\\.[0-9]))|"
+    "(?<=[0-9]), (?=[0-9]{3}(?![0-9]))"
+)
 _LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+")
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|[ ]*([^|\n]{1,40}?)[ ]*\|(?:[^\n]{0,200}\|)?[ ]*([^|\n]{1,200}?)[ ]*\|[ ]*$")
 _RULE = re.compile(r"(?m)^[ |:-]+$")

@@ -64,8 +64,9 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)
-        once = not any(p.name for p in found) and len({getattr(p.value, "value", p.value) for p in found}) < 2 and "=" in gold.source
-        return found if len(found) >= 2 and not once else []  # 20×1.1=22，答：22美元
+        values = {getattr(p.value, "value", p.value) for p in found}
+        once = len(values) == 1 and "=" in gold.source and not any(p.name for p in found)  # 20×1.1=22，答：22美元
+        return found if len(found) >= 2 and not once else []
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
@@ -107,7 +108,8 @@ def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> 
     answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)
     mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
-    if len(mine) >= len(gold) or (mine and found.statement.rank is Rank.MARKED and not re.search(r"=|^\(", found.statement.text)):
+    final = found.statement.rank is Rank.MARKED and not re.search(r"=|^\(", found.statement.text)
+    if len(mine) >= len(gold) or (mine and final):
         return mine
     return _unnamed(question, found, len(gold))
 

@@ -87,9 +87,12 @@ _BLANK = r"(?:\(\s*(?:\?|_+)?\s*\)|□)"
 _FILLED_BLANK = re.compile(rf"(?<=[\u4e00-\u9fff=<>≈])\s?{_BLANK}|{_BLANK}(?=\s?[\u4e00-\u9fff])")
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
 _UNDERSCORES = re.compile(r"[(（]\s*_{2,}\s*[)）]|_{2,}")  # not bold print
-_LATEX_BLANK = re.compile(r"\\?\$\s*\\q?quad\s*\\?\$|(?:\$\$)?\\underline\s?\{\s*\}(?:\$\$)?|[(（]\s*\$?\\q?quad\$?\s*[)）]")
+_LATEX_BLANK = re.compile(
+    r"\\?\$\s*\\q?quad\s*\\?\$|(?:\$\$)?\\underline\s?\{\s*\}(?:\$\$)?|[(（]\s*\$?\\q?quad\$?\s*[)）]"
+)
 _LOST_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;°]|[cdkm]?m\b|k?g\b|m?[lL]\b)|(?<=[\u4e00-\u9fff=≈]) +\Z"
+    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;°]|[cdkm]?m\b|k?g\b|m?[lL]\b)|"
+    r"(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
 """Where a question has lost its underscores: 一共有 颗糖果．"""
 
@@ -185,7 +188,8 @@ def read(question: str) -> Question:
     if not result.options and not _JUDGE.search(body):
         body = _FILLED_BLANK.sub("多少", body)
     clauses = _asked_clauses(body)
-    result.asked = [_asked(clause, body) for clause in clauses or [_CLAUSE.split(body[-120:].rstrip(" .。"))[-1] or body[-60:]]]
+    last = _CLAUSE.split(body[-120:].rstrip(" .。"))[-1] or body[-60:]
+    result.asked = [_asked(clause, body) for clause in clauses or [last]]
     result.kind = _kind(body, result)
     result.precision = precision.asked(text, result.kind in (Kind.PERCENT, Kind.RATE))
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))

@@ -11,6 +11,7 @@ from glmjobs.marking.question import Question
 from glmjobs.marking.values.arithmetic import PI, SCHOOL_PI, near
 from glmjobs.marking.values.items import Quantity, endless
 
+
 def round_half_up(value: Fraction, places: int) -> Fraction:
     """四舍五入: half away from zero, to ``places`` decimals (negative: tens, hundreds)."""
     scale = Fraction(10) ** places
@@ -39,7 +40,7 @@ def _by_pi(school: Fraction, s: Quantity, exact: Fraction, e: Quantity) -> bool:
     if min(s.places, e.places) < 0 or (e.places == 0 and exact < 1000):
         return False  # as near as that by chance
     slack = Fraction(1, 2) / 10**e.places + (Fraction(1, 2) / 10**s.places if s.about else 0)
-    return abs(school / SCHOOL_PI * PI - exact) <= slack
+    return bool(abs(school / SCHOOL_PI * PI - exact) <= slack)
 
 
 def _rounded(value: Fraction, precision: Precision) -> Fraction:

@@ -38,7 +38,7 @@ def select(text: str, items: list[Item], question: Question) -> Selection:
     pool = boxed(text, items) or _after_marker(text, items) or items
     if (solved := solutions(plain, pool)) and (solved[-1] is pool[-1] or "方程" in question.text):
         pool = solved[-1:]
-    for keep in (_outside_brackets, _not_supposed, _last_time):
+    for keep in (_outside_brackets, _not_supposed):
         pool = keep(plain, pool, question) or pool
     fitting = list(_fitting(pool, question))
     if total := _counted_together(plain, fitting, question):
@@ -105,14 +105,6 @@ def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
     return [i for i in items if _EQUALS.search(text[max(0, i.start - 6) : i.start])]
 
 
-_FROM_THEN_ON = re.compile("[以之]?后|开始")
-
-
-def _last_time(text: str, pool: list[Item], question: Question) -> list[Item]:
-    """下午2时以后的95分钟，也就是下午3时35分: no time from which is counted."""
-    return [i for i in pool if not _FROM_THEN_ON.match(text, i.end)] if question.kind in TIMES else pool
-
-
 def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:
     """Values in the asked dimension; where none is, those without a unit."""
     if question.kind in TIMES:
@@ -153,7 +145,6 @@ def _counted_together(text: str, fitting: Sequence[Item], question: Question) ->
 
 
 _OR = phrase("or")
-_UNKNOWN = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
 
 
 def competing(text: str, chosen: Quantity, items: list[Item], question: Question) -> bool:
@@ -167,8 +158,7 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
         between = text[first.end : second.start]
         if len(between) > 12 or compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
-        roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
         alike = not chosen.units or not other.units or chosen.units[0].dim == other.units[0].dim
-        if alike and (roots or _OR.search(between)):
+        if alike and _OR.search(between):
             return True
     return False

@@ -116,9 +116,7 @@ _BOUND_BEFORE, _BOUND_AFTER = phrase("bound_before"), phrase("bound_after")
 def _bounded(p: Place) -> bool:
     if _BOUNDS_ASKED.search(p.question.text):
         return False
-    before = _BOUND_BEFORE.search(p.before(6))
-    needed = before and before[0].startswith("至") and re.search("[需要用租买]", p.before(8))
-    return bool((before and not needed) or _BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
+    return bool(_BOUND_BEFORE.search(p.before(6)) or _BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
 
 
 def _receives(p: Place) -> bool:

@@ -60,7 +60,11 @@ def _inline(text: str) -> dict[int, str]:
 
 def factors_listed(text: str) -> str:
     """A product of primes as the list of them: 60=2^2×3×5 is 2、2、3、5."""
-    return _PRODUCT.sub(lambda m: "、".join(f for n, k in _FACTOR.findall(m[1]) for f in [n] * min(int(k or 1), 20)), text)
+
+    def listed(m: re.Match[str]) -> str:
+        return "、".join("、".join([prime] * min(int(times or 1), 20)) for prime, times in _FACTOR.findall(m[1]))
+
+    return _PRODUCT.sub(listed, text)
 
 
 def final_words(predicted: str) -> str:
@@ -89,8 +93,8 @@ def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
 def places(question: Question, gold: str, predicted: str) -> list[Task]:
     """The pieces of a list such as ＞，＝，＜ or 千，6个, in their places; [] where the lists differ in length."""
     if re.fullmatch("[TF]{2,}", gold):
-        verdicts = zip_longest(*(["错" if v in "F错误×" else "对" for v in _VERDICT.findall(t)] for t in (gold, predicted)))
-        return [Task("对吗?", want or "", said or "") for want, said in verdicts]
+        read = (["错" if v in "F错误×" else "对" for v in _VERDICT.findall(t)] for t in (gold, predicted))
+        return [Task("对吗?", *pair) for pair in zip_longest(*read, fillvalue="")]
     wanted, said = (
         [p.strip() for p in _PIECES.split(text.strip(" 。.")) if p.strip()] for text in (gold, final_words(predicted))
     )

@@ -25,7 +25,8 @@ _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|�
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
 _SOLVED = re.compile(r"[a-z]_?[12]\s?=\s?-?[\d√(]")
 """x₁=0，x₂=3."""
-_IN_TERMS_OF = re.compile(r"(?:^|[,。;:\n以为得])\s?[a-zA-Z]\s?=[^=,。;\u4e00-\u9fff]*[a-zA-Z][^=,。;\u4e00-\u9fff]*[。.]?$")
+_RIGHT_SIDE = r"[^=,。;\u4e00-\u9fff]*"
+_IN_TERMS_OF = re.compile(rf"(?:^|[,。;:\n以为得])\s?[a-zA-Z]\s?={_RIGHT_SIDE}[a-zA-Z]{_RIGHT_SIDE}[。.]?$")
 """y=x+7."""
 _X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
 _CONDITION = re.compile(
@@ -34,13 +35,12 @@ _CONDITION = re.compile(
 )
 """0<a≤10; [-1,2); 3<x; x≠2."""
 _SAID = (
-    ("(?:为|是)?正数", ">0"), ("(?:为|是)?负数", "<0"), ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
+    ("(?:为|是)?正数", ">0"), ("(?:为|是)?负数", "<0"),
+    ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
 )  # fmt: skip
 _SIGN_SAID = re.compile(rf"[不大小等于或]{{2,4}}\s?{_NUMBER}|[正负]数")
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
-
-_NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
 Bounds = frozenset[tuple[str, Fraction]]
 
@@ -88,8 +88,6 @@ def is_expression(text: str, question: Question) -> bool:
     if is_condition(text, question) or is_equation(text, question):
         return True
     bare, asked = text.strip(" 。."), question.text
-    if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
-        return True
     end = re.sub(r"(?<=\))[\u4e00-\u9fff]{1,3}$", "", re.split("[=是为有得]", bare)[-1])  # 还有(45-a)人
     letters = set(_ALGEBRA.findall(end)) if re.fullmatch(r"[\da-z.+\-×*÷/()^√ ]{1,60}", end) else set()
     unit = re.search("[a-z]/[a-z]$", end)  # 25 m/s
@@ -172,8 +170,6 @@ def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
 
 def _factors(expression: str) -> int:
     """How many factors with letters a product has: 2(x+3)(x-3) two, a(b+1)^2 three, x^2-9 one."""
-    while expression != (flat := _NESTED.sub(r"(\1\2\3)", expression)):
-        expression = flat
     outside = re.sub(r"\([^()]*\)", "", expression)
     if re.search(r"[\da-zA-Z)]\s?[+-]", outside):
         return 1
