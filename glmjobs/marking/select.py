@@ -145,6 +145,7 @@ def _counted_together(text: str, fitting: Sequence[Item], question: Question) ->
 
 
 _OR = phrase("or")
+_UNKNOWN = re.compile(r"(?<![a-z])[a-z]\s?=\s?$")
 
 
 def competing(text: str, chosen: Quantity, items: list[Item], question: Question) -> bool:
@@ -158,7 +159,8 @@ def competing(text: str, chosen: Quantity, items: list[Item], question: Question
         between = text[first.end : second.start]
         if len(between) > 12 or compare.rounds_to(first, second, question):
             continue  # 50/3元，即16.67元
+        roots = _UNKNOWN.search(text[: first.start]) and between.strip() in (",", "、")
         alike = not chosen.units or not other.units or chosen.units[0].dim == other.units[0].dim
-        if alike and _OR.search(between):
+        if alike and (roots or _OR.search(between)):
             return True
     return False

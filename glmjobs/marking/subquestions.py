@@ -14,7 +14,6 @@ _TASK = re.compile(r"(?:^|(?<=[\s。;:,.!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|�
 _SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答案)")
 _MARKED = phrase("marked")
 _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
-_PIECES = re.compile("[;,、\n和]")
 
 
 _FACTOR = re.compile(r"(\d+)(?:\^(\d+))?")
@@ -90,14 +89,12 @@ def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
     return [Task(*task) for task in zip(holes.asked(question.text, around), wanted, said, strict=True)]
 
 
-def places(question: Question, gold: str, predicted: str) -> list[Task]:
-    """The pieces of a list such as ＞，＝，＜ or 千，6个, in their places; [] where the lists differ in length."""
+def in_a_row(question: Question, gold: str, predicted: str) -> list[Task]:
+    """Signs (＞，＝，＜) or verdicts (TFT) in a row, each by itself, an empty one where it is missing."""
     if re.fullmatch("[TF]{2,}", gold):
         read = (["错" if v in "F错误×" else "对" for v in _VERDICT.findall(t)] for t in (gold, predicted))
         return [Task("对吗?", *pair) for pair in zip_longest(*read, fillvalue="")]
-    wanted, said = (
-        [p.strip() for p in _PIECES.split(text.strip(" 。.")) if p.strip()] for text in (gold, final_words(predicted))
-    )
-    if not 2 <= len(wanted) == len(said) or max(map(len, wanted + said)) > 20 or "(" in wanted[0]:
-        return []
-    return [Task(question.text, *pair) for pair in zip(wanted, said, strict=True)]
+    if re.fullmatch(r"(?:[<>=][\s;,、]*){2,}", gold):
+        read = (re.findall("[<>=]", t) for t in (gold, final_words(predicted) or predicted))
+        return [Task(question.text, *pair) for pair in zip_longest(*read, fillvalue="")]
+    return []

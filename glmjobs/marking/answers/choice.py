@@ -25,6 +25,7 @@ _WRONG = re.compile(
 )
 _BOX = re.compile(r"⟦\s?[(]?([A-H][A-H、, ]*)[)]?\s?[^⟦⟧]{0,40}⟧")
 _FIRST = re.compile(rf"\s?[(\[\"]?\s?({_SEVERAL})\s?(?:[)\]\".:、。,]|$|选?项)")
+_UNIT = re.compile("(?<=\\d)[\u4e00-\u9fff]{1,3}$")
 _MANY = re.compile("哪些|多选|多项|哪几|所有")
 COMPETING = "?"
 
@@ -87,7 +88,7 @@ def _by_text(plain: str, question: Question) -> list[str]:
     tail = squeeze(plain[zone[-1].end() :] if zone else plain)
     said = re.sub("^(?:应该?)?(?:选择?|是|为)", "", tail)
     whole = [k for k, v in options.items() if len(v) > 1 and _contains(squeeze(plain), v)]
-    hits = [k for k, v in options.items() if said == v]
+    hits = [k for k, v in options.items() if said in (v, _UNIT.sub("", v))]
     hits = hits or [k for k, v in options.items() if len(v) > 1 and _contains(tail, v)]
     if _MANY.search(question.text):
         return ["".join(hits)] if hits else []
