@@ -188,7 +188,7 @@ def read(question: str) -> Question:
     if not result.options and not _JUDGE.search(body):
         body = _FILLED_BLANK.sub("多少", body)
     clauses = _asked_clauses(body)
-    last = _CLAUSE.split(body[-120:].rstrip(" .。"))[-1] or body[-60:]
+    last = re.split(r",(?!\d)", body[-120:].rstrip(" .。"))[-1] or body[-60:]
     result.asked = [_asked(clause, body) for clause in clauses or [last]]
     result.kind = _kind(body, result)
     result.precision = precision.asked(text, result.kind in (Kind.PERCENT, Kind.RATE))

@@ -179,7 +179,7 @@ def same_name(a: str, b: str) -> bool:
 
 def _greater(text: str) -> tuple[str, str] | None:
     """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
-    if not (found := _SIDES.findall(text)):
+    if not re.search("[<>]", text) or not (found := _SIDES.findall(text)):
         return None
     left, sign, right = found[-1]
     return (left, right) if sign == ">" else (right, left)
