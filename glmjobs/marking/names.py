@@ -27,6 +27,7 @@ _BOTH = re.compile(
 _TWINS = re.compile("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女")
 _TAIL = re.compile("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学)?$")
 _ENUMERATION = re.compile("(?:[甲乙丙丁戊][、和与,]?){2,5}")
+_VALUES_OF = re.compile(r"[a-z](?:\s?[,、和与]\s?[a-z])+(?=\s?(?:的值|各|分别))")
 _EQUATION = re.compile(r"[\da-z+\-×*/(). ]{1,40}=[\da-z+\-×*/(). ]{1,40}")
 
 
@@ -65,5 +66,7 @@ def _unknowns(text: str) -> list[str]:
     """The letters of a system of equations."""
     if "方程组" not in text:
         return []
+    if asked := _VALUES_OF.findall(text):
+        return re.findall("[a-z]", asked[-1])
     letters = sorted({c for m in _EQUATION.finditer(text) for c in m[0] if c.isalpha()})
     return letters if len(letters) >= 2 else []

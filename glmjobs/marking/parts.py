@@ -118,7 +118,7 @@ def in_order(question: Question, said: Statement) -> bool:
     """Whether unnamed parts answer in the order in which they are asked."""
     named = len(question.labels) >= 2
     told = named and _ORDERED.search(said.text)
-    clauses = len(question.asked) >= 2 and not named
+    clauses = len([a for a in question.asked if _COUNTS.search(a.clause)]) >= 2 and not named
     return bool(clauses or told or _SEQUENCE.search(question.text) or _TUPLE.search(said.text))
 
 
@@ -151,7 +151,7 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
         return _by_clause(question, found) if several else _unnamed(question, found, count)
     region, kept = found.region, found.kept
     named: dict[str, Item] = {}
-    for statement in [region[0], *reversed(kept[: len(kept) - len(region)]), *region[1:]]:
+    for statement in [*region, *reversed(kept[: len(kept) - len(region)])]:
         named = _named(question, statement) | named
     if len(named) < 2:
         return _unnamed(question, found, count)

@@ -115,7 +115,7 @@ def is_equation(text: str, question: Question) -> bool:
         return False
     if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
         return False  # x²-9=(x+3)(x-3) where x²-9 is given
-    return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
+    return not re.fullmatch(r"\s?(?:[a-zA-Z]|[a-z]{2,3}\s?\(.*)\s?", left) or bool(_ALGEBRA.search(right))
 
 
 def _plain(text: str) -> str:
