@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from glmjobs.marking.question import RATES, Kind, Question
-from glmjobs.marking.rounding import PI, SCHOOL_PI, close, round_half_up
+from glmjobs.marking.rounding import close, round_half_up
 from glmjobs.marking.values import units
+from glmjobs.marking.values.arithmetic import PI, SCHOOL_PI
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
 from glmjobs.marking.values.units import Unit
 
@@ -50,7 +51,8 @@ def _readings(q: Quantity, question: Question, beside: Quantity, *, gold: bool) 
         return [Reading(value, "rate")]
     if not q.units and kind in (Kind.DISCOUNT, Kind.TENTHS):
         return [Reading(value / size, "rate") for size in (1, 10, 100)]
-    if not q.units and (kind is Kind.PERCENT or (kind is Kind.RATE and gold and value > 1)):
+    share = kind is Kind.RATE and value > 1 and (gold or beside.form == "percent")  # 96, where 合格率 is 96%
+    if not q.units and (kind is Kind.PERCENT or share):
         return [Reading(value, "rate"), Reading(value / 100, "rate")]
     fit = [u for u in q.units if u.dim in expect.dims] or list(q.units or expect.units)
     if not q.units and not q.scaled:

@@ -83,10 +83,13 @@ class Kept:
     @cached_property
     def final(self) -> list[int]:
         """The last statement, where it begins as a conclusion does."""
-        return [len(self.kept) - 1] if _FINAL.match(self.end.text) else []
+        clause = _FINAL_CLAUSE.search(self.end.text)
+        says = clause and any(getattr(i, "start", -1) > clause.start() for i in self.end.items)
+        return [len(self.kept) - 1] if says or _FINAL.match(self.end.text) else []
 
 
 _STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
+_FINAL_CLAUSE = re.compile("[,;](?:所以|因此|因而|综[上合]|故|最终|最后)[^,;]*$")
 _FINAL = re.compile("(?:所以|因此|因而|综[上合]|故|最终|最后)")
 
 CHOICES: tuple[Rule[Kept], ...] = (
@@ -135,7 +138,9 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
     if marked:
         chosen = marked[-1]
         for i in range(chosen + 1, len(kept)):
-            anew = kept[i].rank is Rank.SO_RESTATED and _FINAL.match(kept[i].text)
+            worked = "=" in kept[marked[-1]].text  # 答：剩下62-8=54个。每盒9个，所以能装54÷9=6盒。
+            concludes = _FINAL.match(kept[i].text) or (worked and _FINAL_CLAUSE.search(kept[i].text))
+            anew = kept[i].rank is Rank.SO_RESTATED and concludes
             if kept[i].rank is Rank.BARE or (anew and says_new(kept[i].items, question)):
                 chosen = i
         return chosen, "marked" if chosen == marked[-1] else "concluded_anew"
@@ -149,5 +154,5 @@ def _choose(kept: list[Statement], question: Question) -> tuple[int, str]:
 def _bare(text: str, speaks: Read) -> bool:
     """A lone short answer: 9, 9颗, x=9, 3/4小时."""
     cut = len(text) > 4 and PHRASES["unfinished"].search(text)
-    talk = PHRASES["supposed"].search(text) or PHRASES["withdrawn"].search(text)
+    talk = any(PHRASES[name].search(text) for name in ("supposed", "withdrawn", "refused"))
     return len(text) <= 24 and bool(speaks(text)) and not cut and not talk

@@ -19,7 +19,7 @@ from glmjobs.marking.answers import Answer, Choice, Expression, Found, Names, Va
 from glmjobs.marking.normalise import normalise
 from glmjobs.marking.question import TIMES
 from glmjobs.marking.scope import out_of_scope
-from glmjobs.marking.subquestions import places, same_words, tasks
+from glmjobs.marking.subquestions import blanks, factors_listed, in_a_row, same_words, tasks
 from glmjobs.marking.values.items import Clock, Date, Quantity, Ratio, Remainder
 from glmjobs.text import in_short
 
@@ -76,17 +76,19 @@ def judge(question: str, gold: str, prediction: str) -> Verdict:
 
 def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
+    if "质因" in question:
+        gold, predicted = factors_listed(gold), factors_listed(predicted)
     if same_words(gold, predicted):
         step = Step("prediction", "final_words", in_short(gold))
         return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
-    if several := tasks(asked, gold, predicted):
+    if several := tasks(asked, gold, predicted) or in_a_row(asked, gold, predicted):
         return _all_of([_judge(*task) for task in several])
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
+    filled = [_judge(*task) for task in blanks(asked, gold, predicted)]
+    if filled and all(v.predicted_value for v in filled):
+        return _all_of(filled)
     kind, asked = kind_of(asked, gold)
-    several = places(asked, gold, predicted) if kind is not Choice else []
-    if any(kind_of(asked, task.gold)[0] is not Values for task in several):
-        return _all_of([_judge(*task) for task in several])
     wanted = kind.read(gold, asked)
     if wanted.answer is None and kind is not Names:
         kind, wanted = Names, Names.read(gold, asked)

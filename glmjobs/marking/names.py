@@ -20,13 +20,14 @@ _LEADING = re.compile("^(?:那么|则|请?问|求|原来|现在|今年|其中|[�
 _TOTAL = re.compile("共|总")
 _SHARE = re.compile("(?:各自|各|分别)(?![为是有]?\\d)")
 _BOTH = re.compile(
-    "(?:求|计算|算出|[多少几][\u4e00-\u9fff]{1,4}的)(?:.{1,9}的)?([\u4e00-\u9fff]{2,9})[和与](?![和与])"
+    "(?:求|计算|算出|找[出到]|[多少几][\u4e00-\u9fff]{1,4}的)(?:.{1,9}的)?([\u4e00-\u9fff]{2,9})[和与](?![和与])"
     "((?:(?!的..[和差])[\u4e00-\u9fff]){2,9}?)(?:的..|是多少)?[。?]?$"
 )
 """求中位数和众数, 求成人票和儿童票的单价, 种了多少面积的豆角和茄子."""
 _TWINS = re.compile("鸡兔|长宽|甲乙丙?丁?|男女|大小|父子|母女")
 _TAIL = re.compile("(?<=.)(?:这?[两二三四五]|几)(?:个|种|位|名)?(?:人|数|队|班|车|者|船|地|同学)?$")
 _ENUMERATION = re.compile("(?:[甲乙丙丁戊][、和与,]?){2,5}")
+_VALUES_OF = re.compile(r"[a-z](?:\s?[,、和与]\s?[a-z])+(?=\s?(?:的值|各|分别))")
 _EQUATION = re.compile(r"[\da-z+\-×*/(). ]{1,40}=[\da-z+\-×*/(). ]{1,40}")
 
 
@@ -65,5 +66,7 @@ def _unknowns(text: str) -> list[str]:
     """The letters of a system of equations."""
     if "方程组" not in text:
         return []
+    if asked := _VALUES_OF.findall(text):
+        return re.findall("[a-z]", asked[-1])
     letters = sorted({c for m in _EQUATION.finditer(text) for c in m[0] if c.isalpha()})
     return letters if len(letters) >= 2 else []

@@ -24,7 +24,11 @@ _ONES, _TENS = _TABLE["english"]["ones"].split(), _TABLE["english"]["tens"].spli
 _ENGLISH = {w: n for n, w in enumerate(["", *_ONES])} | {w: 10 * n for n, w in enumerate(_TENS, 2)}
 
 _THOUGHT = re.compile(r"\A.*</think>(?=.*\w)", re.DOTALL)
-_STRUCK = re.compile(r"~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}")
+_STRUCK = re.compile(
+    r"<sup><\|\d+\|></sup>|~~[^~\n]{1,400}~~|<(del|s|strike)>[^<]{0,400}</\1>|\\cancel\{[^{}]{0,400}\}"
+)
+_TURN = re.compile(r"(?<=\S)\s*(?:Human|User)\s?[:：].*", re.DOTALL)
+"""The next turn of a conversation, which a model goes on to make up: 48Human: …"""
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h\d)\s?/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?!think)[a-zA-Z][^<>]{0,200}>")
@@ -40,12 +44,17 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _RECURRING = re.compile(
     r"(\.\d{0,20}?)\\(?:dot|overline)\s?\{?\s?(\d{1,12})\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?"
 )
+_BARE_COMMAND = re.compile(r"(?<![\\dtc])(?:frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
+"""A command that has lost its backslash: 80^{circ}, xleq frac{2}{3}."""
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$")
 """$9$ is math, $9 is dollars: what stands between two dollar amounts keeps its signs."""
 
 # 63，127 lists; 30，000 and 1，234元 are thousands.
-_LIST_COMMA = re.compile("(?<=[0-9])，(?=[0-9]{3,4}(?![0-9]))(?![0-9]00(?![0-9]))(?![0-9]{3}[\u4e00-\u9fff])")
+_LIST_COMMA = re.compile(
+    "(?<=[0-9])，(?=[0-9]{3,4}(?![0-9]))(?![0-9]00(?![0-9]))(?![0-9]{3}(?:[\u4e00-\u9fff]|\\.[0-9]))|"
+    "(?<=[0-9]), (?=[0-9]{3}(?![0-9]))"
+)
 _LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+")
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|[ ]*([^|\n]{1,40}?)[ ]*\|(?:[^\n]{0,200}\|)?[ ]*([^|\n]{1,200}?)[ ]*\|[ ]*$")
 _RULE = re.compile(r"(?m)^[ |:-]+$")
@@ -74,10 +83,11 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _latex(text: str) -> str:
     """LaTeX to plain notation: fractions, boxes, spacing, words."""
+    text = re.sub(r"\\n(?![a-zA-Z])", "\n", text)
     text = re.sub(r"\\([%$&#_{}])", r"\1", text)
     text = re.sub(r"\{,\}", ",", re.sub(r"\\[,!;:]", "", text))
     text = _RECURRING.sub(lambda m: f"{m[1]}({''.join(g or '' for g in m.groups()[1:])})", text)  # 0.1\dot{6}: 0.1(6)
-    text = re.sub(r"\^\s?\{?\s?\\circ\s?\}?", "°", text)
+    text = re.sub(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ)", "°", text)
     text = re.sub(r"\^\{\s?(-?\d{1,6})\s?\}", r"^\1", text)
     text = re.sub(r"\\(?:begin|end)\{[^{}]{0,40}\}|\\\\", "\n", text)
     for _ in range(4):  # innermost first; deeper nesting than this is no answer a pupil writes
@@ -104,7 +114,7 @@ def _markdown(text: str) -> str:
 
 def normalise(text: str) -> str:
     """``text`` in half width, simplified script and plain notation; linear in its length, never raises."""
-    text = _STRUCK.sub("", _THOUGHT.sub("", text, count=1))
+    text = _TURN.sub("", _STRUCK.sub("", _THOUGHT.sub("", text, count=1)))
     if "```" in text and re.search(r"\w", outside := _CODE.sub("\n", text)):
         text = outside
     if "!" in text:  # 5!=120; 答案是5! has an exclamation mark
@@ -114,7 +124,9 @@ def normalise(text: str) -> str:
         text = _TAG.sub("", _BREAK.sub("\n", text).replace("<sup>", "^"))
     text = _width(text).replace("廿", "二十").replace("卅", "三十")
     text = re.sub(r"\b([ap])\.m\.", r"\1m", text.replace(" percent", "%"))
+    text = re.sub(r"(?<![\d.])0\. (?=\d)", "0.", text)  # 0. 98, as scanned
     text = re.sub("(\\d)\u0307", r"\\dot{\1}", text)  # 0.1̇42857̇
+    text = _BARE_COMMAND.sub(r"\\\g<0>", text)
     if "\\" in text:
         text = _latex(text)
     if "$" in text:
@@ -123,6 +135,7 @@ def normalise(text: str) -> str:
     if "/" in text:
         text = _MIXED.sub(r"\1又\2/\3", _BRACKETED.sub(r"\1/\2", text))
     text = _IN_WORDS.sub(lambda m: str(sum(_ENGLISH[g.lower()] for g in m.groups(""))), text)  # thirty-two
+    text = re.sub(r"(?<=\d)_(?=\d{1,9}/\d)", "又", text)  # 3_1/3
     text = _PAIR.sub(r"\1=\3,\2=\4", text)
     text = re.sub(r"(?<=\d) [xX] (?=\d)", "×", text)
     text = re.sub(r"(?<=[a-zA-Z\d]\))([23])(?=\s?[-+=])", r"^\1", text)  # (x-1)2+y=3, its superscript lost

@@ -13,7 +13,7 @@ from glmjobs.marking.conclude import Conclusion
 from glmjobs.marking.preferences import local
 from glmjobs.marking.question import Asked, Question, pairs
 from glmjobs.marking.sentence import MARKED, SO
-from glmjobs.marking.statements import Statement, strip_denied
+from glmjobs.marking.statements import Rank, Statement, strip_denied
 from glmjobs.marking.values.items import Item, Quantity, Ratio, Remainder
 
 AnItem = TypeVar("AnItem", bound=Item)
@@ -32,15 +32,15 @@ class Part:
 
 
 _SEVERAL = re.compile(
-    "哪几|哪些|列出|求这?[两三]个数|哪两个|[两三]个.{0,6}数(?:分别|各|是|为)|(?:解|求|方程)的?(?:解|根)|解方程|所有|写出|各数|"
-    "坐标|依次|填|范围"
+    "哪几|哪些|列出|求这?[两三]个数|哪两个|[两三]个.{0,6}数(?:分别|各|是|为)|[解求程]的?[解根]|的[解根]|解方程|所有|写出|各数|"
+    "坐标|依次|填|范围|排[列序]|质因"
 )
 _COUNTS = re.compile("多少|几(?:[^乎]|$)|多[长远高重大久宽深厚快]|[是=]\\?")
 _JOINED = re.compile("^[^\\d,。;]{0,3}(?:和|与|、|或|及|,|;|\\s)[^\\d。;]{0,8}$")
 _LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|and|or|以?及|;|\s|到|至|~|-)\s?(?:[a-z]\d?\s?=\s?)?")
 _ORDERED = re.compile("分别|依次|按顺序|各[为是]")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
-_SEQUENCE = re.compile("从[大小高低长短]到|排列|排序|顺序|坐标|数对|依次")
+_SEQUENCE = re.compile("从[大小高低长短]到|数列|排列|排序|顺序|坐标|数对|依次")
 _GROUP_SIZE = re.compile("([两二三四五3-5])[个种人位名班队段数条堆组车船辆地厂店家根桶箱袋支][^,。;?]{0,8}?(?:各|分别)")
 _SIZES = dict(zip("两二三四五345", (2, 2, 3, 4, 5, 3, 4, 5), strict=True))
 
@@ -52,7 +52,7 @@ def wanted(question: Question) -> int:
     if group := _GROUP_SIZE.search(question.main.clause):
         return _SIZES[group[1]]
     clauses = [a for a in question.asked if _COUNTS.search(a.clause)]
-    return max(len(clauses), 2 if "分别" in question.main.clause else 1)
+    return max(len(clauses), 2 if re.search(r"分别(?![为是有]?\s?\d)", question.main.clause) else 1)
 
 
 def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
@@ -64,7 +64,9 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)
-        return found if len(found) >= 2 else []
+        values = {getattr(p.value, "value", p.value) for p in found}
+        once = len(values) == 1 and "=" in gold.source and not any(p.name for p in found)  # 20×1.1=22，答：22美元
+        return found if len(found) >= 2 and not once else []
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
@@ -84,12 +86,15 @@ def _outnumbers(listed: Sequence[object], count: int) -> bool:
 def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     """Whether values form a list that is the answer."""
     joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
-    if len(items) < 2 or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
+    alone = [exact(i, question.main) for i in items if i.units].count(True) == 1 and all(i.units for i in items)
+    if len(items) < 2 or alone or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
-    bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=|[\u4e00-\u9fff]{3}", text)
     a, b = items[-2:]
     in_two_units = a.units and b.units and a.units != b.units  # 1/4小时或15分钟
-    possible = joins[-1].strip() in ("或", "或者", "or") and not in_two_units
+    possible = re.match(r"\s?(?:或|or)", joins[-1]) and not in_two_units
+    if not possible and any(re.search("[\u4e00-\u9fff]{2}", j) for j in joins):
+        return False  # 共6种，大于0的有2种，概率是1/3
+    bare = len(text) < 30 and not re.search(r"(?<![a-z])\d\s?=|[\u4e00-\u9fff]{3}", text)
     return bool(bare or possible or "分别" in text or _SEVERAL.search(question.text) or _TUPLE.search(text))
 
 
@@ -103,14 +108,17 @@ def predicted_parts(question: Question, found: Conclusion, gold: list[Part]) -> 
     answers = answers_of(found.statement)
     run = _last_run(found.statement.text, answers)
     mine = [Part("", question.main, i) for i in (run if len(run) == len(gold) else answers)]
-    return mine if len(mine) >= len(gold) else _unnamed(question, found, len(gold))
+    final = found.statement.rank is Rank.MARKED and not re.search(r"=|^\(", found.statement.text)
+    if len(mine) >= len(gold) or (mine and final):
+        return mine
+    return _unnamed(question, found, len(gold))
 
 
 def in_order(question: Question, said: Statement) -> bool:
     """Whether unnamed parts answer in the order in which they are asked."""
     named = len(question.labels) >= 2
     told = named and _ORDERED.search(said.text)
-    clauses = len(question.asked) >= 2 and not named
+    clauses = len([a for a in question.asked if _COUNTS.search(a.clause)]) >= 2 and not named
     return bool(clauses or told or _SEQUENCE.search(question.text) or _TUPLE.search(said.text))
 
 
@@ -143,7 +151,7 @@ def gather(question: Question, found: Conclusion, count: int) -> list[Part]:
         return _by_clause(question, found) if several else _unnamed(question, found, count)
     region, kept = found.region, found.kept
     named: dict[str, Item] = {}
-    for statement in [region[0], *reversed(kept[: len(kept) - len(region)]), *region[1:]]:
+    for statement in [*region, *reversed(kept[: len(kept) - len(region)])]:
         named = _named(question, statement) | named
     if len(named) < 2:
         return _unnamed(question, found, count)

@@ -32,13 +32,12 @@ def asked(text: str, in_percent: bool) -> Precision | None:
     """The precision asked for, or None; ``in_percent``: whether a share is asked."""
     if _GIVEN.search(text):
         return None  # the rounding is what is known, not what is asked
-    percent = in_percent or bool(re.search("百分号前|%前", text))
     if match := _SIGNIFICANT.search(text):
         return Precision(significant=_DIGITS[match[1]])
     if match := _PLACES.search(text):
-        return Precision(_DIGITS[match[1]], percent)
+        return Precision(_DIGITS[match[1]], in_percent)
     if match := _DECIMAL.search(text):
-        return Precision(max(0, len(match[1]) - 2), percent or bool(match[2]))
+        return Precision(max(0, len(match[1]) - 2), in_percent or bool(match[2]))
     if match := _POSITION.search(text):
-        return Precision(_POSITIONS.get(match[1] or match[2] or match[3], 0), percent)
+        return Precision(_POSITIONS.get(match[1] or match[2] or match[3], 0), in_percent)
     return None

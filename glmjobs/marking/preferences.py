@@ -14,8 +14,9 @@ from glmjobs.marking.values.items import Item, Quantity, show
 _CUT = re.compile("[,。;、]")
 _SUBJECTLESS = re.compile("\\s?(?:也|就|正好|应该?)?(?:是|为|有|等于|得|共|一共|还|剩)")
 _TOTAL = re.compile("共|总|合计")
-_ONE_OF_THEM = re.compile("众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪")
-_ONE_OF_THE_GIVENS = re.compile("化[成为]|改写|写[成作]|换算|表示|" + _ONE_OF_THEM.pattern)
+_ONE_OF_THE_GIVENS = re.compile(
+    "化[成为]|改写|写[成作]|换算|表示|众数|中位数|最[大小]的?数|最[大小多少高低长短快慢]的是|哪"
+)
 
 
 def local(text: str, item: Item) -> str:

@@ -42,7 +42,7 @@ _KINDS = {
         (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
         (Kind.TENTHS, "几成(?!立)"),
         (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
-        (Kind.CLOCK, "几点|(?<!经过)(?<!需要)(?<!用了)几时(?!到|能)|什么时[候刻间]|何时|时刻"),
+        (Kind.CLOCK, "几点|(?<![过要了行])几时(?!到|能)|什么时[候刻间]|何时|时刻"),
         (Kind.DATE, "几月几[日号]|哪一?天|什么日期|[几多少]号|哪一?年"),
         (Kind.RATIO, "[甲乙丙]:[乙丙丁]|几比几|比[是为]多少|的比[是为?。]|之比|最简|比例(?:尺|[是为][多几])"),
     )
@@ -86,9 +86,13 @@ _NO_WORDS = re.compile("[多少几请问那么的了呢吗是?求共一个有要
 _BLANK = r"(?:\(\s*(?:\?|_+)?\s*\)|□)"
 _FILLED_BLANK = re.compile(rf"(?<=[\u4e00-\u9fff=<>≈])\s?{_BLANK}|{_BLANK}(?=\s?[\u4e00-\u9fff])")
 _ASKED_OUTRIGHT = re.compile(r"[?？_□○]|[(（](?!精确|保留|结果)|多少|几")
-_UNDERSCORES = re.compile("_{2,}")  # not bold print
+_UNDERSCORES = re.compile(r"[(（]\s*_{2,}\s*[)）]|_{2,}")  # not bold print
+_LATEX_BLANK = re.compile(
+    r"\\?\$\s*\\q?quad\s*\\?\$|(?:\$\$)?\\underline\s?\{\s*\}(?:\$\$)?|[(（]\s*\$?\\q?quad\$?\s*[)）]"
+)
 _LOST_BLANK = re.compile(
-    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;])|(?<=[\u4e00-\u9fff=≈]) +\Z"
+    r"(?<=[\u4e00-\u9fff=＝≈:：]) +(?=[\u4e00-\u9fff%％．。，,；;°]|[cdkm]?m\b|k?g\b|m?[lL]\b)|"
+    r"(?<=[\u4e00-\u9fff=≈]) +\Z"
 )
 """Where a question has lost its underscores: 一共有 颗糖果．"""
 
@@ -175,7 +179,7 @@ def pairs(clause: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def read(question: str) -> Question:
     """Read a question; the result is shared: it is read, not changed."""
-    question = _UNDERSCORES.sub("( )", question[: 2 * MAX_QUESTION])
+    question = _UNDERSCORES.sub("( )", _LATEX_BLANK.sub("( )", question[: 2 * MAX_QUESTION]))
     if not _ASKED_OUTRIGHT.search(question):
         question = _LOST_BLANK.sub("( )", question)
     text = normalise(question)[:MAX_QUESTION].strip()
@@ -184,7 +188,8 @@ def read(question: str) -> Question:
     if not result.options and not _JUDGE.search(body):
         body = _FILLED_BLANK.sub("多少", body)
     clauses = _asked_clauses(body)
-    result.asked = [_asked(clause, body) for clause in clauses or [body[-60:]]]
+    last = re.split(r",(?!\d)", body[-120:].rstrip(" .。"))[-1] or body[-60:]
+    result.asked = [_asked(clause, body) for clause in clauses or [last]]
     result.kind = _kind(body, result)
     result.precision = precision.asked(text, result.kind in (Kind.PERCENT, Kind.RATE))
     result.approximate = bool(re.search("大约|约是|约为|约有|估计|估算|约(?:多少|几)|大概", body))

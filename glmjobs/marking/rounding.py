@@ -8,11 +8,8 @@ from fractions import Fraction
 
 from glmjobs.marking.precision import Precision
 from glmjobs.marking.question import Question
-from glmjobs.marking.values.arithmetic import near
+from glmjobs.marking.values.arithmetic import PI, SCHOOL_PI, near
 from glmjobs.marking.values.items import Quantity, endless
-
-SCHOOL_PI, PI = Fraction(314, 100), Fraction(math.pi)
-"""As schoolbooks take it, and as it is."""
 
 
 def round_half_up(value: Fraction, places: int) -> Fraction:
@@ -28,12 +25,22 @@ def close(
     if gold == other or (g.form == p.form == "root" and near(gold, other)):
         return True
     a, b = gold / scale, other / scale
-    finer = p.places > g.places >= 0 and re.search("圆|球", question.text)
-    if finer and round_half_up(a / SCHOOL_PI * PI, p.places) == b:
-        return True  # by 3.14 and by π
+    if _ROUND.search(question.text) and (_by_pi(a, g, b, p) or _by_pi(b, p, a, g)):
+        return True
     if question.precision is not None:
         return _rounded(a, question.precision) == _rounded(b, question.precision)
     return _is_rounding(a, g, b, p, question) or _is_rounding(b, p, a, g, question)
+
+
+_ROUND = re.compile("圆(?!珠|圈)|球|弧|扇|[半直]径|[分时秒]针|轮|[栓拴]")
+
+
+def _by_pi(school: Fraction, s: Quantity, exact: Fraction, e: Quantity) -> bool:
+    """Whether one is worked out with 3.14 and the other with π, each as far as its decimals go."""
+    if min(s.places, e.places) < 0 or (e.places == 0 and exact < 1000):
+        return False  # as near as that by chance
+    slack = Fraction(1, 2) / 10**e.places + (Fraction(1, 2) / 10**s.places if s.about else 0)
+    return bool(abs(school / SCHOOL_PI * PI - exact) <= slack)
 
 
 def _rounded(value: Fraction, precision: Precision) -> Fraction:

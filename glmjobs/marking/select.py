@@ -35,10 +35,10 @@ class Selection:
 def select(text: str, items: list[Item], question: Question) -> Selection:
     """The asked value among ``items`` of a statement."""
     plain = strip_denied(text)
-    pool = boxed(text, items)[-1:] or _after_marker(text, items) or items
+    pool = boxed(text, items) or _after_marker(text, items) or items
     if (solved := solutions(plain, pool)) and (solved[-1] is pool[-1] or "方程" in question.text):
         pool = solved[-1:]
-    for keep in (_outside_brackets, _not_supposed, _last_time):
+    for keep in (_outside_brackets, _not_supposed):
         pool = keep(plain, pool, question) or pool
     fitting = list(_fitting(pool, question))
     if total := _counted_together(plain, fitting, question):
@@ -103,14 +103,6 @@ _EQUALS = re.compile(r"(?<![\d)a-zA-Z])[a-zA-Z]\d?\s?[=≈]\s?$")
 def solutions(text: str, items: Sequence[AnItem]) -> list[AnItem]:
     """The items that an unknown equals (x=5, but not 3x=15)."""
     return [i for i in items if _EQUALS.search(text[max(0, i.start - 6) : i.start])]
-
-
-_FROM_THEN_ON = re.compile("[以之]?后|开始")
-
-
-def _last_time(text: str, pool: list[Item], question: Question) -> list[Item]:
-    """下午2时以后的95分钟，也就是下午3时35分: no time from which is counted."""
-    return [i for i in pool if not _FROM_THEN_ON.match(text, i.end)] if question.kind in TIMES else pool
 
 
 def _fitting(pool: Sequence[Item], question: Question) -> Sequence[Item]:

@@ -24,6 +24,9 @@ PHRASES = {
 MARKED, SO = PHRASES["marked"], PHRASES["so"]
 
 
+_SETS_OUT = re.compile(r"[\s:是为]*(?:根据|首先|因为|由于|已知|设|我们|一开始|先)")
+
+
 class Effect(Enum):
     """What becomes of a sentence, and of those before it."""
 
@@ -54,8 +57,10 @@ class Sentence:
     last: bool
 
     @cached_property
-    def marked(self) -> list[re.Match[str]]:
-        return list(MARKED.finditer(self.text))
+    def marked(self) -> bool:
+        """Whether it is marked as the answer, rather than the whole solution is (答：21-12=9，所以…)."""
+        tail = MARKED.split(self.text)[-1]
+        return tail != self.text and not (_SETS_OUT.match(tail) or ("=" in tail and SO.search(tail)))
 
     @cached_property
     def near(self) -> float:
@@ -81,7 +86,11 @@ def fits(items: list[Any], question: Question) -> bool:
 
 def says_new(items: list[Any], question: Question) -> bool:
     """Whether one of the quantities is none of the question's."""
-    return any(isinstance(i, Quantity) and i.value not in question.known for i in items)
+    return any(
+        isinstance(i, Quantity)
+        and (i.value not in question.known if not i.units else (i.value, i.units[0].name) not in question.givens)
+        for i in items
+    )
 
 
 def echoes(text: str, question: Question) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from glmjobs.marking.question import Question
+from glmjobs.marking.question import Kind, Question, pairs
 from glmjobs.marking.sentence import BOX, PHRASES, SO, Effect, Sentence, State, echoes, fits, says_new
 from glmjobs.marking.statements import Rank, Read, Statement
 from glmjobs.marking.tables import Rule
@@ -20,7 +20,9 @@ def _supposes(s: Sentence) -> bool:
     if not PHRASES["supposed"].search(s.text):
         return False
     condition = re.split("[,;]|那么|则|就", s.text, maxsplit=1)[0]
-    if echoes(condition, s.question):
+    mine = pairs(condition)
+    own = re.search("如果|假如|要是|若", s.question.text) and len(mine & pairs(s.question.text)) >= 0.5 * len(mine)
+    if s.marked or own:
         return False  # 如果商是两位数: the question's own case
     return any(k.rank >= Rank.RESTATED for k in s.kept) or says_new(scan(condition), s.question)
 
@@ -38,6 +40,16 @@ def _takes_back(s: Sentence) -> str | None:
     if not s.speaks(tail) and re.search("应|正确|才", head):
         tail = head  # 应该是9颗，刚才写错了
     return re.sub("^[了的是,:。!;\\s]+", "", tail)
+
+
+def _refuses(s: Sentence) -> str | None:
+    """What is left of a sentence that says that the question has no answer ("" where nothing is)."""
+    found = list(PHRASES["refused"].finditer(s.text))
+    asked = s.question.kind in (Kind.CHOICE, Kind.YES_NO) or PHRASES["refused"].search(s.question.text)
+    if not found or asked or PHRASES["supposed"].search(s.text):
+        return None
+    tail = s.text[found[-1].end() :]
+    return tail if s.speaks(tail) else ""
 
 
 _CONCLUDES_ALL = re.compile("(?:所以|因此|故|最终|正确)的?答案")
@@ -63,6 +75,7 @@ SENTENCES: tuple[Rule[Sentence], ...] = (
     ),
     Rule("supposes", Effect.SKIP, _supposes, "如果每人10颗，就不够了"),
     Rule("takes_back", Effect.REPLACE, _takes_back, "不对，应该是9颗"),
+    Rule("refuses", Effect.REPLACE, _refuses, "一共120颗，所以无法确定他吃了几颗"),
 )
 """What becomes of a sentence, the first that fires; one on which none does is ranked."""
 
@@ -106,18 +119,23 @@ RANKS: tuple[Rule[Sentence], ...] = (
 
 
 def _rank(s: Sentence) -> Statement:
+    if not s.state.fired and _ALONE.fullmatch(s.text):
+        return Statement(s.text, Rank.MARKED, s.near, s.items, "alone")
     rule = next((r for r in RANKS if r.when(s)), None)
     other = Rank.SO if SO.search(s.text) else Rank.WORKING
     rank, near, id = (rule.effect, s.near, rule.id) if rule else (other, s.near, other.name.lower())
     if rank is not Rank.MARKED and s.text.endswith(":"):
         rank, id = Rank.WORKING, "announces"  # 代入上式，得：
-    verdict = isinstance(s.items[0], bool) and len(s.text) <= 6
+    verdict = isinstance(s.items[0], bool) and _VERDICT.match(s.text)
     if (s.state.announced and not s.marked) or verdict:
         rank, id = Rank.MARKED, "announced"
     return Statement(s.text, rank, near, s.items, id)
 
 
-_ANNOUNCES = re.compile(r"(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
+_VERDICT = re.compile(".{,6}$|(?:是的?|对的?|不|否|[不能够]+),")
+_ALONE = re.compile(r"\d[\d.,/]*[\u4e00-\u9fff]{1,2}。?")
+"""18040角, before its reason."""
+_ANNOUNCES = re.compile(r"(?<![得求算]出)(?:答案|答|结论|结果)[是为]?[:\]]\s*$")
 
 
 def _keep(s: Sentence) -> State:
@@ -125,7 +143,7 @@ def _keep(s: Sentence) -> State:
     state = s.state
     broken = s.last and PHRASES["unfinished"].search(s.text) and not s.marked
     if broken or echoes(s.text, s.question) or not s.items:
-        return replace(state, announced=bool(s.marked or _ANNOUNCES.search(s.text)))
+        return replace(state, announced=bool(_ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))
     return replace(state, kept=(*state.kept, statement), announced=False, fired=fired)

@@ -24,6 +24,9 @@ _BOUNDARY = re.compile(
     r"(?<=[。!;\n])|(?<=\?)|(?<=[^.\dA-H]\.)(?=[^\d.])|(?<=\d\.)(?=[\s\u4e00-\u9fff])"
 )
 
+_ANNOUNCED = re.compile(r"(?<=[是为]):\s*\n\s*")
+"""总量为:, and the value on the next line."""
+
 Read = Callable[[str], list[Any]]
 """Which answers of the asked kind a statement puts forward; none for working and talk."""
 
@@ -56,7 +59,7 @@ class Statement:
 
 def split(text: str) -> list[str]:
     """Sentences; of a very long text only the first 100 and last 300, of a long sentence head and tail."""
-    found = [s.strip() for s in _BOUNDARY.split(text) if s and s.strip()]
+    found = [s.strip() for s in _BOUNDARY.split(_ANNOUNCED.sub(":", text)) if s and s.strip()]
     if len(found) > MAX_STATEMENTS:
         found = found[:100] + found[-300:]
     return [s if len(s) <= MAX_STATEMENT else s[:400] + " … " + s[-800:] for s in found]
@@ -113,9 +116,7 @@ _BOUND_BEFORE, _BOUND_AFTER = phrase("bound_before"), phrase("bound_after")
 def _bounded(p: Place) -> bool:
     if _BOUNDS_ASKED.search(p.question.text):
         return False
-    before = _BOUND_BEFORE.search(p.before(6))
-    needed = before and before[0].startswith("至") and re.search("[需要用租买]", p.before(8))
-    return bool((before and not needed) or _BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
+    return bool(_BOUND_BEFORE.search(p.before(6)) or _BOUND_AFTER.match(p.text[p.item.end : p.item.end + 4]))
 
 
 def _receives(p: Place) -> bool:
@@ -139,6 +140,15 @@ def _names_them(p: Place) -> bool:
     return p.text[p.item.start] in "两三" and bool(_ALL_OF_THEM.match(p.text, p.item.end))
 
 
+_TERM_AFTER = re.compile(r"\s?(?:[-+]\s?(?:\d+\s?)?)?(?:[a-z](?![a-zA-Z])|∠)")
+_TERM_BEFORE = re.compile(r"(?<![a-zA-Z])[a-z](?:\^\d)?\s?[-+]\s?$")
+
+
+def _is_term(p: Place) -> bool:
+    """A number in an expression with letters: -12a, x+88磅."""
+    return bool(_TERM_AFTER.match(p.text, p.item.end) or _TERM_BEFORE.search(p.before(6)))
+
+
 _UNKNOWN_IS = re.compile(r"[a-z][^,。;\u4e00-\u9fff]*=\s?$")
 
 LEFT_OUT: tuple[Rule[Place], ...] = (
@@ -156,6 +166,7 @@ LEFT_OUT: tuple[Rule[Place], ...] = (
         lambda p: p.text[p.item.start : p.item.end].endswith("时") and _UNKNOWN_IS.search(p.before(24)),
         "当x=2时",
     ),
+    Rule("term", "leave out", _is_term, "所以是-12a"),
     Rule("names_them", "leave out", _names_them, "两人一共有23只，9与7的乘积，这就是a的两个可能值"),
 )
 """Values of a statement that it does not put forward as the answer."""

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 MEASURED = (Kind.NUMBER, *RATES)
+_SORT = re.compile("三角形[^,。]{0,12}(?:类型|分类)|(?:类型|分类).{0,20}三角形|什么(?:三角|四边|图)形")
+"""Questions for the kind of a figure."""
 LOOKED_AT = 4000
 """Characters (head and tail) of a gold that decide which kind of answer it is."""
 
@@ -43,14 +45,12 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Numbered, question
     if is_verdict(bare) or (kind is Kind.YES_NO and polarity(gold, question) is not None):
         return YesNo, question
-    if refuses(gold, question):
+    if refuses(gold, question) or (_SORT.search(question.text) and names(question, gold)):
         return Names, question
     if is_expression(gold, question):
         return Expression, question
     if says_alike(gold, question) or not _has_value(question, gold):
         return Names, question
-    if kind is Kind.NUMBER and re.fullmatch("(?:[上下]午|早上|晚上|中午|凌晨)[^,。;]{2,12}", bare):
-        return Values, replace(question, kind=Kind.CLOCK)  # 求下次同时发车时间
     times = weekdays(gold) or not all(isinstance(i, Quantity) for i in scan(gold, kind.value))
     as_asked = kind in MEASURED or (kind in TIMES and times)
     return Values, question if as_asked else replace(question, kind=Kind.NUMBER)

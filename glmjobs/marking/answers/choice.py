@@ -42,6 +42,7 @@ class Choice(Answer):
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
+        text = text.upper() if len(text) == 1 else text
         if bare := _BARE.fullmatch(text):
             return Found(cls(_sorted(bare[1])), fired=(("bare_letter", text),))
         found = conclude(text, question, lambda t: _letters(t, question))

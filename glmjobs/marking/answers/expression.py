@@ -23,6 +23,11 @@ _ALGEBRA = re.compile("(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _CONDITION_ASKED = re.compile("范围|解集|定义域|值域|不等式|取值|区间")
 
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
+_SOLVED = re.compile(r"[a-z]_?[12]\s?=\s?-?[\d√(]")
+"""x₁=0，x₂=3."""
+_RIGHT_SIDE = r"[^=,。;\u4e00-\u9fff]*"
+_IN_TERMS_OF = re.compile(rf"(?:^|[,。;:\n以为得])\s?[a-zA-Z]\s?={_RIGHT_SIDE}[a-zA-Z]{_RIGHT_SIDE}[。.]?$")
+"""y=x+7."""
 _X = r"(?<![a-zA-Z\d)+\-*/])(?:[a-zA-Z]|f\([a-z]\))"
 _CONDITION = re.compile(
     rf"({_NUMBER})\s?([<≤])\s?{_X}\s?([<≤])\s?({_NUMBER})|([(\[])\s?({_NUMBER})\s?,\s?\+?({_NUMBER})\s?([)\]])|"
@@ -30,12 +35,12 @@ _CONDITION = re.compile(
 )
 """0<a≤10; [-1,2); 3<x; x≠2."""
 _SAID = (
+    ("(?:为|是)?正数", ">0"), ("(?:为|是)?负数", "<0"),
     ("大于或?等于|不小于", "≥"), ("小于或?等于|不大于", "≤"), ("大于", ">"), ("小于", "<"), ("不等于|不为", "≠"),
 )  # fmt: skip
+_SIGN_SAID = re.compile(rf"[不大小等于或]{{2,4}}\s?{_NUMBER}|[正负]数")
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
-
-_NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 
 Bounds = frozenset[tuple[str, Fraction]]
 
@@ -83,17 +88,19 @@ def is_expression(text: str, question: Question) -> bool:
     if is_condition(text, question) or is_equation(text, question):
         return True
     bare, asked = text.strip(" 。."), question.text
-    if "复数" in asked and re.search("(?<![a-zA-Z])i(?![a-zA-Z])", split(bare)[-1]):
-        return True
-    letters = set(re.findall(r"[a-z]", bare)) if re.fullmatch(r"[\da-zπ.+\-×*/()^ ]{1,24}", bare) else set()
-    if letters and letters <= set(re.findall(r"(?<![A-Za-z\d])[a-z](?![A-Za-z])", asked)) and "方程" not in asked:
+    end = re.sub(r"(?<=\))[\u4e00-\u9fff]{1,3}$", "", re.split("[=是为有得]", bare)[-1])  # 还有(45-a)人
+    letters = set(_ALGEBRA.findall(end)) if re.fullmatch(r"[\da-z.+\-×*÷/()^√ ]{1,60}", end) else set()
+    unit = re.search("[a-z]/[a-z]$", end)  # 25 m/s
+    if letters and not unit and letters <= set(_ALGEBRA.findall(asked)) and not re.search("解.{0,6}方程", asked):
         return True  # 4a, a-3b
-    valued = re.search("的值|多少|几", question.main.clause) or "求值" in asked
+    valued = re.search("的值|多少|几|求解", question.main.clause) or "求值" in asked
     return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 
 def is_condition(text: str, question: Question) -> bool:
     """Whether a gold bounds an unknown where such is asked (not its whole or largest value)."""
+    if _SIGN_SAID.fullmatch(text.strip(" 。.")):
+        return True
     asked = _CONDITION_ASKED.search(question.text) and not re.search("整数解|[最几]", question.main.clause)
     return bool(asked and text and _condition(split(text)[-1]))
 
@@ -101,12 +108,14 @@ def is_condition(text: str, question: Question) -> bool:
 def is_equation(text: str, question: Question) -> bool:
     """Whether a gold ends in an equation where such is asked (not the value of an unknown)."""
     found = _equation(split(text)[-1] if text else "")
-    if not found or not (_EQUATION_ASKED.search(question.text) or found[-1].text == text.strip(" 。.")):
+    if not found or _SOLVED.search(text):
         return False
     left, _, right = found[-1].text.partition("=")
+    if not (_EQUATION_ASKED.search(question.text) or _IN_TERMS_OF.search(text) or found[-1].text == text.strip(" 。.")):
+        return False
     if len(squeeze(left)) > 3 and squeeze(left) in question.plain:
         return False  # x²-9=(x+3)(x-3) where x²-9 is given
-    return not re.fullmatch(r"\s?[a-zA-Z]\s?", left) or bool(_ALGEBRA.search(right))
+    return not re.fullmatch(r"\s?(?:[a-zA-Z]|[a-z]{2,3}\s?\(.*)\s?", left) or bool(_ALGEBRA.search(right))
 
 
 def _plain(text: str) -> str:
@@ -161,8 +170,6 @@ def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
 
 def _factors(expression: str) -> int:
     """How many factors with letters a product has: 2(x+3)(x-3) two, a(b+1)^2 three, x^2-9 one."""
-    while expression != (flat := _NESTED.sub(r"(\1\2\3)", expression)):
-        expression = flat
     outside = re.sub(r"\([^()]*\)", "", expression)
     if re.search(r"[\da-zA-Z)]\s?[+-]", outside):
         return 1

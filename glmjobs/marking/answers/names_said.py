@@ -14,7 +14,7 @@ from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
 
 _NAME = re.compile(
-    "小(?![的于数时学组])[\u4e00-\u9fff]|[甲乙丙丁戊己][队店车厂班城种商超市场仓]?|方[案法][一二三四甲乙1-4A-D]|"
+    "小(?![的于数时学组公])[\u4e00-\u9fff]|[甲乙丙丁戊己][队店车厂班城种商超市场仓]?|方[案法][一二三四甲乙1-4A-D]|"
     "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|品?牌|方案|款|型|家)|"
     "[正长]方[形体]|(?:等腰|等边|直角|锐角|钝角){,2}三角形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
     "[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]|"
@@ -81,7 +81,7 @@ class Names(Answer):
         if self.alike or other.alike:
             return Match.of(self.alike == other.alike, "name (no difference)")
         sign = _sign(self.text)
-        full = _BLANK.sub(sign, question.text) if sign else self.text  # < means 0.5<2/3
+        full = _BLANK.sub(sign, question.text) if sign and _BLANK.search(question.text) else ""  # < means 0.5<2/3
         if (mine := _greater(full) or _greater(self.text)) and (theirs := _greater(other.text)):
             return Match.of(mine == theirs, "relation")
         if sign and "比" not in self.text and re.search("比较|[<>○填]|[(] ?[)]|一样", question.text):
@@ -179,7 +179,7 @@ def same_name(a: str, b: str) -> bool:
 
 def _greater(text: str) -> tuple[str, str] | None:
     """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
-    if not (found := _SIDES.findall(text)):
+    if not re.search("[<>]", text) or not (found := _SIDES.findall(text)):
         return None
     left, sign, right = found[-1]
     return (left, right) if sign == ">" else (right, left)

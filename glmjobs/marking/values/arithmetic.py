@@ -10,6 +10,8 @@ MAX_LENGTH = 160
 FACTORIAL = "ꜝ"
 """The sign of a factorial, which :mod:`~glmjobs.marking.normalise` tells from an exclamation mark."""
 ROOT_DIGITS = 30
+SCHOOL_PI, PI = Fraction(314, 100), Fraction(math.pi)
+"""As schoolbooks take it, and as it is."""
 _TOKEN = re.compile(r"\d+(?:\.\d+)?%?|\S")
 _OPENS = ("(", "[", "√")
 _MAX_BRACKETS = 20

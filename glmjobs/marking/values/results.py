@@ -7,12 +7,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 from glmjobs.marking.values import units
-from glmjobs.marking.values.arithmetic import prefix
+from glmjobs.marking.values.arithmetic import evaluate, prefix
 from glmjobs.marking.values.items import Item, Quantity
 
 _RESULT = re.compile(r"[=≈]")
 _OPERATION = re.compile(r"(?:[是有为剩要了共]\s?\(?|^\()\d[\d.]*\s?[-+×*÷]\s?\(?\d|\d[\u4e00-\u9fff]{1,2}\+\d")
 _OPERATED = re.compile(r"\d\s?[-+×*÷/]\s?\(?\d")
+_SUM = re.compile(r"[\d.() ]+[+×*÷][-+×*÷/\d.() ]+")
+"""An answer that is left to be worked out: 25÷48."""
 _CLAUSE = re.compile(r"[;。\n]|[,、](?!\d{3}(?!\d))|或者?|和(?=\s?⟦?\s?[a-zA-Z]\w?\s?=)")
 _PAIR = re.compile(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]")
 """A pair such as (12,18), whose comma ends no clause."""
@@ -20,6 +22,9 @@ _PAIR = re.compile(r"[(\[]\s?\d+(?:\s?,\s?\d+)+\s?[)\]]")
 
 def results(text: str, items: list[Item]) -> list[Item]:
     """The items left when equations are worked off: of 15-6=9(颗) only 9 stays, marked as a result."""
+    plain = text.rstrip(" 。")
+    if _SUM.fullmatch(plain) and (value := evaluate(plain)) and not ("÷" in plain and value.denominator == 1):
+        return [Quantity(value, (), 0, len(plain), "fraction" if value.denominator > 1 else "plain", -1)]
     if not _RESULT.search(text) and not _OPERATION.search(text):
         return list(items)
     pairs = [m.span() for m in _PAIR.finditer(text)]

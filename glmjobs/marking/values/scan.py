@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from glmjobs.marking.values import numerals, units
-from glmjobs.marking.values.arithmetic import FACTORIAL, evaluate, prefix
+from glmjobs.marking.values.arithmetic import FACTORIAL, SCHOOL_PI, evaluate, prefix
 from glmjobs.marking.values.items import Clock, Date, Item, Quantity, Ratio, Remainder
 from glmjobs.marking.values.units import Unit
 
@@ -20,7 +20,7 @@ _STEP = re.compile(rf"[\d.,]+|[{numerals.CN}]+|.", re.DOTALL)
 _SIGN = re.compile(f"[√^π{FACTORIAL}]")
 _EXPRESSION = re.compile(rf"(?=[-+×*·÷/()\d. ]{{0,30}}[√^π{FACTORIAL}])[-+×*·÷/()\d. √^π{FACTORIAL}]{{1,60}}")
 _TERM = rf"\d+(?:\.\d+)?(?:/\d+)?|[{numerals.CN}]+"
-_RATIO = re.compile(rf"({_TERM})\s?(?::|比)\s?({_TERM})((?:\s?:\s?(?:{_TERM}))*)(?![\d:])")
+_RATIO = re.compile(rf"({_TERM})\s?(?:(?<=\d):|(?<=\d\s):|比)\s?({_TERM})((?:\s?:\s?(?:{_TERM}))*)(?![\d:])")
 _REMAINDER = re.compile(
     r"(\d+)\s?(?:\([\u4e00-\u9fff]{1,3}\)|[\u4e00-\u9fff]{0,2}?)[\s,]{0,3}(?:\.{3,}|…+|·{3,}|余数?)[是为]?\s?(\d+)"
 )
@@ -66,12 +66,13 @@ def _formula(text: str, at: int) -> Quantity | None:
     if not match or text[at - 1 : at] in tuple("√^") or (text[at] == "-" and not numerals.is_minus(text, at)):
         return None
     source = match[0].rstrip(" +-×*·÷/(.")
-    value, size = prefix(source, {"π": Fraction(1)})
+    summed = "π" in source and re.search(".[+-]", source)  # 2π+4 has no value but by 3.14
+    value, size = prefix(source, {"π": SCHOOL_PI if summed else Fraction(1)})
     source = source[:size]
-    if not _SIGN.search(source) or ("π" in source and re.search(".[+-]", source)):
+    if not _SIGN.search(source):
         return None
     form, places = ("plain", 0) if value.denominator == 1 else ("fraction", -1)
-    if "π" in source or value.denominator > 10**20:
+    if not summed and ("π" in source or value.denominator > 10**20):
         form, places = "pi" if "π" in source else "root", -1
     found, stop = _unit(text, at + size)
     return Quantity(value, tuple(found), at, stop, form, places)
@@ -179,13 +180,15 @@ def _one(text: str, at: int) -> Quantity | None:
     if number is None or number.form == "percent":
         return number
     end = number.end
-    at = end + 1 if text[end : end + 1] == " " else end
+    at = _OUT_OF_BOX.match(text, end).end()  # type: ignore[union-attr]
     if text[at : at + 1] == "个" and _HALF_AFTER.match(text, at + 1):
         number, at = replace(number, value=number.value + Fraction(1, 2), places=1), at + 2
     if text[at : at + 1] == "(":
-        found, stop = units.match(text, at + 1)
+        scale = 10**4 if text[at + 1 : at + 2] == "万" else 1  # 28.33(万元)
+        found, stop = units.match(text, at + 1 + (scale > 1))
         if found and text[stop : stop + 1] == ")":
-            return replace(number, units=tuple(found), end=stop + 1)
+            value = number.value * scale
+            return replace(number, value=value, units=tuple(found), end=stop + 1, scaled=number.scaled or scale > 1)
     found, stop = _unit(text, at)
     if not _plausible(text, number, bool(found)):
         return None
@@ -198,6 +201,7 @@ def _one(text: str, at: int) -> Quantity | None:
     )
 
 
+_OUT_OF_BOX = re.compile("⟧? ?")  # ⟦17⟧ 千克
 _DIVIDER = re.compile(r"\s?(?:/|每)\s?")
 
 
