@@ -67,7 +67,7 @@ def run_stage(run: Run, workers: int | None = None) -> dict[str, Any]:
         return manifest
     figures = {
         key: manifest.get(key)
-        for key in ("step", "dtype", "parameters", "tensors", "overflow", "read_bytes", "seconds")
+        for key in ("step", "dtype", "parameters", "tensors", "overflow", "not_finite", "read_bytes", "seconds")
     }
     figures |= {"chosen": why, "trained": max(at.step if at else 0, manifest.get("step") or 0) or None}
     figures["written_bytes"] = sum(int(entry["bytes"]) for entry in manifest["files"])

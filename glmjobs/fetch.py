@@ -33,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from glmjobs.cli import run_command
+from glmjobs.zero.directories import FILES as ADAPTER_FILES
+from glmjobs.zero.directories import MODEL_FILES, WEIGHT_FILES
 from glmjobs.zero.guarded_files import errors_in_one_line, named
 from glmjobs.zero.safetensors_copy import bin_files, write_safetensors
 from glmjobs.zero.write import check_space
@@ -41,6 +43,8 @@ from hpc.core.errors import BadInput, NotFit, WorkFailed
 from hpc.core.files import Json, read_json, sha256_file, write_json
 
 LIST = "fetched.json"
+BEGUN = ".fetching.json"
+"""What is being fetched, ``source`` and the names of its ``files``: there from before the first of them to the list."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 BLOCK = 1 << 22
 UNWANTED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "*.tflite", ".git*")
@@ -80,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput("name the SOURCE: a hub id such as THUDM/chatglm-6b, or a local path")
     local = Path(args.source)
     if local.exists():
-        found = copy(local, args.into, keep=args.keep_bin)
+        found = copy(args.kind, local, args.into, keep=args.keep_bin)
     elif HUB_ID.fullmatch(args.source):
         found = from_hub(args.kind, args.source, args.revision, args.into, keep=args.keep_bin)
     else:
@@ -106,11 +110,15 @@ class Fetched:
     formed: list[str]
 
 
-def copy(source: Path, into: Path, *, keep: bool = False) -> Fetched:
+def copy(kind: str, source: Path, into: Path, *, keep: bool = False) -> Fetched:
     """Copy a file or a directory; files that are there whole are not copied again.
 
     Args:
+        kind: "model" or "data".
         keep: also those that stand there as safetensors.
+
+    Raises:
+        BadInput: it is no model, or ``into`` holds what was not fetched, or fetched from elsewhere.
     """
     source, into = source.resolve(), into.absolute()
     if source.is_dir() and into.resolve().is_relative_to(source):
@@ -118,6 +126,8 @@ def copy(source: Path, into: Path, *, keep: bool = False) -> Fetched:
     files = {source.name: source} if source.is_file() else dict(relative_files(source))
     if not files:
         raise BadInput(f"{source}: no files there")
+    refuse_no_model(kind, str(source), files)
+    refuse_another_source(into, str(source))
     digests = {name: sha256_file(file) for name, file in sorted(files.items())}
     known = {} if keep else originals_here(into)
     formed = list(known) if known and known.items() <= digests.items() else []
@@ -125,6 +135,7 @@ def copy(source: Path, into: Path, *, keep: bool = False) -> Fetched:
     whole = {name for name, f in wanted.items() if is_whole(f, into / name, digests[name])}
     refuse_to_replace(into, wanted.keys() - whole)
     make_room(into, sum(f.stat().st_size for name, f in wanted.items() if not same_size(f, into / name)))
+    begin(into, str(source), wanted)
     entries = []
     for name, file in wanted.items():
         target, digest = into / name, digests[name]
@@ -152,7 +163,7 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
 
     Raises:
         NotFit: huggingface_hub is not installed, or the hub cannot be reached.
-        BadInput: there is no such repository or revision.
+        BadInput: there is no such repository or revision; or as :func:`copy`.
         WorkFailed: a file is not what the hub says it is.
     """
     os.environ.pop("HF_HUB_OFFLINE", None)
@@ -168,6 +179,8 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
     try:
         api = HfApi(endpoint=endpoint)
         info: Any = api.repo_info(source, repo_type=repository, revision=revision, files_metadata=True)
+        refuse_no_model(kind, source, [f.rfilename for f in info.siblings])
+        refuse_another_source(into, source)
         promised = promises(info)
         known = {} if keep else originals_here(into)
         # of a small file (an index) the hub gives no checksum; it goes with the weights that it is of
@@ -177,6 +190,7 @@ def from_hub(kind: str, source: str, revision: str | None, into: Path, *, keep: 
         refuse_to_replace(into, (f.rfilename for f in wanted))
         remove_left(into, "*.????????.incomplete", quiet_seconds=600)
         make_room(into, sum(f.size or 0 for f in wanted if not has_size(into / f.rfilename, f.size)))
+        begin(into, f"{endpoint}/{source}", (f.rfilename for f in wanted))
         with ending_at_once():
             api.snapshot_download(
                 source,
@@ -234,8 +248,8 @@ def ending_at_once() -> Iterator[None]:
     """Ctrl-C within ends the process: the hub's library would first wait for the files that it is at, all of them."""
 
     def end(*_: object) -> None:
-        sys.stdout.flush()
-        print("\ninterrupted; the same command, given again, goes on", file=sys.stderr, flush=True)
+        # Not by print: the library may be at a line on stderr, which takes no second writer meanwhile.
+        os.write(2, b"\ninterrupted; the same command, given again, goes on\n")
         os._exit(130)
 
     if threading.current_thread() is not threading.main_thread():
@@ -306,19 +320,52 @@ def finish(into: Path, found: Fetched, *, convert: bool, keep: bool) -> Json:
     record = write_list(into, found, [*rest, *formed.get("files", [])], formed)
     for name in replaced:
         (into / name).unlink(missing_ok=True)
+    (into / BEGUN).unlink(missing_ok=True)
     return record
 
 
-def refuse_to_replace(into: Path, names: Iterable[str]) -> None:
-    """That nothing is replaced but what was fetched into this directory.
+def refuse_no_model(kind: str, source: str, names: Iterable[str]) -> None:
+    """That what is to be fetched as a model can be one, by the names of its files; of data nothing is asked.
 
     Raises:
-        BadInput: a file of such a name is there, and neither the list nor the hub's library knows it.
+        BadInput: it has no configuration, or no weights.
     """
-    listed = {entry["path"] for entry in (read_json(into / LIST) or {}).get("files", [])}
-    downloads = into / ".cache" / "huggingface" / "download"
+    if kind != "model":
+        return
+    for what, wanted in (("configuration", MODEL_FILES), ("weights", (*WEIGHT_FILES, *ADAPTER_FILES))):
+        if not set(wanted) & set(names):
+            raise BadInput(f"{source}: no model, it has no {what} ({' or '.join(wanted)})")
+
+
+def refuse_another_source(into: Path, source: str) -> None:
+    """That a directory holds the files of one source, from whichever mirror of the hub.
+
+    Raises:
+        BadInput: another was fetched into it, or begun to be.
+    """
+    for name in (BEGUN, LIST):
+        before = str((read_json(into / name) or {}).get("source", source))
+        if before != source and not (HUB_ID.fullmatch(source) and before.endswith(f"/{source}")):
+            raise BadInput(
+                f"--into {into}: was fetched from {before}; name another directory for {source}, or move it away"
+            )
+
+
+def begin(into: Path, source: str, names: Iterable[str]) -> None:
+    """Note what is going to be fetched: broken off, it may be gone on with, by nothing else."""
+    write_json(into / BEGUN, {"source": source, "files": sorted(names)})
+
+
+def refuse_to_replace(into: Path, names: Iterable[str]) -> None:
+    """That nothing is replaced but what was fetched into this directory, or begun to be.
+
+    Raises:
+        BadInput: a file of such a name is there that was not.
+    """
+    known = {entry["path"] for entry in (read_json(into / LIST) or {}).get("files", [])}
+    known |= set((read_json(into / BEGUN) or {}).get("files", []))
     for name in sorted(names):
-        if (into / name).exists() and name not in listed and not (downloads / f"{name}.metadata").exists():
+        if (into / name).exists() and name not in known:
             raise BadInput(f"{into / name}: is there already and was not fetched; name another directory with --into")
 
 
@@ -366,13 +413,15 @@ def verify(into: Path) -> int:
     """Check a directory against its list; the number of files.
 
     Raises:
-        BadInput: there is no list in it: it was never whole, or never fetched.
+        BadInput: there is no list in it, or a later fetch was broken off: it was never whole, or never fetched.
         WorkFailed: a file is missing or another.
     """
     try:
         record = json.loads((into / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadInput(f"{into}: no {LIST}: not fetched to the end; run the fetch again") from None
+    if (into / BEGUN).exists():
+        raise BadInput(f"{into}: {BEGUN} is there: not fetched to the end; run the fetch again")
     for entry in record["files"]:
         path = into / entry["path"]
         if not has_size(path, entry["bytes"]):

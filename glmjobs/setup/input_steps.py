@@ -13,7 +13,6 @@ from glmjobs.setup.settled import Settled
 from glmjobs.zero.directories import is_model
 from hpc.core import hints
 from hpc.core.errors import BadInput, NotFit
-from hpc.core.files import read_json
 
 OWNER = "THUDM"
 """Of the published models on the hub, which leads on to where they have moved."""
@@ -102,12 +101,8 @@ class FetchInput:
         Raises:
             BadInput: something else was.
         """
-        record = read_json(into / fetch.LIST)
-        if record and not str(record["source"]).endswith(f"/{self.source}"):
-            raise BadInput(
-                f"--{self.title} {self.source}: {into} was fetched from {record['source']}; move it away"
-            )
-        return record is not None
+        fetch.refuse_another_source(into, self.source)
+        return (into / fetch.LIST).exists() and not broken_off(into)
 
     def ask(self) -> None:
         """Where it comes from."""
@@ -159,7 +154,7 @@ class FetchInput:
 
 def broken_off(place: Path) -> bool:
     """A fetch was begun there and not ended."""
-    return (place / ".cache" / "huggingface").is_dir() and not (place / fetch.LIST).exists()
+    return (place / fetch.BEGUN).exists()
 
 
 class FetchModel(FetchInput):

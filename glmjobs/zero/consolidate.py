@@ -21,6 +21,7 @@ from glmjobs.zero.file_hashes import HASHES, XXH128, describe
 from glmjobs.zero.guarded_files import errors_in_one_line
 from glmjobs.zero.layout import Tensor
 from glmjobs.zero.model_files import carry, in_order, of_use, read_config
+from glmjobs.zero.pipeline import Written
 from glmjobs.zero.progress_bar import ByteProgress
 from glmjobs.zero.publish import publishing
 from glmjobs.zero.tied import second_copies, ties
@@ -112,9 +113,14 @@ def consolidate(
                 progress=progress.add,
             )
         _judge_overflow(written.overflow, options)
+        if written.not_finite:
+            bad = written.not_finite
+            _warn(
+                f"{source}: {sum(bad.values())} values of {len(bad)} tensors are NaN or infinite: {_worst(bad)}"
+            )
         names = carry(new, source, bases, dtype, adapter=kept) + ([CONFIG] if kept else [])
         written.files += [describe(new, name, options.hash_kind) for name in names]
-        facts = _facts(checkpoint, options, tensors, tied, written.overflow, reading)
+        facts = _facts(checkpoint, options, tensors, tied, written, reading)
         manifests.write_manifest(new, written.files, options.fsync, **facts)
     return {**facts, "files": written.files, "seconds": round(progress.seconds, 3)}
 
@@ -163,7 +169,7 @@ def _facts(
     options: Options,
     tensors: list[Tensor],
     tied: dict[str, str],
-    overflow: dict[str, int],
+    written: Written,
     reading: int,
 ) -> dict[str, Any]:
     """What the manifest says about the model."""
@@ -180,7 +186,8 @@ def _facts(
         "parameters": checkpoint.numel,
         "tensors": len(tensors),
         "tied": tied,
-        "overflow": overflow,
+        "overflow": written.overflow,
+        "not_finite": written.not_finite,
         "read_bytes": reading,
     }
 
@@ -233,11 +240,20 @@ def _tensors_to_write(checkpoint: Checkpoint, bases: Sequence[Path]) -> tuple[li
 def _judge_overflow(overflow: dict[str, int], options: Options) -> None:
     if not overflow:
         return
-    worst = sorted(overflow.items(), key=lambda item: -item[1])
-    named = ", ".join(f"{name} ({count})" for name, count in worst[:5])
-    more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
-    text = f"{sum(overflow.values())} values overflow {options.dtype} and become infinite: {named}{more}"
+    text = f"{sum(overflow.values())} values overflow {options.dtype} and become infinite: {_worst(overflow)}"
     if not options.allow_overflow:
         wider = "" if options.dtype == "float32" else "take bfloat16 or float32, or "
         raise WorkFailed(f"{text}; {wider}allow it (consolidate.allow_overflow, --allow-overflow)")
-    print(f"warning: {text}", flush=True)
+    _warn(text)
+
+
+def _worst(counts: dict[str, int]) -> str:
+    """The tensors with the highest counts."""
+    worst = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(worst) - 5} more tensors" if len(worst) > 5 else ""
+    return ", ".join(f"{name} ({count})" for name, count in worst[:5]) + more
+
+
+def _warn(text: str) -> None:
+    """On stderr: stdout may be one JSON document's."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)

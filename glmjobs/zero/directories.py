@@ -22,6 +22,9 @@ WEIGHT_FILES = (
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
+MODEL_FILES = ("config.json", CONFIG)
+"""Configurations, a whole model's and an adapter's, of which a model's directory has one."""
+
 NAMES_BASE = "base_model_name_or_path"
 
 
@@ -32,7 +35,7 @@ def is_adapter(directory: Path) -> bool:
 
 def is_model(directory: Path) -> bool:
     """Whether a directory can be meant for a model: it has a configuration, its own or an adapter's."""
-    return any((directory / name).is_file() for name in ("config.json", CONFIG))
+    return any((directory / name).is_file() for name in MODEL_FILES)
 
 
 def base_of(directory: Path) -> Path | None:

@@ -27,6 +27,8 @@ BY_TORCH_NAME = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 TORCH_NAME = {short: name for name, short in BY_TORCH_NAME.items()}
 # The first magnitude, in float32, that rounds to infinity: half-way past the largest finite value.
 OVERFLOW_AT = {"F16": np.float32(65520.0), "BF16": np.float32(3.3961775e38)}
+# The bits of +infinity: what is as large, the sign left out, is infinite or no number.
+_INFINITY = {"F64": 0x7FF << 52, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 CACHED_ELEMENTS = 1 << 16  # of which a handful of arrays fit a core's cache
 # Made once: making a number of numpy's takes as long as a pass over some thousand elements.
 _MAGNITUDE, _SIGN, _SMALLEST_NORMAL = np.uint32(0x7FFFFFFF), np.uint32(0x8000), np.uint32(0x400)
@@ -51,26 +53,28 @@ def to_float32(raw: Array, dtype: str) -> npt.NDArray[np.float32]:
 
 def round_to(
     values: npt.NDArray[np.float32], dtype: str, out: npt.NDArray[np.uint16] | None = None
-) -> tuple[Array, int]:
-    """float32 values as ``dtype``, and how many finite ones became infinite.
+) -> tuple[Array, int, int]:
+    """float32 values as ``dtype``, how many finite ones became infinite, and how many were not finite before.
 
     Args:
         out: where a half type's bits are written, of the values' number; None: a new array.
 
     Returns:
-        (the values' bytes in the new type as a flat array, overflow count).
+        (the values' bytes in the new type as a flat array, overflow count, count of NaN and infinities).
     """
     if dtype == "F32":
-        return values, 0
+        return values, 0, not_finite(values, dtype)
     if out is None:
         out = np.empty(values.size, np.uint16)
     if values.size == 0:
-        return out, 0
-    overflow = 0
+        return out, 0, 0
+    overflow = bad = 0
     limit = OVERFLOW_AT[dtype]
     in_range = bool(values.max() < limit and values.min() > -limit)  # not with a NaN: then count exactly
     if not in_range:
-        overflow = int(np.count_nonzero(np.isfinite(values) & (np.abs(values) >= limit)))
+        finite = np.isfinite(values)
+        overflow = int(np.count_nonzero(finite & (np.abs(values) >= limit)))
+        bad = values.size - int(np.count_nonzero(finite))
     if in_range and by_instruction:
         name: Any = TORCH_NAME[dtype]
         numkong.astype(values, name, out=numkong.from_pointer(out.ctypes.data, out.size, name, owner=out))
@@ -81,18 +85,30 @@ def round_to(
     else:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             out.view(np.float16)[:] = values
-    return out, overflow
+    return out, overflow, bad
 
 
 def convert(
     raw: Array, source: str, target: str, out: npt.NDArray[np.uint16] | None = None
-) -> tuple[Array, int]:
-    """Bytes of one floating type as another, and how many finite values became infinite; ``out`` as round_to's."""
+) -> tuple[Array, int, int]:
+    """Bytes of one floating type as another, and the counts; all as :func:`round_to`'s."""
     values = to_float32(raw, source)
-    converted, overflow = round_to(values, target, out)
-    if source == "F64" and np.isinf(values).any():
-        overflow += int(np.count_nonzero(np.isinf(values) & np.isfinite(raw.view(np.float64))))
-    return converted, overflow
+    converted, overflow, bad = round_to(values, target, out)
+    if source == "F64" and bad:
+        narrowed = bad - not_finite(raw, source)
+        overflow, bad = overflow + narrowed, bad - narrowed
+    return converted, overflow, bad
+
+
+def not_finite(raw: Array, dtype: str) -> int:
+    """How many values of a floating type are NaN or infinite; two quick passes where none is."""
+    infinity, size = _INFINITY[dtype], SIZE[dtype]
+    sign = 1 << (8 * size - 1)
+    bits = raw.view(f"u{size}")
+    # As numbers with a sign the positive values' bits come last, as numbers without one the negative values'.
+    if bits.size == 0 or (int(bits.view(f"i{size}").max()) < infinity and int(bits.max()) < infinity | sign):
+        return 0
+    return int(np.count_nonzero(bits & (sign - 1) >= infinity))
 
 
 def _to_float16(values: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -> None:

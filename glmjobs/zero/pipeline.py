@@ -20,7 +20,7 @@ import numpy as np
 
 from glmjobs.zero.blocks import BLOCK_BYTES, PIECE_ELEMENTS, Block, Piece, Shard, interleaved
 from glmjobs.zero.checksums import Checksums
-from glmjobs.zero.dtypes import SIZE, convert
+from glmjobs.zero.dtypes import FLOATING, SIZE, convert, not_finite
 from glmjobs.zero.file_hashes import HASHES
 from glmjobs.zero.output_files import OutputFile, buffers, is_local
 from glmjobs.zero.source_files import SourceFiles
@@ -31,10 +31,12 @@ Progress = Callable[[int, int], None]  # bytes read and written by a finished bl
 
 @dataclass
 class Written:
-    """What came out: sizes and hashes by file, overflow counts by tensor."""
+    """What came out: sizes and hashes by file; by tensor how many finite values became infinite, and how many were NaN
+    or infinite before."""
 
     files: list[dict[str, str | int]]
     overflow: dict[str, int]
+    not_finite: dict[str, int]
 
 
 class _OrderedHash:
@@ -76,6 +78,7 @@ class Pipeline:
         self.sources = SourceFiles()
         self.sums = Checksums()
         self.overflow: Counter[str] = Counter()
+        self.not_finite: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
     def run(self) -> Written:
@@ -105,7 +108,7 @@ class Pipeline:
             {"path": shard.name, "bytes": shard.size, self.hash_kind: found.digest.hexdigest()}
             for shard, found in zip(self.shards, self.hashes, strict=True)
         ]
-        return Written(files, dict(sorted(self.overflow.items())))
+        return Written(files, dict(sorted(self.overflow.items())), dict(sorted(self.not_finite.items())))
 
     def _run_threads(self) -> None:
         threads = [
@@ -164,19 +167,27 @@ class Pipeline:
         if kind == piece.dtype:
             self.sources.read(piece.extent, buffer[piece.at : piece.at + size])
             self.sums.add(piece.extent, buffer[piece.at : piece.at + size])
+            if kind in FLOATING:
+                self._count(
+                    piece, 0, not_finite(np.frombuffer(buffer[piece.at : piece.at + size], np.uint8), kind)
+                )
             return size
         raw = scratch[:size]
         self.sources.read(piece.extent, raw)
         self.sums.add(piece.extent, raw)
         into = buffer[piece.at : piece.at + count * SIZE[piece.dtype]]
         half = np.frombuffer(into, np.uint16) if SIZE[piece.dtype] == 2 else None
-        values, overflow = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype, half)
+        values, overflow, bad = convert(np.frombuffer(raw, np.uint8), kind, piece.dtype, half)
         if half is None:
             into[:] = values.view(np.uint8).data
-        if overflow:
-            with self.lock:
-                self.overflow[piece.name] += overflow
+        self._count(piece, overflow, bad)
         return size
+
+    def _count(self, piece: Piece, overflow: int, bad: int) -> None:
+        for counts, found in ((self.overflow, overflow), (self.not_finite, bad)):
+            if found:
+                with self.lock:
+                    counts[piece.name] += found
 
     def _hash(self, block: Block, buffer: memoryview) -> None:
         """Leave the block for hashing, and hash what is next in line unless another thread is at it."""

@@ -20,7 +20,9 @@ from glmjobs.cli import run_command
 from tests.support.hub import COMMIT, Hub, serve
 from tests.support.paths import REPO
 
-FILES = {"config.json": b'{"model_type": "chatglm"}', "weights/model.safetensors": bytes(range(256)) * 4000}
+FILES = {
+    "config.json": b'{"model_type": "chatglm"}', "model.safetensors": bytes(range(256)) * 4000, "more/LICENSE": b"free",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -42,6 +44,14 @@ def command(hub: str, tmp_path: Path, *words: str) -> subprocess.CompletedProces
         [sys.executable, "-m", "glmjobs.fetch", *words], cwd=REPO, env=environ(hub, tmp_path), capture_output=True,
         text=True, check=False, timeout=120,
     )  # fmt: skip
+
+
+def small_model(folder: Path) -> Path:
+    """The hub's model, in a directory."""
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def test_from_a_mirror_with_checksums_twice(hub: str, tmp_path: Path) -> None:
@@ -79,10 +89,80 @@ def test_ctrl_c_ends_it_at_once_and_it_goes_on(hub: str, tmp_path: Path) -> None
     for left in into.rglob("*.incomplete"):
         os.utime(left, (0, 0))  # long ago
     assert begun.returncode == 130 and said.endswith("interrupted; the same command, given again, goes on\n")
+    for noted in into.rglob("config.json.metadata"):
+        noted.unlink()  # as where it came between the library's file and its note of it
     done = command(hub, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert not list(into.rglob("*.incomplete")), "nothing is left that looks unfinished"
+    assert not (into / fetch.BEGUN).exists()
     assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("notes.txt",), "no configuration (config.json or adapter_config.json)"),
+        (("model.safetensors",), "no configuration (config.json or adapter_config.json)"),
+        (("config.json", "global_step4/mp_rank_00_model_states.pt"), "no weights (model.safetensors or "),
+    ],
+)
+def test_what_is_no_model_is_not_fetched_as_one(
+    files: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    source, into = tmp_path / "source", tmp_path / "into"
+    for name in files:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("{}")
+    assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {source}: no model, it has {said}") and err.count("\n") == 1
+    with serve({"models/THUDM/small": dict.fromkeys(files, b"{}")}) as address:
+        done = command(address, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert done.returncode == 2 and done.stderr.startswith(f"error: THUDM/small: no model, it has {said}")
+    assert not into.exists()
+    assert run_command(fetch.main, ["data", str(source), "--into", str(into)]) == 0, "data may be anything"
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_two_sources_do_not_share_a_directory(
+    broken_off: bool,
+    hub: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    one, other, into = small_model(tmp_path / "one"), small_model(tmp_path / "other"), tmp_path / "into"
+    (other / "config.json").write_text("another")
+    words = ["model", str(one), "--into", str(into)]
+    with monkeypatch.context() as patch:
+        if broken_off:
+            patch.setattr(fetch, "finish", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run_command(fetch.main, words)
+        else:
+            assert run_command(fetch.main, words) == 0
+    capsys.readouterr()
+    refused = (
+        f"error: --into {into}: was fetched from {one}; name another directory for {{}}, or move it away\n"
+    )
+    assert run_command(fetch.main, ["model", str(other), "--into", str(into)]) == 2
+    assert capsys.readouterr().err == refused.format(other)
+    done = command(hub, tmp_path, "model", "THUDM/small", "--into", str(into))
+    assert done.returncode == 2 and done.stderr == refused.format("THUDM/small")
+    assert (into / "config.json").read_bytes() == FILES["config.json"]
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == (2 if broken_off else 0)
+    assert run_command(fetch.main, words) == 0, "the first one's goes on"
+    assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0
+
+
+def test_another_mirror_is_no_other_source(hub: str, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    words = ["model", "THUDM/small", "--into", str(tmp_path / "model")]
+    assert command(hub, tmp_path, *words).returncode == 0
+    done = command(hub.replace("127.0.0.1", "localhost"), tmp_path, *words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_that_is_not_the_hubs_is_refused(hub: str, tmp_path: Path) -> None:
@@ -128,13 +208,12 @@ def test_room_is_looked_for_first(
         f_bavail = 100
         f_frsize = 1000
 
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/weights").write_bytes(bytes(300_000))
+    small_model(tmp_path / "model")
     monkeypatch.setattr("os.statvfs", lambda path: Disk)
     assert run_command(fetch.main, ["model", str(tmp_path / "model"), "--into", str(tmp_path / "there")]) == 3
     assert (
         capsys.readouterr().err
-        == f"error: --into {tmp_path}/there: 1.4 MB are needed here, 0.1 MB are free\n"
+        == f"error: --into {tmp_path}/there: 2.1 MB are needed here, 0.1 MB are free\n"
     )
     assert not list((tmp_path / "there").iterdir())
 
@@ -142,10 +221,9 @@ def test_room_is_looked_for_first(
 def test_what_was_not_fetched_stays(
     hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, into = tmp_path / "source", tmp_path / "into"
-    for folder, text in ((source, "theirs"), (into, "mine")):
-        folder.mkdir()
-        (folder / "config.json").write_text(text)
+    source, into = small_model(tmp_path / "source"), tmp_path / "into"
+    into.mkdir()
+    (into / "config.json").write_text("mine")
     assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 2
     assert capsys.readouterr().err == (
         f"error: {into}/config.json: is there already and was not fetched; name another directory with --into\n"
@@ -160,17 +238,14 @@ def test_what_was_not_fetched_stays(
 
 
 def test_from_a_path_resumes_and_verifies(tmp_path: Path) -> None:
-    source, into = tmp_path / "source", tmp_path / "into"
-    for name, content in FILES.items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(content)
+    source, into = small_model(tmp_path / "source"), tmp_path / "into"
     (source / ".cache").mkdir()
     (source / ".cache" / "x").write_text("x")
     assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
     assert (into / "config.json").read_bytes() == FILES["config.json"] and not (into / ".cache").exists()
     untouched = (into / "config.json").stat().st_mtime_ns
-    big = into / "weights" / "model.safetensors"
-    big.write_bytes(b"\1" * len(FILES["weights/model.safetensors"]))
+    big = into / "model.safetensors"
+    big.write_bytes(b"\1" * len(FILES["model.safetensors"]))
     assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 1
     assert run_command(fetch.main, ["model", str(source), "--into", str(into)]) == 0
     assert run_command(fetch.main, ["model", "--into", str(into), "--verify"]) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from glmjobs.fetch import BEGUN
 from glmjobs.setup.asking import FILE, Answers
 from glmjobs.setup.input_steps import FetchData, FetchModel
 from glmjobs.setup.settled import Settled
@@ -82,7 +83,7 @@ def test_other_data_have_a_directory_of_their_own(hub: str, home: Path) -> None:
     assert step.found() == "" and step.by_hand().endswith("glmjobs.fetch data me/mine --into data/mine")
     assert step.do().startswith("data/mine/a.jsonl")
     assert so_far.overrides == [f"data.path={home}/data/mine/a.jsonl"]
-    with pytest.raises(BadInput, match=r"data/mine was fetched from .*me/mine; move it away"):
+    with pytest.raises(BadInput, match=r"data/mine: was fetched from .*me/mine; .* move it away"):
         FetchData(settled(home, data="you/mine")).found()
 
 
@@ -102,7 +103,8 @@ def test_a_fetch_by_hand_that_was_broken_off_is_none(model: Path, home: Path) ->
     place.symlink_to(model)
     assert FetchModel(settled(home)).found() == "models/small: ChatGLM-6B"
     place.unlink()
-    (place / ".cache" / "huggingface").mkdir(parents=True)
+    place.mkdir()
+    (place / BEGUN).write_text("{}")
     (place / "config.json").write_bytes((model / "config.json").read_bytes())
     assert FetchModel(settled(home)).found() == ""
 

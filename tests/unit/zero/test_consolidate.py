@@ -154,10 +154,11 @@ def test_rounding_equals_torch_everywhere(by_instruction: bool, monkeypatch: pyt
 def check_rounding(values: np.ndarray) -> None:
     """The same halves as torch's, and the right number of overflows."""
     for dtype, kind in (("F16", torch.float16), ("BF16", torch.bfloat16)):
-        ours, overflow = dtypes.round_to(values, dtype)
+        ours, overflow, bad = dtypes.round_to(values, dtype)
         wanted = torch.from_numpy(values).to(kind)
         assert np.array_equal(ours.view(np.int16), wanted.view(torch.int16).numpy())
         assert overflow == int((torch.isinf(wanted) & ~torch.isinf(torch.from_numpy(values))).sum())
+        assert bad == int((~torch.isfinite(torch.from_numpy(values))).sum())
 
 
 def test_files_are_about_equally_large() -> None:
@@ -184,6 +185,49 @@ def test_float64_beyond_float32(tmp_path: Path, dtype: str) -> None:
     values = torch.tensor([1.0, 1e300, -1e300, float("inf")], dtype=torch.float64)
     source = weights(tmp_path / "checkpoint-1", {"w": values})
     fails(source, "2 values", "w (2)", dtype=dtype)
+    found = consolidate(source, tmp_path / "out", Options(dtype=dtype, allow_overflow=True, fsync=False))
+    assert found["overflow"] == {"w": 2} and found["not_finite"] == {"w": 1}
+
+
+@pytest.mark.parametrize("kept", dtypes.FLOATING)
+def test_not_finite_values_are_counted_by_their_bits(kept: str) -> None:
+    """Of each floating type: all signs, the largest finite values beside the infinities, NaN of any payload."""
+    kind = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kept]
+    most, infinity = torch.finfo(kind).max, float("inf")
+    for values, bad in (
+        ([], 0), ([0.0, -0.0, most, -most, torch.finfo(kind).tiny], 0),
+        ([1.0, infinity], 1), ([-infinity, 1.0], 1), ([float("nan")], 1), ([-float("nan"), infinity, -1.0], 2),
+    ):  # fmt: skip
+        raw = torch.tensor(values, dtype=kind).view(torch.uint8).numpy()
+        assert dtypes.not_finite(raw, kept) == bad, values
+
+
+@pytest.mark.parametrize("held", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_that_are_no_numbers_are_said_and_counted(
+    tmp_path: Path, dtype: str, held: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the type stays or changes; and they are no overflow, which would be refused."""
+    values = torch.ones(400_000, dtype=getattr(torch, held))
+    values[3], values[300_000], values[-1] = float("nan"), float("inf"), -float("inf")
+    tensors = {"good": torch.ones(7), "none": torch.zeros(0), "one": values[2:5].clone(), "three": values}
+    source, out = weights(tmp_path / "checkpoint-3", tensors), tmp_path / "out"
+    assert run_command(stage.main, [str(source), str(out), "--dtype", dtype, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["not_finite"] == {"one": 1, "three": 3}
+    assert manifest.read_manifest(out)["not_finite"] == {"one": 1, "three": 3}
+    warning = f"warning: {source}: 4 values of 2 tensors are NaN or infinite: three (3), one (1)\n"
+    assert warning in said.err
+
+
+def test_a_warning_leaves_the_json_on_stdout_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = weights(tmp_path / "checkpoint-3", {"w": torch.full((2,), 1e30)})
+    words = [str(source), str(tmp_path / "out"), "--allow-overflow", "--json"]
+    assert run_command(stage.main, words) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["overflow"] == {"w": 2} and "warning: 2 values overflow float16" in said.err
 
 
 def test_strided_and_empty_buffers_are_read(checkpoint: Path) -> None:
