@@ -60,7 +60,8 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     statement, count = gold.statement, wanted(question)
     if statement is None:
         return []
-    if _outnumbers(listed := _bare_list(gold), count):
+    shared = 2 if re.search("各|分别", question.main.clause) else count + 1
+    if len(listed := _bare_list(gold)) >= shared or _outnumbers(listed, count):
         return [Part("", question.main, i) for i in listed]
     if count >= 2:
         found = gather(question, gold, count)

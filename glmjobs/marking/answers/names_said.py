@@ -113,8 +113,9 @@ def _content(text: str) -> str:
 
 def refuses(text: str, question: Question) -> bool:
     """Whether a text ends in saying that nothing can be determined, or that there is no solution."""
-    last = [s for s in re.split(r"(?<=[。!;\n])", text) if s.strip()][-1:]
-    return bool(last) and bool(_REFUSED.search(last[0])) and not _REFUSED.search(question.text)
+    said = [s for s in re.split(r"(?<=[。!;\n])", text) if s.strip()][-2:]
+    last = said if said and not re.search(r"\d", said[-1]) else said[-1:]  # 无解。请检查题目条件。
+    return any(map(_REFUSED.search, last)) and not _REFUSED.search(question.text)
 
 
 def says_alike(text: str, question: Question) -> bool:
