@@ -44,7 +44,7 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _RECURRING = re.compile(
     r"(\.\d{0,20}?)\\(?:dot|overline)\s?\{?\s?(\d{1,12})\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?"
 )
-_BARE_COMMAND = re.compile(r"(?<![\\dtc])(?:frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
+_BARE_COMMAND = re.compile(r"(?<!\\)(?:(?<!\\[dtc])frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
 """A command that has lost its backslash: 80^{circ}, xleq frac{2}{3}."""
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$")
@@ -117,6 +117,7 @@ def normalise(text: str) -> str:
     text = _TURN.sub("", _STRUCK.sub("", _THOUGHT.sub("", text, count=1)))
     if "```" in text and re.search(r"\w", outside := _CODE.sub("\n", text)):
         text = outside
+    text = re.sub(r"(?<=[a-z\s])!=", "≠", text)
     if "!" in text:  # 5!=120; 答案是5! has an exclamation mark
         text = _FACTORIAL.sub(FACTORIAL, re.sub(r"\A\s*(\d{1,3})!\s*\Z", rf"\1{FACTORIAL}", text))
     text = html.unescape(text)

@@ -41,7 +41,7 @@ _LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|and|or|以?及|;|\s|到|至|~
 _ORDERED = re.compile("分别|依次|按顺序|各[为是]")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|数列|排列|排序|顺序|坐标|数对|依次")
-_GROUP_SIZE = re.compile("([两二三四五3-5])[个种人位名班队段数条堆组车船辆地厂店家根桶箱袋支][^,。;?]{0,8}?(?:各|分别)")
+_GROUP_SIZE = re.compile("([两二三四五3-5])[个种人位名班队段数条堆组车船辆地厂店家根桶箱袋支][^,。;?]{0,8}?(?:各|分别)(?![为是有]?\\s?\\d)")
 _SIZES = dict(zip("两二三四五345", (2, 2, 3, 4, 5, 3, 4, 5), strict=True))
 
 
@@ -52,7 +52,7 @@ def wanted(question: Question) -> int:
     if group := _GROUP_SIZE.search(question.main.clause):
         return _SIZES[group[1]]
     clauses = [a for a in question.asked if _COUNTS.search(a.clause)]
-    return max(len(clauses), 2 if re.search(r"分别(?![为是有]?\s?\d)", question.main.clause) else 1)
+    return max(len(clauses), 2 if re.search("分别[^,。;]{0,8}(?:多少|几|\\?|$)", question.main.clause) else 1)
 
 
 def gold_parts(question: Question, gold: Conclusion) -> list[Part]:

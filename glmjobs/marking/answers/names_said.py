@@ -30,6 +30,8 @@ _COMPARED = re.compile("比.{1,8}?(便宜|[快慢多少大小高矮低长短重�
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN = re.compile("(大于|>)|(小于|<)|=|等于|相等|一样")
 _SIDES = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+_TERM = r"[a-z](?:_?\d)?(?![a-z\d(])"
+_CHAIN = re.compile(rf"(?<![a-zA-Z\d_)]){_TERM}(?:(?:\s?>\s?{_TERM})+|(?:\s?<\s?{_TERM})+)")
 _BLANK = re.compile(r"(?<=\d)\s?[○〇◯]\s?(?=\d)")
 _REFUSED = phrase("refused")
 
@@ -82,7 +84,7 @@ class Names(Answer):
             return Match.of(self.alike == other.alike, "name (no difference)")
         sign = _sign(self.text)
         full = _BLANK.sub(sign, question.text) if sign and _BLANK.search(question.text) else ""  # < means 0.5<2/3
-        if (mine := _greater(full) or _greater(self.text)) and (theirs := _greater(other.text)):
+        if (mine := ordered(full) or ordered(self.text)) and (theirs := ordered(other.text)):
             return Match.of(mine == theirs, "relation")
         if sign and "比" not in self.text and re.search("比较|[<>○填]|[(] ?[)]|一样", question.text):
             return Match.of(sign == _sign(other.text), "relation")
@@ -178,9 +180,14 @@ def same_name(a: str, b: str) -> bool:
     return a in b or b in a or (a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD")
 
 
-def _greater(text: str) -> tuple[str, str] | None:
-    """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
-    if not re.search("[<>]", text) or not (found := _SIDES.findall(text)):
+def ordered(text: str) -> tuple[str, ...] | None:
+    """The sides of a text's last comparison, the greatest first: 3/4>2/3 and 2/3<3/4 alike; y₁>y₂>y₃."""
+    if not re.search("[<>]", text):
+        return None
+    if chains := [m[0].replace("_", "") for m in _CHAIN.finditer(text)]:  # y₁>y₂>y₃
+        terms = re.split(r"\s?[<>]\s?", chains[-1])
+        return tuple(terms if "<" not in chains[-1] else reversed(terms))
+    if not (found := _SIDES.findall(text)):
         return None
     left, sign, right = found[-1]
     return (left, right) if sign == ">" else (right, left)
