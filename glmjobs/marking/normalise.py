@@ -44,7 +44,9 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _RECURRING = re.compile(
     r"(\.\d{0,20}?)\\(?:dot|overline)\s?\{?\s?(\d{1,12})\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?"
 )
-_BARE_COMMAND = re.compile(r"(?<!\\)(?:(?<!\\[dtc])frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
+_BARE_COMMAND = re.compile(
+    r"(?<!\\)(?:(?<!\\[dtc])frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))"
+)
 """A command that has lost its backslash: 80^{circ}, xleq frac{2}{3}."""
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$")
