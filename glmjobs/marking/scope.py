@@ -1,4 +1,4 @@
-"""What the marker does not mark, and counts apart: proofs, drawings, explanations, functions, golds that are one of many."""
+"""What is not marked, and counted apart: proofs, drawings, explanations, functions, golds that are one of many answers."""
 
 from __future__ import annotations
 
