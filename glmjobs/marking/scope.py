@@ -1,4 +1,4 @@
-"""What is not marked, and counted apart: proofs, drawings, explanations, functions, golds that are one of many answers."""
+"""What is not marked, and counted apart: proofs, drawings, explanations, functions, golds that are one of many."""
 
 from __future__ import annotations
 
