@@ -296,6 +296,20 @@ def family_for(name_or_dir: str | Path) -> Family:
     return known[family_name(read_config(directory), directory / "config.json")]
 
 
+def declared(directory: Path, family: str) -> Family:
+    """The family that a recipe names, which the model in its directory is of.
+
+    Raises:
+        BadInput: it is of another, or :func:`family_for` says why it is of none.
+    """
+    wanted, found = family_for(family), family_for(directory)
+    if wanted != found:
+        raise BadInput(
+            f"{directory}: this is a model of the family {found.name}, the recipe says model.family = {wanted.name}"
+        )
+    return found
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """A model directory's config.json; its base's, where an adapter has none of its own.
 

@@ -16,7 +16,7 @@ from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Part, Split
 from glmjobs.data.validating import Validator
 from glmjobs.models.architecture import Architecture
-from glmjobs.models.family import family_for, read_config
+from glmjobs.models.family import declared, family_for, read_config
 from glmjobs.models.frozen import frozen
 from glmjobs.planning import memory as sizing
 from glmjobs.planning.memory import Setting
@@ -110,7 +110,7 @@ def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
     """The model's name and sizes, and whether they are read from its directory (or recipe), not assumed.
 
     Raises:
-        BadInput: the directory is there and not readable as a model of the family; it isn't there, and
+        BadInput: the directory is there and not readable as a model of the family, or of another; it isn't there, and
             the family has no published sizes.
     """
     model = recipe.model
@@ -119,7 +119,7 @@ def architecture_of(recipe: Recipe) -> tuple[str, Architecture, bool]:
         return "the recipe's small model", family_for(made.family).architecture(config), True
     family, directory = family_for(model.family), Path(str(model.path))
     if is_model(directory):
-        return directory.name, family.architecture(read_config(directory)), True
+        return directory.name, declared(directory, model.family).architecture(read_config(directory)), True
     if family.published is None:
         raise BadInput(
             f"{directory}: no config.json there (model.path); sizes of {family.name} are not known here"

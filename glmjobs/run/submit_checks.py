@@ -12,7 +12,7 @@ from glmjobs.data.sources import open_source
 from glmjobs.data.splitting import Split
 from glmjobs.data.synthetic import make_problems
 from glmjobs.data.validating import Validator
-from glmjobs.models.family import family_for
+from glmjobs.models.family import declared, family_for
 from glmjobs.recipe.deepspeed_config import deepspeed_config
 from glmjobs.recipe.schema import DataSection, JobsSection, Recipe, ScoreSection, TestSetSection
 from glmjobs.run import lengths, locate, scored_sets, sharing, start_from
@@ -155,18 +155,12 @@ def check_model(path: Path, family: str) -> Path:
     Raises:
         BadInput: it is not.
     """
-    wanted = family_for(family)
     if not path.is_dir():
         raise BadInput(
-            f"{path}: no such model directory (model.path); copy {wanted.title} there, or name yours: "
+            f"{path}: no such model directory (model.path); copy {family_for(family).title} there, or name yours: "
             + hints.setting("model.path", "DIRECTORY")
         )
-    found = family_for(path)
-    if wanted != found:
-        raise BadInput(
-            f"{path}: this is a model of the family {found.name}, the recipe says model.family = {wanted.name}"
-        )
-    found.check(path)
+    declared(path, family).check(path)
     if relative := [base for base in with_bases(path.absolute()) if not base.is_absolute()]:
         raise BadInput(
             f"{path}: an adapter that names its base by a relative path, {relative[0]}, which the jobs would look up "

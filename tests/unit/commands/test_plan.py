@@ -86,10 +86,11 @@ def test_counted_from_what_is_here(capsys: pytest.CaptureFixture[str], tmp_path:
     }
     assert found["model"]["parameters"] == 1000 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64
     assert found["setting"]["steps"] == 13  # two rows of eight examples on two ranks: 32 a step
-    (tmp_path / "model" / "config.json").write_text("{}")
-    assert run_command(plan.main, [w for item in sets for w in ("--set", item)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and "hidden_size" in error and error.count("\n") == 1
+    for broken, named in (({"model_type": "chatglm"}, "hidden_size"), ({"model_type": "glm"}, "of the family glm")):
+        (tmp_path / "model" / "config.json").write_text(json.dumps(broken))
+        assert run_command(plan.main, [w for item in sets for w in ("--set", item)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and named in error and error.count("\n") == 1
 
 
 def test_examples_by_source_are_those_that_prepare_makes(
