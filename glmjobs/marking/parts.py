@@ -65,16 +65,23 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
         return []
     shared = 2 if re.search("各|分别", question.main.clause) else count + 1
     if len(listed := _bare_list(gold)) >= shared or _outnumbers(listed, count):
-        return [Part("", question.main, i) for i in listed]
+        return _by_label(question, [Part("", question.main, i) for i in listed])
     if count >= 2:
         found = gather(question, gold, count)
         values = {getattr(p.value, "value", p.value) for p in found}
         once = len(values) == 1 and "=" in gold.source and not any(p.name for p in found)  # 20×1.1=22，答：22美元
-        return found if len(found) >= 2 and not once else []
+        return _by_label(question, found) if len(found) >= 2 and not once else []
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
+
+
+def _by_label(question: Question, found: list[Part]) -> list[Part]:
+    """The parts by the names asked, where they have none and are as many: 6，72 for 最大公因数和最小公倍数."""
+    if len(found) != len(question.labels) or any(p.name for p in found):
+        return found
+    return [replace(p, name=name) for p, name in zip(found, question.labels, strict=True)]
 
 
 def _bare_list(gold: Conclusion) -> list[Item]:
