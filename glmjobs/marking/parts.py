@@ -63,8 +63,9 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     statement, count = gold.statement, wanted(question)
     if statement is None:
         return []
-    shared = 2 if re.search("各|分别", question.main.clause) else count + 1
-    if len(listed := _bare_list(gold)) >= shared or _outnumbers(listed, count):
+    listed = _bare_list(gold)
+    for_each = len(listed) >= 2 and re.search("各|分别", question.main.clause)
+    if for_each or _outnumbers(listed, count):
         return _by_label(question, [Part("", question.main, i) for i in listed])
     if count >= 2:
         found = gather(question, gold, count)
