@@ -25,6 +25,8 @@ _NO_FILL = re.compile(r"多少|几|什么|\?|_|□")
 _GAP = 200
 CONVERSION = re.compile(r"\d+(?:\.\d+)?[\u4e00-\u9fff]+=")
 """8022元=?角."""
+_MOST = 40
+"""Blanks that are looked at one by one; a question with more has its answer as a whole."""
 _READ = 4000
 """Characters of a solution's end that are laid on the question."""
 
@@ -33,6 +35,8 @@ def clauses(question: str) -> list[list[str]]:
     """The clauses of a normalised question that have blanks, each as the texts around its blanks."""
     text = _BLANK.sub(_HOLE, question)
     text = text if _HOLE in text else _BOX.sub(_HOLE, text)
+    if text.count(_HOLE) > _MOST:
+        return []
     return [_SPACE.sub("", c).rstrip(".").split(_HOLE) for c in _CLAUSE.split(text) if _HOLE in c]
 
 

@@ -107,6 +107,8 @@ def _equal(gold: Reading, other: Reading, g: Quantity, p: Quantity, question: Qu
 
 def _clocks(g: Clock, p: Clock, question: Question) -> bool:
     """The same time; where one side leaves 上午/下午 open, modulo twelve hours."""
+    if "计时法" in question.text:
+        return g.seconds == p.seconds
     if p.half and (g.half or _HOURS_TO_24.search(question.text)):
         return g.seconds == p.seconds  # the question counts hours to 24, and so does its gold
     return (g.seconds - p.seconds) % 43200 == 0
@@ -122,6 +124,7 @@ def items(g: Item, p: Item, question: Question) -> Match:
         same = len(g.terms) == len(p.terms) and all(
             a * p.terms[0] == b * g.terms[0] for a, b in zip(g.terms, p.terms, strict=True)
         )
+        same = same and (all(g.terms) or g.terms == p.terms)  # 14:00 is not 2:00
         return Match.of(same, "ratio")
     if isinstance(g, Remainder) and isinstance(p, Remainder):
         return Match.of((g.quotient, g.remainder) == (p.quotient, p.remainder), "quotient and remainder")

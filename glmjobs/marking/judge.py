@@ -78,13 +78,13 @@ def _judge(question: str, gold: str, predicted: str) -> Verdict:
     asked = questions.read(question)
     if "质因" in question:
         gold, predicted = factors_listed(gold), factors_listed(predicted)
-    if same_words(gold, predicted):
-        step = Step("prediction", "final_words", in_short(gold))
-        return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
-    if several := tasks(asked, gold, predicted) or in_a_row(asked, gold, predicted):
+    if several := tasks(asked, gold, predicted) or in_a_row(gold, predicted):
         return _all_of([_judge(*task) for task in several])
     if why := out_of_scope(asked, gold):
         return Verdict(False, in_short(gold), "", f"not marked: {why}", "not marked", 0.0)
+    if same_words(gold, predicted):
+        step = Step("prediction", "final_words", in_short(gold))
+        return Verdict(True, in_short(gold), in_short(gold), "same words", trace=(step,))
     filled = [_judge(*task) for task in blanks(asked, gold, predicted)]
     if filled and all(v.predicted_value for v in filled):
         return _all_of(filled)

@@ -44,7 +44,9 @@ _SQRT = re.compile(r"\\sqrt\s{0,2}\{([^{}]*)\}")
 _RECURRING = re.compile(
     r"(\.\d{0,20}?)\\(?:dot|overline)\s?\{?\s?(\d{1,12})\s?\}?(?:(\d{0,12})\\dot\s?\{?\s?(\d)\s?\}?)?"
 )
-_BARE_COMMAND = re.compile(r"(?<![\\dtc])(?:frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))")
+_BARE_COMMAND = re.compile(
+    r"(?<!\\)(?:(?<!\\[dtc])frac(?=\{)|sqrt(?=[\[{])|circ(?=\})|(?:[lg]eq|neq)(?:slant)?(?=[ \d\\f-]))"
+)
 """A command that has lost its backslash: 80^{circ}, xleq frac{2}{3}."""
 _MATH_WORD = re.compile(r"\\([A-Za-z]{1,20})")
 _MATH = re.compile(r"\$(\s[^$\n]{1,300}|[^$\n]{0,300}[^$\n\s,和与及到至])\$")
@@ -55,7 +57,7 @@ _LIST_COMMA = re.compile(
     "(?<=[0-9])，(?=[0-9]{3,4}(?![0-9]))(?![0-9]00(?![0-9]))(?![0-9]{3}(?:[\u4e00-\u9fff]|\\.[0-9]))|"
     "(?<=[0-9]), (?=[0-9]{3}(?![0-9]))"
 )
-_LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*>]|#{1,3}|#{5,6})[ ]+")
+_LIST_MARK = re.compile(r"(?m)^[ ]{0,8}(?:[-+*]|>(?!\s?[<>=])|#{1,3}|#{5,6})[ ]+")
 _TABLE_ROW = re.compile(r"(?m)^[ ]*\|[ ]*([^|\n]{1,40}?)[ ]*\|(?:[^\n]{0,200}\|)?[ ]*([^|\n]{1,200}?)[ ]*\|[ ]*$")
 _RULE = re.compile(r"(?m)^[ |:-]+$")
 _IDLE_BLANK = re.compile(r"(?<=[\u4e00-\u9fff,。:;!?、]) (?=[\d\u4e00-\u9fff])|(?<=\d) (?=[\u4e00-\u9fff])")
@@ -117,6 +119,7 @@ def normalise(text: str) -> str:
     text = _TURN.sub("", _STRUCK.sub("", _THOUGHT.sub("", text, count=1)))
     if "```" in text and re.search(r"\w", outside := _CODE.sub("\n", text)):
         text = outside
+    text = re.sub(r"(?<=[a-z\s])!=", "≠", text)
     if "!" in text:  # 5!=120; 答案是5! has an exclamation mark
         text = _FACTORIAL.sub(FACTORIAL, re.sub(r"\A\s*(\d{1,3})!\s*\Z", rf"\1{FACTORIAL}", text))
     text = html.unescape(text)

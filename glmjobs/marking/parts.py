@@ -41,7 +41,10 @@ _LISTED = re.compile(r"\s?(?:和|与|、|,|或者?|and|or|以?及|;|\s|到|至|~
 _ORDERED = re.compile("分别|依次|按顺序|各[为是]")
 _TUPLE = re.compile(r"\(\s?-?[\d./]+\s?,\s?-?[\d./]+\s?\)")
 _SEQUENCE = re.compile("从[大小高低长短]到|数列|排列|排序|顺序|坐标|数对|依次")
-_GROUP_SIZE = re.compile("([两二三四五3-5])[个种人位名班队段数条堆组车船辆地厂店家根桶箱袋支][^,。;?]{0,8}?(?:各|分别)")
+_GROUP_SIZE = re.compile(
+    "([两二三四五3-5])[个种人位名班队段数条堆组车船辆地厂店家根桶箱袋支][^,。;?]{0,8}?(?:各|分别)"
+    r"(?![为是有]?\s?\d)"
+)
 _SIZES = dict(zip("两二三四五345", (2, 2, 3, 4, 5, 3, 4, 5), strict=True))
 
 
@@ -52,7 +55,7 @@ def wanted(question: Question) -> int:
     if group := _GROUP_SIZE.search(question.main.clause):
         return _SIZES[group[1]]
     clauses = [a for a in question.asked if _COUNTS.search(a.clause)]
-    return max(len(clauses), 2 if re.search(r"分别(?![为是有]?\s?\d)", question.main.clause) else 1)
+    return max(len(clauses), 2 if re.search("分别[^,。;]{0,8}(?:多少|几|\\?|$)", question.main.clause) else 1)
 
 
 def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
@@ -60,17 +63,26 @@ def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
     statement, count = gold.statement, wanted(question)
     if statement is None:
         return []
-    if _outnumbers(listed := _bare_list(gold), count):
-        return [Part("", question.main, i) for i in listed]
+    listed = _bare_list(gold)
+    for_each = len(listed) >= 2 and re.search("各|分别", question.main.clause)
+    if for_each or _outnumbers(listed, count):
+        return _by_label(question, [Part("", question.main, i) for i in listed])
     if count >= 2:
         found = gather(question, gold, count)
         values = {getattr(p.value, "value", p.value) for p in found}
         once = len(values) == 1 and "=" in gold.source and not any(p.name for p in found)  # 20×1.1=22，答：22美元
-        return found if len(found) >= 2 and not once else []
+        return _by_label(question, found) if len(found) >= 2 and not once else []
     items = _last_run(statement.text, [i for i in answers_of(statement) if isinstance(i, Quantity)])
     solved = select.solutions(statement.text, items)
     items = items[items.index(solved[0]) :] if solved else items  # 3x=15, x=5; x^2=9, x=3或-3
     return [Part("", question.main, i) for i in items] if _is_list(question, statement.text, items) else []
+
+
+def _by_label(question: Question, found: list[Part]) -> list[Part]:
+    """The parts by the names asked, where they have none and are as many: 6，72 for 最大公因数和最小公倍数."""
+    if len(found) != len(question.labels) or any(p.name for p in found):
+        return found
+    return [replace(p, name=name) for p, name in zip(found, question.labels, strict=True)]
 
 
 def _bare_list(gold: Conclusion) -> list[Item]:

@@ -42,7 +42,7 @@ _KINDS = {
         (Kind.DISCOUNT, "几折|什么折扣|折扣是"),
         (Kind.TENTHS, "几成(?!立)"),
         (Kind.WEEKDAY, "(?:星期|周|礼拜)(?:几|多少)"),
-        (Kind.CLOCK, "几点|(?<![过要了行])几时(?!到|能)|什么时[候刻间]|何时|时刻"),
+        (Kind.CLOCK, "几点|计时法|(?<![过要了行])几时(?!到|能)|什么时[候刻间]|何时|时刻"),
         (Kind.DATE, "几月几[日号]|哪一?天|什么日期|[几多少]号|哪一?年"),
         (Kind.RATIO, "[甲乙丙]:[乙丙丁]|几比几|比[是为]多少|的比[是为?。]|之比|最简|比例(?:尺|[是为][多几])"),
     )
@@ -227,7 +227,7 @@ def _asked_clauses(body: str) -> list[str]:
     asking = [s for s in sentences if "?" in s] or [s for s in sentences if _COMMAND.search(s)][-2:]
     clauses: list[str] = []
     for sentence in asking:
-        parts = _CLAUSE.split(re.sub(r"\([^()]{1,40}\)", "", sentence))
+        parts = _CLAUSE.split(re.sub(r"\([^()]{0,40}[\u4e00-\u9fff][^()]{0,40}\)", "", sentence))
         found = [p for p in parts if _ASKS.search(p)]
         again = re.fullmatch(r"([^,。?]{1,12})呢\?", parts[-1].strip())
         if not found and again and (tail := re.search("(?:多少|几).*", clauses[-1] if clauses else "")):

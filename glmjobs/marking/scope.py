@@ -1,4 +1,4 @@
-"""What the marker does not mark: proofs, drawings, explanations and functions. Such a row is counted apart."""
+"""What is not marked, and counted apart: proofs, drawings, explanations, functions, golds that are one of many."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _FUNCTION = re.compile(
 
 def out_of_scope(question: Question, gold: str) -> str:
     """Why an answer of this kind is not marked, in words; "" where it is."""
+    if "不唯一" in gold:
+        return "the gold is one of many answers"
     if _PROOF.search(question.main.clause or question.text) and not _VALUE_ASKED.search(question.text):
         return "a proof, a drawing or an explanation is asked"
     ends_in_a_value = re.search(r"=\s?-?[\d./√]+\s?[。.]?$", gold)  # cos2θ=-3/5

@@ -142,7 +142,8 @@ def _keep(s: Sentence) -> State:
     """The state with the sentence's statement, where it puts an answer forward."""
     state = s.state
     broken = s.last and PHRASES["unfinished"].search(s.text) and not s.marked
-    if broken or echoes(s.text, s.question) or not s.items:
+    option = s.question.options and not state.fired and re.match(r"\s?\(?[A-H]", s.text)  # (B)… and its reasons
+    if broken or (echoes(s.text, s.question) and not option) or not s.items:
         return replace(state, announced=bool(_ANNOUNCES.search(s.text)))
     statement = _rank(s)
     fired = (*state.fired, (statement.rule, s.text))

@@ -73,9 +73,9 @@ def final_words(predicted: str) -> str:
 
 
 def same_words(gold: str, predicted: str) -> bool:
-    """Whether a prediction ends in the gold's words, marked as the answer."""
-    wanted, said = (_STOPS.sub("", text) for text in (gold, final_words(predicted)))
-    return wanted == said != ""
+    """Whether a prediction is the gold's words, or ends in them, marked as the answer."""
+    wanted, whole, said = (_STOPS.sub("", text) for text in (gold, predicted, final_words(predicted)))
+    return wanted != "" and wanted in (whole, said)
 
 
 def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
@@ -89,12 +89,12 @@ def blanks(question: Question, gold: str, predicted: str) -> list[Task]:
     return [Task(*task) for task in zip(holes.asked(question.text, around), wanted, said, strict=True)]
 
 
-def in_a_row(question: Question, gold: str, predicted: str) -> list[Task]:
+def in_a_row(gold: str, predicted: str) -> list[Task]:
     """Signs (＞，＝，＜) or verdicts (TFT) in a row, each by itself, an empty one where it is missing."""
-    if re.fullmatch("[TF]{2,}", gold):
+    if re.fullmatch(r"(?:(?:[TF√×对错]|正确|错误)[\s;,、]*){2,}", gold):
         read = (["错" if v in "F错误×" else "对" for v in _VERDICT.findall(t)] for t in (gold, predicted))
         return [Task("对吗?", *pair) for pair in zip_longest(*read, fillvalue="")]
     if re.fullmatch(r"(?:[<>=][\s;,、]*){2,}", gold):
         read = (re.findall("[<>=]", t) for t in (gold, final_words(predicted) or predicted))
-        return [Task(question.text, *pair) for pair in zip_longest(*read, fillvalue="")]
+        return [Task("比较大小。", *pair) for pair in zip_longest(*read, fillvalue="")]
     return []

@@ -8,10 +8,10 @@ from dataclasses import replace
 from glmjobs.marking.answers.base import Answer, Found
 from glmjobs.marking.answers.choice import Choice, is_letters
 from glmjobs.marking.answers.expression import Expression, is_expression
-from glmjobs.marking.answers.names_said import Names, names, refuses, says_alike
+from glmjobs.marking.answers.names_said import Names, names, ordered, refuses, says_alike
 from glmjobs.marking.answers.numbered import Numbered, is_numbered
 from glmjobs.marking.answers.values import Values
-from glmjobs.marking.answers.yes_no import YesNo, is_verdict, polarity
+from glmjobs.marking.answers.yes_no import YesNo, first_line, is_verdict, polarity
 from glmjobs.marking.question import RATES, TIMES, Kind, Question
 from glmjobs.marking.values.items import Quantity
 from glmjobs.marking.values.scan import scan, weekdays
@@ -43,9 +43,11 @@ def kind_of(question: Question, gold: str) -> tuple[type[Answer], Question]:
         return Choice, question
     if is_numbered(gold, question):
         return Numbered, question
-    if is_verdict(bare) or (kind is Kind.YES_NO and polarity(gold, question) is not None):
+    decided = kind is Kind.YES_NO and (is_verdict(first_line(gold)) or polarity(gold, question) is not None)
+    if is_verdict(bare) or decided:
         return YesNo, question
-    if refuses(gold, question) or (_SORT.search(question.text) and names(question, gold)):
+    order = "大小关系" in question.text and ordered(gold)
+    if refuses(gold, question) or order or (_SORT.search(question.text) and names(question, gold)):
         return Names, question
     if is_expression(gold, question):
         return Expression, question

@@ -11,6 +11,7 @@ from glmjobs.marking.compare import Match
 from glmjobs.marking.conclude import conclude
 from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.statements import split, strip_denied
+from glmjobs.marking.values import units
 from glmjobs.marking.values.arithmetic import LETTERS, POINTS, evaluate, same, same_equation
 
 _SIDE = r"[-+×*÷/()\d.^ a-zA-Zπ√]*"
@@ -42,6 +43,7 @@ _SIGN_SAID = re.compile(rf"[不大小等于或]{{2,4}}\s?{_NUMBER}|[正负]数")
 _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
 
+_NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
 Bounds = frozenset[tuple[str, Fraction]]
 
 
@@ -88,18 +90,21 @@ def is_expression(text: str, question: Question) -> bool:
     if is_condition(text, question) or is_equation(text, question):
         return True
     bare, asked = text.strip(" 。."), question.text
-    end = re.sub(r"(?<=\))[\u4e00-\u9fff]{1,3}$", "", re.split("[=是为有得]", bare)[-1])  # 还有(45-a)人
-    letters = set(_ALGEBRA.findall(end)) if re.fullmatch(r"[\da-z.+\-×*÷/()^√ ]{1,60}", end) else set()
-    unit = re.search("[a-z]/[a-z]$", end)  # 25 m/s
-    if letters and not unit and letters <= set(_ALGEBRA.findall(asked)) and not re.search("解.{0,6}方程", asked):
-        return True  # 4a, a-3b
+    end = re.sub(r"(?<=[a-z)])\s?[\u4e00-\u9fff]{1,4}$", "", re.split("[=是为有得]", bare)[-1])
+    letters = set(re.findall("[a-z]", end)) if re.fullmatch(r"[\da-zπ.+\-×*÷/()^√ ]{1,60}", end) else set()
+    measured = re.fullmatch(r"[\d./ ]+([a-z]+)", end)
+    unit = re.search("[a-z]/[a-z]$", end) or (measured and measured[1] in units.UNITS)  # 25 m/s, 2.01t
+    known = letters <= {*_ALGEBRA.findall(asked), *"abcknpqrxyz"}
+    if letters and known and not unit and not re.search("解.{0,6}方程", asked):
+        return True  # 4a, a-3b, (45-a)人
     valued = re.search("的值|多少|几|求解", question.main.clause) or "求值" in asked
     return bool(_ASKED.search(asked) and not valued and _ALGEBRA.search(text))
 
 
 def is_condition(text: str, question: Question) -> bool:
     """Whether a gold bounds an unknown where such is asked (not its whole or largest value)."""
-    if _SIGN_SAID.fullmatch(text.strip(" 。.")):
+    bare = text.strip(" 。.")
+    if _SIGN_SAID.fullmatch(bare) or ("(" not in bare and _CONDITION.fullmatch(bare)):  # (1,2) is a point as well
         return True
     asked = _CONDITION_ASKED.search(question.text) and not re.search("整数解|[最几]", question.main.clause)
     return bool(asked and text and _condition(split(text)[-1]))
@@ -170,6 +175,8 @@ def _bounds(m: re.Match[str]) -> list[tuple[str, Fraction | None]]:
 
 def _factors(expression: str) -> int:
     """How many factors with letters a product has: 2(x+3)(x-3) two, a(b+1)^2 three, x^2-9 one."""
+    while expression != (flat := _NESTED.sub(r"(\1\2\3)", expression)):
+        expression = flat
     outside = re.sub(r"\([^()]*\)", "", expression)
     if re.search(r"[\da-zA-Z)]\s?[+-]", outside):
         return 1

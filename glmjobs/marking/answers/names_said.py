@@ -12,11 +12,12 @@ from glmjobs.marking.question import Question, squeeze
 from glmjobs.marking.sentence import MARKED
 from glmjobs.marking.statements import strip_denied
 from glmjobs.marking.tables import phrase
+from glmjobs.marking.values import units
 
 _NAME = re.compile(
     "小(?![的于数时学组公])[\u4e00-\u9fff]|[甲乙丙丁戊己][队店车厂班城种商超市场仓]?|方[案法][一二三四甲乙1-4A-D]|"
     "第[一二三四1-4][\u4e00-\u9fff]{1,2}|[A-D](?:店|队|车|种|超市|商店|公司|套餐|班|组|品?牌|方案|款|型|家)|"
-    "[正长]方[形体]|(?:等腰|等边|直角|锐角|钝角){,2}三角形|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|球体?|"
+    "[正长]方[形体]|(?:等腰|等边|直角|锐角|钝角){,2}三角形|[红黄蓝绿白黑]球|圆[形柱锥]?(?!周)|平行四边形|[菱梯]形|(?<![\u4e00-\u9fff])球体?|"
     "[一二三四五六]班|[一二三四五六\\d]\\(\\d{1,2}\\)班|[\u4e00-\u9fff]{2,3}(?:超市|商店|公司|商场)|[大小][杯盒瓶袋包桶]|"
     "[男女]生|大于|小于|等于|[><]|[上下]午|星期[一二三四五六日天]"
 )
@@ -30,6 +31,9 @@ _COMPARED = re.compile("比.{1,8}?(便宜|[快慢多少大小高矮低长短重�
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN = re.compile("(大于|>)|(小于|<)|=|等于|相等|一样")
 _SIDES = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+_TERM = r"[a-z](?:_?\d)?(?![a-z\d(])"
+_CHAIN = re.compile(rf"(?<![a-zA-Z\d_)]){_TERM}(?:(?:\s?>\s?{_TERM})+|(?:\s?<\s?{_TERM})+)")
+_MORE = re.compile(r"(\d[\d./]{0,20}|[a-z]_?\d?)比(\d[\d./]{0,20}|[a-z]_?\d?)(?:更|要)?([大多高长重小少低短轻])")
 _BLANK = re.compile(r"(?<=\d)\s?[○〇◯]\s?(?=\d)")
 _REFUSED = phrase("refused")
 
@@ -82,7 +86,7 @@ class Names(Answer):
             return Match.of(self.alike == other.alike, "name (no difference)")
         sign = _sign(self.text)
         full = _BLANK.sub(sign, question.text) if sign and _BLANK.search(question.text) else ""  # < means 0.5<2/3
-        if (mine := _greater(full) or _greater(self.text)) and (theirs := _greater(other.text)):
+        if (mine := ordered(full) or ordered(self.text)) and (theirs := ordered(other.text)):
             return Match.of(mine == theirs, "relation")
         if sign and "比" not in self.text and re.search("比较|[<>○填]|[(] ?[)]|一样", question.text):
             return Match.of(sign == _sign(other.text), "relation")
@@ -95,6 +99,9 @@ class Names(Answer):
         core, said = _content(_last_words(self.text)), _content(strip_denied(other.text))
         if not core:
             return False
+        if core in units.UNITS:  # 米 is not 厘米, 分钟 is 分
+            mine = max((u for u in units.UNITS if said.endswith(u)), key=len, default="")
+            return any(a == replace(b, name=a.name) for a in units.UNITS[core] for b in units.UNITS.get(mine, []))
         before, found, _ = said.rpartition(core)
         denied = re.search("[不非没无]$", before) and not re.search("[不非没无]", core)
         part = len(said) > 1 and not re.search(r"\d", said) and said in core
@@ -113,8 +120,9 @@ def _content(text: str) -> str:
 
 def refuses(text: str, question: Question) -> bool:
     """Whether a text ends in saying that nothing can be determined, or that there is no solution."""
-    last = [s for s in re.split(r"(?<=[。!;\n])", text) if s.strip()][-1:]
-    return bool(last) and bool(_REFUSED.search(last[0])) and not _REFUSED.search(question.text)
+    said = [s for s in re.split(r"(?<=[。!;\n])", text) if s.strip()][-2:]
+    last = said if said and not re.search(r"\d", said[-1]) else said[-1:]  # 无解。请检查题目条件。
+    return any(map(_REFUSED.search, last)) and not _REFUSED.search(question.text)
 
 
 def says_alike(text: str, question: Question) -> bool:
@@ -174,12 +182,21 @@ def same_winner(question: Question, gold: str, said: str) -> bool:
 
 def same_name(a: str, b: str) -> bool:
     """One name in the other, or 乙店 and 乙商店: 甲, 乙 … and A, B … tell apart by themselves."""
+    if "三角形" in (a, b):
+        return a == b  # names no kind
     return a in b or b in a or (a[0] == b[0] and a[0] in "甲乙丙丁戊己ABCD")
 
 
-def _greater(text: str) -> tuple[str, str] | None:
-    """The two sides of the last comparison of a text, the greater first: 3/4>2/3 and 2/3<3/4 alike."""
-    if not re.search("[<>]", text) or not (found := _SIDES.findall(text)):
+def ordered(text: str) -> tuple[str, ...] | None:
+    """The sides of a text's last comparison, the greatest first: 3/4>2/3 and 2/3<3/4 alike; y₁>y₂>y₃."""
+    text = _MORE.sub(lambda m: f"{m[1]}{'>' if m[3] in '大多高长重' else '<'}{m[2]}", text)
+    text = text.replace("大于", ">").replace("小于", "<")
+    if not re.search("[<>]", text):
+        return None
+    if chains := [m[0].replace("_", "") for m in _CHAIN.finditer(text)]:  # y₁>y₂>y₃
+        terms = re.split(r"\s?[<>]\s?", chains[-1])
+        return tuple(terms if "<" not in chains[-1] else reversed(terms))
+    if not (found := _SIDES.findall(text)):
         return None
     left, sign, right = found[-1]
     return (left, right) if sign == ">" else (right, left)

@@ -53,7 +53,7 @@ class YesNo(Answer):
 
     @classmethod
     def read(cls, text: str, question: Question, gold: Answer | None = None) -> Found:
-        bare = text.strip(" 。.!")
+        bare = first_line(text)
         if gold is None and is_verdict(bare):
             return Found(cls(bool(_YES.fullmatch(bare))), fired=(("bare_verdict", bare),))
 
@@ -69,6 +69,11 @@ class YesNo(Answer):
 
     def equals(self, other: Answer, question: Question) -> Match:
         return Match.of(self == other, "verdict")
+
+
+def first_line(text: str) -> str:
+    """The first line, bare: of a gold the verdict, before its reasons."""
+    return text.strip().partition("\n")[0].strip(" 。.!")
 
 
 def is_verdict(text: str) -> bool:
