@@ -66,6 +66,8 @@ def _text(row: Value, names: Sequence[str]) -> str:
     value = row[column]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    elif value != value:  # NaN: an empty cell, as pandas writes it
+        value = None
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         found = "is empty" if value is None else f"is {kind_of(value)}, not text"
         raise Unusable(f"column {column!r} {found}")

@@ -86,7 +86,9 @@ def test_counted_from_what_is_here(capsys: pytest.CaptureFixture[str], tmp_path:
     }
     assert found["model"]["parameters"] == 1000 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64
     assert found["setting"]["steps"] == 13  # two rows of eight examples on two ranks: 32 a step
-    for broken, named in (({"model_type": "chatglm"}, "hidden_size"), ({"model_type": "glm"}, "of the family glm")):
+    other = {"model_type": "glm", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 99,
+             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    for broken, named in (({"model_type": "chatglm"}, "hidden_size"), (other, "a model of the family glm4")):
         (tmp_path / "model" / "config.json").write_text(json.dumps(broken))
         assert run_command(plan.main, [w for item in sets for w in ("--set", item)]) == 2
         error = capsys.readouterr().err

@@ -49,6 +49,7 @@ def test_forms_and_ids(tmp_path: Path) -> None:
         ('{"text": "x"}\n', "found: text; known: messages: messages; sharegpt: conversations"),
         ('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n', ":2: column 'output' is missing"),
         ('{"instruction": "a", "output": null}\n', ":1: column 'output' is empty"),
+        ('{"instruction": "a", "output": NaN}\n', ":1: column 'output' is empty"),
         ('{"instruction": "a", "output": "b"}\n{oops\n', ":2: broken JSON"),
         (
             '{"q": "a", "A": "1", "B": "2", "answer": "A"}\n',
