@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,7 +11,7 @@ from fractions import Fraction
 import cn2an
 import pytest
 
-from glmjobs.marking import judge
+from glmjobs.marking import Verdict, judge
 from tests.support.paths import SHARED
 
 DATA = SHARED / "data"
@@ -62,6 +63,11 @@ def changed(gold: str) -> Iterator[str]:
         yield "-" + plain
 
 
+def by_pi(verdict: Verdict) -> bool:
+    """Whether the next digit is the gold with π in the place of 3.14: 28.27 for 28.26."""
+    return abs(float(verdict.predicted_value) / float(verdict.gold_value) - math.pi / 3.14) < 2e-4
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data (CMATH dev, MGSM-zh), which is absent")
 @pytest.mark.parametrize(("read", "count"), [(cmath, 600), (mgsm, 250)], ids=["cmath", "mgsm"])
 def test_every_gold_parses_and_equals_itself(read: object, count: int) -> None:
@@ -75,5 +81,8 @@ def test_every_gold_parses_and_equals_itself(read: object, count: int) -> None:
         others = list(ways(gold))
         assert len(others) >= 10
         wrong += [f"{gold!r} is {w!r}" for w in others if not judge(question, gold, w).correct]
-        wrong += [f"{gold!r} is not {w!r}" for w in changed(gold) if judge(question, gold, w).correct]
+        for other in changed(gold):
+            verdict = judge(question, gold, other)
+            if verdict.correct and not by_pi(verdict):
+                wrong.append(f"{gold!r} is not {other!r}")
     assert not wrong, wrong[:20]
