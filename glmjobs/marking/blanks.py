@@ -16,8 +16,8 @@ _HOLE = "\ufffc"
 _CLAUSE = re.compile(r",(?!\d)|[;。\n]|(?<=\d)\s+(?=[\d(])|(?<==\ufffc)\s+")
 _SPACE = re.compile(r"[ ⟦⟧]")
 _APART = re.compile(r"\n|(?<=[\d%]) (?=[\d(])")
-_FILL = r"((?:\(\d\)[,、和]?)+|(?:[约是为]{0,2}[-+(√\d.a-z][^,;。\n=<>]{0,40}?)|[\u4e00-\u9fff]{1,8}?|[=<>])"
-"""A number or an expression, a few words, or a sign."""
+_FILL = r"((?:\(\d\)[,、和]?){1,20}|(?:[约是为]{0,2}[-+(√\d.a-z]STOP{0,40}?)|(?:(?=STOP)[\u4e00-\u9fff]){1,8}?|[=<>])"
+"""A number or an expression, a few words, or a sign; ``STOP`` is what it may go on with."""
 _LONGEST = 10
 """How many of the characters before a clause's first blank a solution says at most."""
 _LISTS = (r"[;,、\n]|\(\d\)", r"[;\n]|\(\d\)", "[;,、\n和]", r"\s+")
@@ -63,8 +63,11 @@ def fills(around: list[list[str]], text: str, final: str) -> list[str]:
 def _laid_on(contexts: list[str], source: str) -> re.Match[str] | None:
     """The last place where a solution says one clause, with something where the blanks are."""
     first, *mids, last = contexts
-    between = [re.escape(m) if len(m) <= 8 else f"{re.escape(m[:3])}.{{0,40}}?{re.escape(m[-3:])}" for m in mids]
-    inner = _FILL.join(["", *between, ""])
+    if not all(mids):
+        return None  # ( )( ): where the one ends nothing tells
+    # a fill ends where the next words begin, so that there is one way to lay a clause on a text
+    fill = _FILL.replace("STOP", f"[^,;。\\n=<>{re.escape(''.join(m[0] for m in mids))}]")
+    inner = fill.join(["", *map(re.escape, mids), ""])
     converted = CONVERSION.fullmatch(first)
     least = len(first) if converted else 0
     for left in range(max(least, min(len(first), _LONGEST)), least - 1, -1):

@@ -53,6 +53,20 @@ def test_long_questions_and_golds_too(piece: str) -> None:
     assert seconds(text, "12", text) < BOUND_S
 
 
+@pytest.mark.parametrize(
+    ("question", "gold", "text"),
+    [
+        ("( )+( )+( )+( )+( )+( )=10", "1，2，3，4，5，6", "1+" * 900),
+        ("( )( )( )( )是数", "1，2，3，4", "一二三四五六" * 300),
+        ("( )米( )分米( )厘米( )毫米", "1；2；3；4", "1米" * 900),
+        ("3+4=? " * 2400, "7", "7"),
+    ],
+    ids=["signs", "nothing between", "units", "thousands"],
+)
+def test_blanks_are_laid_on_a_text_in_one_way(question: str, gold: str, text: str) -> None:
+    assert seconds(question, gold, text) < BOUND_S
+
+
 def test_digits_that_recur_are_a_value() -> None:
     question, gold = "一根3米长的绳子平均分成9段，每段长多少米？", "3÷9=1/3米"
     assert judge(question, gold, "每段长3÷9=0.33333333333333333333米。").correct
