@@ -19,6 +19,7 @@ BOX_OPEN, BOX_CLOSE = "⟦", "⟧"
 _TABLE = load("notation")
 _TRADITIONAL = str.maketrans(_TABLE["traditional"]["from"], _TABLE["traditional"]["to"])
 _SYMBOLS = str.maketrans({sign: to for to, signs in _TABLE["symbols"].items() for sign in signs})
+_CIRCLED = {ord("①") + n: f"({n + 1})" for n in range(20)}
 _LATEX_WORDS = {word: to for to, words in _TABLE["latex"].items() for word in words.split()}
 _ONES, _TENS = _TABLE["english"]["ones"].split(), _TABLE["english"]["tens"].split()
 _ENGLISH = {w: n for n, w in enumerate(["", *_ONES])} | {w: 10 * n for n, w in enumerate(_TENS, 2)}
@@ -101,7 +102,7 @@ def _latex(text: str) -> str:
 
 def _width(text: str) -> str:
     """Full width, circled and superscript digits to ASCII."""
-    text = re.sub("[①-⑳]", lambda m: f"({unicodedata.normalize('NFKC', m[0])})", text)
+    text = text.translate(_CIRCLED)
     text = re.sub("(?<=\\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = re.sub("(?<![⁺⁻⁰¹²³⁴-⁹])(?=[⁺⁻]?[⁰¹²³⁴-⁹]+(?![⁄⁰¹²³⁴-⁹]))", "^", _LIST_COMMA.sub("、", text))
     return unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).translate(_SYMBOLS).translate(_TRADITIONAL)
