@@ -23,10 +23,13 @@ _LONGEST = 10
 _LISTS = (r"[;,、\n]|\(\d\)", r"[;\n]|\(\d\)", "[;,、\n和]", r"\s+")
 _NO_FILL = re.compile(r"多少|几|什么|\?|_|□")
 _GAP = 200
+"""Characters at most between one clause's blanks and the next one's."""
 CONVERSION = re.compile(r"\d+(?:\.\d+)?[\u4e00-\u9fff]+=")
 """8022元=?角."""
 _MOST = 40
 """Blanks that are looked at one by one; a question with more has its answer as a whole."""
+_LONGEST_PIECE = 40
+"""Characters of a piece of a list."""
 _READ = 4000
 """Characters of a solution's end that are laid on the question."""
 
@@ -91,7 +94,7 @@ def _listed(around: list[list[str]], text: str) -> list[str]:
     beside = [pair for contexts in around for pair in pairwise(contexts)]
     for separator in _LISTS:
         pieces = [p.strip() for p in re.split(separator, text.strip(" 。.;,")) if p.strip()]
-        if len(pieces) == len(beside) and max(map(len, pieces)) <= 40:
+        if len(pieces) == len(beside) and max(map(len, pieces)) <= _LONGEST_PIECE:
             said = [_laid_on(list(pair), _SPACE.sub("", p)) for pair, p in zip(beside, pieces, strict=True)]
             return [m[1] if m else p for m, p in zip(said, pieces, strict=True)]
     return []

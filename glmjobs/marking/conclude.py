@@ -89,8 +89,8 @@ class Kept:
 
 
 _STRONG = re.compile("所以|因此|因而|故|综上|∴|那么|一共|总共")
-_FINAL_CLAUSE = re.compile("[,;](?:所以|因此|因而|综[上合]|故|最终|最后)[^,;]*$")
 _FINAL = re.compile("(?:所以|因此|因而|综[上合]|故|最终|最后)")
+_FINAL_CLAUSE = re.compile(f"[,;]{_FINAL.pattern}[^,;]*$")
 
 CHOICES: tuple[Rule[Kept], ...] = (
     Rule("final_so", 0, lambda k: k.final, "所以，甲、乙、丙分别是78、64、90。"),

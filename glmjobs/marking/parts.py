@@ -54,8 +54,12 @@ def wanted(question: Question) -> int:
         return len(question.labels)
     if group := _GROUP_SIZE.search(question.main.clause):
         return _SIZES[group[1]]
-    clauses = [a for a in question.asked if _COUNTS.search(a.clause)]
-    return max(len(clauses), 2 if re.search("分别[^,。;]{0,8}(?:多少|几|\\?|$)", question.main.clause) else 1)
+    return max(_counted(question), 2 if re.search("分别[^,。;]{0,8}(?:多少|几|\\?|$)", question.main.clause) else 1)
+
+
+def _counted(question: Question) -> int:
+    """How many of a question's clauses ask how much."""
+    return sum(bool(_COUNTS.search(asked.clause)) for asked in question.asked)
 
 
 def gold_parts(question: Question, gold: Conclusion) -> list[Part]:
@@ -98,7 +102,7 @@ def _outnumbers(listed: Sequence[object], count: int) -> bool:
 def _is_list(question: Question, text: str, items: list[Quantity]) -> bool:
     """Whether values form a list that is the answer."""
     joins = [text[a.end : b.start] for a, b in itertools.pairwise(items)]
-    alone = [exact(i, question.main) for i in items if i.units].count(True) == 1 and all(i.units for i in items)
+    alone = all(i.units for i in items) and sum(exact(i, question.main) for i in items) == 1
     if len(items) < 2 or alone or not all(_JOINED.match(j) or _LISTED.fullmatch(j) for j in joins):
         return False
     a, b = items[-2:]
@@ -130,7 +134,7 @@ def in_order(question: Question, said: Statement) -> bool:
     """Whether unnamed parts answer in the order in which they are asked."""
     named = len(question.labels) >= 2
     told = named and _ORDERED.search(said.text)
-    clauses = len([a for a in question.asked if _COUNTS.search(a.clause)]) >= 2 and not named
+    clauses = _counted(question) >= 2 and not named
     return bool(clauses or told or _SEQUENCE.search(question.text) or _TUPLE.search(said.text))
 
 

@@ -22,8 +22,6 @@ PHRASES = {
     )
 }  # fmt: skip
 MARKED, SO = PHRASES["marked"], PHRASES["so"]
-
-
 _SETS_OUT = re.compile(r"[\s:是为]*(?:根据|首先|因为|由于|已知|设|我们|一开始|先)")
 
 

@@ -14,8 +14,6 @@ _TASK = re.compile(r"(?:^|(?<=[\s。;:,.!?]))\s?\((\d{1,2})\)(?!\s?(?:式|得|�
 _SUMMARY = re.compile(r"\n\s?(?:综上|总之|因此,?(?:最终|填空)?的?答案)")
 _MARKED = phrase("marked")
 _STOPS = re.compile(r"[\s,;。:、]|\.(?!\d)")
-
-
 _FACTOR = re.compile(r"(\d+)(?:\^(\d+))?")
 _PRODUCT = re.compile(r"(?:[\d^×*x ]+=)*\s?(\d+(?:\^\d+)?(?:\s?[×*x]\s?\d+(?:\^\d+)?)+)")
 _VERDICT = re.compile("[TF](?![a-z])|正确|错误|[√×对错]")
@@ -31,9 +29,10 @@ class Task(NamedTuple):
 
 def tasks(question: Question, gold: str, predicted: str) -> list[Task]:
     """The tasks of a question, gold and prediction that number them alike; [] where they do not."""
-    asked, wanted, said = map(_numbered, (question.text, gold, predicted))
-    wanted, said = _fuller(wanted, _inline(gold)), _fuller(said, _inline(predicted))
-    if len(wanted) < 2 or not list(asked) == list(wanted) == list(said):
+    if len(asked := _numbered(question.text)) < 2:
+        return []
+    wanted, said = (max(_numbered(text), _inline(text), key=len) for text in (gold, predicted))
+    if not list(asked) == list(wanted) == list(said):
         return []
     stem = _TASK.split(question.text)[0]
     return [Task(f"{stem}\n{asked[n]}", wanted[n], said[n]) for n in wanted]
@@ -44,10 +43,6 @@ def _numbered(text: str) -> dict[int, str]:
     _, *found = _TASK.split(text)
     said = {int(n): _SUMMARY.split(task)[0].strip() for n, task in zip(found[::2], found[1::2], strict=True)}
     return dict(sorted(said.items())) if set(said) == set(range(1, len(said) + 1)) else {}
-
-
-def _fuller(a: dict[int, str], b: dict[int, str]) -> dict[int, str]:
-    return b if len(b) > len(a) else a
 
 
 def _inline(text: str) -> dict[int, str]:

@@ -44,6 +44,7 @@ _FLIP = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _AND = re.compile(r"[\s,]*(?:且|,|和|∩)\s?")
 
 _NESTED = re.compile(r"\(([^()]*)\(([^()]*)\)([^()^]*)\)")
+
 Bounds = frozenset[tuple[str, Fraction]]
 
 

@@ -30,10 +30,11 @@ _LESS |= {v: k for k, v in _LESS.items()} | {"划算": "贵", "合算": "贵", "
 _COMPARED = re.compile("比.{1,8}?(便宜|[快慢多少大小高矮低长短重轻贵早晚远近])")
 _IN_ORDER = re.compile("顺序|排列|排序|从.到.")
 _SIGN = re.compile("(大于|>)|(小于|<)|=|等于|相等|一样")
-_SIDES = re.compile(r"(\d[\d./]{0,20})\s?([<>])\s?(\d[\d./]{0,20})")
+_NUMBER = r"\d[\d./]{0,20}"
+_SIDES = re.compile(rf"({_NUMBER})\s?([<>])\s?({_NUMBER})")
 _TERM = r"[a-z](?:_?\d)?(?![a-z\d(])"
 _CHAIN = re.compile(rf"(?<![a-zA-Z\d_)]){_TERM}(?:(?:\s?>\s?{_TERM})+|(?:\s?<\s?{_TERM})+)")
-_MORE = re.compile(r"(\d[\d./]{0,20}|[a-z]_?\d?)比(\d[\d./]{0,20}|[a-z]_?\d?)(?:更|要)?([大多高长重小少低短轻])")
+_MORE = re.compile(rf"({_NUMBER}|[a-z]_?\d?)比({_NUMBER}|[a-z]_?\d?)(?:更|要)?([大多高长重小少低短轻])")
 _BLANK = re.compile(r"(?<=\d)\s?[○〇◯]\s?(?=\d)")
 _REFUSED = phrase("refused")
 

@@ -86,8 +86,8 @@ class Values(Answer):
         if isinstance(mine, Quantity) and _OWED.search(other.statement.text[: mine.start]):
             mine = replace(mine, value=-mine.value)
         match = compare.items(self.one, mine, self.question)
-        asked = parts.wanted(self.question)
-        if not match.same and asked >= 2 and not question.labels:  # the gold has one of what is asked
+        if not match.same and not question.labels and (asked := parts.wanted(self.question)) >= 2:
+            # the gold has one of what is asked
             told = parts.gather(self.question, other.conclusion, asked)
             match = next((m for p in told if (m := compare.items(self.one, p.value, self.question)).same), match)
         if match.same and other.rivals:

@@ -180,7 +180,8 @@ def _one(text: str, at: int) -> Quantity | None:
     if number is None or number.form == "percent":
         return number
     end = number.end
-    at = _OUT_OF_BOX.match(text, end).end()  # type: ignore[union-attr]
+    at = end + text.startswith("⟧", end)  # ⟦17⟧ 千克
+    at += text.startswith(" ", at)
     if text[at : at + 1] == "个" and _HALF_AFTER.match(text, at + 1):
         number, at = replace(number, value=number.value + Fraction(1, 2), places=1), at + 2
     if text[at : at + 1] == "(":
@@ -201,7 +202,6 @@ def _one(text: str, at: int) -> Quantity | None:
     )
 
 
-_OUT_OF_BOX = re.compile("⟧? ?")  # ⟦17⟧ 千克
 _DIVIDER = re.compile(r"\s?(?:/|每)\s?")
 
 
